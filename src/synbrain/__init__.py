@@ -1,0 +1,41 @@
+"""SynBrain: images to synthetic brain responses.
+
+The public names are few: open a dataset, open a model, evaluate one on the other. They are imported
+on first use, so that ``import synbrain`` is fast and has no side effect.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset as Dataset
+    from synbrain.data.dataset import load_dataset as load_dataset
+    from synbrain.data.space import VoxelSpace as VoxelSpace
+    from synbrain.errors import SynBrainError as SynBrainError
+    from synbrain.evaluation.evaluate import evaluate as evaluate
+    from synbrain.evaluation.scores import Scores as Scores
+    from synbrain.model import SynBrain as SynBrain
+    from synbrain.models.brainvae import BrainVAE as BrainVAE
+    from synbrain.models.mapper import Mapper as Mapper
+
+_HOMES = {
+    "BrainVAE": "synbrain.models.brainvae",
+    "Dataset": "synbrain.data.dataset",
+    "Mapper": "synbrain.models.mapper",
+    "Scores": "synbrain.evaluation.scores",
+    "SynBrain": "synbrain.model",
+    "SynBrainError": "synbrain.errors",
+    "VoxelSpace": "synbrain.data.space",
+    "evaluate": "synbrain.evaluation.evaluate",
+    "load_dataset": "synbrain.data.dataset",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'synbrain' has no attribute {name!r}")

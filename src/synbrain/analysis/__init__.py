@@ -1,0 +1,1 @@
+"""What the synthetic brain is like: ROIs, consistency, surfaces."""

@@ -1,0 +1,1 @@
+"""The systems that SynBrain is compared with, behind one protocol."""

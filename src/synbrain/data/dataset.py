@@ -1,0 +1,249 @@
+"""A dataset on disk: one subject's trials, responses, stimuli and voxel space in one folder.
+
+::
+
+    DATASET/
+      dataset.json        format, unit, scaling, counts, where the stimuli lie, provenance
+      trials.parquet      one row per trial, in the order of the response rows
+      images.parquet      one row per distinct image, in the order of the token rows
+      responses.npy       (n_trials, n_voxels) float32, memory-mapped
+      space/              the voxel space
+      tokens/ENCODER/     token stores, made by ``synbrain features``
+      checksums.json      SHA-256 of every file above but the tokens, which carry their own
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.files import (
+    MANIFEST,
+    atomic_path,
+    open_array,
+    read_json,
+    require_absent,
+    verify_manifest,
+    write_json,
+    write_manifest,
+)
+
+FORMAT_VERSION = 1
+DATASET_JSON, TRIALS, IMAGES, RESPONSES = (
+    "dataset.json",
+    "trials.parquet",
+    "images.parquet",
+    "responses.npy",
+)
+TRIAL_COLUMNS = {"image": "int32", "session": "int16", "repeat": "int16", "split": "str"}
+Split = Literal["train", "test"]
+
+
+class Stimuli(BaseModel):
+    """Where the stimuli lie: a folder of image files, or one HDF5 brick (n, h, w, 3) uint8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["folder", "hdf5"]
+    path: str  # relative to the dataset's folder where possible
+    key: str = "imgBrick"  # the HDF5 dataset; images.parquet's column `row` indexes it
+
+
+class DatasetInfo(BaseModel):
+    """What ``dataset.json`` says. ``scaling`` holds what is needed to go back to the raw unit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: int = FORMAT_VERSION
+    name: str
+    subject: str
+    unit: str
+    n_trials: int
+    n_voxels: int
+    n_images: int
+    stimuli: Stimuli
+    scaling: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One subject's recordings; large arrays stay on disk until they are indexed.
+
+    Attributes:
+        path: the dataset's folder.
+        info: what ``dataset.json`` says.
+        trials: columns image (row of ``images``), session, repeat (both 0-based), split, and what
+            the source adds; row i belongs to ``responses[i]``.
+        images: one row per distinct image: name (file name or id), split, and what the source adds.
+        responses: (n_trials, n_voxels) float32 memory map, in ``info.unit``.
+        space: positions, ROIs and ncsnr of the voxels.
+    """
+
+    path: Path
+    info: DatasetInfo
+    trials: pd.DataFrame
+    images: pd.DataFrame
+    responses: NDArray[np.float32]
+    space: VoxelSpace
+
+    @property
+    def n_trials(self) -> int:
+        return self.info.n_trials
+
+    @property
+    def n_voxels(self) -> int:
+        return self.info.n_voxels
+
+    @property
+    def n_images(self) -> int:
+        return self.info.n_images
+
+    def image_rows(self, split: Split) -> NDArray[np.int64]:
+        """Rows of ``images`` that belong to ``split`` and have a trial, ascending."""
+        rows = self.trials.loc[self.trials["split"] == split, "image"]
+        return np.unique(rows.to_numpy(dtype=np.int64))
+
+    def trial_rows(self, split: Split) -> NDArray[np.int64]:
+        """Rows of ``trials`` (and of ``responses``) that belong to ``split``, in recorded order."""
+        return np.flatnonzero((self.trials["split"] == split).to_numpy())
+
+    def stimulus_path(self) -> Path:
+        """The folder or the HDF5 file of the stimuli."""
+        return (self.path / self.info.stimuli.path).resolve()
+
+    def load_image(self, row: int) -> Image.Image:
+        """Image ``row`` of ``images`` as RGB.
+
+        Raises:
+            SynBrainError: where the file is missing or cannot be decoded.
+        """
+        where = self.stimulus_path()
+        if self.info.stimuli.kind == "hdf5":
+            if not where.exists():
+                raise SynBrainError(f"the stimuli {where} are missing", "restore the file")
+            with h5py.File(where, "r") as file:
+                pixels = file[self.info.stimuli.key][int(self.images["row"].iloc[row])]
+            return Image.fromarray(pixels)
+        return open_image(where / str(self.images["name"].iloc[row]))
+
+
+def open_image(path: Path) -> Image.Image:
+    """Decode an image file to RGB, or say which file is wrong."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise SynBrainError(f"image {path} is missing", "restore it, or mend the trial list") from error
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise SynBrainError(
+            f"image {path} cannot be read ({error})", "save it again as PNG or JPEG"
+        ) from error
+
+
+def load_dataset(path: str | Path) -> Dataset:
+    """Open a dataset folder; responses are memory-mapped, small files are checked.
+
+    Raises:
+        SynBrainError: where a file is missing, was altered, or does not fit the others.
+    """
+    folder = Path(path)
+    if not (folder / DATASET_JSON).exists():
+        raise SynBrainError(
+            f"{folder} is not a dataset (no {DATASET_JSON})",
+            "make one with `synbrain prepare table|nsd|bids`",
+        )
+    verify_manifest(folder, only={DATASET_JSON, TRIALS, IMAGES, "space/space.json"})
+    try:
+        info = DatasetInfo.model_validate(read_json(folder / DATASET_JSON))
+    except ValidationError as error:
+        raise SynBrainError(f"{folder / DATASET_JSON} is not valid ({error})", "make it again") from error
+    if info.format != FORMAT_VERSION:
+        raise SynBrainError(
+            f"{folder} has format {info.format}, this version reads {FORMAT_VERSION}",
+            "prepare it again, or install the version that wrote it",
+        )
+    dataset = Dataset(
+        path=folder,
+        info=info,
+        trials=pd.read_parquet(folder / TRIALS),
+        images=pd.read_parquet(folder / IMAGES),
+        responses=open_array(folder / RESPONSES),
+        space=VoxelSpace.load(folder / "space"),
+    )
+    check_consistency(dataset)
+    return dataset
+
+
+def check_consistency(dataset: Dataset) -> None:
+    """Raise where trials, images, responses and space do not fit together."""
+    info, trials = dataset.info, dataset.trials
+    shape = dataset.responses.shape
+    if shape != (len(trials), dataset.space.n_voxels) or len(trials) != info.n_trials:
+        raise SynBrainError(
+            f"responses have shape {shape}, but there are {len(trials)} trials and "
+            f"{dataset.space.n_voxels} voxels",
+            "give one response row per trial and one column per voxel",
+        )
+    missing = [column for column in TRIAL_COLUMNS if column not in trials]
+    if missing:
+        raise SynBrainError(f"trials lack the columns {missing}", "prepare the dataset again")
+    if len(dataset.images) != info.n_images or not trials["image"].between(0, info.n_images - 1).all():
+        raise SynBrainError("trials name images that are not listed", "prepare the dataset again")
+    in_both = set(dataset.image_rows("train")) & set(dataset.image_rows("test"))
+    if in_both:
+        raise SynBrainError(
+            f"{len(in_both)} images are in the training and in the test split",
+            "split by image: all trials of an image belong to one split",
+        )
+
+
+@contextmanager
+def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Build a folder beside ``out`` and give it that name when the block ends without error.
+
+    On error, Ctrl-C included, what was written is removed and an older ``out`` stays.
+    """
+    import shutil  # only here: removing whole folders stays in one place
+
+    require_absent(out, overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building = out.with_name(f".{out.name}.partial")
+    if building.exists():
+        shutil.rmtree(building)
+    building.mkdir()
+    try:
+        yield building
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(building, out)
+    finally:
+        if building.exists():
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def write_tables(
+    folder: Path, info: DatasetInfo, trials: pd.DataFrame, images: pd.DataFrame, space: VoxelSpace
+) -> None:
+    """Write everything but the responses, which stand in ``folder/responses.npy`` already."""
+    for name, table in ((TRIALS, trials), (IMAGES, images)):
+        with atomic_path(folder / name) as partial:
+            table.to_parquet(partial, index=False)
+    space_files = [f"space/{name}" for name in space.save(folder / "space")]
+    write_json(folder / DATASET_JSON, info.model_dump())
+    write_manifest(folder, [DATASET_JSON, TRIALS, IMAGES, RESPONSES, *space_files])
+    assert (folder / MANIFEST).exists()
+    check_consistency(
+        Dataset(folder, info, trials, images, open_array(folder / RESPONSES), space)
+    )

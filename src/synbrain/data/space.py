@@ -1,0 +1,160 @@
+"""The voxel space of one subject: where its voxels lie, which ROIs they belong to, how reliable they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.errors import SynBrainError
+from synbrain.files import atomic_path, read_json, write_json
+
+SpaceKind = Literal["volume", "surface", "none"]
+SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """ROI labels of one atlas over the voxels of a space.
+
+    Attributes:
+        values: (n_voxels,) int32, label value of each voxel; values without a name are no ROI.
+        labels: label value -> ROI name, as read from the atlas's own label file.
+        source: where the labels come from (file names, atlas), kept as provenance.
+    """
+
+    values: NDArray[np.int32]
+    labels: dict[int, str]
+    source: str
+
+
+@dataclass(frozen=True)
+class VoxelSpace:
+    """Positions, ROI labels and reliability of ``n_voxels`` voxels, vertices or units.
+
+    Attributes:
+        n_voxels: number of voxels, in the column order of the responses.
+        kind: "volume", "surface" (left then right hemisphere vertices) or "none" (no positions).
+        shape: volume: (x, y, z) of the grid; surface: (n_left, n_right) vertices.
+        affine: (4, 4) float64, voxel indices to mm, for a volume.
+        index: (n_voxels,) int64, position in the flattened grid (C order), or in left + right vertices.
+        atlases: atlas name -> labels.
+        ncsnr: (n_voxels,) float32, noise-ceiling signal-to-noise ratio (signal sd / noise sd), if known.
+    """
+
+    n_voxels: int
+    kind: SpaceKind = "none"
+    shape: tuple[int, ...] | None = None
+    affine: NDArray[np.float64] | None = None
+    index: NDArray[np.int64] | None = None
+    atlases: dict[str, Atlas] = field(default_factory=dict)
+    ncsnr: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        arrays: dict[str, Any] = {"index": self.index, "ncsnr": self.ncsnr}
+        arrays |= {f"atlas {name}": atlas.values for name, atlas in self.atlases.items()}
+        for name, array in arrays.items():
+            if array is not None and array.shape != (self.n_voxels,):
+                raise SynBrainError(
+                    f"{name} has shape {array.shape} in a space of {self.n_voxels} voxels",
+                    "give one value per voxel, in the column order of the responses",
+                )
+        if self.kind != "none" and (self.index is None or self.shape is None):
+            raise SynBrainError(f"a {self.kind} space lacks its grid", "give shape and index")
+
+    @classmethod
+    def from_mask(cls, mask: Any, affine: Any, **rest: Any) -> VoxelSpace:
+        """The space of the voxels where a boolean volume (x, y, z) is true, in C order."""
+        grid = np.asarray(mask, dtype=bool)
+        index = np.flatnonzero(grid)
+        return cls(
+            n_voxels=len(index),
+            kind="volume",
+            shape=grid.shape,
+            affine=np.asarray(affine, dtype=np.float64),
+            index=index.astype(np.int64),
+            **rest,
+        )
+
+    def coordinates(self) -> NDArray[np.float64]:
+        """(n_voxels, 3) float64, the voxels' centres in mm (the affine's frame); volumes only."""
+        if self.kind != "volume" or self.affine is None or self.shape is None or self.index is None:
+            raise SynBrainError("this space has no positions in mm", "use a volume space")
+        grid = np.stack(np.unravel_index(self.index, self.shape), axis=1)
+        return np.asarray(nib.affines.apply_affine(self.affine, grid), dtype=np.float64)
+
+    def roi_masks(self, atlas: str | None = None) -> dict[str, NDArray[np.bool_]]:
+        """ROI masks by "atlas/label", (n_voxels,) bool; empty ROIs are left out."""
+        masks = {}
+        for name, labels in self.atlases.items():
+            if atlas is not None and name != atlas:
+                continue
+            for value, label in labels.labels.items():
+                mask = labels.values == value
+                if mask.any():
+                    masks[f"{name}/{label}"] = mask
+        return masks
+
+    def to_volume(self, values: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
+        """Scatter values (..., n_voxels) into (x, y, z, ...) (volumes) or (n_vertices, ...)."""
+        if self.index is None or self.shape is None:
+            raise SynBrainError("units without positions have no volume", "write .npy instead")
+        if values.shape[-1] != self.n_voxels:
+            raise SynBrainError(
+                f"{values.shape[-1]} values for {self.n_voxels} voxels", "give one value per voxel"
+            )
+        size = int(np.prod(self.shape)) if self.kind == "volume" else int(sum(self.shape))
+        flat = np.full((size, *values.shape[:-1]), fill, dtype=np.result_type(values, np.float32))
+        flat[self.index] = np.moveaxis(values, -1, 0)
+        return flat.reshape(*self.shape, *values.shape[:-1]) if self.kind == "volume" else flat
+
+    def to_nifti(self, values: NDArray[Any], fill: float = 0.0) -> nib.Nifti1Image:
+        """Values (..., n_voxels) as a NIfTI image of this grid; leading axes become the fourth."""
+        volume = self.to_volume(np.asarray(values, dtype=np.float32), fill)
+        if self.kind != "volume":
+            raise SynBrainError("only a volume space can be written as NIfTI", "write .npy instead")
+        return nib.Nifti1Image(volume, self.affine)
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the space into ``folder`` and return the file names written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        optional = {"index": self.index, "affine": self.affine, "ncsnr": self.ncsnr}
+        arrays = {name: array for name, array in optional.items() if array is not None}
+        arrays |= {f"atlas.{name}": atlas.values for name, atlas in self.atlases.items()}
+        with atomic_path(folder / SPACE_ARRAYS) as partial, partial.open("wb") as handle:
+            np.savez_compressed(handle, **arrays)
+        atlases = {
+            name: {"labels": {str(k): v for k, v in atlas.labels.items()}, "source": atlas.source}
+            for name, atlas in self.atlases.items()
+        }
+        about = {"kind": self.kind, "n_voxels": self.n_voxels, "atlases": atlases}
+        write_json(folder / SPACE_JSON, about | {"shape": list(self.shape) if self.shape else None})
+        return [SPACE_JSON, SPACE_ARRAYS]
+
+    @classmethod
+    def load(cls, folder: Path) -> VoxelSpace:
+        """Read a space that :meth:`save` wrote."""
+        about = read_json(folder / SPACE_JSON)
+        with np.load(folder / SPACE_ARRAYS, allow_pickle=False) as arrays:
+            held = {name: arrays[name] for name in arrays.files}
+        atlases = {
+            name: Atlas(
+                values=held[f"atlas.{name}"],
+                labels={int(k): v for k, v in entry["labels"].items()},
+                source=entry["source"],
+            )
+            for name, entry in about["atlases"].items()
+        }
+        return cls(
+            n_voxels=about["n_voxels"],
+            kind=about["kind"],
+            shape=tuple(about["shape"]) if about["shape"] else None,
+            affine=held.get("affine"),
+            index=held.get("index"),
+            atlases=atlases,
+            ncsnr=held.get("ncsnr"),
+        )

@@ -1,0 +1,1 @@
+"""fMRI to image: decoders and data augmentation."""

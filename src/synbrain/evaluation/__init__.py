@@ -1,0 +1,1 @@
+"""Dataset and model to scores, and scores to a table."""

@@ -1,0 +1,1 @@
+"""Images to tokens: preprocessing, encoders and the token store."""

@@ -1,0 +1,123 @@
+"""Tokens in memory: one image set seen through the stages of one encoder, and paired with trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.errors import SynBrainError
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """Tokens of ``len(self)`` images from one encoder, one array per stage; lazily indexed.
+
+    Attributes:
+        encoder: the encoder's name in the registry.
+        digest: of encoder weights, preprocessing and stage; models refuse tokens of another digest.
+        stages: stage name -> (n_stored, n_tokens, dim) float16 or float32, often memory maps.
+        rows: (n_images,) which stored rows this set shows, in order.
+    """
+
+    encoder: str
+    digest: str
+    stages: dict[str, NDArray[np.floating]]
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Stage -> (n_tokens, dim)."""
+        return {name: (array.shape[1], array.shape[2]) for name, array in self.stages.items()}
+
+    def take(self, rows: Rows) -> TokenSet:
+        """The images ``rows`` of this set, in that order; nothing is copied."""
+        return replace(self, rows=self.rows[rows])
+
+    def only(self, *stages: str) -> TokenSet:
+        """The same images through some of the stages."""
+        missing = [stage for stage in stages if stage not in self.stages]
+        if missing:
+            raise SynBrainError(
+                f"tokens of {self.encoder} hold the stages {list(self.stages)}, not {missing}",
+                "run `synbrain features` with those stages",
+            )
+        return replace(self, stages={stage: self.stages[stage] for stage in stages})
+
+    def read(self, stage: str, rows: Rows | None = None) -> NDArray[np.float32]:
+        """(n, n_tokens, dim) float32 of one stage, all images or the rows ``rows`` of this set."""
+        wanted = self.rows if rows is None else self.rows[rows]
+        return np.asarray(self.stages[stage][wanted], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Tokens of images with the trials on which a subject saw them: what a model is fitted on.
+
+    Attributes:
+        tokens: one row per distinct image of this split.
+        responses: (n_stored_trials, n_voxels) float32, often a memory map.
+        trials: (n_trials,) rows of ``responses`` that belong here.
+        image_of_trial: (n_trials,) row of ``tokens`` that each of them showed.
+    """
+
+    tokens: TokenSet
+    responses: NDArray[np.float32]
+    trials: Rows
+    image_of_trial: Rows
+
+    @property
+    def n_images(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def n_trials(self) -> int:
+        return len(self.trials)
+
+    @property
+    def n_voxels(self) -> int:
+        return int(self.responses.shape[1])
+
+    def repeats(self) -> Rows:
+        """(n_images,) number of trials of each image."""
+        return np.bincount(self.image_of_trial, minlength=self.n_images).astype(np.int64)
+
+    def trial_responses(self, which: Rows | None = None) -> NDArray[np.float32]:
+        """(n, n_voxels) float32, single-trial responses, all or the positions ``which``."""
+        rows = self.trials if which is None else self.trials[which]
+        return np.asarray(self.responses[rows], dtype=np.float32)
+
+    def repeat_means(self) -> NDArray[np.float32]:
+        """(n_images, n_voxels) float32, mean response of each image over its trials."""
+        total = np.zeros((self.n_images, self.n_voxels), dtype=np.float64)
+        for start in range(0, self.n_trials, 2048):  # bounded memory however many trials there are
+            part = slice(start, start + 2048)
+            np.add.at(total, self.image_of_trial[part], self.responses[self.trials[part]])
+        counts = np.maximum(self.repeats(), 1)[:, None]
+        return (total / counts).astype(np.float32)
+
+    def take(self, images: Rows) -> Pairs:
+        """The images ``images`` (rows of ``tokens``) in that order, with all their trials."""
+        position = np.full(self.n_images, -1, dtype=np.int64)
+        position[images] = np.arange(len(images))
+        kept = position[self.image_of_trial] >= 0
+        return Pairs(
+            tokens=self.tokens.take(images),
+            responses=self.responses,
+            trials=self.trials[kept],
+            image_of_trial=position[self.image_of_trial[kept]],
+        )
+
+    def hold_out(self, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
+        """Split by image into (rest, held out); at least one image is held out, the rest stays."""
+        order = np.random.default_rng(seed).permutation(self.n_images)
+        n_held = min(max(1, round(fraction * self.n_images)), self.n_images - 1)
+        if n_held < 1:
+            raise SynBrainError("one image cannot be split", "give at least two training images")
+        return self.take(np.sort(order[n_held:])), self.take(np.sort(order[:n_held]))

@@ -1,0 +1,1 @@
+"""Networks, posteriors, losses and the other parts a model is made of."""

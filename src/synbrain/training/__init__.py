@@ -1,0 +1,1 @@
+"""Configs, batches, one visible loop, and the stages that it runs."""
