@@ -36,14 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     if name is None:
         return _list_commands(words)
     module, function, _ = COMMANDS[name]
-    from jsonargparse import auto_cli
-
+    from synbrain.commands.parsing import run_function
     from synbrain.errors import SynBrainError
 
     command = getattr(import_module(f"synbrain.commands.{module}"), function)
     rest = words[len(name.split()) :]
     try:
-        result = auto_cli(command, args=rest, as_positional=True, prog=f"synbrain {name}")
+        result = run_function(command, name, rest)
     except SynBrainError as error:
         print(f"synbrain {name}: {error}", file=sys.stderr)
         return 2

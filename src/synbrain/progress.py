@@ -28,6 +28,4 @@ def track(
 
 def bar(what: str, *, total: int, unit: str = "it", show: bool, initial: int = 0) -> tqdm[None]:
     """A bar to be moved by hand with ``.update(n)`` and closed with ``.close()``."""
-    return tqdm(
-        desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial
-    )
+    return tqdm(desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial)

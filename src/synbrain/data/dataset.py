@@ -244,6 +244,4 @@ def write_tables(
     write_json(folder / DATASET_JSON, info.model_dump())
     write_manifest(folder, [DATASET_JSON, TRIALS, IMAGES, RESPONSES, *space_files])
     assert (folder / MANIFEST).exists()
-    check_consistency(
-        Dataset(folder, info, trials, images, open_array(folder / RESPONSES), space)
-    )
+    check_consistency(Dataset(folder, info, trials, images, open_array(folder / RESPONSES), space))

@@ -1,0 +1,58 @@
+"""A typed function as a command: its signature gives the options, its docstring the help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+
+def run_function(function: Callable[..., Any], name: str, words: list[str]) -> Any:
+    """Parse ``words`` against the signature of ``function`` and call it.
+
+    Parameters without a default are positional unless they are keyword-only; ``list[X]`` takes several
+    words; a ``bool`` is a flag; a pydantic config becomes nested options (``--vae.lr``); ``--config``
+    reads any of them from YAML. Option names may be written with dashes or underscores.
+    """
+    parser, plain = _parser(function, name)
+    parsed = parser.parse_args([_underscored(word) for word in words])
+    values = parser.instantiate(parsed)
+    names = inspect.signature(function).parameters
+    given = {key: values[key] for key in names if key in values}
+    return function(**{k: plain[k](v) if k in plain and v is not None else v for k, v in given.items()})
+
+
+def _underscored(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    option, equals, value = word.partition("=")
+    return "--" + option[2:].replace("-", "_") + equals + value
+
+
+def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, dict[str, Any]]:
+    doc = parse_docstring(function.__doc__ or "")
+    help_of = {entry.arg_name: entry.description for entry in doc.params}
+    parser = ArgumentParser(prog=f"synbrain {name}", description=doc.short_description)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options")
+    hints = get_type_hints(function)
+    by_hand: set[str] = set()
+    plain: dict[str, Any] = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY or not required
+        if hints[key] is bool and parameter.default is False:
+            parser.add_argument(f"--{key}", action="store_true", help=help_of.get(key))
+        elif get_origin(hints[key]) is list:
+            options: dict[str, Any] = {"nargs": "+", "type": get_args(hints[key])[0]}
+            if keyword:
+                options |= {"required": True} if required else {"default": parameter.default}
+            parser.add_argument(f"--{key}" if keyword else key, help=help_of.get(key), **options)
+            plain[key] = list
+        else:
+            continue
+        by_hand.add(key)
+    parser.add_function_arguments(function, skip=by_hand, as_positional=True, fail_untyped=True)
+    return parser, plain
