@@ -38,7 +38,7 @@ def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, di
     parser = ArgumentParser(prog=f"synbrain {name}", description=doc.short_description)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options")
     hints = get_type_hints(function)
-    by_hand: set[str] = set()
+    by_hand: set[str | int] = set()
     plain: dict[str, Any] = {}
     for key, parameter in inspect.signature(function).parameters.items():
         required = parameter.default is inspect.Parameter.empty

@@ -1,0 +1,1 @@
+"""Every system on one dataset: train, score, compare."""

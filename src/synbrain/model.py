@@ -1,0 +1,1 @@
+"""SynBrain: the model that users hold."""
