@@ -31,7 +31,7 @@ _HOMES = {
     "evaluate": "synbrain.evaluation.evaluate",
     "load_dataset": "synbrain.data.dataset",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 

@@ -28,4 +28,7 @@ def track(
 
 def bar(what: str, *, total: int, unit: str = "it", show: bool, initial: int = 0) -> tqdm[None]:
     """A bar to be moved by hand with ``.update(n)`` and closed with ``.close()``."""
-    return tqdm(desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial)
+    moved: tqdm[None] = tqdm(
+        desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial
+    )
+    return moved
