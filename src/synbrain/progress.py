@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -26,9 +26,7 @@ def track(
     yield from tqdm(items, desc=what, total=total, unit=unit, disable=not show, file=sys.stderr)
 
 
-def bar(what: str, *, total: int, unit: str = "it", show: bool, initial: int = 0) -> tqdm[None]:
+def bar(what: str, *, total: int, unit: str = "it", show: bool, initial: int = 0) -> Any:
     """A bar to be moved by hand with ``.update(n)`` and closed with ``.close()``."""
-    moved: tqdm[None] = tqdm(
-        desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial
-    )
+    moved: Any = tqdm(desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial)
     return moved

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
+
 from synbrain.commands.parsing import run_function
 
 
@@ -25,7 +26,7 @@ def command(
     out: Path,
     vae: Stage = DEFAULT,
     rois: list[str] = [],
-    dry_run: bool = False,  # noqa: B006
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Do it.
 
