@@ -1,0 +1,75 @@
+"""Pictures show what they are given: files appear, values land where they belong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synbrain.data.space import VoxelSpace
+from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
+from synbrain.figures.page import Picture, Section, Table, write_page
+from synbrain.figures.spread import calibration, noise_covariance, trial_spread
+from synbrain.figures.style import save_png
+from synbrain.figures.surface import on_surface, scatter_maps, surface_maps
+
+
+@pytest.fixture
+def space() -> VoxelSpace:
+    """A ball of voxels around the right FFA and one around the left occipital pole, MNI mm."""
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[:3, 3] = [-78, -112, -60]
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in (54, 40, 40)], indexing="ij"), axis=-1)
+    places = grid @ affine[:3, :3].T + affine[:3, 3]
+    near = [np.linalg.norm(places - centre, axis=-1) < 10 for centre in ([40, -50, -18], [-12, -94, 2])]
+    return VoxelSpace.from_mask(near[0] | near[1], affine)
+
+
+def test_maps_land_on_their_hemisphere(space: VoxelSpace) -> None:
+    sides = np.sign(space.coordinates()[:, 0])[None]
+    projected = on_surface(space, sides)
+    assert np.nanmin(projected["right"]) == pytest.approx(1.0)
+    assert np.nanmax(projected["left"]) == pytest.approx(-1.0)
+    assert 20 < np.isfinite(projected["left"]).sum() < 2000
+
+
+def test_surface_and_scatter_maps_are_drawn(space: VoxelSpace, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(1, space.n_voxels))
+    for number, draw in enumerate((surface_maps, scatter_maps)):
+        path = tmp_path / f"{number}.png"
+        save_png(draw(space, {"measured": values, "synthetic": values}, ["one"], "%"), path, dpi=40)
+        pixels = np.asarray(Image.open(path).convert("RGB"), dtype=int)
+        coloured = np.ptp(pixels, axis=2) > 60
+        assert coloured.sum() > 50
+
+
+def test_every_chart_is_drawn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    ceiling = np.r_[rng.uniform(0, 1, 20), np.nan]
+    figures = {
+        "ceiling": accuracy_against_ceiling({"synbrain": ceiling * 0.8, "ridge": ceiling * 0.7}, ceiling),
+        "roi": accuracy_by_roi({"prf/V1v": {"synbrain": 0.5, "ridge": 0.4}, "floc/FFA-1": {"ridge": 0.2}}),
+        "curves": training_curves({"vae": {"train": np.array([[0, 1.0], [1, 0.5]])}}),
+        "spread": trial_spread([rng.normal(size=(3, 2))] * 4, rng.normal(size=(9, 4, 2)), ["a", "b"], "%"),
+        "calibration": calibration(
+            {"all": rng.uniform(0.5, 1.5, 30)}, np.linspace(0, 1, 5), {"all": np.linspace(0, 1, 5)}
+        ),
+        "noise": noise_covariance(np.corrcoef(rng.normal(size=(6, 9))), np.corrcoef(rng.normal(size=(6, 9)))),
+    }
+    for name, figure in figures.items():
+        save_png(figure, tmp_path / f"{name}.png", dpi=40)
+        assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 1
+
+
+def test_page_is_self_contained_and_escapes_text(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "p.png")
+    table = Table(["row", "r"], [["synbrain", "0.5"], ["a<b", "-"]], frozenset({"synbrain"}))
+    section = Section("Scores", ["words & more"], [table], [Picture(tmp_path / "p.png", "a red square")])
+    write_page(tmp_path / "report.html", "Report", "of a test", [section])
+    text = (tmp_path / "report.html").read_text()
+    assert "data:image/png;base64," in text
+    assert "a&lt;b" in text
+    assert "<tr class=model><td>synbrain" in text
+    assert "http" not in text
