@@ -56,6 +56,7 @@ def on_surface(space: VoxelSpace, maps: NDArray[Any]) -> dict[str, NDArray[np.fl
                 mask_img=mask,
                 radius=BALL_MM,
                 kind="ball",
+                interpolation="nearest_most_frequent",  # linear would mix in the zeros outside the mask
             )
         projected[side] = np.asarray(values, dtype=np.float32).T
     return projected
