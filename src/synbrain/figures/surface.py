@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -13,13 +12,15 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from nilearn import datasets, surface
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
 from synbrain.data.space import VoxelSpace
 from synbrain.figures.style import DIVERGING, new_figure
 
 HEMISPHERES = ("left", "right")
 TURN_DEGREES, TILT_DEGREES = 4.0, -38.0  # how far the viewer stands to the side and below
-BALL_MM = 4.0  # a vertex shows the mean of the voxels within this distance of its column
+BALL_MM = 4.0  # a vertex shows the mean of the voxels within this distance of it
 
 
 @lru_cache(maxsize=1)
@@ -43,22 +44,22 @@ def on_surface(space: VoxelSpace, maps: NDArray[Any]) -> dict[str, NDArray[np.fl
         vertices = space.to_volume(maps).T.astype(np.float32)
         n_left = space.shape[0] if space.shape else 0
         return {"left": vertices[:, :n_left], "right": vertices[:, n_left:]}
-    image = space.to_nifti(maps)
-    mask = space.to_nifti(np.ones(space.n_voxels))
+    voxels = cKDTree(space.coordinates())
     projected = {}
     for side in HEMISPHERES:
-        with warnings.catch_warnings():  # vertices without voxels are NaN on purpose
-            warnings.simplefilter("ignore", RuntimeWarning)
-            values = surface.vol_to_surf(
-                image,
-                meshes[f"pial_{side}"],
-                inner_mesh=meshes[f"white_{side}"],
-                mask_img=mask,
-                radius=BALL_MM,
-                kind="ball",
-                interpolation="nearest_most_frequent",  # linear would mix in the zeros outside the mask
-            )
-        projected[side] = np.asarray(values, dtype=np.float32).T
+        sheets = [
+            surface.load_surf_mesh(meshes[f"{sheet}_{side}"]).coordinates for sheet in ("pial", "white")
+        ]
+        near = voxels.query_ball_point(np.mean(sheets, axis=0), r=BALL_MM)
+        counts = np.array([len(found) for found in near])
+        # a sparse average: vol_to_surf would blend in the zeros that lie outside the mask
+        rows = np.repeat(np.arange(len(near)), counts)
+        weights = csr_matrix(
+            (1.0 / counts[rows], (rows, np.concatenate(near).astype(int))), shape=(len(near), space.n_voxels)
+        )
+        values = np.asarray((weights @ maps.T).T, dtype=np.float32)
+        values[:, counts == 0] = np.nan
+        projected[side] = values
     return projected
 
 
