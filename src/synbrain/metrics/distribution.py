@@ -1,0 +1,208 @@
+"""Whether synthetic trials vary as measured ones do: CRPS, energy score, spread, coverage, covariance.
+
+Estimators are fair (unbiased in the number of samples: Ferro 2014), so that a model is not rewarded for
+drawing more samples; a deterministic model is a point mass and scores its absolute error. All functions
+take one block of images, so that samples of many images never stand in memory together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scoringrules
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist, pdist
+
+from synbrain.metrics.voxel import Floats
+
+Rows = NDArray[np.int64]
+
+
+def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+    """Fair CRPS of each measured trial under the synthetic trials of its image, per voxel.
+
+    Args:
+        samples: (n_samples, n_images, n_voxels), synthetic trials; one sample is a point mass.
+        trials: (n_trials, n_voxels), measured single trials, same unit.
+        image_of_trial: (n_trials,) row of ``samples``' second axis that each trial showed.
+
+    Returns:
+        (n_trials, n_voxels) float64, in the unit of the responses; smaller is better. Single values can be
+        slightly negative (the price of no bias), means are not.
+    """
+    if len(samples) == 1:
+        point = np.asarray(samples[0], dtype=np.float64)
+        return np.asarray(np.abs(trials - point[image_of_trial]))
+    ordered = np.sort(np.moveaxis(np.asarray(samples, dtype=np.float64), 0, -1), axis=-1)
+    out = np.empty(trials.shape)
+    for row, image in enumerate(image_of_trial):  # probability-weighted moments: fair, and no M x M array
+        observed = np.asarray(trials[row], dtype=np.float64)
+        out[row] = scoringrules.crps_ensemble(
+            observed, ordered[image], estimator="pwm", sorted_ensemble=True, backend="numpy"
+        )
+    return out
+
+
+def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+    """Fair energy score of each measured trial under the synthetic trials of its image, over all voxels.
+
+    ``mean |x_m - y| - sum |x_m - x_k| / (2 M (M - 1))`` with Euclidean norms over voxels (Gneiting and
+    Raftery 2007, eq. 22); it sees whether voxels vary together, which CRPS does not.
+
+    Args:
+        samples: (n_samples, n_images, n_voxels).
+        trials: (n_trials, n_voxels).
+        image_of_trial: (n_trials,).
+
+    Returns:
+        (n_trials,) float64, in the unit of the responses; smaller is better.
+    """
+    out = np.empty(len(trials))
+    for image in np.unique(image_of_trial):
+        shown = image_of_trial == image
+        drawn = np.asarray(samples[:, image], dtype=np.float64)
+        spread = float(np.mean(pdist(drawn))) / 2 if len(drawn) > 1 else 0.0
+        out[shown] = cdist(np.asarray(trials[shown], dtype=np.float64), drawn).mean(axis=1) - spread
+    return out
+
+
+def expected_scores(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Floats]:
+    """CRPS and energy score that the true trial distribution would get, from pairs of repeats.
+
+    For y drawn from F itself, CRPS(F, y) = E|X - Y| - E|X - X'| / 2 = E|X - X'| / 2, and two repeats of one
+    image are such a pair; the energy score likewise. This is the floor of both scores.
+
+    Args:
+        trials: (n_trials, n_voxels).
+        image_of_trial: (n_trials,).
+
+    Returns:
+        crps (n_repeated_images, n_voxels) and energy (n_repeated_images,), float64; images with fewer than
+        two trials are left out.
+    """
+    crps_rows, energy_rows = [], []
+    for image in np.unique(image_of_trial):
+        values = np.asarray(trials[image_of_trial == image], dtype=np.float64)
+        n = len(values)
+        if n < 2:
+            continue
+        weight = 2 * np.arange(n) - n + 1  # sum over pairs of |difference| from the sorted values
+        crps_rows.append(weight @ np.sort(values, axis=0) / (n * (n - 1)))
+        energy_rows.append(float(np.mean(pdist(values))) / 2)
+    return np.asarray(crps_rows).reshape(-1, trials.shape[1]), np.asarray(energy_rows)
+
+
+def within_image_squares(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, int]:
+    """Sum of squares around each image's mean, per voxel (n_voxels,), and its degrees of freedom."""
+    _, image, counts = np.unique(image_of_trial, return_inverse=True, return_counts=True)
+    residuals = _centred(np.asarray(trials, dtype=np.float64), image, counts)
+    return np.sum(residuals**2, axis=0), int(len(image) - len(counts))
+
+
+def variance_ratio(synthetic: Floats, measured: Floats) -> Floats:
+    """Synthetic over measured within-image trial variance, per voxel.
+
+    Args:
+        synthetic, measured: (n_voxels,) variance of trials around their image's mean, unit squared.
+
+    Returns:
+        (n_voxels,) float64; NaN where the measured variance is 0.
+    """
+    alive = measured > 0
+    return np.where(alive, synthetic / np.where(alive, measured, 1.0), np.nan)
+
+
+def min_samples(level: float) -> int:
+    """Fewest samples from which a central interval of ``level`` can be told without bias."""
+    return int(np.ceil(2 / (1 - level) - 1 - 1e-9))
+
+
+def covered(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, level: float) -> NDArray[Any]:
+    """Whether each measured trial lies in the central interval of its image's synthetic trials.
+
+    The interval's ends are sample quantiles with plotting position i / (M + 1) (Weibull), which contain a
+    further draw of the same distribution with probability ``level`` whatever M is; other definitions cover
+    too little for few samples. Fewer than :func:`min_samples` samples cannot give such an interval.
+
+    Args:
+        samples: (n_samples, n_images, n_voxels).
+        trials: (n_trials, n_voxels).
+        image_of_trial: (n_trials,).
+        level: 0.9 for the central 90 % interval.
+
+    Returns:
+        (n_trials, n_voxels) bool.
+    """
+    if len(samples) < min_samples(level):
+        raise ValueError(f"{min_samples(level)} samples at least for a {level:.0%} interval")
+    ends = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
+    low, high = ends[0][image_of_trial], ends[1][image_of_trial]
+    return np.asarray((trials >= low) & (trials <= high))
+
+
+def noise_products(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, int]:
+    """Sum of outer products of trials around their image's mean, and its degrees of freedom.
+
+    Sums of several blocks add up; divided by the summed degrees of freedom they are the noise covariance.
+
+    Args:
+        trials: (n_trials, n_voxels), few hundred voxels (the result is square).
+        image_of_trial: (n_trials,).
+
+    Returns:
+        (n_voxels, n_voxels) float64, unit squared, and n_trials - n_images.
+    """
+    _, image, counts = np.unique(image_of_trial, return_inverse=True, return_counts=True)
+    residuals = _centred(np.asarray(trials, dtype=np.float64), image, counts)
+    return residuals.T @ residuals, int(len(image) - len(counts))
+
+
+def _centred(values: Floats, image: Rows, counts: Rows) -> Floats:
+    means = np.zeros((len(counts), values.shape[1]))
+    np.add.at(means, image, values)
+    return np.asarray(values - (means / counts[:, None])[image], dtype=np.float64)
+
+
+def covariance_r(a: Floats, b: Floats) -> float | None:
+    """Pearson correlation of the off-diagonal entries of two (n_voxels, n_voxels) covariances.
+
+    None where there are fewer than three voxels, or a side has no off-diagonal structure (a point mass, or
+    independent noise without sampling error).
+    """
+    upper = np.triu_indices(len(a), 1)
+    x, y = a[upper], b[upper]
+    if len(x) < 3 or np.std(x) == 0 or np.std(y) == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def covariance_split_half(
+    trials: NDArray[Any], image_of_trial: Rows, *, n_splits: int = 10, seed: int = 0
+) -> float | None:
+    """:func:`covariance_r` between the noise covariances of two halves of the images, mean over splits.
+
+    Args:
+        trials: (n_trials, n_voxels), few hundred voxels.
+        image_of_trial: (n_trials,).
+        n_splits: number of random halvings.
+        seed: of the halvings.
+    """
+    images = np.unique(image_of_trial)
+    generator = np.random.default_rng(seed)
+    values = []
+    for _ in range(n_splits):
+        chosen = np.isin(image_of_trial, generator.permutation(images)[: len(images) // 2])
+        halves = []
+        for half in (chosen, ~chosen):
+            if not half.any():
+                return None
+            products, freedom = noise_products(trials[half], image_of_trial[half])
+            if freedom < 1:
+                return None
+            halves.append(products / freedom)
+        r = covariance_r(halves[0], halves[1])
+        if r is None:
+            return None
+        values.append(r)
+    return float(np.mean(values))

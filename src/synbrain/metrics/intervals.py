@@ -1,0 +1,155 @@
+"""Intervals and tests: bootstrap over images or subjects, t over seeds, paired differences, Holm.
+
+Replicates of all systems are drawn with the same image weights (same seed), so that the difference of
+two replicate series is a paired bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from synbrain.metrics.voxel import CONSTANT, Floats, blocks
+
+N_BOOTSTRAP, LEVEL = 500, 0.95
+Interval = tuple[float, float]
+
+
+def image_weights(n_images: int, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> Floats:
+    """(n_bootstrap, n_images) float64, how often each image is drawn in each bootstrap sample."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstrap).astype(float)
+
+
+def mean_replicates(weights: Floats, totals: NDArray[Any], counts: NDArray[Any] | None = None) -> Floats:
+    """Bootstrap replicates of a mean over items that come in images.
+
+    Args:
+        weights: (n_bootstrap, n_images) of :func:`image_weights`.
+        totals: (n_images,) sum of the score over each image's items.
+        counts: (n_images,) number of items; one each where left out. Images of no item drop out.
+
+    Returns:
+        (n_bootstrap,) float64.
+    """
+    number = np.ones(len(totals)) if counts is None else np.asarray(counts, dtype=np.float64)
+    below = weights @ number
+    out = (weights @ np.asarray(totals, dtype=np.float64)) / np.where(below > 0, below, 1.0)
+    return np.asarray(np.where(below > 0, out, np.nan), dtype=np.float64)
+
+
+def voxel_r_replicates(weights: Floats, predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+    """Bootstrap replicates of the mean over voxels of Pearson across images.
+
+    Args:
+        weights: (n_bootstrap, n_images).
+        predicted, measured: (n_images, n_voxels); voxels with a constant measured side are left out.
+
+    Returns:
+        (n_bootstrap,) float64.
+    """
+    n_bootstrap, n = weights.shape
+    share = weights / n
+    total, used = np.zeros(n_bootstrap), np.zeros(n_bootstrap)
+    for voxels in blocks(predicted.shape[1], 6 * (n + n_bootstrap)):
+        a = np.asarray(predicted[:, voxels], dtype=np.float64)
+        b = np.asarray(measured[:, voxels], dtype=np.float64)
+        size_a, size_b = np.abs(a).max(axis=0), np.abs(b).max(axis=0)
+        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+        mean_a, mean_b = share @ a, share @ b
+        var_a = np.maximum(share @ a**2 - mean_a**2, 0.0)
+        var_b = np.maximum(share @ b**2 - mean_b**2, 0.0)
+        alive_a, alive_b = np.sqrt(var_a) > CONSTANT * size_a, np.sqrt(var_b) > CONSTANT * size_b
+        norm = np.sqrt(np.where(alive_a & alive_b, var_a * var_b, 1.0))
+        r = np.where(alive_a & alive_b, (share @ (a * b) - mean_a * mean_b) / norm, 0.0)
+        total += r.sum(axis=1)
+        used += alive_b.sum(axis=1)
+    return np.asarray(np.where(used > 0, total / np.maximum(used, 1), np.nan), dtype=np.float64)
+
+
+def percentile_interval(replicates: NDArray[Any], level: float = LEVEL) -> Interval | None:
+    """Central interval of bootstrap replicates (n_bootstrap,); None where fewer than two are finite."""
+    finite = replicates[np.isfinite(replicates)]
+    if len(finite) < 2:
+        return None
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def bootstrap_mean(
+    values: NDArray[Any], *, level: float = LEVEL, n_bootstrap: int = 2000, seed: int = 0
+) -> Interval:
+    """Bootstrap interval (bias-corrected and accelerated, scipy) of the mean of (n_items,) values."""
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) < 2 or np.ptp(finite) == 0:
+        centre = float(finite.mean()) if len(finite) else float("nan")
+        return centre, centre
+    result = stats.bootstrap(
+        (finite,), np.mean, confidence_level=level, n_resamples=n_bootstrap, rng=np.random.default_rng(seed)
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def bootstrap_subjects(
+    values: Sequence[NDArray[Any]], *, level: float = LEVEL, n_bootstrap: int = 2000, seed: int = 0
+) -> Interval:
+    """Interval of the mean over subjects of their mean over images; subjects, then images, are resampled.
+
+    Args:
+        values: one (n_images,) array per subject; images may differ in number.
+        level, n_bootstrap, seed: of the bootstrap.
+    """
+    generator = np.random.default_rng(seed)
+    means = np.empty(n_bootstrap)
+    for k in range(n_bootstrap):
+        drawn = generator.integers(len(values), size=len(values))
+        means[k] = np.mean([np.mean(generator.choice(values[s], size=len(values[s]))) for s in drawn])
+    interval = percentile_interval(means, level)
+    assert interval is not None
+    return interval
+
+
+def seed_interval(values: NDArray[Any], level: float = LEVEL) -> Interval | None:
+    """Student's t interval of the mean over (n_seeds,) values; None for a single seed."""
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
+def paired_p(difference: NDArray[Any]) -> float:
+    """Two-sided p-value that a difference is 0, from its paired bootstrap replicates (n_bootstrap,).
+
+    Twice the smaller tail, with one added to numerator and denominator so that it is never 0.
+    """
+    finite = difference[np.isfinite(difference)]
+    tail = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
+    return float(min(1.0, 2 * (tail + 1) / (len(finite) + 1)))
+
+
+def sign_flip_p(difference: NDArray[Any], *, n_resamples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value that paired differences (n_items,) have mean 0, by flipping signs (scipy)."""
+    result = stats.permutation_test(
+        (np.asarray(difference, dtype=np.float64),),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=n_resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def holm(p_values: NDArray[Any]) -> Floats:
+    """Holm's step-down correction (1979) of (n_tests,) p-values for the number of tests."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty_like(p)
+    out[order] = np.minimum(stepped, 1.0)
+    return out
