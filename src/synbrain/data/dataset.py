@@ -15,7 +15,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from synbrain.data.space import VoxelSpace
@@ -36,6 +37,7 @@ from synbrain.files import (
     open_array,
     read_json,
     require_absent,
+    telling_full_disk,
     verify_manifest,
     write_json,
     write_manifest,
@@ -146,7 +148,7 @@ def open_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise SynBrainError(f"image {path} is missing", "restore it, or mend the trial list") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise SynBrainError(
             f"image {path} cannot be read ({error})", "save it again as PNG or JPEG"
         ) from error
@@ -209,39 +211,86 @@ def check_consistency(dataset: Dataset) -> None:
         )
 
 
+def require_replaceable(out: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output that exists, that holds an input, or that this package did not write.
+
+    Raises:
+        SynBrainError: where writing ``out`` would lose something that the user did not mean.
+    """
+    require_absent(out, overwrite)
+    for source in inputs:
+        if source.resolve().is_relative_to(out.resolve()):
+            raise SynBrainError(f"the output {out} holds the input {source}", "choose another output")
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists()
+    if foreign or out.is_file():
+        raise SynBrainError(
+            f"{out} was not written by synbrain (it has no {MANIFEST})",
+            "remove it yourself, or choose another output",
+        )
+
+
 @contextmanager
 def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     """Build a folder beside ``out`` and give it that name when the block ends without error.
 
     On error, Ctrl-C included, what was written is removed and an older ``out`` stays.
     """
-    import shutil  # only here: removing whole folders stays in one place
-
     require_absent(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
     building = out.with_name(f".{out.name}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
     if building.exists():
         shutil.rmtree(building)
     building.mkdir()
     try:
-        yield building
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(building, out)
+        with telling_full_disk(out):
+            yield building
+            publish_folder(building, out)
     finally:
         if building.exists():
             shutil.rmtree(building, ignore_errors=True)
 
 
+def publish_folder(building: Path, out: Path) -> None:
+    """Give a finished folder its final name; an older ``out`` is removed only after that."""
+    older = out.with_name(f".{out.name}.older")
+    if older.exists():
+        shutil.rmtree(older)
+    if out.exists():
+        os.replace(out, older)
+    os.replace(building, out)
+    shutil.rmtree(older, ignore_errors=True)
+
+
 def write_tables(
-    folder: Path, info: DatasetInfo, trials: pd.DataFrame, images: pd.DataFrame, space: VoxelSpace
+    folder: Path,
+    info: DatasetInfo,
+    trials: pd.DataFrame,
+    images: pd.DataFrame,
+    space: VoxelSpace,
+    extra: Iterable[str] = (),
 ) -> None:
-    """Write everything but the responses, which stand in ``folder/responses.npy`` already."""
+    """Write everything but the responses, which stand in ``folder/responses.npy`` already.
+
+    Args:
+        folder: the folder that is being built.
+        info: what ``dataset.json`` is to say.
+        trials: one row per response row, with the columns of ``TRIAL_COLUMNS``.
+        images: one row per distinct image, with name and split.
+        space: the voxels, in the column order of the responses.
+        extra: further files in ``folder`` that the manifest shall list (relative names).
+    """
+    check_consistency(Dataset(folder, info, trials, images, open_array(folder / RESPONSES), space))
     for name, table in ((TRIALS, trials), (IMAGES, images)):
         with atomic_path(folder / name) as partial:
             table.to_parquet(partial, index=False)
     space_files = [f"space/{name}" for name in space.save(folder / "space")]
     write_json(folder / DATASET_JSON, info.model_dump())
-    write_manifest(folder, [DATASET_JSON, TRIALS, IMAGES, RESPONSES, *space_files])
-    assert (folder / MANIFEST).exists()
-    check_consistency(Dataset(folder, info, trials, images, open_array(folder / RESPONSES), space))
+    write_manifest(folder, [DATASET_JSON, TRIALS, IMAGES, RESPONSES, *space_files, *extra])
+
+
+def relative_to_dataset(path: Path, out: Path) -> str:
+    """``path`` as dataset.json of the dataset ``out`` names it: relative where the disk allows it."""
+    try:
+        return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
+    except ValueError:  # another drive
+        return path.resolve().as_posix()

@@ -123,7 +123,7 @@ class VoxelSpace:
         """Write the space into ``folder`` and return the file names written."""
         folder.mkdir(parents=True, exist_ok=True)
         optional = {"index": self.index, "affine": self.affine, "ncsnr": self.ncsnr}
-        arrays = {name: array for name, array in optional.items() if array is not None}
+        arrays: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
         arrays |= {f"atlas.{name}": atlas.values for name, atlas in self.atlases.items()}
         with atomic_path(folder / SPACE_ARRAYS) as partial, partial.open("wb") as handle:
             np.savez_compressed(handle, **arrays)

@@ -1,0 +1,256 @@
+"""images/ + trials.csv + responses.npy to a dataset: the simplest way to bring one's own recordings."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from synbrain.data.dataset import (
+    RESPONSES,
+    Dataset,
+    DatasetInfo,
+    Stimuli,
+    load_dataset,
+    new_folder,
+    open_image,
+    relative_to_dataset,
+    require_replaceable,
+    write_tables,
+)
+from synbrain.data.reliability import ncsnr_of
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.files import allocate_array, digest, open_array, require_space
+from synbrain.progress import track
+
+ROW_BLOCK = 1024  # response rows in memory at a time
+
+
+def prepare_table(
+    src: str | Path,
+    out: str | Path,
+    *,
+    unit: str = "as recorded",
+    name: str | None = None,
+    copy_images: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Dataset:
+    """Make a dataset of ``src/images/``, ``src/trials.csv`` and ``src/responses.npy``.
+
+    ``trials.csv`` has one row per response row: ``image`` (file name in images/), ``repeat`` (0-based),
+    ``split`` ("train" or "test", the same for all trials of an image), and optionally ``session``
+    (0-based). ``responses.npy`` is (n_trials, n_units), any real dtype. Every image is decoded once.
+
+    Units that never vary over the training trials are kept, so that columns stay those of the source;
+    they are listed in ``info.provenance["constant_voxels"]`` and have ncsnr 0.
+
+    Args:
+        src: the folder to read.
+        out: the dataset folder to write.
+        unit: what one unit of response is, as figures and tables shall say it.
+        name: the dataset's name; the source folder's if left out.
+        copy_images: copy the images into the dataset, so that it can be moved alone.
+        overwrite: replace a dataset that stands at ``out``.
+        show_progress: show a bar while images are checked.
+
+    Raises:
+        SynBrainError: where the three do not fit, or cannot be read; nothing is written then.
+    """
+    src, out = Path(src), Path(out)
+    images_folder = src / "images"
+    require_replaceable(out, overwrite, inputs=[src])
+    trials, images = index_images(read_trials(src / "trials.csv"))
+    raw = _open_responses(src / RESPONSES, len(trials))
+    check_images(images_folder, images, show_progress)
+    constant = check_responses(raw, _fitting_rows(trials), src / RESPONSES)
+    with new_folder(out, overwrite) as building:
+        responses = allocate_array(building / RESPONSES, raw.shape, np.float32)
+        for start in range(0, len(raw), ROW_BLOCK):
+            responses[start : start + ROW_BLOCK] = raw[start : start + ROW_BLOCK]
+        responses.flush()
+        if copy_images:
+            _copy_images(images_folder, building / "images", images["name"])
+        ncsnr, origin = ncsnr_of(responses, trials)
+        info = DatasetInfo(
+            name=name or src.resolve().name,
+            subject=name or src.resolve().name,
+            unit=unit,
+            n_trials=len(trials),
+            n_voxels=raw.shape[1],
+            n_images=len(images),
+            stimuli=Stimuli(
+                kind="folder", path="images" if copy_images else relative_to_dataset(images_folder, out)
+            ),
+            scaling={"kind": "none"},
+            provenance={
+                "reader": "table",
+                "source": src.resolve().name,
+                "responses_sha256": digest(src / RESPONSES),
+                "trials_sha256": digest(src / "trials.csv"),
+                "constant_voxels": constant,
+                "ncsnr_from": origin and f"trials of the {origin} split",
+            },
+        )
+        write_tables(building, info, trials, images, VoxelSpace(n_voxels=raw.shape[1], ncsnr=ncsnr))
+    return load_dataset(out)
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """The checked trials of a ``trials.csv``: columns image (name), session, repeat, split.
+
+    Raises:
+        SynBrainError: where a column lacks, a value is out of range, a row is double, or an image
+            lies in both splits.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"image": str, "split": str}, skipinitialspace=True)
+    except FileNotFoundError as error:
+        raise SynBrainError(f"{path} is missing", "write one row per trial: image,repeat,split") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise SynBrainError(f"{path} is not a CSV table ({error})", "write image,repeat,split") from error
+    lacking = [column for column in ("image", "repeat", "split") if column not in table]
+    if lacking:
+        raise SynBrainError(f"{path} lacks the columns {lacking}", "write image,repeat,split[,session]")
+    if table.empty:
+        raise SynBrainError(f"{path} has no trials", "write one row per response row")
+    if "session" not in table:
+        table["session"] = 0
+    return check_trials(table[["image", "session", "repeat", "split"]], path)
+
+
+def check_trials(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Type and check named trials; ``path`` is what errors point at (line 1 is the header)."""
+
+    def at(bad: pd.Series[bool]) -> str:
+        return f"{path} line {int(np.flatnonzero(bad.to_numpy())[0]) + 2}"
+
+    if (bad := trials["image"].isna() | trials["image"].map(lambda name: _leaves_folder(str(name)))).any():
+        raise SynBrainError(f"{at(bad)}: no image file name", "name a file below images/")
+    if (bad := ~trials["split"].isin(["train", "test"])).any():
+        raise SynBrainError(
+            f"{at(bad)}: split is {trials['split'][bad].iloc[0]}", "write train or test, by image"
+        )
+    typed = trials.copy()
+    for column in ("session", "repeat"):
+        number = pd.to_numeric(trials[column], errors="coerce")
+        if (bad := ~(number.ge(0) & number.le(32767) & number.mod(1).eq(0))).any():
+            raise SynBrainError(
+                f"{at(bad)}: {column} is {trials[column][bad].iloc[0]}", "count from 0, in whole numbers"
+            )
+        typed[column] = number.astype(np.int16)
+    splits = typed.groupby("image", sort=False)["split"].nunique()
+    if (splits > 1).any():
+        raise SynBrainError(
+            f"{int((splits > 1).sum())} images are in both splits, such as {splits[splits > 1].index[0]}",
+            "split by image: give all trials of an image one split",
+        )
+    if (bad := typed.duplicated(["image", "repeat"])).any():
+        first = typed[bad].iloc[0]
+        raise SynBrainError(
+            f"{at(bad)}: {first['image']} has repeat {first['repeat']} twice ({int(bad.sum())} such rows)",
+            "number the trials of each image 0, 1, 2, ... over all sessions",
+        )
+    return typed
+
+
+def _leaves_folder(name: str) -> bool:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts or path.name == ""
+
+
+def index_images(trials: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Trials whose ``image`` is a row of the images table, and that table (name, split), by name."""
+    images = trials[["image", "split"]].drop_duplicates().sort_values("image", ignore_index=True)
+    row_of = pd.Series(np.arange(len(images), dtype=np.int32), index=images["image"])
+    indexed = trials.assign(image=row_of.loc[trials["image"]].to_numpy())
+    return indexed, images.rename(columns={"image": "name"})
+
+
+def check_images(folder: Path, images: pd.DataFrame, show_progress: bool = False) -> None:
+    """Decode every image once, and see that no file stands in both splits under two names.
+
+    Raises:
+        SynBrainError: naming the first image that is missing, unreadable or in both splits.
+    """
+    missing = [name for name in images["name"] if not (folder / name).is_file()]
+    if missing:
+        raise SynBrainError(
+            f"{len(missing)} of {len(images)} images named in the trials are missing from {folder}, "
+            f"such as {missing[0]}",
+            "restore the files, or drop their trials and response rows",
+        )
+    seen: dict[str, tuple[str, str]] = {}
+    pairs = list(zip(images["name"], images["split"], strict=True))
+    for name, split in track(pairs, "check images", unit="image", show=show_progress):
+        open_image(folder / name)
+        other, its_split = seen.setdefault(digest(folder / name), (name, split))
+        if its_split != split:
+            raise SynBrainError(
+                f"{name} ({split}) and {other} ({its_split}) are the same image",
+                "give both the same split: an image belongs to one",
+            )
+
+
+def _open_responses(path: Path, n_trials: int) -> NDArray[Any]:
+    raw = open_array(path)
+    if raw.ndim != 2 or raw.shape[1] == 0 or raw.dtype.kind not in "fiu":
+        raise SynBrainError(
+            f"{path} holds {raw.dtype} of shape {raw.shape}", "save real numbers as (n_trials, n_units)"
+        )
+    if len(raw) != n_trials:
+        raise SynBrainError(
+            f"{path} has {len(raw)} rows for {n_trials} trials",
+            "give one response row per row of trials.csv, in the same order",
+        )
+    return raw
+
+
+def _fitting_rows(trials: pd.DataFrame) -> NDArray[np.bool_]:
+    """Trials that models are fitted on: the training trials, or all where there are none."""
+    train = (trials["split"] == "train").to_numpy()
+    return train if train.any() else np.ones(len(trials), dtype=bool)
+
+
+def check_responses(raw: NDArray[Any], fitting: NDArray[np.bool_], path: Path) -> list[int]:
+    """Voxels (columns) that are constant over the trials ``fitting``; all values must be finite.
+
+    Args:
+        raw: (n_trials, n_voxels), read in blocks of rows.
+        fitting: (n_trials,) which trials models will be fitted on.
+        path: what errors point at.
+
+    Raises:
+        SynBrainError: where a value is NaN, infinite or beyond float32, or no voxel varies.
+    """
+    low = np.full(raw.shape[1], np.inf, dtype=np.float32)
+    high = -low
+    for start in range(0, len(raw), ROW_BLOCK):
+        with np.errstate(over="ignore"):
+            block = np.asarray(raw[start : start + ROW_BLOCK], dtype=np.float32)
+        finite = np.isfinite(block)
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise SynBrainError(
+                f"{path} has a value that is not finite in row {start + row}, column {column}",
+                "drop that trial (with its line of trials.csv) or that unit",
+            )
+        used = block[fitting[start : start + ROW_BLOCK]]
+        low = np.minimum(low, used.min(axis=0, initial=np.inf))
+        high = np.maximum(high, used.max(axis=0, initial=-np.inf))
+    constant = [int(voxel) for voxel in np.flatnonzero(low == high)]
+    if len(constant) == raw.shape[1]:
+        raise SynBrainError(f"no unit of {path} varies over the training trials", "check how it was made")
+    return constant
+
+
+def _copy_images(source: Path, target: Path, names: pd.Series[str]) -> None:
+    require_space(target.parent, sum((source / name).stat().st_size for name in names))
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
