@@ -1,0 +1,50 @@
+"""The distribution over latents that the encoder gives for a response: a diagonal Gaussian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Diagonal Gaussian q(z | y) over latent tokens (SynBrain paper, section 3.2).
+
+    Attributes:
+        mean: (batch, tokens, dim).
+        logvar: (batch, tokens, dim), natural logarithm of the variance.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+
+    def mode(self) -> Tensor:
+        """(batch, tokens, dim), the most probable latent, which is the mean."""
+        return self.mean
+
+    def at(self, noise: Tensor) -> Tensor:
+        """(batch, tokens, dim), ``mean + exp(logvar / 2) * noise`` for standard normal ``noise``."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """(batch, tokens, dim), one draw, differentiable in mean and logvar.
+
+        ``generator`` must live on the device of ``mean``; None draws from torch's global one.
+        """
+        noise = torch.randn(
+            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        return self.at(noise)
+
+    def kl(self) -> Tensor:
+        """(batch,) float32, divergence from N(0, I) in nats, summed over tokens and dim.
+
+        Reduced in float32 whatever the autocast: a float16 ``exp(logvar)`` overflows above 11.09, and so
+        does the sum over the 425,984 terms of the published latent.
+        """
+        with torch.autocast(self.mean.device.type, enabled=False):
+            mean, logvar = self.mean.float(), self.logvar.float()
+            terms = mean.square() + logvar.exp() - 1.0 - logvar
+            return 0.5 * terms.sum(dim=(1, 2))
