@@ -27,6 +27,14 @@ def track(
 
 
 def bar(what: str, *, total: int, unit: str = "it", show: bool, initial: int = 0) -> Any:
-    """A bar to be moved by hand with ``.update(n)`` and closed with ``.close()``."""
-    moved: Any = tqdm(desc=what, total=total, unit=unit, disable=not show, file=sys.stderr, initial=initial)
+    """A bar to be moved by hand with ``.update(n)`` and closed with ``.close()``; bytes get MB and GB."""
+    moved: Any = tqdm(
+        desc=what,
+        total=total,
+        unit=unit,
+        unit_scale=unit == "B",
+        disable=not show,
+        file=sys.stderr,
+        initial=initial,
+    )
     return moved
