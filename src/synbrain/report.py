@@ -1,1 +1,230 @@
-"""One self-contained page: scores, pictures, settings."""
+"""One page on a run: scores with controls and ceiling, maps, accuracy, trial spread, training curves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.data.space import VoxelSpace
+from synbrain.features.tokens import Pairs
+from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
+from synbrain.figures.page import Picture, Section, Table, write_page
+from synbrain.figures.spread import calibration, noise_covariance, trial_spread
+from synbrain.figures.style import save_png
+from synbrain.figures.surface import scatter_maps, surface_maps
+from synbrain.metrics.ceiling import correlation_ceiling, ncsnr
+from synbrain.metrics.distribution import (
+    covered,
+    min_samples,
+    noise_products,
+    variance_ratio,
+    within_image_squares,
+)
+from synbrain.metrics.voxel import voxel_r
+
+N_MAP_IMAGES = 3
+N_SPREAD_IMAGES = 12
+N_NOISE_VOXELS = 150
+MIN_ROI_VOXELS = 10
+LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The arrays that the pictures show, all on test images.
+
+    Attributes:
+        test: the test trials with their tokens.
+        predictions: model name -> (n_images, n_voxels), the expected response.
+        samples: (n_samples, n_images, n_voxels), the model's synthetic trials; None where it has none.
+        space: of the voxels.
+        unit: of the responses.
+        in_mni: whether the space's mm are MNI (simulated subjects); native scans are drawn as dots.
+        training_mean: (n_voxels,), the mean map, subtracted in the maps so that the image shows.
+    """
+
+    test: Pairs
+    predictions: dict[str, NDArray[Any]]
+    samples: NDArray[Any] | None
+    space: VoxelSpace
+    unit: str
+    in_mni: bool
+    training_mean: NDArray[Any]
+
+
+def write_report(
+    out: Path, title: str, lead: str, scores: Table, shown: Shown, training_log: Path | None = None
+) -> list[Path]:
+    """Write ``out/report.html`` and ``out/figures/*.png``.
+
+    Args:
+        out: folder, made where it is missing.
+        title: heading of the page.
+        lead: one sentence below it: what was run, on what.
+        scores: the score table, controls and ceiling included.
+        shown: what the pictures show.
+        training_log: ``training/log.jsonl`` of the run, if there is one.
+
+    Returns:
+        the files written.
+    """
+    sections = [Section("Scores", [SCORE_WORDS], [scores])]
+    figures = out / "figures"
+    for heading, name, figure, caption in _pictures(shown, training_log):
+        path = figures / f"{name}.png"
+        save_png(figure, path)
+        sections.append(Section(heading, pictures=[Picture(path, caption)]))
+    write_page(out / "report.html", title, lead, sections)
+    return [out / "report.html", *(p.path for s in sections for p in s.pictures)]
+
+
+SCORE_WORDS = (
+    "Every row is scored on the same test images, which no model was fitted or tuned on. mean_map ignores "
+    "the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image reach."
+)
+
+
+def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, Any, str]]:
+    """(heading, file name, figure, caption) of every picture that the data allows."""
+    made: list[tuple[str, str, Any, str]] = []
+    test = shown.test
+    means, trials = test.repeat_means(), test.trial_responses()
+    model = next(iter(shown.predictions))
+    if shown.space.kind != "none":
+        made.append(_maps(shown, means))
+    repeated = bool((test.repeats() > 1).any())
+    r = {name: voxel_r(predicted, means) for name, predicted in shown.predictions.items()}
+    if repeated:
+        ceiling = correlation_ceiling(ncsnr(trials, test.image_of_trial), test.repeats())
+        words = "Each dot is a voxel. On the line, the model would predict as well as the repeats allow."
+        figure = accuracy_against_ceiling(r, ceiling, "voxel" if shown.space.kind != "none" else "unit")
+        made.append(("Accuracy against the noise ceiling", "accuracy", figure, words))
+    rois = _rois(shown.space)
+    if rois:
+        table = {
+            roi: {name: float(np.mean(values[mask])) for name, values in r.items()}
+            for roi, mask in rois.items()
+        }
+        words = "Pearson across test images against the repeat mean, averaged over the voxels of each ROI."
+        made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table), words))
+    if repeated and shown.samples is not None and shown.samples.std(axis=0).max() > 0:
+        made += _spread(shown, trials, r[model], rois)
+    if training_log is not None and training_log.exists():
+        curves = read_curves(training_log)
+        if curves:
+            words = "Losses as trained; validation images come out of the training images."
+            made.append(("Training", "training", training_curves(curves), words))
+    return made
+
+
+def _maps(shown: Shown, means: NDArray[Any]) -> tuple[str, str, Any, str]:
+    """Measured and synthetic maps of the images that differ most from the mean map."""
+    base = shown.training_mean
+    model = next(iter(shown.predictions))
+    strength = np.linalg.norm(means - base, axis=1)
+    chosen = np.argsort(-strength)[: 4 * N_MAP_IMAGES : 4]
+    rows = {"measured": means[chosen] - base}
+    rows |= {"synthetic": shown.predictions[model][chosen] - base}
+    if shown.samples is not None:
+        rows |= {"one synthetic trial": shown.samples[0, chosen] - base}
+    titles = [f"test image {int(i)}" for i in chosen]
+    draw = surface_maps if shown.in_mni or shown.space.kind == "surface" else scatter_maps
+    words = (
+        "Mean over repeats (measured), expected response and one trial (synthetic), each minus the mean map "
+        "of the training trials. Images are picked by the size of the measured response, not by how well "
+        "they are predicted."
+    )
+    return "Measured and synthetic responses", "maps", draw(shown.space, rows, titles, shown.unit), words
+
+
+def _rois(space: VoxelSpace) -> dict[str, NDArray[np.bool_]]:
+    return {name: mask for name, mask in space.roi_masks().items() if mask.sum() >= MIN_ROI_VOXELS}
+
+
+def _spread(
+    shown: Shown, trials: NDArray[Any], accuracy: NDArray[Any], rois: dict[str, NDArray[np.bool_]]
+) -> list[tuple[str, str, Any, str]]:
+    """Trial spread of two voxels, calibration by ROI, and noise correlations."""
+    samples, test = shown.samples, shown.test
+    assert samples is not None
+    image = test.image_of_trial
+    voxels = np.argsort(-accuracy)[[0, len(accuracy) // 4]]
+    images = np.flatnonzero(test.repeats() > 1)[:N_SPREAD_IMAGES]
+    measured = [trials[image == i][:, voxels] for i in images]
+    names = [f"best predicted voxel (r = {accuracy[voxels[0]]:.2f})"]
+    names += [f"voxel at the upper quartile (r = {accuracy[voxels[1]]:.2f})"]
+    spread = trial_spread(measured, samples[:, images][:, :, voxels], names, shown.unit)
+    squares, freedom = within_image_squares(trials, image)
+    ratio = variance_ratio(samples.var(axis=0, ddof=1).mean(axis=0), squares / freedom)
+    groups = {"all": np.isfinite(ratio)} | {name: mask & np.isfinite(ratio) for name, mask in rois.items()}
+    levels = LEVELS[[len(samples) >= min_samples(float(level)) for level in LEVELS]]
+    inside = np.stack([covered(samples, trials, image, float(level)).mean(axis=0) for level in levels])
+    figure = calibration(
+        {name: ratio[mask] for name, mask in groups.items() if mask.any()},
+        levels,
+        {name: inside[:, mask].mean(axis=1) for name, mask in groups.items() if mask.any()},
+    )
+    shown_voxels = _noise_voxels(squares, rois, len(accuracy))
+    covariances = []
+    stacked = samples[:, :, shown_voxels]
+    rows = np.tile(np.arange(stacked.shape[1]), stacked.shape[0])
+    for values, of in ((trials[:, shown_voxels], image), (stacked.reshape(len(rows), -1), rows)):
+        products, _ = noise_products(values, of)
+        scale = np.sqrt(np.maximum(np.diag(products), 1e-12))
+        covariances.append(products / np.outer(scale, scale))
+    return [
+        (
+            "How trials vary: two voxels",
+            "trial_spread",
+            spread,
+            "Dots are measured repeats of a test image; shapes are the spread of the synthetic trials.",
+        ),
+        (
+            "Calibration of the trial distribution",
+            "calibration",
+            figure,
+            "Left: trial variance within images, per voxel (grey band: 0.9 to 1.1). Right: how many "
+            "measured trials fall into the model's central intervals.",
+        ),
+        (
+            "Noise correlations",
+            "noise_correlations",
+            noise_covariance(covariances[0], covariances[1]),
+            "Correlations between voxels of what varies over repeats of an image; voxels grouped by ROI.",
+        ),
+    ]
+
+
+def _noise_voxels(squares: NDArray[Any], rois: dict[str, NDArray[np.bool_]], n_voxels: int) -> NDArray[Any]:
+    """At most N_NOISE_VOXELS voxels with variance, in the order of the ROIs."""
+    group = np.full(n_voxels, len(rois))
+    for number, mask in enumerate(rois.values()):
+        group[mask & (group == len(rois))] = number
+    order = np.lexsort((np.arange(n_voxels), group))
+    order = order[squares[order] > 0]
+    kept = np.linspace(0, len(order) - 1, min(N_NOISE_VOXELS, len(order))).astype(int)
+    return np.asarray(order[kept])
+
+
+def read_curves(log: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """Training curves of a ``log.jsonl``: stage -> curve name -> (n_points, 2) step and value.
+
+    Lines are JSON objects with "stage", "step" and named losses; other keys are passed over.
+    """
+    points: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        stage, step = entry.get("stage"), entry.get("step")
+        if stage is None or step is None:
+            continue
+        for name, value in entry.items():
+            if "loss" in name and isinstance(value, int | float):
+                points.setdefault(str(stage), {}).setdefault(name, []).append((float(step), float(value)))
+    return {
+        stage: {name: np.array(values) for name, values in curves.items()} for stage, curves in points.items()
+    }
