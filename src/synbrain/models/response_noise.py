@@ -1,0 +1,173 @@
+"""Trial-to-trial variability: low-rank plus diagonal noise whose scale depends on the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from synbrain.files import atomic_path, read_json, write_json
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ResponseNoise:
+    """A trial of voxel v of an image with mean m: ``m + sd_v(m) * warp_v(z_v)``, z correlated normals.
+
+    ``z = loadings @ f + sqrt(unique) * e`` with f, e standard normal, so that z has unit variance;
+    ``sd_v(m)^2 = inflation_v * max(base_v + slope_v * m, floor_v)`` (counts: variance grows with the
+    mean; the common factor then acts as a gain). ``warp_v`` gives the margin its skewness: the shifted
+    log-normal ``(exp(t z - t^2/2) - 1) / sqrt(exp(t^2) - 1)``, mean 0 and variance 1 for every t, the
+    identity at t = 0 and mirrored for t < 0. Samples average to m exactly.
+
+    Attributes:
+        loadings: (n_voxels, k) float32; row sums of squares plus ``unique`` are 1.
+        unique: (n_voxels,) float32, positive.
+        base, slope, floor: (n_voxels,) float32, variance within an image (unit^2, unit, unit^2).
+        inflation: (n_voxels,) float32, what an imperfect mean adds, as a factor on the variance.
+        skew: (n_voxels,) float32, the t above.
+        signal_variance: (n_voxels,) float32, variance over images of the true mean (unit^2); with
+            ``noise_variance`` it gives the noise ceiling.
+        noise_variance: (n_voxels,) float32, trial variance within an image, averaged over images.
+        about: how it was fitted, on how many trials; ``source`` is "repeats" or "residuals".
+    """
+
+    loadings: Floats
+    unique: Floats
+    base: Floats
+    slope: Floats
+    floor: Floats
+    inflation: Floats
+    skew: Floats
+    signal_variance: Floats
+    noise_variance: Floats
+    about: Mapping[str, Any]
+
+    @property
+    def n_voxels(self) -> int:
+        return len(self.unique)
+
+    def variance(self, mean: NDArray[Any]) -> Floats:
+        """(..., n_voxels) float32, variance of trials around ``mean`` (..., n_voxels)."""
+        return np.asarray(
+            self.inflation * np.maximum(self.base + self.slope * mean, self.floor), dtype=np.float32
+        )
+
+    def correlation(self) -> NDArray[np.float32]:
+        """(n_voxels, n_voxels) float32, correlation of z between voxels; for few voxels only."""
+        return np.asarray(self.loadings @ self.loadings.T + np.diag(self.unique), dtype=np.float32)
+
+    def sample(self, mean: Floats, n_samples: int, seed: int, first_image: int = 0) -> Floats:
+        """Draw trials.
+
+        Image i has a generator of its own, made of ``seed`` and ``first_image + i``: images may be
+        drawn in any batches, and the first samples do not depend on how many follow.
+
+        Args:
+            mean: (n_images, n_voxels) float32.
+            n_samples: trials per image.
+            seed: non-negative.
+            first_image: position of ``mean[0]`` in the whole list of images.
+
+        Returns:
+            (n_samples, n_images, n_voxels) float32.
+        """
+        n_images, n_voxels = mean.shape
+        rank = self.loadings.shape[1]
+        sd = np.sqrt(self.variance(mean))
+        unique_sd = np.sqrt(self.unique)
+        trials = np.empty((n_samples, n_images, n_voxels), dtype=np.float32)
+        for image in range(n_images):
+            rng = np.random.Generator(np.random.SFC64([seed, first_image + image]))
+            draws = rng.standard_normal((n_samples, rank + n_voxels), dtype=np.float32)
+            z = draws[:, :rank] @ self.loadings.T
+            z += draws[:, rank:] * unique_sd
+            trials[:, image] = mean[image] + sd[image] * warp(z, self.skew)
+        return trials
+
+    def log_prob(self, mean: Floats, responses: Floats) -> NDArray[np.float64]:
+        """(n,) float64, log density of ``responses`` (n, n_voxels) around ``mean`` (n, n_voxels).
+
+        Solved through the k x k matrix of the low-rank part (Woodbury), so no n_voxels^2 array is made.
+        """
+        sd = np.sqrt(self.variance(mean).astype(np.float64))
+        z, log_slope = unwarp((responses - mean) / sd, self.skew.astype(np.float64))
+        loadings = self.loadings.astype(np.float64)
+        unique = self.unique.astype(np.float64)
+        scaled = loadings / unique[:, None]
+        inner = np.eye(loadings.shape[1]) + loadings.T @ scaled
+        factor = np.linalg.cholesky(inner)
+        projected = np.linalg.solve(factor, (z @ scaled).T)
+        distance = np.sum(z**2 / unique, axis=1) - np.sum(projected**2, axis=0)
+        log_det = np.sum(np.log(unique)) + 2 * np.sum(np.log(np.diag(factor)))
+        normal = -0.5 * (distance + log_det + self.n_voxels * np.log(2 * np.pi))
+        density: NDArray[np.float64] = normal + np.sum(log_slope - np.log(sd), axis=1)
+        return density
+
+    def noise_ceiling(self, n_repeats: int = 1) -> Floats:
+        """(n_voxels,) float32, share of variance that the true mean explains of ``n_repeats``-trial means."""
+        total = self.signal_variance + self.noise_variance / n_repeats
+        return np.asarray(self.signal_variance / np.maximum(total, 1e-30), dtype=np.float32)
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the noise into ``folder`` and return the file names written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _TENSORS}
+        with atomic_path(folder / WEIGHTS) as partial:
+            save_file(tensors, partial)
+        write_json(folder / CONFIG, {"about": dict(self.about)})
+        return [CONFIG, WEIGHTS]
+
+    @classmethod
+    def load(cls, folder: Path) -> ResponseNoise:
+        """Read a noise that :meth:`save` wrote."""
+        tensors = load_file(folder / WEIGHTS)
+        return cls(**{name: tensors[name] for name in _TENSORS}, about=read_json(folder / CONFIG)["about"])
+
+
+_TENSORS = (
+    "loadings",
+    "unique",
+    "base",
+    "slope",
+    "floor",
+    "inflation",
+    "skew",
+    "signal_variance",
+    "noise_variance",
+)
+_NO_SKEW = 1e-3  # below it the log-normal warp is the identity to float32
+
+
+def warp(z: NDArray[Any], skew: NDArray[Any]) -> NDArray[Any]:
+    """Standard normals (..., n_voxels) to mean 0, variance 1 and the skewness set by ``skew`` (n_voxels,)."""
+    if not np.any(np.abs(skew) >= _NO_SKEW):
+        return z
+    size = np.abs(skew)
+    safe = np.where(size >= _NO_SKEW, size, 1).astype(z.dtype)
+    sign = np.sign(skew).astype(z.dtype)
+    height = (1 / np.sqrt(np.expm1(safe.astype(np.float64) ** 2))).astype(z.dtype)
+    warped = sign * height * np.expm1(sign * safe * z - safe**2 / 2)
+    return np.where(size >= _NO_SKEW, warped, z)
+
+
+def unwarp(residuals: NDArray[Any], skew: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Inverse of :func:`warp` and the log of its slope dz/dresidual, both (..., n_voxels).
+
+    A residual beyond the end of the log-normal's support is set just inside it.
+    """
+    size = np.abs(skew)
+    bent = size >= _NO_SKEW
+    safe = np.where(bent, size, 1)
+    width = np.sqrt(np.expm1(safe**2))
+    inside = np.maximum(1 + np.sign(skew) * residuals * width, 1e-3)
+    z = np.sign(skew) * (np.log(inside) + safe**2 / 2) / safe
+    log_slope = np.log(width / safe) - np.log(inside)
+    return np.where(bent, z, residuals), np.where(bent, log_slope, 0.0)
