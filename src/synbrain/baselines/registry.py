@@ -1,0 +1,29 @@
+"""Every baseline by name; what ``synbrain evaluate`` and ``synbrain compare`` take their rows from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from synbrain.baselines.controls import MeanMap, Nearest, Shuffled
+from synbrain.baselines.ridge import BandedRidge, Ridge
+from synbrain.errors import SynBrainError
+from synbrain.models.protocol import ResponseModel
+
+BASELINES: dict[str, Callable[..., ResponseModel]] = {
+    "mean_map": MeanMap,
+    "shuffled": Shuffled,
+    "nearest": Nearest,
+    "ridge": Ridge,
+    "banded_ridge": BandedRidge,
+}
+
+
+def make_baseline(name: str) -> ResponseModel:
+    """An unfitted baseline.
+
+    Raises:
+        SynBrainError: where there is none of that name.
+    """
+    if name not in BASELINES:
+        raise SynBrainError(f"no baseline {name!r}", f"choose among {', '.join(BASELINES)}")
+    return BASELINES[name]()

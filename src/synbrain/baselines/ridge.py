@@ -1,0 +1,182 @@
+"""Kernel ridge from tokens to repeat means, with a cross-validated penalty for every voxel (himalaya)."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from himalaya.kernel_ridge import (
+    solve_kernel_ridge_cv_eigenvalues,
+    solve_kernel_ridge_eigenvalues,
+    solve_multiple_kernel_ridge_random_search,
+)
+from numpy.typing import NDArray
+from sklearn.model_selection import KFold
+
+from synbrain.baselines.kernels import Squares, TokenKernels
+from synbrain.baselines.point_mass import point_mass
+from synbrain.features.tokens import Pairs, TokenSet
+
+Responses = NDArray[np.float32]
+Floats = NDArray[np.float64]
+ALPHAS: Floats = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
+TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
+
+
+def folds(n: int, n_folds: int, seed: int) -> KFold:
+    """Random folds over images; as many as there are images where those are fewer."""
+    return KFold(min(n_folds, n), shuffle=True, random_state=seed)
+
+
+class Ridge:
+    """Linear encoding model in dual form: every stage of the tokens in one sum of kernels.
+
+    Args:
+        n_folds: of the cross-validation over training images that picks each voxel's penalty.
+        alphas: the grid of penalties, for kernels of mean diagonal 1.
+    """
+
+    def __init__(self, n_folds: int = 5, alphas: Floats = ALPHAS) -> None:
+        self.n_folds, self.alphas = n_folds, alphas
+        self.kernels: TokenKernels | None = None
+        self.weights: Floats = np.empty((0, 0))
+        self.offset: Floats = np.empty(0)
+        self.best_alphas: Floats = np.empty(0)
+        self.gram: Floats = np.empty((0, 0))
+
+    def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
+        """Fit on repeat means; one Gram matrix of the training images stays in memory."""
+        self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
+        self.gram = grams.mean(axis=0)
+        targets = pairs.repeat_means()
+        self.offset = targets.mean(axis=0, dtype=np.float64)
+        if pairs.n_images < 2:
+            self.weights = np.zeros((pairs.n_images, pairs.n_voxels))
+            self.best_alphas = np.full(pairs.n_voxels, self.alphas[-1])
+            return self
+        self.best_alphas, self.weights, _ = solve_kernel_ridge_cv_eigenvalues(
+            self.gram,
+            targets - self.offset,
+            alphas=self.alphas,
+            cv=folds(pairs.n_images, self.n_folds, seed),
+            n_targets_batch=TARGETS_AT_ONCE,
+            n_targets_batch_refit=TARGETS_AT_ONCE,
+            n_alphas_batch=ALPHAS_AT_ONCE,
+        )
+        return self
+
+    def predict(self, tokens: TokenSet) -> Responses:
+        """(n_images, n_voxels) float32, the dataset's unit."""
+        assert self.kernels is not None, "fit first"
+        kernel = self.kernels.against(tokens).mean(axis=0)
+        return np.asarray(kernel @ self.weights + self.offset, dtype=np.float32)
+
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+        """(n_samples, n_images, n_voxels) float32, a point mass."""
+        return point_mass(self.predict(tokens), n_samples)
+
+    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+        """As :meth:`sample`, given the predictions."""
+        return point_mass(mean, n_samples)
+
+    def cross_fitted(self, pairs: Pairs, seed: int = 0) -> Responses:
+        """Out-of-fold predictions of the training images, (n_images, n_voxels) float32.
+
+        Each fold is predicted by weights that never saw its images, with the penalties that the whole
+        training set chose.
+        """
+        return cross_fit(self.gram, pairs.repeat_means(), self.best_alphas, self.n_folds, seed)
+
+
+def cross_fit(
+    gram: Floats, targets: NDArray[Any], alphas: Floats, n_folds: int = 5, seed: int = 0
+) -> Responses:
+    """Out-of-fold kernel ridge predictions with given penalties.
+
+    Args:
+        gram: (n_images, n_images), centred kernel.
+        targets: (n_images, n_voxels).
+        alphas: (n_voxels,) penalty of each voxel.
+        n_folds, seed: of the folds.
+
+    Returns:
+        (n_images, n_voxels) float32.
+    """
+    out = np.empty(targets.shape, dtype=np.float32)
+    if len(gram) < 2:
+        out[:] = targets
+        return out
+    for train, held in folds(len(gram), n_folds, seed).split(gram):
+        inner = gram[np.ix_(train, train)]
+        offset = targets[train].mean(axis=0, dtype=np.float64)
+        weights = solve_kernel_ridge_eigenvalues(
+            inner, targets[train] - offset, alpha=alphas, n_targets_batch=TARGETS_AT_ONCE
+        )
+        weights = weights[0] if isinstance(weights, tuple) else weights
+        out[held] = gram[np.ix_(held, train)] @ weights + offset
+    return out
+
+
+class BandedRidge:
+    """Ridge with a penalty of its own for every stage and voxel (himalaya's random search).
+
+    With one stage it is the same model as :class:`Ridge`.
+
+    Args:
+        n_iter: number of random stage weightings tried, beside each stage alone and all alike.
+        n_folds: of the cross-validation over training images.
+        alphas: the grid of penalties.
+    """
+
+    def __init__(self, n_iter: int = 30, n_folds: int = 5, alphas: Floats = ALPHAS) -> None:
+        self.n_iter, self.n_folds, self.alphas = n_iter, n_folds, alphas
+        self.kernels: TokenKernels | None = None
+        self.deltas: Floats = np.empty((0, 0))
+        self.weights: Floats = np.empty((0, 0))
+        self.offset: Floats = np.empty(0)
+
+    def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
+        """Fit on repeat means; one Gram matrix per stage stays in memory while fitting."""
+        self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
+        targets = pairs.repeat_means()
+        self.offset = targets.mean(axis=0, dtype=np.float64)
+        self.deltas, self.weights, _ = solve_multiple_kernel_ridge_random_search(
+            grams,
+            targets - self.offset,
+            n_iter=self._candidates(len(grams), seed),
+            alphas=self.alphas,
+            cv=folds(pairs.n_images, self.n_folds, seed),
+            return_weights="dual",
+            n_targets_batch=TARGETS_AT_ONCE,
+            n_targets_batch_refit=TARGETS_AT_ONCE,
+            n_alphas_batch=ALPHAS_AT_ONCE,
+            random_state=seed,
+            progress_bar=False,
+        )
+        return self
+
+    def _candidates(self, n_stages: int, seed: int) -> Floats:
+        """(n, n_stages) stage weights that sum to 1: alike, each alone, and random ones."""
+        fixed = np.vstack([np.full((1, n_stages), 1 / n_stages), np.eye(n_stages)])
+        if n_stages == 1:
+            return np.ones((1, 1))
+        generator = np.random.default_rng(seed)
+        drawn = generator.dirichlet(np.ones(n_stages), size=self.n_iter)
+        return np.vstack([np.clip(fixed, 1e-6, None), drawn])
+
+    def predict(self, tokens: TokenSet) -> Responses:
+        """(n_images, n_voxels) float32, the dataset's unit."""
+        assert self.kernels is not None, "fit first"
+        crossed = self.kernels.against(tokens)
+        out: Squares = np.zeros((len(tokens), len(self.offset)))
+        for kernel, delta in zip(crossed, np.exp(self.deltas), strict=True):
+            out += kernel @ (self.weights * delta)
+        return np.asarray(out + self.offset, dtype=np.float32)
+
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+        """(n_samples, n_images, n_voxels) float32, a point mass."""
+        return point_mass(self.predict(tokens), n_samples)
+
+    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+        """As :meth:`sample`, given the predictions."""
+        return point_mass(mean, n_samples)
