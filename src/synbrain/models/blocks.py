@@ -47,8 +47,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x).transpose(1, 2)
         q, k, v = self.qkv(h).unsqueeze(1).chunk(3, dim=-1)
-        h: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).squeeze(1))
-        return x + h.transpose(1, 2)
+        out: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).squeeze(1))
+        return x + out.transpose(1, 2)
 
 
 class Downsample(nn.Conv1d):
