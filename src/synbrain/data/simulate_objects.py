@@ -177,7 +177,13 @@ def draw_word(pen: Pen, rng: np.random.Generator) -> None:
         x, y = pen.place([(0.0, 0.78 * (row - (len(lines) - 1) / 2))])[0]
         stroke = max(1, round(pen.scale * 0.03))
         pen.draw.text(
-            (x, y), text, font=font, anchor="mm", fill=(*ink, 255), stroke_width=stroke, stroke_fill=(*ink, 255)
+            (x, y),
+            text,
+            font=font,
+            anchor="mm",
+            fill=(*ink, 255),
+            stroke_width=stroke,
+            stroke_fill=(*ink, 255),
         )
 
 
@@ -188,7 +194,9 @@ def draw_food(pen: Pen, rng: np.random.Generator) -> None:
         bun = (214, 146, 70)
         pen.ellipse(0, 0.5, 0.86, 0.3, bun)
         pen.box(-0.88, 0.12, 0.88, 0.42, (92, 50, 28))
-        pen.polygon([(-0.94, 0.02), (0.94, 0.02), (0.7, 0.3), (0.3, 0.06), (-0.2, 0.32), (-0.6, 0.08)], (250, 200, 60))
+        pen.polygon(
+            [(-0.94, 0.02), (0.94, 0.02), (0.7, 0.3), (0.3, 0.06), (-0.2, 0.32), (-0.6, 0.08)], (250, 200, 60)
+        )
         pen.ellipse(0, 0.04, 0.96, 0.13, (96, 170, 60))
         pen.ellipse(0, -0.08, 0.9, 0.12, (206, 50, 40))
         pen.ellipse(0, -0.1, 0.88, 0.66, bun, 0.5, 1.0)
@@ -265,7 +273,9 @@ def draw_tool(pen: Pen, rng: np.random.Generator) -> None:
         pen.ellipse(0, 0.72, 0.14, 0.14, (30, 30, 36))
     else:
         for side in (-1, 1):
-            pen.line([(side * 0.22, 0.45), (-side * 0.34, -0.9)], 0.12, shade(steel, 1.0 if side < 0 else 0.8))
+            pen.line(
+                [(side * 0.22, 0.45), (-side * 0.34, -0.9)], 0.12, shade(steel, 1.0 if side < 0 else 0.8)
+            )
             pen.ellipse(side * 0.36, 0.66, 0.34, 0.32, handle)
             pen.ellipse(side * 0.36, 0.66, 0.19, 0.17, (236, 236, 236))
         pen.ellipse(0, -0.06, 0.07, 0.07, (60, 60, 66))
@@ -278,7 +288,9 @@ def draw_vehicle(pen: Pen, rng: np.random.Generator) -> None:
         pen.polygon([(-0.55, -0.05), (-0.35, -0.42), (0.3, -0.42), (0.6, -0.05)], paint)
         pen.polygon([(-0.45, -0.05), (-0.29, -0.34), (-0.04, -0.34), (-0.04, -0.05)], glass)
         pen.polygon([(0.03, -0.34), (0.26, -0.34), (0.47, -0.05), (0.03, -0.05)], glass)
-        pen.polygon([(-0.96, 0.0), (-0.55, -0.08), (0.6, -0.08), (0.95, 0.04), (0.97, 0.35), (-0.97, 0.35)], paint)
+        pen.polygon(
+            [(-0.96, 0.0), (-0.55, -0.08), (0.6, -0.08), (0.95, 0.04), (0.97, 0.35), (-0.97, 0.35)], paint
+        )
         pen.line([(-0.9, 0.3), (0.9, 0.3)], 0.05, shade(paint, 0.6))
         pen.ellipse(0.9, 0.1, 0.06, 0.06, (255, 244, 190))
         wheels = 0.2

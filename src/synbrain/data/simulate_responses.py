@@ -129,7 +129,9 @@ def make_tuning(rng: np.random.Generator, cortex: Cortex) -> Tuning:
     channel[:, -2:] *= np.where(prf == 7, 2.0, 0.7)[:, None]  # hV4 cares for colour
     channel[:, -3] *= 0.3
 
-    category = 0.9 * smooth_field(rng, mm, 14.0, len(CATEGORIES)).T + 0.15 * rng.normal(size=(n, len(CATEGORIES)))
+    category = 0.9 * smooth_field(rng, mm, 14.0, len(CATEGORIES)).T + 0.15 * rng.normal(
+        size=(n, len(CATEGORIES))
+    )
     late = np.clip(0.6 + 0.25 * smooth_field(rng, mm, 12.0, 1)[0] + (mm[:, 1] + 70) / 120, 0.1, 0.95)
     for volume, own in FLOC_CATEGORY.items():
         rows = np.flatnonzero(cortex.floc[volume] > 0)
@@ -151,7 +153,9 @@ def make_tuning(rng: np.random.Generator, cortex: Cortex) -> Tuning:
     )
 
 
-def respond(tuning: Tuning, features: SceneFeatures, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def respond(
+    tuning: Tuning, features: SceneFeatures, rows: slice
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The early and the late part of the responses to some images, each (n, n_voxels), unscaled."""
     energy = features.energy[rows]
     early = np.zeros((len(energy), len(tuning.late)), dtype=np.float32)

@@ -56,7 +56,9 @@ def draw_scenes(n_images: int, seed: int) -> Scenes:
     x, y = np.where(is_place, 0.3 * x, x), np.where(is_place, 0.3 * y, y)
     size = np.where(is_place, rng.uniform(0.85, 1.1, size.shape), size)
     small = np.float32
-    return Scenes(category.astype(np.int8), x.astype(small), y.astype(small), size.astype(small), contrast.astype(small))
+    return Scenes(
+        category.astype(np.int8), x.astype(small), y.astype(small), size.astype(small), contrast.astype(small)
+    )
 
 
 def draw_image(scenes: Scenes, image: int, side: int, seed: int) -> NDArray[np.uint8]:

@@ -1,0 +1,41 @@
+"""``synbrain simulate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synbrain.data import simulate as simulation
+from synbrain.data.simulate_noise import NoiseLevel
+
+
+def simulate(
+    out: Path,
+    subjects: int = 1,
+    size: str = "demo",
+    noise: NoiseLevel = "medium",
+    seed: int = 0,
+    sessions: list[int] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write an NSD-layout tree of simulated subjects, with the truth beside it.
+
+    Args:
+        out: folder to write the tree into
+        subjects: number of subjects
+        size: tiny, demo, small or full
+        noise: low, medium or high
+        seed: seed of the whole tree
+        sessions: sessions that each subject completed, as in "[6, 4]"; all where left out
+        overwrite: replace the folder if it exists
+    """
+    simulation.simulate(
+        out,
+        subjects=subjects,
+        size=size,
+        noise=noise,
+        seed=seed,
+        sessions=sessions,
+        overwrite=overwrite,
+        show_progress=True,
+    )
+    print(f"{out}: {subjects} simulated subject(s), size {size}, noise {noise}, seed {seed}")
