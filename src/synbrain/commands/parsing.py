@@ -32,6 +32,15 @@ def _underscored(word: str) -> str:
     return "--" + option[2:].replace("-", "_") + equals + value
 
 
+def _word_of_list(hint: Any) -> Any:
+    """X of ``list[X]`` and of ``list[X] | None``, else None."""
+    kinds = [kind for kind in (get_args(hint) or ()) if kind is not type(None)]
+    if get_origin(hint) is list:
+        return kinds[0]
+    is_optional = type(None) in get_args(hint) and len(kinds) == 1 and get_origin(kinds[0]) is list
+    return get_args(kinds[0])[0] if is_optional else None
+
+
 def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, dict[str, Any]]:
     doc = parse_docstring(function.__doc__ or "")
     help_of = {entry.arg_name: entry.description for entry in doc.params}
@@ -45,8 +54,8 @@ def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, di
         keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY or not required
         if hints[key] is bool and parameter.default is False:
             parser.add_argument(f"--{key}", action="store_true", help=help_of.get(key))
-        elif get_origin(hints[key]) is list:
-            options: dict[str, Any] = {"nargs": "+", "type": get_args(hints[key])[0]}
+        elif (word := _word_of_list(hints[key])) is not None:
+            options: dict[str, Any] = {"nargs": "+", "type": word}
             if keyword:
                 options |= {"required": True} if required else {"default": parameter.default}
             parser.add_argument(f"--{key}" if keyword else key, help=help_of.get(key), **options)

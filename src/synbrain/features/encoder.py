@@ -1,0 +1,114 @@
+"""What every image encoder is: preprocessing, a frozen network and named stages of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from synbrain.errors import SynBrainError
+from synbrain.files import digest_of
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# (batch (n, 3, h, w), stage names) -> stage -> (n, n_tokens, dim)
+Network = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen network that turns images into tokens.
+
+    Attributes:
+        name: its key in ``ENCODERS``.
+        digest: of weights, preprocessing and the definition of the stages; not of the choice of
+            stages, nor of device and precision.
+        stages: stage -> (n_tokens, dim), in the order of the network.
+        default_stage: the one used where none is asked for; always a key of ``stages``.
+        preprocess: PIL image -> (3, h, w) float32.
+        describe: JSON-able statement of preprocessing and stages, as digested.
+        network: the stages of a preprocessed batch.
+        device: where the network lies.
+        precision: "float32", or "bfloat16" / "float16" for autocast on a GPU.
+        hub_id: where the weights can be had by name, else None (a local path is not told).
+    """
+
+    name: str
+    digest: str
+    stages: dict[str, tuple[int, int]]
+    default_stage: str
+    preprocess: Callable[[Image.Image], torch.Tensor]
+    describe: dict[str, Any]
+    network: Network
+    device: torch.device
+    precision: str = "float32"
+    hub_id: str | None = None
+
+    def chosen(self, stages: Iterable[str] | None) -> tuple[str, ...]:
+        """The stages asked for, without repetition; the default one for None.
+
+        Raises:
+            SynBrainError: where one is not a stage of this encoder.
+        """
+        names = tuple(dict.fromkeys(stages)) if stages else (self.default_stage,)
+        unknown = [name for name in names if name not in self.stages]
+        if unknown:
+            raise SynBrainError(
+                f"{self.name} has no stage {', '.join(unknown)}", f"choose from {', '.join(self.stages)}"
+            )
+        return names
+
+    def forward(self, batch: torch.Tensor, stages: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
+        """Stage -> (n, n_tokens, dim) float32 on the CPU.
+
+        Args:
+            batch: (n, 3, h, w) float32, preprocessed images.
+            stages: None for the default stage.
+        """
+        wanted = self.chosen(stages)
+        half = self.precision != "float32"
+        casting = torch.autocast(self.device.type, PRECISIONS[self.precision]) if half else nullcontext()
+        with torch.inference_mode(), casting:
+            found = self.network(batch.to(self.device, non_blocking=True), wanted)
+            return {name: found[name].float().cpu() for name in wanted}
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """``auto`` is CUDA, then Apple's MPS, then the CPU; anything else is taken as torch names it."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes, dtypes and values of a state dict, in the order of names."""
+    sha = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def encoder_digest(name: str, weights: str, describe: dict[str, Any]) -> str:
+    """The digest of an encoder from its name, the digest of its weights and what it describes."""
+    return digest_of({"encoder": name, "weights": weights, **describe})
+
+
+def grid_tokens(features: torch.Tensor, largest: int | None = None) -> torch.Tensor:
+    """(n, channels, h, w) to (n, h * w, channels), row by row from the top left.
+
+    Args:
+        features: a convolutional map.
+        largest: maps with more than ``largest`` rows are average-pooled to that many.
+    """
+    if largest is not None and features.shape[-1] > largest:
+        features = F.adaptive_avg_pool2d(features, largest)
+    return features.flatten(2).transpose(1, 2)

@@ -1,0 +1,121 @@
+"""Batches through an encoder, with images decoded ahead of the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from synbrain.errors import SynBrainError
+from synbrain.features.encoder import Encoder
+from synbrain.features.images import Images, check_images, first_of_each, image_at
+from synbrain.features.tokens import TokenSet
+from synbrain.progress import bar
+
+Rows = NDArray[np.int64]
+AHEAD = 2  # batches decoded while the network works on the present one
+
+
+def encode_batches(
+    encoder: Encoder,
+    load: Callable[[int], Image.Image],
+    batches: Iterable[Rows],
+    stages: tuple[str, ...],
+    *,
+    threads: int = 1,
+) -> Iterator[tuple[Rows, dict[str, NDArray[np.float16]]]]:
+    """Yield (rows, stage -> (n, n_tokens, dim) float16) for each batch of rows, in order.
+
+    Args:
+        encoder: what encodes.
+        load: gives the image of a row; called from ``threads`` threads.
+        batches: rows of each batch.
+        stages: names of stages.
+        threads: how many decode and resize images while the network works.
+
+    Raises:
+        SynBrainError: where tokens are not finite or exceed float16.
+    """
+
+    def prepare(row: int) -> torch.Tensor:
+        return encoder.preprocess(load(row))
+
+    waiting: deque[tuple[Rows, list[Future[torch.Tensor]]]] = deque()
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        try:
+            remaining = iter(batches)
+            exhausted = False
+            while waiting or not exhausted:
+                while not exhausted and len(waiting) < AHEAD:
+                    rows = next(remaining, None)
+                    if rows is None:
+                        exhausted = True
+                    else:
+                        waiting.append((rows, [pool.submit(prepare, int(row)) for row in rows]))
+                if waiting:
+                    rows, ready = waiting.popleft()
+                    batch = torch.stack([future.result() for future in ready])
+                    found = encoder.forward(batch, stages)
+                    yield rows, {stage: to_float16(found[stage], stage, encoder) for stage in stages}
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def to_float16(tokens: torch.Tensor, stage: str, encoder: Encoder) -> NDArray[np.float16]:
+    """The same tokens as float16, or an error where that would lose them."""
+    peak = float(tokens.abs().max())
+    if not peak <= np.finfo(np.float16).max:
+        raise SynBrainError(
+            f"stage {stage} of {encoder.name} gives values up to {peak:g}, which float16 cannot hold",
+            "choose another stage, check the weights, or encode with --precision float32",
+        )
+    return tokens.numpy().astype(np.float16)
+
+
+def encode_images(
+    encoder: Encoder,
+    images: Images,
+    stages: Iterable[str] | None = None,
+    *,
+    batch_size: int = 32,
+    threads: int = 1,
+    show_progress: bool = False,
+) -> TokenSet:
+    """Tokens of images at hand, in memory as float16, equal to what the store would hold.
+
+    Images that are given twice are encoded once.
+
+    Args:
+        encoder: what encodes.
+        images: paths, PIL images, or (n, h, w, 3) uint8.
+        stages: None for the encoder's default stage.
+        batch_size: images in one forward pass.
+        threads: how many decode images ahead.
+        show_progress: show a bar.
+
+    Returns:
+        One row per image given, in the order given.
+
+    Raises:
+        SynBrainError: where an image cannot be read, or shape or dtype are wrong.
+    """
+    check_images(images)
+    wanted = encoder.chosen(stages)
+    firsts, which = first_of_each(images)
+    held = {stage: np.empty((len(firsts), *encoder.stages[stage]), dtype=np.float16) for stage in wanted}
+    batches = (
+        np.arange(start, min(start + batch_size, len(firsts))) for start in range(0, len(firsts), batch_size)
+    )
+    with bar(f"encode with {encoder.name}", total=len(firsts), unit="image", show=show_progress) as moving:
+        for rows, found in encode_batches(
+            encoder, lambda row: image_at(images, int(firsts[row])), batches, wanted, threads=threads
+        ):
+            for stage, tokens in found.items():
+                held[stage][rows] = tokens
+            moving.update(len(rows))
+    return TokenSet(encoder=encoder.name, digest=encoder.digest, stages=dict(held), rows=which)

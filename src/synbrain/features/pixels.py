@@ -1,0 +1,39 @@
+"""Colours on a coarse grid: no network at all, a control for every encoder and quick in tests."""
+
+from __future__ import annotations
+
+import torch
+
+from synbrain.errors import SynBrainError
+from synbrain.features.encoder import Encoder, encoder_digest, grid_tokens
+from synbrain.features.preprocessing import Preprocessing
+
+GRIDS = {"grid4": 4, "final": 16}
+
+
+def pixels(name: str, weights: str | None, device: torch.device, precision: str = "float32") -> Encoder:
+    """Mean R, G, B in [0, 1] of 16 x 16 (``final``) or 4 x 4 (``grid4``) patches."""
+    if weights is not None:
+        raise SynBrainError("the pixels encoder has no weights", "leave --weights out")
+    preprocess = Preprocessing(64, "pil-bicubic", value_range=1, mean=(0.0,) * 3, std=(1.0,) * 3)
+    stages = {stage: (rows**2, 3) for stage, rows in GRIDS.items()}
+    describe = {
+        "preprocessing": preprocess.describe(),
+        "stages": {stage: list(shape) for stage, shape in stages.items()},
+        "tokens": "grid, row-major, average-pooled",
+    }
+
+    def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        return {stage: grid_tokens(batch, GRIDS[stage]) for stage in wanted}
+
+    return Encoder(
+        name=name,
+        digest=encoder_digest(name, "none", describe),
+        stages=stages,
+        default_stage="final",
+        preprocess=preprocess,
+        describe=describe,
+        network=network,
+        device=device,
+        precision=precision,
+    )

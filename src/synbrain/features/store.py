@@ -1,0 +1,243 @@
+"""Tokens on disk: ``DATASET/tokens/ENCODER/{tokens.json, STAGE.npy}``, one float16 row per distinct image.
+
+A store may also be shared: ``STORE/ENCODER/`` then holds one row for each picture of an HDF5 stimulus
+file, and the folder in the dataset holds only a ``tokens.json`` that points there. Writing is batched
+and resumable (see :mod:`synbrain.features.writing`); reading maps memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+from synbrain.features.encoder import Encoder
+from synbrain.features.tokens import TokenSet
+from synbrain.features.writing import TOKENS_JSON, ImageSet, Written, write_store
+from synbrain.files import digest, digest_of, open_array, read_json, write_json
+
+FORMAT_VERSION = 1
+
+
+def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
+    """Where a dataset keeps the tokens of an encoder."""
+    return dataset.path / "tokens" / encoder_name
+
+
+def stored_encoders(dataset: Dataset) -> list[str]:
+    """Names of the encoders whose tokens a dataset has."""
+    return sorted(path.parent.name for path in (dataset.path / "tokens").glob(f"*/{TOKENS_JSON}"))
+
+
+def write_tokens(
+    dataset: Dataset,
+    encoder: Encoder,
+    stages: Iterable[str] | None = None,
+    *,
+    batch_size: int = 32,
+    threads: int = 1,
+    store: Path | None = None,
+    overwrite: bool = False,
+    shard: tuple[int, int] | None = None,
+    show_progress: bool = False,
+) -> Written:
+    """Encode every distinct image of a dataset, each once; an interrupted run goes on where it stopped.
+
+    Stages that are stored already are not encoded again.
+
+    Args:
+        dataset: whose images.
+        encoder: what encodes.
+        stages: None for the encoder's default stage.
+        batch_size: images in one forward pass.
+        threads: how many decode images ahead of the network.
+        store: a folder to share tokens between the datasets of one HDF5 stimulus file: it gets every
+            picture of the file, and this dataset a pointer to it.
+        overwrite: replace tokens of other weights, preprocessing or images.
+        shard: (rank, world size): encode only the batches of that rank. The call that finds all
+            batches done finishes the store. None: taken from accelerate (one process without it).
+        show_progress: show a bar.
+
+    Raises:
+        SynBrainError: where tokens of another digest stand there, an image cannot be read, the disk
+            is full, or tokens overflow float16.
+    """
+    wanted = encoder.chosen(stages)
+    own = tokens_folder(dataset, encoder.name)
+    if store is None:
+        if own.exists() and "store" in _read(own) and not overwrite:
+            raise SynBrainError(
+                f"{own} points to a shared store",
+                "pass --store with its path, or --overwrite to have own tokens",
+            )
+        images = ImageSet(dataset.n_images, image_set_digest(dataset), dataset.load_image)
+        return write_store(own, encoder, images, wanted, batch_size, threads, overwrite, shard, show_progress)
+    brick = _Brick(dataset)
+    shared = store / encoder.name
+    written = write_store(
+        shared, encoder, brick.images(), wanted, batch_size, threads, overwrite, shard, show_progress
+    )
+    if written.finished and written.is_main:
+        _point_to(own, shared, dataset, encoder, overwrite)
+    return written
+
+
+def open_tokens(dataset: Dataset, encoder_name: str, stages: Iterable[str] | None = None) -> TokenSet:
+    """The stored tokens of a dataset's images, memory-mapped, in the order of ``dataset.images``.
+
+    Args:
+        dataset: whose tokens.
+        encoder_name: a name in ``ENCODERS``.
+        stages: None for all that are stored.
+
+    Raises:
+        SynBrainError: where they are missing, cut short, or belong to other images.
+    """
+    folder = tokens_folder(dataset, encoder_name)
+    command = f"run `synbrain features {dataset.path} --encoder {encoder_name}`"
+    if not (folder / TOKENS_JSON).exists():
+        raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", command)
+    said = _read(folder)
+    if said["images"] != image_set_digest(dataset):
+        raise SynBrainError(
+            f"the tokens in {folder} belong to other images than the dataset's", f"{command} --overwrite"
+        )
+    rows: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
+    if "store" in said:
+        shared = (folder / said["store"]).resolve()
+        if not (shared / TOKENS_JSON).exists():
+            raise SynBrainError(
+                f"the shared tokens {shared} are missing",
+                f"restore them, or {command} --store FOLDER --overwrite",
+            )
+        pointed, said, folder = said, _read(shared), shared
+        if said["digest"] != pointed["digest"] or said["images"] != pointed["store_images"]:
+            raise SynBrainError(
+                f"the shared tokens {shared} were replaced", f"{command} --store {shared.parent} --overwrite"
+            )
+        rows = dataset.images["row"].to_numpy(dtype=np.int64)
+    wanted = list(stages) if stages else list(said["stages"])
+    missing = [stage for stage in wanted if stage not in said["stages"]]
+    if missing:
+        raise SynBrainError(
+            f"tokens of {encoder_name} hold the stages {', '.join(said['stages'])}, not {', '.join(missing)}",
+            f"{command} --stages {' '.join(missing)}",
+        )
+    arrays = {stage: _open_stage(folder, stage, said) for stage in wanted}
+    return TokenSet(encoder=encoder_name, digest=said["digest"], stages=arrays, rows=rows)
+
+
+def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
+    """Read every stored token file and compare its checksum; raises SynBrainError where one differs."""
+    folder = tokens_folder(dataset, encoder_name)
+    said = _read(folder)
+    if "store" in said:
+        folder = (folder / said["store"]).resolve()
+        said = _read(folder)
+    for stage, entry in said["stages"].items():
+        if digest(folder / f"{stage}.npy") != entry["sha256"]:
+            raise SynBrainError(
+                f"{folder / stage}.npy was altered after it was written (its checksum differs)",
+                "run `synbrain features` with --overwrite",
+            )
+
+
+def image_set_digest(dataset: Dataset) -> str:
+    """SHA-256 of what identifies the images and their order: names and rows in the stimulus file."""
+    images = dataset.images
+    content = {"names": images["name"].astype(str).tolist()}
+    if "row" in images:
+        content["rows"] = [str(row) for row in images["row"].tolist()]
+    return digest_of(content)
+
+
+def _open_stage(folder: Path, stage: str, said: dict[str, Any]) -> NDArray[np.floating]:
+    array = open_array(folder / f"{stage}.npy")
+    entry = said["stages"][stage]
+    expected = (said["n_images"], entry["n_tokens"], entry["dim"])
+    if array.shape != expected or array.dtype != np.float16:
+        raise SynBrainError(
+            f"{folder / stage}.npy has shape {array.shape} {array.dtype}, expected {expected} float16",
+            "run `synbrain features` with --overwrite",
+        )
+    return array
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    said = read_json(folder / TOKENS_JSON)
+    needed = {"format", "digest", "images"}
+    if not isinstance(said, dict) or not needed <= set(said) or not {"store", "stages"} & set(said):
+        raise SynBrainError(
+            f"{folder / TOKENS_JSON} is not valid", "run `synbrain features` with --overwrite"
+        )
+    if said["format"] != FORMAT_VERSION:
+        raise SynBrainError(
+            f"{folder} has format {said['format']}, this version reads {FORMAT_VERSION}",
+            "run `synbrain features` with --overwrite",
+        )
+    return said
+
+
+def _point_to(own: Path, shared: Path, dataset: Dataset, encoder: Encoder, overwrite: bool) -> None:
+    if own.exists() and "store" not in _read(own):
+        if not overwrite:
+            raise SynBrainError(
+                f"{own} holds tokens of its own", "pass --overwrite to use the shared store instead"
+            )
+        for path in own.glob("*.npy"):
+            path.unlink()
+    said = _read(shared)
+    write_json(
+        own / TOKENS_JSON,
+        {
+            "format": FORMAT_VERSION,
+            "encoder": encoder.name,
+            "digest": encoder.digest,
+            "images": image_set_digest(dataset),
+            "store": os.path.relpath(shared.resolve(), own.resolve()),
+            "store_images": said["images"],
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Brick:
+    """Every picture of a dataset's HDF5 stimulus file."""
+
+    dataset: Dataset
+
+    def images(self) -> ImageSet:
+        info = self.dataset.info.stimuli
+        if info.kind != "hdf5":
+            raise SynBrainError(
+                f"{self.dataset.path} has its stimuli in a folder",
+                "a shared store needs an HDF5 file: leave --store out",
+            )
+        path = self.dataset.stimulus_path()
+        if not path.exists():
+            raise SynBrainError(f"the stimuli {path} are missing", "restore the file")
+        with h5py.File(path, "r") as file:
+            pictures = file[info.key]
+            shape = [int(size) for size in pictures.shape]
+            ends = [int(pictures[row].sum(dtype=np.int64)) for row in (0, shape[0] // 2, shape[0] - 1)]
+        load: Callable[[int], Image.Image] = _BrickReader(path, info.key)
+        return ImageSet(shape[0], digest_of({"shape": shape, "sums": ends}), load)
+
+
+@dataclass(frozen=True)
+class _BrickReader:
+    path: Path
+    key: str
+
+    def __call__(self, row: int) -> Image.Image:
+        with h5py.File(self.path, "r") as file:
+            return Image.fromarray(file[self.key][row])

@@ -1,0 +1,269 @@
+"""How a token store is written: batch by batch, by any number of processes, resumable, whole at the end.
+
+While it is written it lies in ``.ENCODER.partial`` beside its final place, with ``plan.json`` (what is
+being made) and ``done.npy`` (one byte per batch). Batches are numbered over the whole image set, so
+whoever encodes a batch, and after whatever interruption, it holds the same images and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from numpy.typing import NDArray
+from PIL import Image
+
+from synbrain.errors import SynBrainError
+from synbrain.features.encoder import Encoder
+from synbrain.features.encoding import encode_batches
+from synbrain.files import allocate_array, digest, open_array, read_json, telling_full_disk, write_json
+from synbrain.progress import bar
+
+TOKENS_JSON, PLAN, DONE = "tokens.json", "plan.json", "done.npy"
+FORMAT_VERSION = 1
+FLUSH_EVERY = 32  # batches between two syncs to disk; what is not synced is encoded again
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images to encode: how many, what identifies them and their order, and how to get one."""
+
+    n: int
+    digest: str
+    load: Callable[[int], Image.Image]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a call of :func:`write_store` did.
+
+    Attributes:
+        folder: the store.
+        n_images: images in it.
+        n_encoded: how many of them this process encoded in this call.
+        seconds: time of this process for those.
+        n_bytes: size of the stages that were to be written.
+        finished: False where batches of other shards are still missing.
+        is_main: whether this process is the one that speaks.
+    """
+
+    folder: Path
+    n_images: int
+    n_encoded: int
+    seconds: float
+    n_bytes: int
+    finished: bool
+    is_main: bool
+
+
+def write_store(
+    folder: Path,
+    encoder: Encoder,
+    images: ImageSet,
+    stages: tuple[str, ...],
+    batch_size: int,
+    threads: int,
+    overwrite: bool,
+    shard: tuple[int, int] | None,
+    show_progress: bool,
+) -> Written:
+    """Make or extend the store ``folder``; see :func:`synbrain.features.store.write_tokens`."""
+    if batch_size < 1:
+        raise SynBrainError(f"the batch size is {batch_size}", "give at least 1")
+    team = _Team.of(shard)
+    kept = _stages_that_stay(folder, encoder, images, overwrite)
+    new = tuple(stage for stage in stages if stage not in kept)
+    if not new:
+        return Written(folder, images.n, 0, 0.0, 0, finished=True, is_main=team.rank == 0)
+    partial = folder.with_name(f".{folder.name}.partial")
+    plan = {
+        "digest": encoder.digest,
+        "images": images.digest,
+        "n_images": images.n,
+        "batch_size": batch_size,
+        "precision": encoder.precision,
+        "stages": {stage: list(encoder.stages[stage]) for stage in new},
+    }
+    n_bytes = sum(2 * images.n * int(np.prod(encoder.stages[stage])) for stage in new)
+    if team.rank == 0 or not team.real:
+        _prepare(partial, plan)
+    team.wait()
+    start = time.perf_counter()
+    n_encoded = _encode_missing(partial, encoder, images, new, batch_size, threads, team, show_progress)
+    seconds = time.perf_counter() - start
+    team.wait()
+    finished = bool(open_array(partial / DONE).all())
+    team.wait()
+    if finished and (team.rank == 0 or not team.real):
+        _finish(folder, partial, encoder, images, new, kept)
+    team.wait()
+    return Written(folder, images.n, n_encoded, seconds, n_bytes, finished, team.rank == 0)
+
+
+@dataclass(frozen=True)
+class _Team:
+    """The processes that write one store; ``real`` where accelerate started them."""
+
+    rank: int
+    world: int
+    real: bool
+
+    @classmethod
+    def of(cls, shard: tuple[int, int] | None) -> _Team:
+        if shard is not None:
+            rank, world = shard
+            if not 0 <= rank < world:
+                raise SynBrainError(f"there is no shard {rank} of {world}", "count ranks from 0")
+            return cls(rank, world, real=False)
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls(0, 1, real=False)
+        state = PartialState()
+        return cls(state.process_index, state.num_processes, real=True)
+
+    def wait(self) -> None:
+        if self.real:
+            PartialState().wait_for_everyone()
+
+
+def _stages_that_stay(
+    folder: Path, encoder: Encoder, images: ImageSet, overwrite: bool
+) -> dict[str, dict[str, Any]]:
+    if overwrite or not (folder / TOKENS_JSON).exists():
+        return {}
+    said = read_json(folder / TOKENS_JSON)
+    for key, value, what in (
+        ("digest", encoder.digest, "of other weights or preprocessing"),
+        ("images", images.digest, "of other images"),
+    ):
+        if said.get(key) != value:
+            raise SynBrainError(f"{folder} holds tokens {what}", "pass --overwrite to replace them")
+    return dict(said["stages"])
+
+
+def _prepare(partial: Path, plan: dict[str, Any]) -> None:
+    """Keep what an interrupted run of the same plan left, or start anew."""
+    if partial.exists():
+        names = [DONE, *(f"{stage}.npy" for stage in plan["stages"])]
+        whole = (partial / PLAN).exists() and all((partial / name).exists() for name in names)
+        if whole and read_json(partial / PLAN) == plan:
+            return
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        for stage, (n_tokens, dim) in plan["stages"].items():
+            allocate_array(partial / f"{stage}.npy", (plan["n_images"], n_tokens, dim), np.float16)
+        n_batches = -(-plan["n_images"] // plan["batch_size"])
+        allocate_array(partial / DONE, (n_batches,), np.uint8).flush()
+        write_json(partial / PLAN, plan)  # last: without it the folder counts as nothing
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _encode_missing(
+    partial: Path,
+    encoder: Encoder,
+    images: ImageSet,
+    stages: tuple[str, ...],
+    batch_size: int,
+    threads: int,
+    team: _Team,
+    show_progress: bool,
+) -> int:
+    arrays = {stage: open_array(partial / f"{stage}.npy", writable=True) for stage in stages}
+    done: NDArray[np.uint8] = open_array(partial / DONE, writable=True)
+    mine = np.arange(team.rank, len(done), team.world)
+    todo = mine[done[mine] == 0]
+
+    def rows_of(batch: int) -> NDArray[np.int64]:
+        return np.arange(batch * batch_size, min((batch + 1) * batch_size, images.n), dtype=np.int64)
+
+    n_mine = sum(len(rows_of(int(batch))) for batch in mine)
+    n_todo = sum(len(rows_of(int(batch))) for batch in todo)
+    unsynced: list[int] = []
+
+    def sync() -> None:
+        for array in arrays.values():
+            array.flush()
+        done[unsynced] = 1  # only now: a batch is done when its tokens are on disk
+        done.flush()  # type: ignore[attr-defined]
+        unsynced.clear()
+
+    encoded = 0
+    with ExitStack() as stack:
+        stack.enter_context(telling_full_disk(partial))
+        moving = stack.enter_context(
+            bar(
+                f"encode with {encoder.name}",
+                total=n_mine,
+                unit="image",
+                show=show_progress and team.rank == 0,
+                initial=n_mine - n_todo,
+            )
+        )
+        stack.callback(sync)  # on Ctrl-C or an unreadable image too: finished batches are kept
+        batches = (rows_of(int(batch)) for batch in todo)
+        for rows, found in encode_batches(encoder, images.load, batches, stages, threads=threads):
+            for stage, tokens in found.items():
+                arrays[stage][rows[0] : rows[-1] + 1] = tokens
+            unsynced.append(int(rows[0]) // batch_size)
+            encoded += len(rows)
+            if len(unsynced) >= FLUSH_EVERY:
+                sync()
+            moving.update(len(rows))
+    return encoded
+
+
+def _finish(
+    folder: Path,
+    partial: Path,
+    encoder: Encoder,
+    images: ImageSet,
+    new: tuple[str, ...],
+    kept: dict[str, dict[str, Any]],
+) -> None:
+    entries = dict(kept)
+    for stage in new:
+        n_tokens, dim = encoder.stages[stage]
+        entries[stage] = {
+            "n_tokens": n_tokens,
+            "dim": dim,
+            "sha256": digest(partial / f"{stage}.npy"),
+            "precision": encoder.precision,
+        }
+    said = {
+        "format": FORMAT_VERSION,
+        "encoder": encoder.name,
+        "digest": encoder.digest,
+        "weights": encoder.hub_id,
+        "describe": encoder.describe,
+        "n_images": images.n,
+        "images": images.digest,
+        "dtype": "float16",
+        "stages": {stage: entries[stage] for stage in encoder.stages if stage in entries},
+    }
+    if kept:  # more stages for a store that stands: the JSON, written last, makes them known
+        for stage in new:
+            os.replace(partial / f"{stage}.npy", folder / f"{stage}.npy")
+        write_json(folder / TOKENS_JSON, said)
+        shutil.rmtree(partial)
+        return
+    write_json(partial / TOKENS_JSON, said)
+    (partial / PLAN).unlink()
+    (partial / DONE).unlink()
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(partial, folder)
+    if old.exists():
+        shutil.rmtree(old)
