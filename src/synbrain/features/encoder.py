@@ -16,6 +16,9 @@ from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Larger activations are given back to the system after every layer, and fetching them again costs as much
+# as the arithmetic: EfficientNet-Lite0 takes 31 ms of one core an image in fours, 58 ms in thirty-twos.
+CPU_BATCH = 4
 # (batch (n, 3, h, w), stage names) -> stage -> (n, n_tokens, dim)
 Network = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, torch.Tensor]]
 
@@ -73,9 +76,14 @@ class Encoder:
         wanted = self.chosen(stages)
         half = self.precision != "float32"
         casting = torch.autocast(self.device.type, PRECISIONS[self.precision]) if half else nullcontext()
+        step = CPU_BATCH if self.device.type == "cpu" else max(1, len(batch))
+        parts: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
         with torch.inference_mode(), casting:
-            found = self.network(batch.to(self.device, non_blocking=True), wanted)
-            return {name: found[name].float().cpu() for name in wanted}
+            for part in batch.split(step):
+                found = self.network(part.to(self.device, non_blocking=True), wanted)
+                for name in wanted:
+                    parts[name].append(found[name].float().cpu())
+            return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
 def pick_device(device: str | torch.device) -> torch.device:
