@@ -1,0 +1,98 @@
+"""What an ROI does over images, and which categories its voxels prefer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def roi_profiles(responses: NDArray[Any], rois: dict[str, Mask]) -> dict[str, Floats]:
+    """Mean response of each ROI to each image.
+
+    Args:
+        responses: (n_images, n_voxels), any unit.
+        rois: ROI -> (n_voxels,) bool, at least one voxel each.
+
+    Returns:
+        ROI -> (n_images,) float64.
+    """
+    return {
+        name: np.asarray(responses[:, mask].mean(axis=1), dtype=np.float64) for name, mask in rois.items()
+    }
+
+
+def merged_rois(masks: dict[str, Mask], min_voxels: int = 10) -> dict[str, Mask]:
+    """ROIs under names that subjects share: parts of one area joined, small ones left out.
+
+    "prf-visualrois/V1v" and ".../V1d" become "V1"; "floc-faces/FFA-1" and "FFA-2" become "FFA".
+
+    Args:
+        masks: as :meth:`VoxelSpace.roi_masks` gives them.
+        min_voxels: areas with fewer voxels are left out.
+    """
+    joined: dict[str, Mask] = {}
+    for name, mask in masks.items():
+        label = name.split("/")[-1]
+        area = label[:-2] if label[-2:] in ("-1", "-2") else label
+        area = area[:-1] if len(area) == 3 and area[0] == "V" and area[2] in "vd" else area
+        joined[area] = joined[area] | mask if area in joined else mask
+    return {area: mask for area, mask in joined.items() if mask.sum() >= min_voxels}
+
+
+def pearson(a: NDArray[Any], b: NDArray[Any]) -> float | None:
+    """Pearson correlation of two (n,) series; None where one is constant or shorter than three."""
+    if len(a) < 3 or np.std(a) == 0 or np.std(b) == 0:
+        return None
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def selectivity(responses: NDArray[Any], preferred: Mask) -> Floats:
+    """Welch's t of each voxel for images of a category against all others.
+
+    Args:
+        responses: (n_images, n_voxels).
+        preferred: (n_images,) bool, True for images of the category; two of each kind at least.
+
+    Returns:
+        (n_voxels,) float64; 0 where a voxel does not vary.
+    """
+    if min(preferred.sum(), (~preferred).sum()) < 2:
+        raise ValueError("selectivity needs two images of the category and two others")
+    values = np.asarray(responses, dtype=np.float64)
+    t = stats.ttest_ind(values[preferred], values[~preferred], axis=0, equal_var=False).statistic
+    return np.nan_to_num(np.asarray(t, dtype=np.float64), posinf=0.0, neginf=0.0)
+
+
+def pattern_consistency(
+    trials: NDArray[Any], image_of_trial: NDArray[Any], mean_map: NDArray[Any]
+) -> float | None:
+    """Mean Pearson across voxels between two trials of one image, the mean map taken off first.
+
+    Args:
+        trials: (n_trials, n_voxels) of one ROI.
+        image_of_trial: (n_trials,) which image each showed.
+        mean_map: (n_voxels,), e.g. the training mean; left in, it would make any two trials alike.
+
+    Returns:
+        In [-1, 1]; None where no image has two trials or the ROI has fewer than three voxels.
+    """
+    centred = np.asarray(trials, dtype=np.float64) - mean_map
+    centred -= centred.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1)
+    if trials.shape[1] < 3:
+        return None
+    found = []
+    for image in np.unique(image_of_trial):
+        rows = np.flatnonzero((image_of_trial == image) & (norms > 0))
+        if len(rows) < 2:
+            continue
+        unit = centred[rows] / norms[rows, None]
+        similar = unit @ unit.T
+        found.append(similar[np.triu_indices(len(rows), 1)].mean())
+    return float(np.mean(found)) if found else None
