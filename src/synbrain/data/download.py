@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 from synbrain.data.download_file import (
     Bucket,
-    Interrupted,
     RemoteFile,
     Retrying,
     fetch,
     open_bucket,
+    patiently,
     transient_errors,
     verify,
 )
@@ -86,6 +86,7 @@ def plan_nsd(
     space: Space = "func1pt8mm",
     file_format: FileFormat = "nii.gz",
     stimuli: bool = True,
+    retrying: Retrying | None = None,
 ) -> Plan:
     """List the bucket and pick what ``synbrain prepare nsd`` needs for ``subjects``.
 
@@ -97,6 +98,7 @@ def plan_nsd(
         space: the subject's volume at 1.8 mm, or the fsaverage surface.
         file_format: of the volume's betas; surfaces are always MGH.
         stimuli: include the 73,000 images.
+        retrying: back-off where listing fails.
 
     Raises:
         SynBrainError: for a subject that NSD has not, more sessions than there are, a missing part,
@@ -108,8 +110,12 @@ def plan_nsd(
     if sessions != "all" and not (sessions.isdigit() and int(sessions) > 0):
         raise SynBrainError(f"--sessions {sessions}", "say 'all' or a number")
 
+    patience = retrying or Retrying(attempts=4)
+
     def pick(prefix: str, pattern: str, *, optional: bool = False) -> list[RemoteFile]:
-        listed = [f for f in _list(bucket, prefix) if re.fullmatch(pattern, f.key.removeprefix(prefix))]
+        listed = [
+            f for f in _list(bucket, prefix, patience) if re.fullmatch(pattern, f.key.removeprefix(prefix))
+        ]
         if not listed and not optional:
             raise SynBrainError(
                 f"the bucket {bucket.name} has nothing like {pattern} in {prefix}",
@@ -141,9 +147,9 @@ def plan_nsd(
     return Plan(files, notes)
 
 
-def _list(bucket: Bucket, prefix: str) -> list[RemoteFile]:
+def _list(bucket: Bucket, prefix: str, retrying: Retrying) -> list[RemoteFile]:
     try:
-        return bucket.files(prefix)
+        return patiently(lambda: bucket.files(prefix), retrying)
     except FileNotFoundError:
         return []
     except transient_errors() as error:
@@ -202,7 +208,7 @@ def download_nsd(
     """
     require_terms(accept_terms)
     source = open_bucket(bucket, endpoint_url)
-    plan = plan_nsd(source, subjects, **choice)
+    plan = plan_nsd(source, subjects, retrying=retrying, **choice)
     return fetch_plan(
         source,
         plan,

@@ -12,15 +12,17 @@ import hashlib
 import importlib
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 from synbrain.errors import SynBrainError
 from synbrain.files import read_json, write_json
 
+Result = TypeVar("Result")
 BLOCK = 8 * 2**20  # bytes of one range request: what a dropped connection can lose
 MiB = 2**20
 RESTARTS = 3  # a file that is wrong or changed this often is given up
@@ -114,11 +116,11 @@ def _is_permanent(error: BaseException) -> bool:
     return full or isinstance(error, (FileNotFoundError, PermissionError))
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """The whole download was stopped; what was fetched stays in the partial file."""
 
 
-class FileChanged(OSError):
+class FileChangedError(OSError):
     """The file on the server is another one than the partial bytes belong to."""
 
 
@@ -139,6 +141,19 @@ class Retrying:
     def wait(self, failures: int) -> float:
         """Seconds before the try that follows ``failures`` failures in a row."""
         return min(self.first_wait * 2.0 ** (failures - 1), self.longest) * random.uniform(0.75, 1.25)
+
+
+def patiently(call: Callable[[], Result], retrying: Retrying) -> Result:
+    """The result of ``call``, tried again with back-off where the line or the server fails."""
+    failures = 0
+    while True:
+        try:
+            return call()
+        except transient_errors() as error:
+            failures += 1
+            if _is_permanent(error) or failures >= retrying.attempts:
+                raise
+        time.sleep(retrying.wait(failures))
 
 
 def fetch(
@@ -165,7 +180,7 @@ def fetch(
 
     Raises:
         SynBrainError: where it cannot be had, is refused, or the disk is full.
-        Interrupted: where ``stop`` was set.
+        StoppedError: where ``stop`` was set.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
@@ -176,11 +191,11 @@ def fetch(
             remote = _fetch_rest(bucket, wanted.key, partial, moved, stop)
             how = verify(partial, remote, bucket)
             if how is None:
-                raise FileChanged(f"the checksum of {wanted.key} does not fit its ETag")
+                raise FileChangedError(f"the checksum of {wanted.key} does not fit its ETag")
             os.replace(partial, target)
             _note_of(partial).unlink(missing_ok=True)
             return remote, how
-        except FileChanged as error:
+        except FileChangedError as error:
             restarts += 1
             _discard(partial, moved)
             if restarts > RESTARTS:
@@ -196,7 +211,7 @@ def fetch(
                     "run the same command again: it goes on where it stopped",
                 ) from error
         if stop.wait(retrying.wait(max(failures, 1))):
-            raise Interrupted
+            raise StoppedError
 
 
 def _fetch_rest(
@@ -209,7 +224,7 @@ def _fetch_rest(
             handle.seek(out.tell())
             while (missing := remote.size - out.tell()) > 0:
                 if stop.is_set():
-                    raise Interrupted
+                    raise StoppedError
                 block = _read(handle, min(BLOCK, missing), key)
                 if not block:
                     raise OSError(f"the server ended {key} {missing} bytes early")
@@ -224,7 +239,7 @@ def _read(handle: Any, n_bytes: int, key: str) -> bytes:
         return bytes(handle.read(n_bytes))
     except OSError as error:
         if type(error).__name__ == "FileExpired":  # s3fs: the If-Match condition failed
-            raise FileChanged(f"{key} keeps changing on the server") from error
+            raise FileChangedError(f"{key} keeps changing on the server") from error
         raise
 
 
