@@ -1,0 +1,61 @@
+"""``synbrain evaluate``: score a run on a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def evaluate(
+    run: Path,
+    dataset: Path,
+    *,
+    out: Path | None = None,
+    samples: int = 20,
+    seed: int = 0,
+    rows: list[str] = ["mean_map", "ridge", "ceiling", "oracle"],
+    subject: str | None = None,
+    n_way: int = 300,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> None:
+    """Score a run on the test images of a dataset, beside mean map, ridge and the noise ceiling.
+
+    Args:
+        run: folder of a trained run, or its id on the Hugging Face hub.
+        dataset: folder of a prepared dataset with tokens of the run's encoder.
+        out: file to write the scores to as JSON.
+        samples: synthetic trials per test image (at least 19 for 90 % intervals).
+        seed: of synthetic trials, baselines, retrieval subsets and bootstrap.
+        rows: control rows beside the run: names of baselines, ceiling, oracle (simulated data only).
+        subject: of a run with several subjects; the dataset's own where left out.
+        n_way: candidates in raw and synthetic retrieval.
+        device: where the run's networks work.
+        overwrite: replace an existing output.
+    """
+    from synbrain.data.dataset import load_dataset
+    from synbrain.errors import SynBrainError
+    from synbrain.evaluation.evaluate import evaluate as score
+    from synbrain.evaluation.table import terminal
+    from synbrain.files import require_absent
+    from synbrain.model import SynBrain
+
+    if out is not None:
+        require_absent(out, overwrite)
+    if samples < 2 or seed < 0 or n_way < 2:
+        raise SynBrainError(
+            f"--samples {samples} --seed {seed} --n-way {n_way}",
+            "give at least 2 samples, a seed from 0 on and at least 2 candidates",
+        )
+    scores = score(
+        SynBrain.from_pretrained(run, device=device),
+        load_dataset(dataset),
+        n_samples=samples,
+        seed=seed,
+        rows=rows,
+        subject=subject,
+        n_way=n_way,
+        show_progress=True,
+    )
+    if out is not None:
+        scores.save(out, overwrite=overwrite)
+    print(terminal(scores))

@@ -1,0 +1,75 @@
+"""Retrieval of images in the latent space of a model's own VAE, by measured and by synthetic responses.
+
+The published protocol: flattened posterior means against flattened tokens, cosine, n-way. *Raw* encodes the
+measured repeat mean. *Syn* encodes the synthetic response with the encoder of the very VAE whose decoder
+made it: circular, so it says little about the brain; ``response_retrieval`` is its honest counterpart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synbrain.evaluation.measured import Measured
+from synbrain.evaluation.row import Row
+from synbrain.metrics.retrieval import N_SUBSETS, N_WAY, both_directions, cosine_matrix
+from synbrain.model import SynBrain
+
+CIRCULAR = "circular: the encoder that reads the synthetic response belongs to the decoder that made it"
+SHAPES = "the VAE's latents have another shape than the tokens"
+
+
+def latent_retrieval(
+    row: Row,
+    model: SynBrain,
+    subject: str,
+    predicted: NDArray[np.float32],
+    measured: Measured,
+    *,
+    n_way: int = N_WAY,
+    n_subsets: int = N_SUBSETS,
+) -> None:
+    """Fill ``row`` with raw and synthetic retrieval; nothing where the model has no VAE.
+
+    The plain name ranks images for each response, ``_backward`` ranks responses for each image.
+
+    Args:
+        row: to fill.
+        model: with a VAE.
+        subject: whose scale the responses are in.
+        predicted: (n_test_images, n_voxels), synthetic mean responses.
+        measured: the measured side.
+        n_way, n_subsets: of the retrieval.
+    """
+    stage = model.config.mapper_stage
+    if model.vae is None or stage is None or measured.test.n_images < 2:
+        return
+    tokens = measured.test.tokens
+    shape = (model.vae.config.tokens, model.vae.config.dim)
+    if tokens.shapes[stage] != shape:
+        for name in ("raw_retrieval", "syn_retrieval"):
+            row.values[name], row.notes[name] = None, SHAPES
+        return
+    images = np.asarray(tokens.stages[stage][tokens.rows])
+    for name, responses in (("raw_retrieval", measured.repeat_means), ("syn_retrieval", predicted)):
+        similarity = cosine_matrix(encode(model, subject, responses), images)
+        forward, backward = both_directions(similarity, n_way=n_way, n_subsets=n_subsets, seed=measured.seed)
+        row.values[name], row.values[f"{name}_backward"] = forward, backward
+    row.notes["syn_retrieval"] = row.notes["syn_retrieval_backward"] = CIRCULAR
+
+
+def encode(
+    model: SynBrain, subject: str, responses: NDArray[np.float32], batch_size: int = 32
+) -> NDArray[np.float32]:
+    """(n, tokens, dim) float32, posterior means of responses (n, n_voxels) in the subject's unit."""
+    assert model.vae is not None
+    part = model.subject(subject)
+    scale = np.where(part.response_sd > 0, part.response_sd, 1.0)
+    means = []
+    for start in range(0, len(responses), batch_size):
+        scaled = (responses[start : start + batch_size] - part.response_mean) / scale
+        batch = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32)).to(model.device)
+        with torch.inference_mode():
+            means.append(model.vae.encode(batch).mode().float().cpu().numpy())
+    return np.concatenate(means)

@@ -1,0 +1,124 @@
+"""Scores of predicted mean responses: the published protocol and the per-voxel one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.evaluation.measured import BLOCK_VALUES, Measured
+from synbrain.evaluation.row import Row
+from synbrain.metrics.ceiling import correlation_ceiling, fraction_of_ceiling
+from synbrain.metrics.intervals import mean_replicates, voxel_r_replicates
+from synbrain.metrics.retrieval import response_retrieval
+from synbrain.metrics.similarity import rdm, rdm_correlation
+from synbrain.metrics.voxel import (
+    blocks,
+    cosine_within,
+    mean_defined,
+    pearson_within,
+    r2,
+    skill,
+    squared_error,
+    voxel_r,
+)
+
+WITHIN = {"mse": squared_error, "pearson": pearson_within, "cosine": cosine_within}
+MAX_RDM_IMAGES = 1000
+
+
+def score_mean(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+    """Fill ``row`` with the scores of ``predicted`` (n_test_images, n_voxels), the dataset's unit."""
+    _within_trials(row, predicted, measured)
+    _within_repeat_means(row, predicted, measured)
+    _per_voxel(row, predicted, measured)
+    _structure(row, predicted, measured)
+
+
+def _within_trials(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+    n = measured.test.n_images
+    totals = {name: np.zeros(n) for name in (*WITHIN, "mse of the mean map")}
+    counts = {name: np.zeros(n) for name in totals}
+    flat = np.asarray(measured.mean, dtype=np.float32)[None]
+    for _, images, trials, local in measured.image_blocks(1):
+        for name in totals:
+            if name in WITHIN:
+                values = WITHIN[name](predicted[images][local], trials)
+            else:
+                values = squared_error(np.repeat(flat, len(trials), axis=0), trials)
+            fine = np.isfinite(values)
+            np.add.at(totals[name], images[local[fine]], values[fine])
+            np.add.at(counts[name], images[local[fine]], 1)
+    drawn = {name: mean_replicates(measured.weights, totals[name], counts[name]) for name in totals}
+    value = {name: _ratio(totals[name].sum(), counts[name].sum()) for name in totals}
+    for name in WITHIN:
+        row.values[name], row.replicates[name] = value[name], drawn[name]
+    error, base = value["mse"], value["mse of the mean map"]
+    row.values["skill"] = None if error is None or base is None else skill(error, base)
+    if base:
+        row.replicates["skill"] = 1 - drawn["mse"] / drawn["mse of the mean map"]
+
+
+def _ratio(total: float, count: float) -> float | None:
+    return float(total / count) if count > 0 else None
+
+
+def _within_repeat_means(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+    for name, function in WITHIN.items():
+        values = function(predicted, measured.repeat_means)
+        row.values[f"{name}_repeat_mean"] = mean_defined(values)[0]
+        fine = np.isfinite(values)
+        row.replicates[f"{name}_repeat_mean"] = mean_replicates(
+            measured.weights, np.where(fine, values, 0.0), fine.astype(float)
+        )
+
+
+def _per_voxel(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+    target = measured.repeat_means
+    r = voxel_r(predicted, target)
+    row.per_voxel["voxel_r"] = r
+    row.values["voxel_r"], n_undefined = mean_defined(r)
+    if n_undefined:
+        row.notes["voxel_r"] = f"{n_undefined} voxels are constant over the test images and left out"
+    row.replicates["voxel_r"] = voxel_r_replicates(measured.weights, predicted, target)
+    row.values["r2"], _ = mean_defined(r2(predicted, target))
+    trial_r = [
+        voxel_r(predicted[:, part][measured.test.image_of_trial], measured.test_trials(part))
+        for part in blocks(measured.test.n_voxels, measured.test.n_trials, BLOCK_VALUES)
+    ]
+    row.values["voxel_r_trial"], _ = mean_defined(np.concatenate(trial_r))
+    _fraction(row, r, predicted, measured)
+
+
+def _fraction(row: Row, r: NDArray[Any], predicted: NDArray[Any], measured: Measured) -> None:
+    if measured.snr is None:
+        row.values["voxel_r_fraction"] = None
+        row.notes["voxel_r_fraction"] = "no repeated trials and no ncsnr: the noise ceiling is unknown"
+        return
+    ceiling = correlation_ceiling(measured.snr, measured.repeats)
+    row.values["voxel_r_fraction"] = fraction_of_ceiling(r, ceiling, measured.reliable)
+    used = measured.reliable & np.isfinite(r) & np.isfinite(ceiling)
+    if row.values["voxel_r_fraction"] is None:
+        row.notes["voxel_r_fraction"] = "no voxel is reliable"
+        return
+    drawn = voxel_r_replicates(measured.weights, predicted[:, used], measured.repeat_means[:, used])
+    row.replicates["voxel_r_fraction"] = drawn / float(ceiling[used].mean())
+    for roi, mask in measured.space.roi_masks().items():
+        entry = row.rois.setdefault(roi, {})
+        entry["voxel_r_fraction"] = fraction_of_ceiling(r, ceiling, measured.reliable & mask)
+
+
+def _structure(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+    target = measured.repeat_means
+    if len(target) < 2:
+        return
+    forward, backward = response_retrieval(predicted, target, measured.mean, measured.sd)
+    row.values["response_retrieval"], row.values["response_retrieval_backward"] = forward, backward
+    if len(target) < 3:
+        return
+    images = np.arange(len(target))
+    if len(images) > MAX_RDM_IMAGES:
+        images = np.random.default_rng(measured.seed).choice(images, MAX_RDM_IMAGES, replace=False)
+    sides = [rdm(measured.standardised(side[images])) for side in (predicted, target)]
+    row.values["rdm_r"] = rdm_correlation(sides[0], sides[1])

@@ -1,0 +1,85 @@
+"""One fitted model, or arrays of predictions, scored into one row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.measured import Measured, Rows
+from synbrain.evaluation.row import Row
+from synbrain.evaluation.score_mean import score_mean
+from synbrain.evaluation.score_trials import Draw, by_roi, score_trials
+from synbrain.models.protocol import ResponseModel
+
+N_SAMPLES = 20
+
+
+def score_model(
+    model: ResponseModel,
+    measured: Measured,
+    *,
+    n_samples: int = N_SAMPLES,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Row:
+    """Score a fitted model: its mean as a prediction, its trials as a distribution.
+
+    Args:
+        model: SynBrain or a baseline, fitted on the training split alone.
+        measured: what it is scored against.
+        n_samples: synthetic trials per test image; at least 19 for 90 % intervals.
+        seed: of the synthetic trials.
+        show_progress: a bar over test images.
+    """
+    tokens = measured.test.tokens
+    predicted = model.predict(tokens)
+
+    def draw(images: Rows, n: int, own_seed: int) -> NDArray[Any]:
+        around = getattr(model, "sample_around", None)  # spares a second prediction where there is one
+        if around is not None:
+            return np.asarray(around(predicted[images], n, own_seed))
+        return model.sample(tokens.take(images), n, own_seed)
+
+    return score_arrays(
+        predicted, draw, measured, n_samples=n_samples, seed=seed, show_progress=show_progress
+    )
+
+
+def score_arrays(
+    predicted: NDArray[Any],
+    draw: Draw | None,
+    measured: Measured,
+    *,
+    n_samples: int = N_SAMPLES,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Row:
+    """Score predictions of the test images.
+
+    Args:
+        predicted: (n_test_images, n_voxels), the dataset's unit, in the order of ``measured.test``.
+        draw: (image rows, n_samples, seed) -> (n_samples, n, n_voxels); None leaves out the
+            distribution scores.
+        measured: what they are scored against.
+        n_samples, seed, show_progress: as :func:`score_model`.
+
+    Raises:
+        SynBrainError: where shapes do not fit or predictions are not finite.
+    """
+    expected = (measured.test.n_images, measured.test.n_voxels)
+    if predicted.shape != expected:
+        raise SynBrainError(
+            f"predictions have shape {predicted.shape}, the test set {expected}",
+            "predict every test image on the dataset's own voxels",
+        )
+    if not np.isfinite(predicted).all():
+        raise SynBrainError("predictions hold NaN or infinite values", "train the model again")
+    row = Row()
+    score_mean(row, predicted, measured)
+    if draw is not None:
+        score_trials(row, draw, measured, n_samples, seed, show_progress)
+    by_roi(row, measured)
+    return row

@@ -1,0 +1,143 @@
+"""Scores of synthetic trials as a distribution, against the held-out repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.evaluation.measured import Measured, Rows
+from synbrain.evaluation.row import Row
+from synbrain.metrics.distribution import (
+    covariance_r,
+    covered,
+    crps,
+    energy_score,
+    min_samples,
+    noise_products,
+    variance_ratio,
+)
+from synbrain.metrics.intervals import mean_replicates
+from synbrain.metrics.voxel import mean_defined
+from synbrain.progress import bar
+
+# (rows of the test images, number of samples, seed) -> (n_samples, n, n_voxels)
+Draw = Callable[[Rows, int, int], NDArray[Any]]
+LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}
+METRICS = ("crps", "energy_score", "variance_ratio", *LEVELS, "noise_covariance_r")
+NO_REPEATS = "each test image has one response, so its variability is unknown"
+
+
+def score_trials(
+    row: Row, draw: Draw, measured: Measured, n_samples: int, seed: int, show_progress: bool = False
+) -> None:
+    """Fill ``row`` with the scores of synthetic trials; samples of a few images at a time are in memory.
+
+    Every block of images has a seed of its own made from ``seed``, so that blocks are independent.
+    """
+    if not measured.has_repeats:
+        for name in METRICS:
+            row.values[name], row.notes[name] = None, NO_REPEATS
+        return
+    n, n_voxels = measured.test.n_images, measured.test.n_voxels
+    levels = {name: level for name, level in LEVELS.items() if n_samples >= min_samples(level)}
+    per_image = {name: np.zeros(n) for name in ("crps", "energy_score", *levels)}
+    per_voxel = {name: np.zeros(n_voxels) for name in ("crps", "synthetic", "measured", *levels)}
+    chosen = measured.covariance_voxels
+    products = {side: np.zeros((len(chosen), len(chosen))) for side in ("synthetic", "measured")}
+    alive = measured.sd > 0
+    freedom = 0
+    progress = bar("score trials", total=n, unit="image", show=show_progress)
+    for number, images, raw, local in measured.image_blocks(n_samples):
+        own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        samples = measured.standardised(draw(images, n_samples, own_seed))
+        trials = measured.standardised(raw)
+        scores = crps(samples, trials, local)
+        per_voxel["crps"][alive] += scores.sum(axis=0)
+        np.add.at(per_image["crps"], images[local], scores.mean(axis=1))
+        energy = energy_score(samples, trials, local) / np.sqrt(trials.shape[1])
+        np.add.at(per_image["energy_score"], images[local], energy)
+        for name, level in levels.items():
+            inside = covered(samples, trials, local, level)
+            per_voxel[name][alive] += inside.sum(axis=0)
+            np.add.at(per_image[name], images[local], inside.mean(axis=1))
+        freedom += _spread(per_voxel, products, samples, trials, local, alive, chosen)
+        progress.update(len(images))
+    progress.close()
+    _summarise(row, measured, per_image, per_voxel, products, freedom, n_samples)
+
+
+def _spread(
+    per_voxel: dict[str, NDArray[Any]],
+    products: dict[str, NDArray[Any]],
+    samples: NDArray[Any],
+    trials: NDArray[Any],
+    local: Rows,
+    alive: NDArray[np.bool_],
+    chosen: Rows,
+) -> int:
+    """Add a block's within-image squares and products; images weigh by their degrees of freedom."""
+    position = (np.cumsum(alive) - 1)[chosen]
+    total = 0
+    for image in np.unique(local):
+        repeats = np.asarray(trials[local == image], dtype=np.float64)
+        weight = len(repeats) - 1
+        if weight < 1:
+            continue
+        total += weight
+        drawn = np.asarray(samples[:, image], dtype=np.float64)
+        per_voxel["measured"][alive] += repeats.var(axis=0, ddof=1) * weight
+        products["measured"] += noise_products(repeats[:, position], np.zeros(len(repeats), dtype=np.int64))[
+            0
+        ]
+        if len(drawn) > 1:
+            per_voxel["synthetic"][alive] += drawn.var(axis=0, ddof=1) * weight
+            synthetic, n = noise_products(drawn[:, position], np.zeros(len(drawn), dtype=np.int64))
+            products["synthetic"] += synthetic / n * weight
+    return total
+
+
+def _summarise(
+    row: Row,
+    measured: Measured,
+    per_image: dict[str, NDArray[Any]],
+    per_voxel: dict[str, NDArray[Any]],
+    products: dict[str, NDArray[Any]],
+    freedom: int,
+    n_samples: int,
+) -> None:
+    alive, counts = measured.sd > 0, measured.repeats.astype(float)
+    for name, totals in per_image.items():
+        row.values[name] = float(totals.sum() / counts.sum())
+        row.replicates[name] = mean_replicates(measured.weights, totals, counts)
+    for name, level in LEVELS.items():
+        if name in per_image:
+            row.per_voxel[name] = np.where(alive, per_voxel[name] / counts.sum(), np.nan)
+        else:
+            row.values[name] = None
+            row.notes[name] = f"needs {min_samples(level)} samples, has {n_samples}"
+    row.per_voxel["crps"] = np.where(alive, per_voxel["crps"] / counts.sum(), np.nan)
+    ratio = variance_ratio(per_voxel["synthetic"] / freedom, per_voxel["measured"] / freedom)
+    row.per_voxel["variance_ratio"] = np.where(alive, ratio, np.nan)
+    fine = row.per_voxel["variance_ratio"]
+    fine = fine[np.isfinite(fine)]
+    quartiles = np.quantile(fine, [0.25, 0.5, 0.75]) if len(fine) else [None] * 3
+    for name, value in zip(("_q25", "", "_q75"), quartiles, strict=True):
+        row.values[f"variance_ratio{name}"] = None if value is None else float(value)
+    row.values["noise_covariance_r"] = covariance_r(products["synthetic"], products["measured"])
+
+
+def by_roi(row: Row, measured: Measured) -> None:
+    """Fill ``row.rois`` with means over each ROI's voxels (the median for the variance ratio)."""
+    for roi, mask in measured.space.roi_masks().items():
+        entry = row.rois.setdefault(roi, {})
+        entry["n_voxels"] = int(mask.sum())
+        for name, values in row.per_voxel.items():
+            inside = values[mask]
+            if name == "variance_ratio":
+                fine = inside[np.isfinite(inside)]
+                entry[name] = float(np.median(fine)) if len(fine) else None
+            else:
+                entry[name] = mean_defined(inside)[0]

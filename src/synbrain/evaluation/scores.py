@@ -1,0 +1,146 @@
+"""Scores of a model and its control rows on one dataset, with intervals, ceilings and targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.row import TARGETS, Row
+from synbrain.files import read_json, require_absent, write_json
+from synbrain.metrics.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number that says what it was measured against.
+
+    Attributes:
+        value: None where the metric does not apply.
+        interval: 95 % bootstrap interval over test images, where there is one.
+        ceiling: what the noise ceiling's row has for the metric, where known.
+        target: "trial", "repeat_mean" or "trial_variance".
+        note: why the value is missing, or how to read it.
+    """
+
+    value: float | None
+    interval: Interval | None = None
+    ceiling: float | None = None
+    target: str = "trial"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A score table.
+
+    Attributes:
+        rows: row ("synbrain", "mean_map", "ridge", "ceiling", "oracle", ...) -> metric -> score.
+        rois: row -> ROI -> metric -> value.
+        about: dataset, unit, n_test_images, n_test_trials, n_voxels, n_samples, seed, target, n_way, ...
+        differences: row -> metric -> paired difference against ridge: difference, interval, p, p_holm.
+    """
+
+    rows: dict[str, dict[str, Score]]
+    rois: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    differences: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(
+        cls, rows: dict[str, Row], about: dict[str, Any], differences: dict[str, Any] | None = None
+    ) -> Self:
+        """Put scored rows together; the row "ceiling", if any, gives every score its ceiling."""
+        top = rows["ceiling"].values if "ceiling" in rows else {}
+        table = {
+            name: {
+                metric: Score(
+                    value=_finite(row.values[metric]),
+                    interval=row.interval(metric),
+                    ceiling=_finite(top.get(metric)),
+                    target=target,
+                    note=row.notes.get(metric, ""),
+                )
+                for metric, target in TARGETS.items()
+                if metric in row.values
+            }
+            for name, row in rows.items()
+        }
+        rois = {
+            name: {
+                roi: {metric: _finite(value) for metric, value in entry.items()}
+                for roi, entry in row.rois.items()
+            }
+            for name, row in rows.items()
+            if row.rois
+        }
+        return cls(table, rois, about, differences or {})
+
+    def __getitem__(self, row: str) -> dict[str, Score]:
+        return self.rows[row]
+
+    def value(self, row: str, metric: str) -> float | None:
+        """The value of one metric of one row; None where it does not apply."""
+        score = self.rows[row].get(metric)
+        return None if score is None else score.value
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able content of ``scores.json``; missing values are null, NaN is never written."""
+        intervals = {
+            name: {m: list(s.interval) for m, s in row.items() if s.interval is not None}
+            for name, row in self.rows.items()
+        }
+        return {
+            **self.about,
+            "targets": {m: t for m, t in TARGETS.items() if any(m in row for row in self.rows.values())},
+            "scores": {name: {m: s.value for m, s in row.items()} for name, row in self.rows.items()},
+            "intervals": {name: entry for name, entry in intervals.items() if entry},
+            "differences": self.differences,
+            "rois": self.rois,
+            "notes": {
+                name: notes
+                for name, row in self.rows.items()
+                if (notes := {m: s.note for m, s in row.items() if s.note})
+            },
+        }
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write :meth:`to_json` to ``path``, whole or not at all.
+
+        Raises:
+            SynBrainError: where ``path`` exists and ``overwrite`` is not set.
+        """
+        require_absent(Path(path), overwrite)
+        write_json(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote."""
+        said = read_json(Path(path))
+        try:
+            scores, intervals, targets = said.pop("scores"), said.pop("intervals"), said.pop("targets")
+            notes, rois, differences = said.pop("notes"), said.pop("rois"), said.pop("differences")
+        except (KeyError, AttributeError, TypeError) as error:
+            raise SynBrainError(f"{path} holds no scores ({error})", "run `synbrain evaluate`") from error
+        top = scores.get("ceiling", {})
+        rows = {
+            name: {
+                metric: Score(
+                    value,
+                    tuple(entry) if (entry := intervals.get(name, {}).get(metric)) else None,
+                    top.get(metric),
+                    targets[metric],
+                    notes.get(name, {}).get(metric, ""),
+                )
+                for metric, value in row.items()
+            }
+            for name, row in scores.items()
+        }
+        return cls(rows, rois, said, differences)
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(value)

@@ -1,0 +1,101 @@
+"""A score table in words: for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from synbrain.evaluation.scores import Scores
+
+# metric -> heading; those with no value in any row are left out
+COLUMNS = {
+    "voxel_r": "voxel r",
+    "voxel_r_fraction": "of ceiling",
+    "voxel_r_trial": "voxel r, trials",
+    "skill": "skill",
+    "response_retrieval": "retrieval",
+    "mse": "MSE",
+    "pearson": "Pearson",
+    "cosine": "cosine",
+    "crps": "CRPS",
+    "energy_score": "energy",
+    "variance_ratio": "var. ratio",
+    "coverage_50": "50 % cover",
+    "coverage_90": "90 % cover",
+    "noise_covariance_r": "noise cov. r",
+    "raw_retrieval": "raw ret.",
+    "syn_retrieval": "syn ret.*",
+}
+WORDS = {
+    "voxel_r": "voxel r: Pearson across test images per voxel, against the repeat mean, mean over voxels",
+    "voxel_r_fraction": "of ceiling: mean voxel r over mean noise ceiling, reliable voxels",
+    "voxel_r_trial": "voxel r, trials: the same against single trials",
+    "skill": "skill: share of the mean map's MSE that is removed (single trials)",
+    "response_retrieval": "retrieval: each synthetic mean finds its image's measured response among all",
+    "mse": "MSE, Pearson, cosine: across voxels within a trial, against single trials (published protocol)",
+    "crps": "CRPS, energy: of single trials under the synthetic ones, in training sd; smaller is better",
+    "variance_ratio": "var. ratio: synthetic over measured trial variance, median over voxels; 1 is right",
+    "coverage_50": "cover: share of measured trials inside the central interval of the synthetic ones",
+    "noise_covariance_r": "noise cov. r: off-diagonal noise covariances, synthetic against measured",
+    "raw_retrieval": "raw ret.: measured responses, encoded by the VAE, find their image",
+    "syn_retrieval": "* syn ret.: the same for synthetic responses, which is circular",
+}
+
+
+def header(scores: Scores) -> str:
+    """One line: dataset, sizes, target, ceiling."""
+    about = scores.about
+    ceiling = scores.rows.get("ceiling", {}).get("voxel_r")
+    known = "unknown" if ceiling is None or ceiling.value is None else f"{ceiling.value:.3f}"
+    return (
+        f"{about.get('dataset', 'dataset')}: {about.get('n_test_images', '?')} test images, "
+        f"{about.get('n_test_trials', '?')} trials, {about.get('n_voxels', '?')} voxels, unit "
+        f"{about.get('unit', '?')}; voxel r ceiling of the repeat mean {known}"
+    )
+
+
+def cells(scores: Scores) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows of text); a dash where a metric does not apply."""
+    shown = [
+        m for m in COLUMNS if any((s := row.get(m)) and s.value is not None for row in scores.rows.values())
+    ]
+    body = []
+    for name, row in scores.rows.items():
+        texts = [row[m].value if m in row else None for m in shown]
+        body.append([name, *("-" if value is None else f"{value:.3f}" for value in texts)])
+    return ["row", *(COLUMNS[m] for m in shown)], body
+
+
+def explanations(scores: Scores) -> list[str]:
+    """What each shown column means, and what the rows could not say."""
+    head, _ = cells(scores)
+    lines = [WORDS[m] for m in COLUMNS if m in WORDS and COLUMNS[m] in head]
+    retrieval = {"raw ret.", "syn ret.*"} & set(head)
+    if retrieval and scores.about.get("n_way"):
+        lines.append(f"raw and syn retrieval: top-1 of {scores.about['n_way']} images")
+    missing = {s.note for row in scores.rows.values() for s in row.values() if s.value is None and s.note}
+    return [*lines, *(f"left out: {note}" for note in sorted(missing))]
+
+
+def markdown(scores: Scores) -> str:
+    """The table in Markdown with its header and explanations."""
+    head, body = cells(scores)
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in body]
+    return "\n".join([header(scores), "", *lines, "", *(f"- {line}" for line in explanations(scores))])
+
+
+def terminal(scores: Scores, width: int = 110) -> str:
+    """The table in aligned columns, wrapped into several where it is wider than ``width``."""
+    head, body = cells(scores)
+    columns = [[head[k], *(row[k] for row in body)] for k in range(len(head))]
+    sizes = [max(map(len, column)) for column in columns]
+    lines, start = [header(scores), ""], 1
+    while start < len(head):
+        stop, used = start, sizes[0]
+        while stop < len(head) and (stop == start or used + 2 + sizes[stop] <= width):
+            used += 2 + sizes[stop]
+            stop += 1
+        for k in range(len(body) + 1):
+            first = columns[0][k].ljust(sizes[0])
+            lines.append("  ".join([first, *(columns[c][k].rjust(sizes[c]) for c in range(start, stop))]))
+        lines.append("")
+        start = stop
+    return "\n".join([*lines, *explanations(scores)])
