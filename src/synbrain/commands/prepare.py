@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synbrain.data import table
+from synbrain.data import nsd_prepare, table
 from synbrain.data.dataset import Dataset
+from synbrain.data.nsd_layout import NsdSpace
+from synbrain.data.nsd_trials import OtherShared, Repeats, TestSet
+from synbrain.data.scaling import ScalingKind
 
 
 def prepare_table(
@@ -30,6 +33,51 @@ def prepare_table(
     made = table.prepare_table(
         src, out, unit=unit, name=name, copy_images=copy_images, overwrite=overwrite, show_progress=True
     )
+    tell(made)
+
+
+def prepare_nsd(
+    src: Path,
+    out: Path,
+    *,
+    subject: int,
+    betas: str = "betas_fithrf_GLMdenoise_RR",
+    space: NsdSpace = "func1pt8mm",
+    mask: str | None = None,
+    rois: list[str] | None = None,
+    scaling: ScalingKind = "percent",
+    sessions: str = "all",
+    test_set: TestSet = "shared1000",
+    repeats: Repeats = "all",
+    other_shared: OtherShared = "leave-out",
+    workers: int = 2,
+    overwrite: bool = False,
+) -> None:
+    """Make a dataset of one subject of the Natural Scenes Dataset, or of a tree in its layout.
+
+    An interrupted run goes on at the next session when the same command is given again.
+
+    Args:
+        src: the root, in which nsddata and nsddata_betas lie.
+        out: the dataset folder to write.
+        subject: the subject's number, 1 to 8 in NSD.
+        betas: the beta version, a folder's name.
+        space: func1pt8mm or func1mm (volumes), or fsaverage (surface).
+        mask: a label volume's name or a file, above 0 is in; nsdgeneral if neither this nor rois is given.
+        rois: take the union of these, such as floc-faces or prf-visualrois/V1v.
+        scaling: percent (int16 / 300), session-zscore, or reference (int16 / 2000).
+        sessions: all, or how many of the first.
+        test_set: shared1000, shared515 (all repeats in all subjects), or shared907 (seen by all).
+        repeats: refuse test images that lack repeats (all), use what there is, or only the complete ones.
+        other_shared: leave shared images outside the test set out, or train on them.
+        workers: sessions read at the same time.
+        overwrite: replace a dataset that stands there.
+    """
+    made = nsd_prepare.prepare_nsd(
+        src, out, subject=subject, betas=betas, space=space, mask=mask, rois=rois, scaling=scaling,
+        sessions=sessions, test_set=test_set, repeats=repeats, other_shared=other_shared,
+        workers=workers, overwrite=overwrite, show_progress=True,
+    )  # fmt: skip
     tell(made)
 
 

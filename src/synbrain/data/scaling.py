@@ -1,0 +1,138 @@
+"""Betas as stored to the dataset's unit and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+
+ScalingKind = Literal["percent", "session-zscore", "reference"]
+RAW_PER_PERCENT = 300  # NSD manual: int16 = percent signal change x 300; its surface files hold percent
+REFERENCE_DIVISOR = 2000  # the published training data: int16 / 2000, that is percent x 0.15
+UNITS: dict[ScalingKind, str] = {
+    "percent": "percent signal change",
+    "session-zscore": "z-score within session",
+    "reference": "percent signal change x 0.15",
+}
+SCALING_ARRAYS = "scaling.npz"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """One session in the dataset's unit, with what undoes the scaling and what was noticed.
+
+    Attributes:
+        values: (n_trials, n_voxels) float32, finite.
+        mean: (n_voxels,) float32 in percent, taken off (session-zscore; zeros otherwise).
+        sd: (n_voxels,) float32 in percent, divided by (session-zscore; ones otherwise).
+        missing: voxels without data in this session: all zero as integers, or not finite somewhere.
+        constant: voxels that are not missing, but do not vary over the fitting trials.
+    """
+
+    values: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    sd: NDArray[np.float32]
+    missing: NDArray[np.int64]
+    constant: NDArray[np.int64]
+
+
+def scale_session(raw: NDArray[Any], kind: ScalingKind, fitting: NDArray[np.bool_]) -> Scaled:
+    """Bring one session's betas into the unit ``kind``.
+
+    ``percent`` divides integers by 300 and leaves floats; ``reference`` is int16 / 2000 (percent x 0.15 for
+    floats); ``session-zscore`` takes off each voxel's mean and divides by its sd over the fitting trials of
+    this session. A voxel that does not vary over them is divided by 1; a voxel without data stays 0; a
+    trial that is not finite takes its voxel's mean of the session.
+
+    Args:
+        raw: (n_trials, n_voxels), int16 x 300 or float percent signal change.
+        kind: the unit asked for.
+        fitting: (n_trials,) bool, the trials to fit on: training trials only.
+
+    Raises:
+        SynBrainError: where z-scoring has fewer than two trials to fit on.
+    """
+    is_integer = raw.dtype.kind in "iu"
+    n_voxels = raw.shape[1]
+    values = raw.astype(np.float32)
+    if is_integer:
+        missing = np.flatnonzero(~raw.any(axis=0))
+    else:
+        missing = _fill_gaps(values)
+    lowest, highest = _extremes(values, fitting)
+    constant = np.setdiff1d(np.flatnonzero(lowest == highest), missing)
+    mean, sd = np.zeros(n_voxels, dtype=np.float32), np.ones(n_voxels, dtype=np.float32)
+    if kind == "reference":
+        values /= np.float32(REFERENCE_DIVISOR if is_integer else REFERENCE_DIVISOR / RAW_PER_PERCENT)
+    elif is_integer:
+        values /= np.float32(RAW_PER_PERCENT)
+    if kind == "session-zscore":
+        if fitting.sum() < 2:
+            raise SynBrainError(
+                f"a session has {int(fitting.sum())} training trials to z-score it by",
+                "leave that session out, or choose --scaling percent",
+            )
+        used = values[fitting]
+        mean = used.mean(axis=0, dtype=np.float64).astype(np.float32)
+        sd = used.std(axis=0, dtype=np.float64).astype(np.float32)
+        sd[np.union1d(constant, missing)] = 1.0
+        values -= mean
+        values /= sd
+    return Scaled(values, mean, sd, missing, constant)
+
+
+def _extremes(
+    values: NDArray[np.float32], fitting: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    used = values[fitting] if fitting.any() else values
+    return used.min(axis=0), used.max(axis=0)
+
+
+def _fill_gaps(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Replace what is not finite by its voxel's mean over the rest, or 0; return the voxels concerned."""
+    finite = np.isfinite(values)
+    gaps = np.flatnonzero(~finite.all(axis=0))
+    for voxel in gaps:
+        good = finite[:, voxel]
+        values[~good, voxel] = values[good, voxel].mean() if good.any() else 0.0
+    return np.union1d(gaps, np.flatnonzero(~values.any(axis=0)))
+
+
+def invert(dataset: Dataset, values: NDArray[Any], sessions: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Values in the dataset's unit, measured or synthetic, as percent signal change.
+
+    Args:
+        dataset: whose ``info.scaling`` and ``scaling.npz`` are undone.
+        values: (n, n_voxels) in the dataset's unit.
+        sessions: (n,) the session of each row, as in ``dataset.trials["session"]``; only z-scores need it.
+
+    Returns:
+        (n, n_voxels) float32, percent signal change. For betas that were int16, ``round(300 * x)`` is
+        exactly what was on disk.
+
+    Raises:
+        SynBrainError: where the dataset's scaling is not one of NSD's, or a session is unknown.
+    """
+    kind = dataset.info.scaling.get("kind")
+    taken = np.asarray(values, dtype=np.float32)
+    if kind == "percent":
+        return taken
+    if kind == "reference":
+        return taken * np.float32(REFERENCE_DIVISOR / RAW_PER_PERCENT)
+    if kind != "session-zscore":
+        raise SynBrainError(
+            f"{dataset.path} has no scaling to undo ({kind})", "its values are in its source's unit"
+        )
+    with np.load(dataset.path / SCALING_ARRAYS, allow_pickle=False) as arrays:
+        known, mean, sd = arrays["session"], arrays["mean"], arrays["sd"]
+    position = np.searchsorted(known, sessions)
+    if (position >= len(known)).any() or (known[np.minimum(position, len(known) - 1)] != sessions).any():
+        raise SynBrainError(
+            f"rows name sessions that are not among {known.tolist()}", "take sessions from dataset.trials"
+        )
+    return np.asarray(taken * sd[position] + mean[position], dtype=np.float32)
