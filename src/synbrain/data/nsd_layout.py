@@ -43,10 +43,11 @@ def roi_folder(src: Path, subject: int, space: str) -> Path:
     return src / "nsddata/ppdata" / subject_name(subject) / space / "roi"
 
 
-def label_folders(src: Path, subject: int) -> list[Path]:
-    """Folders that may hold a label volume's names (``.mgz.ctab``)."""
+def label_folders(src: Path, subject: int, space: str) -> list[Path]:
+    """Folders that may hold a label volume's names (``.mgz.ctab``), the likelier first."""
     freesurfer = src / "nsddata/freesurfer"
-    return [freesurfer / subject_name(subject) / "label", freesurfer / "fsaverage/label"]
+    own, average = freesurfer / subject_name(subject) / "label", freesurfer / "fsaverage/label"
+    return [average, own] if space == "fsaverage" else [own, average]
 
 
 def behaviour(src: Path, subject: int) -> Path:

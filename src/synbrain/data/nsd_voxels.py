@@ -82,7 +82,7 @@ def choose_voxels(
         chosen &= values > 0
         words.append(str(mask) if mask_atlas else Path(mask).name)
     if rois:
-        chosen &= nsd_rois.roi_mask(rois, maps, nsd_layout.label_folders(src, subject))
+        chosen &= nsd_rois.roi_mask(rois, maps, nsd_layout.label_folders(src, subject, space))
         words.append(" or ".join(rois))
     if not chosen.any():
         raise SynBrainError(f"no voxel lies in {' and '.join(words)}", "choose another mask")
@@ -92,7 +92,7 @@ def choose_voxels(
 def voxel_space(
     src: Path, subject: int, space: str, betas: str, grid: Grid, maps: dict[str, nsd_rois.LabelMap]
 ) -> VoxelSpace:
-    labels = nsd_layout.label_folders(src, subject)
+    labels = nsd_layout.label_folders(src, subject, space)
     atlases: dict[str, Atlas] = {
         name: nsd_rois.make_atlas(found, grid.index, labels, src)
         for name, found in maps.items()
