@@ -1,0 +1,173 @@
+"""``synbrain train``: datasets with tokens to a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import PartialState
+
+from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.errors import SynBrainError
+from synbrain.features.pairing import pairs_of
+from synbrain.features.store import open_tokens
+from synbrain.files import read_json, require_absent, write_json
+from synbrain.run_folder import CONFIG, save_run
+from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
+from synbrain.training.guard import safe_training_images
+from synbrain.training.overrides import options_of, overridden
+from synbrain.training.recipes import recipe as recipe_called
+from synbrain.training.train import Trained, TrainingSubject, train_model
+
+# The same fields, each None where the recipe decides.
+VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
+VAE_FROM_RECIPE, MAPPER_FROM_RECIPE = VAEOptions(), MapperOptions()
+TRAINING, RESOLVED = "training", "config.json"
+
+
+def train(
+    datasets: list[Path],
+    *,
+    out: Path,
+    recipe: Literal["calibrated", "reference"] = "calibrated",
+    preset: str | None = None,
+    encoder: str = "efficientnet-lite0",
+    stages: list[str] | None = None,
+    network_stage: str | None = None,
+    scale: Literal["standardise", "raw"] | None = None,
+    validation_fraction: float | None = None,
+    subject_weights: dict[str, float] | None = None,
+    shared_test_images: Literal["refuse", "drop"] = "refuse",
+    linear_path: bool | None = None,
+    response_noise: bool | None = None,
+    shrink: Literal["none", "subject", "voxel"] | None = None,
+    vae: VAEOptions = VAE_FROM_RECIPE,  # type: ignore[valid-type]
+    mapper: MapperOptions = MAPPER_FROM_RECIPE,  # type: ignore[valid-type]
+    seed: int = 0,
+    tensorboard: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Fit one model on one subject or several.
+
+    Values that are not given come from the recipe. Ctrl-C (or SIGTERM) writes a checkpoint; the same
+    command with --resume continues exactly. Start it with `accelerate launch` or `torchrun` for several GPUs.
+
+    Args:
+        datasets: dataset folders, one per subject, with tokens of one encoder (`synbrain features`).
+        out: the run folder to write.
+        recipe: `calibrated` (a linear path, networks and trial noise) or `reference` (as published).
+        preset: sizes of the networks; the recipe's if left out.
+        encoder: whose tokens to train on.
+        stages: token stages to use; all that were made if left out.
+        network_stage: the stage that the networks read; the last if left out.
+        scale: standardise responses, or take them as they are.
+        validation_fraction: share of the training images held out for early stopping.
+        subject_weights: how often each subject is drawn, as {"name": weight}; by trials if left out.
+        shared_test_images: what to do about training images that are test images of another dataset.
+        linear_path: whether the mean has a linear path.
+        response_noise: whether trial noise is fitted.
+        shrink: one factor on the networks' part per subject, one per voxel, or none.
+        vae: settings of stage 1 that differ from the recipe.
+        mapper: settings of stage 2 that differ from the recipe.
+        seed: of weights, batches, noise and the held-out images.
+        tensorboard: also write metrics for TensorBoard.
+        resume: continue a training that was interrupted.
+        overwrite: replace a run that stands there.
+    """
+    config = overridden(
+        recipe_called(recipe, preset=preset),
+        {
+            "network_stage": network_stage,
+            "scale": scale,
+            "validation_fraction": validation_fraction,
+            "subject_weights": subject_weights,
+            "linear_path": linear_path,
+            "response_noise": response_noise,
+            "shrink": shrink,
+            "vae": vae,
+            "mapper": mapper,
+            "seed": seed,
+        },
+    )
+    opened = [load_dataset(path) for path in datasets]
+    subjects = training_subjects(opened, encoder, stages, shared_test_images)
+    process = PartialState()
+    if process.is_main_process:
+        _prepare_out(out, config, resume, overwrite)
+    process.wait_for_everyone()
+    trained = train_model(
+        subjects, config, folder=out / TRAINING, tensorboard=tensorboard, show_progress=True
+    )
+    if process.is_main_process:
+        save_run(out, trained.config, trained.subjects, trained.vae, trained.mapper, overwrite=overwrite)
+        for leftover in ("vae", "mapper", "targets"):  # checkpoints of a finished run
+            shutil.rmtree(out / TRAINING / leftover, ignore_errors=True)
+        _tell(trained, out)
+
+
+def training_subjects(
+    datasets: list[Dataset],
+    encoder: str,
+    stages: list[str] | None = None,
+    shared_test_images: Literal["refuse", "drop"] = "refuse",
+) -> list[TrainingSubject]:
+    """Training pairs of datasets, without an image that is a test image of any of them.
+
+    Raises:
+        SynBrainError: where tokens are missing, or training and test images overlap.
+    """
+    subjects = []
+    safe = safe_training_images(datasets, shared_test_images)
+    for dataset, rows in zip(datasets, safe, strict=True):
+        pairs = pairs_of(dataset, open_tokens(dataset, encoder, stages), "train")
+        kept = dataset.image_rows("train")
+        if len(rows) < len(kept):
+            pairs = pairs.take((kept.searchsorted(rows)).astype("int64"))
+        info = dataset.info
+        name = info.subject if len(datasets) == 1 else info.name
+        subjects.append(TrainingSubject(name, pairs, dataset.space, info.unit, info.scaling))
+    return subjects
+
+
+def _prepare_out(out: Path, config: TrainConfig, resume: bool, overwrite: bool) -> None:
+    """Make ``out/training`` ready, or say why not; nothing is removed that was not given up."""
+    folder, said = out / TRAINING, config.model_dump(mode="json")
+    if resume and (folder / RESOLVED).exists() and not (out / CONFIG).exists():
+        before = read_json(folder / RESOLVED)
+        differing = sorted(_differences(before, said))
+        if differing:
+            raise SynBrainError(
+                f"the interrupted training had other values of {', '.join(differing)}",
+                "give --resume the options of the first call, or pass --overwrite instead to start again",
+            )
+        return
+    if (folder / RESOLVED).exists() and not (out / CONFIG).exists() and not overwrite:
+        raise SynBrainError(
+            f"{out} holds an interrupted training",
+            "pass --resume to continue it, or --overwrite to start again",
+        )
+    if not resume or (out / CONFIG).exists():
+        require_absent(out, overwrite)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(folder / RESOLVED, said)
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for key in a.keys() | b.keys():
+        if isinstance(a.get(key), dict) and isinstance(b.get(key), dict):
+            names += _differences(a[key], b[key], f"{prefix}{key}.")
+        elif a.get(key) != b.get(key):
+            names.append(prefix + key)
+    return names
+
+
+def _tell(trained: Trained, out: Path) -> None:
+    for name, said in trained.report["subjects"].items():
+        linear = said.get("validation_r_linear")
+        beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
+        r = "undefined" if said["validation_r"] is None else f"{said['validation_r']:.3f}"
+        print(f"{name}: voxel_r {r} on {said['n_validation_images']} validation images{beside}")
+    print(f"run -> {out}")

@@ -1,0 +1,86 @@
+"""Which samples a step sees: a pure function of seed and step, one subject a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.errors import SynBrainError
+from synbrain.features.tokens import Pairs, Rows
+
+
+@dataclass(frozen=True)
+class SubjectData:
+    """One subject's training images, split once more, with the scale that the networks see.
+
+    Attributes:
+        name: of the subject, unique in a run.
+        train: pairs of the images that weights are fitted on.
+        validation: pairs of the held-out training images (never test images).
+        mean: (n_voxels,) float32, subtracted from responses; zeros for raw responses.
+        sd: (n_voxels,) float32, responses are divided by it; ones for raw responses.
+    """
+
+    name: str
+    train: Pairs
+    validation: Pairs
+    mean: NDArray[np.float32]
+    sd: NDArray[np.float32]
+
+    def scaled(self, responses: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, n_voxels) float32 in the dataset's unit to the same in the networks' unit."""
+        return ((responses - self.mean) / self.sd).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The subject of every step of a stage.
+
+    Attributes:
+        subject: (n_steps,) int64, index of the subject that a step sees.
+        turn: (n_steps,) int64, how many batches of that subject came before.
+    """
+
+    subject: NDArray[np.int64]
+    turn: NDArray[np.int64]
+
+
+def make_schedule(n_steps: int, weights: list[float], seed: int) -> Schedule:
+    """Draw the subject of each step with probability proportional to its weight."""
+    shares = np.asarray(weights, dtype=np.float64)
+    if len(shares) == 0 or (shares < 0).any() or shares.sum() <= 0:
+        raise SynBrainError(f"sampling weights {weights} draw nobody", "give positive subject weights")
+    generator = np.random.default_rng([seed, 1])
+    subject = generator.choice(len(shares), size=n_steps, p=shares / shares.sum()).astype(np.int64)
+    turn = np.empty(n_steps, dtype=np.int64)
+    for which in range(len(shares)):
+        turn[subject == which] = np.arange(np.count_nonzero(subject == which))
+    return Schedule(subject, turn)
+
+
+def batch_rows(n_items: int, batch_size: int, turn: int, seed: int) -> Rows:
+    """(batch_size,) int64, the items of batch number ``turn``.
+
+    Epochs follow each other without a gap: each is a permutation of its own, drawn from (seed, epoch), and
+    a batch may begin in one and end in the next. So every batch is full and no sample is left out.
+    """
+    first, last = turn * batch_size, (turn + 1) * batch_size
+    rows = []
+    for epoch in range(first // n_items, (last - 1) // n_items + 1):
+        order = np.random.default_rng([seed, 2, epoch]).permutation(n_items)
+        start = epoch * n_items
+        rows.append(order[max(first - start, 0) : last - start])
+    return np.concatenate(rows)
+
+
+def share_of(rows: Rows, process: int, n_processes: int) -> Rows:
+    """The rows of one process out of a global batch."""
+    if len(rows) % n_processes:
+        raise SynBrainError(
+            f"a batch of {len(rows)} cannot be shared by {n_processes} processes",
+            f"choose --vae.batch-size and --mapper.batch-size as multiples of {n_processes}",
+        )
+    size = len(rows) // n_processes
+    return rows[process * size : (process + 1) * size]

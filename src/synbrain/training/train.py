@@ -1,0 +1,278 @@
+"""Training from pairs to a model's parts: hold out, linear path, VAE, mapper, shrink, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.features.tokens import Pairs
+from synbrain.files import digest_of, write_json
+from synbrain.models.brainvae import BrainVAE
+from synbrain.models.mapper import Mapper
+from synbrain.models.presets import preset
+from synbrain.run_parts import RunConfig, SubjectPart
+from synbrain.training.batches import SubjectData
+from synbrain.training.config import TrainConfig
+from synbrain.training.loop import derived_seed
+from synbrain.training.mapper_stage import MapperData, network_part, train_mapper
+from synbrain.training.metrics_log import MetricsLog
+from synbrain.training.shrink import shrink_factor
+from synbrain.training.vae_stage import train_vae
+
+if TYPE_CHECKING:
+    from synbrain.training.fit_linear_path import LinearFit
+
+
+@dataclass(frozen=True)
+class TrainingSubject:
+    """One subject's training pairs, and what its part of the run says about it."""
+
+    name: str
+    pairs: Pairs
+    space: VoxelSpace
+    unit: str
+    scaling: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training gives: the arguments of ``SynBrain``, and figures on validation images.
+
+    ``report`` holds, for each subject, ``validation_r`` (mean over voxels of the correlation across
+    validation images, for the whole mean and for the linear path alone), ``shrink`` and the steps kept.
+    """
+
+    config: RunConfig
+    vae: BrainVAE
+    mapper: Mapper
+    subjects: dict[str, SubjectPart]
+    report: dict[str, Any]
+
+
+def train_model(
+    subjects: list[TrainingSubject],
+    config: TrainConfig,
+    *,
+    folder: Path,
+    tensorboard: bool = False,
+    show_progress: bool = False,
+) -> Trained:
+    """Fit every part of a model; continues from checkpoints in ``folder`` where there are some.
+
+    Args:
+        subjects: training pairs only; validation images are held out of them here, by seed.
+        config: see ``recipes.recipe``.
+        folder: for checkpoints, stored targets and log.jsonl; made where missing.
+        tensorboard: also write metrics for TensorBoard.
+        show_progress: whether to show bars.
+
+    Raises:
+        SynBrainError: for data that do not fit each other, a loss that is not finite, damaged checkpoints, or
+            checkpoints of another configuration.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    _check(subjects)
+    accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's, as stages differ in it
+    log = MetricsLog(folder, active=accelerator.is_main_process, tensorboard=tensorboard)
+    tokens = subjects[0].pairs.tokens
+    stage = config.network_stage or list(tokens.stages)[-1]
+    sizes = preset(config.preset, tokens.only(stage).shapes[stage])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(config.seed, 21))
+        vae, mapper = BrainVAE(sizes.vae), Mapper(sizes.mapper)
+    weights = sampling_weights(subjects, config.subject_weights)
+
+    fits = [_linear(s, config, show_progress and accelerator.is_main_process) for s in subjects]
+    data = [_split(s, config, fit) for s, fit in zip(subjects, fits, strict=True)]
+    split = [part.subject for part in data]
+    common: dict[str, Any] = {
+        "token_stage": stage,
+        "weights": weights,
+        "accelerator": accelerator,
+        "folder": folder,
+        "log": log,
+        "seed": config.seed,
+        "identity": _identity(subjects, config),
+        "show_progress": show_progress,
+    }
+    vae_end = train_vae(vae, split, config.vae, **common)
+    mapper_end = train_mapper(mapper, vae, split, [p.offsets for p in data], config.mapper, **common)
+    log.close()
+    vae.eval().requires_grad_(True)
+    mapper.eval()
+    parts, report = {}, {}
+    for s, part, fit in zip(subjects, data, fits, strict=True):
+        parts[s.name], report[s.name] = _finish(s, part, fit, config, vae, mapper, stage, accelerator.device)
+    steps = {"vae": [vae_end.best_step, vae_end.step], "mapper": [mapper_end.best_step, mapper_end.step]}
+    report = {"subjects": report, "steps_best_and_last": steps}
+    if accelerator.is_main_process:
+        write_json(folder / "validation.json", report)
+    accelerator.wait_for_everyone()
+    linear_stages = tuple(fits[0].path.stages) if fits[0] is not None else ()
+    run = RunConfig(
+        recipe=config.recipe,
+        encoder=tokens.encoder,
+        encoder_digest=tokens.digest,
+        linear_stages=linear_stages,
+        mapper_stage=stage,
+        token_shapes={name: tokens.shapes[name] for name in dict.fromkeys((*linear_stages, stage))},
+        seeds=(config.seed,),
+    )
+    return Trained(run, vae, mapper, parts, report)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """A subject split into training and validation images, with the linear predictions of both."""
+
+    subject: SubjectData
+    offsets: MapperData
+
+
+def _linear(subject: TrainingSubject, config: TrainConfig, show_progress: bool) -> LinearFit | None:
+    """The linear path of all training images, with cross-fitted predictions for every one of them."""
+    if not config.linear_path:
+        return None
+    from synbrain.training.fit_linear_path import fit_linear_path  # himalaya is slow to import
+
+    return fit_linear_path(subject.pairs, config.linear, seed=config.seed, show_progress=show_progress)
+
+
+def _split(subject: TrainingSubject, config: TrainConfig, fit: LinearFit | None) -> _Split:
+    pairs = subject.pairs
+    train_rows, validation_rows = held_out_rows(pairs, config.validation_fraction, config.seed)
+    train, validation = pairs.take(train_rows), pairs.take(validation_rows)
+    mean, sd = response_scale(train, config.scale)
+    data = SubjectData(subject.name, train, validation, mean, sd)
+    if fit is None:
+        return _Split(data, MapperData())
+    # out-of-fold predictions serve both: no prediction has seen the image it is for
+    offset = data.scaled(fit.out_of_fold)
+    return _Split(data, MapperData(offset[train_rows], offset[validation_rows]))
+
+
+def held_out_rows(pairs: Pairs, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(training, validation) rows of ``pairs.tokens``: the images that :meth:`Pairs.hold_out` gives."""
+    position = {int(row): i for i, row in enumerate(pairs.tokens.rows)}
+    rest, held = (
+        np.array([position[int(row)] for row in part.tokens.rows], dtype=np.int64)
+        for part in pairs.hold_out(fraction, seed)
+    )
+    return rest, held
+
+
+def response_scale(pairs: Pairs, kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean, sd), each (n_voxels,) float32, over single trials; (0, 1) for "raw".
+
+    A constant voxel gets sd 1.
+    """
+    if kind == "raw":
+        return np.zeros(pairs.n_voxels, dtype=np.float32), np.ones(pairs.n_voxels, dtype=np.float32)
+    total = np.zeros(pairs.n_voxels)
+    square = np.zeros(pairs.n_voxels)
+    shift = pairs.trial_responses(np.arange(1))[0].astype(np.float64)  # keeps the squares small
+    for start in range(0, pairs.n_trials, 2048):
+        rows = np.arange(start, min(start + 2048, pairs.n_trials))
+        part = pairs.trial_responses(rows) - shift
+        total += part.sum(axis=0)
+        square += (part**2).sum(axis=0)
+    mean = total / pairs.n_trials
+    sd = np.sqrt(np.maximum(square / pairs.n_trials - mean**2, 0.0))
+    return (mean + shift).astype(np.float32), np.where(sd > 1e-6, sd, 1.0).astype(np.float32)
+
+
+def sampling_weights(subjects: list[TrainingSubject], given: dict[str, float]) -> list[float]:
+    """Weights of the subjects in sampling: as given, or their numbers of trials."""
+    if not given:
+        return [float(s.pairs.n_trials) for s in subjects]
+    names = [s.name for s in subjects]
+    if set(given) != set(names):
+        raise SynBrainError(
+            f"subject weights for {sorted(given)}, but the subjects are {names}",
+            "give --subject-weights one entry for each subject",
+        )
+    return [given[name] for name in names]
+
+
+def _finish(
+    subject: TrainingSubject,
+    part: _Split,
+    fit: LinearFit | None,
+    config: TrainConfig,
+    vae: BrainVAE,
+    mapper: Mapper,
+    stage: str,
+    device: torch.device,
+) -> tuple[SubjectPart, dict[str, Any]]:
+    """Shrink factor and noise of one subject, and how well its mean does on validation images."""
+    data = part.subject
+    wanted = data.scaled(data.validation.repeat_means())
+    networks = network_part(mapper, vae, data, stage, device, config.mapper.batch_size)
+    offset = part.offsets.validation_offset
+    linear = np.zeros_like(wanted) if offset is None else offset
+    shrink = shrink_factor(wanted - linear, networks, config.shrink)
+    report: dict[str, Any] = {
+        "n_validation_images": len(wanted),
+        "validation_r": mean_voxel_r(linear + shrink * networks, wanted),
+        "validation_error": float(np.mean((linear + shrink * networks - wanted) ** 2)),
+        "shrink": float(np.mean(shrink)),
+    }
+    noise = None
+    if fit is not None:
+        report["validation_r_linear"] = mean_voxel_r(linear, wanted)
+        report["validation_error_linear"] = float(np.mean((linear - wanted) ** 2))
+        if config.response_noise:
+            from synbrain.training.fit_response_noise import fit_response_noise
+
+            noise = fit_response_noise(subject.pairs, fit.out_of_fold, config.noise, seed=config.seed)
+    made = SubjectPart(
+        name=subject.name,
+        space=subject.space,
+        unit=subject.unit,
+        scaling=subject.scaling,
+        response_mean=data.mean,
+        response_sd=data.sd,
+        linear=None if fit is None else fit.path,
+        noise=noise,
+        shrink=shrink,
+    )
+    return made, report
+
+
+def mean_voxel_r(predicted: NDArray[np.float32], measured: NDArray[np.float32]) -> float | None:
+    """Correlation across images of each voxel, averaged over voxels that vary; None where none does."""
+    a, b = predicted - predicted.mean(axis=0), measured - measured.mean(axis=0)
+    norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+    kept = norm > 1e-12
+    return float(((a * b).sum(axis=0)[kept] / norm[kept]).mean()) if kept.any() else None
+
+
+def _check(subjects: list[TrainingSubject]) -> None:
+    names = [s.name for s in subjects]
+    if len(set(names)) != len(names):
+        raise SynBrainError(
+            f"two subjects have one name: {names}", "prepare the datasets with different --name"
+        )
+    first = subjects[0].pairs.tokens
+    for s in subjects[1:]:
+        tokens = s.pairs.tokens
+        if (tokens.encoder, tokens.digest, tokens.shapes) != (first.encoder, first.digest, first.shapes):
+            raise SynBrainError(
+                f"{s.name} has tokens of another encoder, version or stage than {names[0]}",
+                "run `synbrain features` with the same encoder and stages on every dataset",
+            )
+
+
+def _identity(subjects: list[TrainingSubject], config: TrainConfig) -> str:
+    """Digest of what a checkpoint must agree on besides a stage's configuration."""
+    about = [[s.name, s.pairs.n_images, s.pairs.n_trials, s.pairs.n_voxels] for s in subjects]
+    tokens = subjects[0].pairs.tokens
+    return digest_of([about, tokens.digest, config.model_dump(mode="json", exclude={"vae", "mapper"})])
