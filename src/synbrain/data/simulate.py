@@ -258,10 +258,10 @@ def _write_means(
     weights = np.sqrt(1 - tuning.late) / early.std(axis=0), np.sqrt(tuning.late) / late.std(axis=0)
 
     def mixed(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-        return (first - centres[0]) * weights[0] + (second - centres[1]) * weights[1]
+        return np.asarray((first - centres[0]) * weights[0] + (second - centres[1]) * weights[1])
 
     scale = strengths.signal / mixed(early, late).std(axis=0)
     for rows in _blocks(n_images):
         means[rows] = strengths.baseline + scale * mixed(*respond(tuning, features, rows))
     means.flush()
-    return means
+    return np.asarray(means)

@@ -101,7 +101,6 @@ def _ribbon_points(steps: int) -> NDArray[np.float64]:
         white, pial = (load_surf_mesh(surfaces[f"{layer}_{side}"]) for layer in ("white", "pial"))
         for depth in np.linspace(0.15, 0.85, max(2, steps)):
             layer = (1 - depth) * white.coordinates + depth * pial.coordinates
-            # the two meshes overlap a little at the midline, where no voxel is wanted twice
             corners = layer[white.faces]
             clouds += [np.tensordot(corners, weights, axes=(1, 0)) for weights in fractions]
     return np.concatenate(clouds).astype(np.float64)
@@ -129,7 +128,8 @@ def make_cortex(
             f"a grid of {shape} voxels of {voxel_mm} mm holds {len(ribbon)} cortical voxels, not {n_voxels}",
             "choose a larger grid, smaller voxels or fewer of them",
         )
-    mm = np.stack(np.unravel_index(ribbon, shape), axis=1) * voxel_mm + affine[:3, 3]
+    grid = np.stack(np.unravel_index(ribbon, shape), axis=1)
+    mm = np.asarray(grid * voxel_mm + affine[:3, 3], dtype=np.float64)
     reach = _reach(mm)
     chosen = np.sort(np.argsort(reach, kind="stable")[:n_voxels])
     mm = mm[chosen]

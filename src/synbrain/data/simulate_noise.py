@@ -1,4 +1,4 @@
-"""Trial-to-trial variability of a simulated subject: gain, shared low-rank noise, drift, independent noise."""
+"""Trial-to-trial variability of a simulated subject: gain, shared noise, drift, independent noise."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TrialNoise:
         trials += rng.standard_normal((n, len(self.low_rank)), dtype=np.float32) @ self.low_rank
         trials += drifts @ self.drift
         trials += rng.standard_normal(trials.shape, dtype=np.float32) * self.independent
-        return trials
+        return np.asarray(trials)
 
     def session_drift(self, n_trials: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """(n_trials, DRIFT_FIELDS) float32: a line over one session for each drift field."""
@@ -113,8 +113,8 @@ def make_noise(rng: np.random.Generator, cortex: Cortex, level: NoiseLevel) -> t
     n, mm = cortex.n_voxels, cortex.mm
     quality = np.exp(rng.normal(0, 0.08))  # some subjects are less noisy than others
     area = np.where(cortex.prf > 0, 1.3, np.where(sum(cortex.floc.values()) > 0, 1.2, 0.75))
-    spread = 0.3 * smooth_field(rng, mm, 10.0, 1)[0] + 0.35 * rng.normal(size=n)
-    medium = MEDIAN_NCSNR["medium"] * quality * area * np.exp(spread - np.median(spread))
+    spread = np.log(area) + 0.3 * smooth_field(rng, mm, 10.0, 1)[0] + 0.35 * rng.normal(size=n)
+    medium = MEDIAN_NCSNR["medium"] * quality * np.exp(spread - np.median(spread))
     medium = np.minimum(medium, 1.3)
     signal = SIGNAL_SD * np.exp(0.35 * rng.normal(size=n) + 0.5 * spread)
     total = np.square(signal / medium)  # noise variance at the medium level

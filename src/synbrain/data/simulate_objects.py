@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from PIL import ImageDraw, ImageFont
@@ -151,7 +152,7 @@ def draw_place(pen: Pen, rng: np.random.Generator) -> None:
         pen.box(-1.4, -1.4, 1.4, 0.5, (176, 206, 232))
         pen.box(-1.4, 0.45, 1.4, 1.4, (96, 96, 100))
         edges = np.cumsum(rng.uniform(0.3, 0.5, 9)) - 1.6
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+        for left, right in pairwise(edges):
             top, tone = rng.uniform(-1.1, -0.2), int(rng.integers(80, 190))
             pen.box(left, top, right - 0.03, 0.5, (tone, tone - 10, tone - 20))
             for y in np.arange(top + 0.1, 0.4, 0.17):
@@ -176,15 +177,8 @@ def draw_word(pen: Pen, rng: np.random.Generator) -> None:
     for row, text in enumerate(lines):
         x, y = pen.place([(0.0, 0.78 * (row - (len(lines) - 1) / 2))])[0]
         stroke = max(1, round(pen.scale * 0.03))
-        pen.draw.text(
-            (x, y),
-            text,
-            font=font,
-            anchor="mm",
-            fill=(*ink, 255),
-            stroke_width=stroke,
-            stroke_fill=(*ink, 255),
-        )
+        fill = (*ink, 255)
+        pen.draw.text((x, y), text, fill, font, anchor="mm", stroke_width=stroke, stroke_fill=fill)
 
 
 def draw_food(pen: Pen, rng: np.random.Generator) -> None:

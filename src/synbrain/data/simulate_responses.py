@@ -59,7 +59,8 @@ def measure_energy(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     maps += [light, np.abs(red - green), np.abs(blue - (red + green) / 2)]
     cell = SIDE // GRID
     stacked = np.stack(maps, axis=1).reshape(len(images), N_CHANNELS, GRID, cell, GRID, cell)
-    return stacked.mean(axis=(3, 5)).reshape(len(images), N_CHANNELS, GRID * GRID).astype(np.float32)
+    pooled = stacked.mean(axis=(3, 5), dtype=np.float32)
+    return np.asarray(pooled.reshape(len(images), N_CHANNELS, GRID * GRID), dtype=np.float32)
 
 
 def _gabor_bank() -> list[NDArray[np.float64]]:
@@ -77,7 +78,7 @@ def _gabor_bank() -> list[NDArray[np.float64]]:
 def category_strength(scenes: Scenes) -> NDArray[np.float32]:
     """How strongly every image shows each category at three horizontal positions.
 
-    Grows with the size of an object (power 0.7) and its contrast (power 0.5), as responses of
+    Grows with the size of an object (power 0.5) and its contrast (power 0.5), as responses of
     category-selective areas do.
 
     Returns:
@@ -86,7 +87,7 @@ def category_strength(scenes: Scenes) -> NDArray[np.float32]:
     strength = np.zeros((len(scenes.category), len(CATEGORIES), len(PLACES)), dtype=np.float32)
     for slot in range(scenes.category.shape[1]):
         rows = np.flatnonzero(scenes.category[:, slot] >= 0)
-        drive = (scenes.size[rows, slot] / 0.6) ** 0.7 * np.sqrt(scenes.contrast[rows, slot])
+        drive = (scenes.size[rows, slot] / 0.6) ** 0.5 * np.sqrt(scenes.contrast[rows, slot])
         away = scenes.x[rows, slot, None] - np.array(PLACES, dtype=np.float32)
         strength[rows, scenes.category[rows, slot]] += drive[:, None] * np.exp(-(away**2) / (2 * 0.5**2))
     return strength
@@ -116,7 +117,7 @@ def make_tuning(rng: np.random.Generator, cortex: Cortex) -> Tuning:
     """Draw the tuning of a subject's voxels from their areas; neighbours are tuned alike."""
     n, mm, prf = cortex.n_voxels, cortex.mm, cortex.prf
     early = prf > 0
-    size_of_area = np.array([0.6, 0.16, 0.16, 0.2, 0.2, 0.26, 0.26, 0.4])[prf]
+    size_of_area = np.array([0.7, 0.22, 0.22, 0.28, 0.28, 0.36, 0.36, 0.5])[prf]
     size = size_of_area * (1 + 0.8 * np.where(early, cortex.eccentricity, 0))
     lateral = np.where(cortex.right, -1.0, 1.0)  # the visual field is crossed
     x = np.where(early, cortex.eccentricity * np.cos(cortex.angle), 0.3 * lateral)
@@ -129,9 +130,8 @@ def make_tuning(rng: np.random.Generator, cortex: Cortex) -> Tuning:
     channel[:, -2:] *= np.where(prf == 7, 2.0, 0.7)[:, None]  # hV4 cares for colour
     channel[:, -3] *= 0.3
 
-    category = 0.9 * smooth_field(rng, mm, 14.0, len(CATEGORIES)).T + 0.15 * rng.normal(
-        size=(n, len(CATEGORIES))
-    )
+    category = 0.9 * smooth_field(rng, mm, 14.0, len(CATEGORIES)).T
+    category += 0.15 * rng.normal(size=category.shape)
     late = np.clip(0.6 + 0.25 * smooth_field(rng, mm, 12.0, 1)[0] + (mm[:, 1] + 70) / 120, 0.1, 0.95)
     for volume, own in FLOC_CATEGORY.items():
         rows = np.flatnonzero(cortex.floc[volume] > 0)
@@ -140,8 +140,8 @@ def make_tuning(rng: np.random.Generator, cortex: Cortex) -> Tuning:
         late[rows] = rng.uniform(0.8, 0.97, len(rows))
     late = np.where(early, np.where(prf == 7, 0.3, 0.05), late)
     preferred = 0.25 * lateral[:, None] + 0.1 * rng.normal(size=(n, 1))
-    position = np.exp(-((np.array(PLACES) - preferred) ** 2) / (2 * 0.8**2))
-    exponent = np.where(early, rng.uniform(0.6, 0.95, n), 0.6)
+    position = np.exp(-((np.array(PLACES) - preferred) ** 2) / (2 * 1.2**2))
+    exponent = np.where(early, rng.uniform(0.7, 1.0, n), 0.8)
     small = np.float32
     return Tuning(
         (field / field.sum(axis=1, keepdims=True)).astype(small),

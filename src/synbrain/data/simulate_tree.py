@@ -71,7 +71,7 @@ def write_design(tree: Path, design: dict[str, NDArray[np.int64]]) -> None:
         "shared1000": shared,
     }
     trials = np.argsort(order, kind="stable").reshape(-1, REPEATS) + 1  # 1-based trials of every image
-    seen = {}
+    seen: dict[str, NDArray[np.int64]] = {}
     for subject, ids in enumerate(subjectim, start=1):
         repeats = np.zeros((total, REPEATS), dtype=int)
         repeats[ids - 1] = trials

@@ -14,13 +14,8 @@ from synbrain.data.simulate_noise import TrialNoise
 from synbrain.errors import SynBrainError
 from synbrain.files import open_array
 
-TRUTH, MEAN, NOISE, NCSNR, CATEGORIES_CSV = (
-    "truth",
-    "mean.npy",
-    "noise.npz",
-    "ncsnr.npy",
-    "image_categories.csv",
-)
+TRUTH, CATEGORIES_CSV = "truth", "image_categories.csv"
+MEAN, NOISE, NCSNR = "mean.npy", "noise.npz", "ncsnr.npy"
 
 
 def truth_folder(source: Path, subject: int) -> Path:
