@@ -1,0 +1,82 @@
+"""``synbrain check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.data.check import CheckReport, check_between, check_dataset
+from synbrain.data.check_images import image_statistics, summarise_tokens
+from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.errors import SynBrainError
+from synbrain.features.store import open_tokens, stored_encoders, verify_tokens
+from synbrain.files import require_absent, write_json
+
+MARKS = {"ok": "ok", "fault": "WRONG", "not tested": "-"}
+
+
+def check(
+    datasets: list[Path],
+    *,
+    encoder: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> int:
+    """Find data that is out of step: labels, sessions, units, copies. Exit code 1 where something is wrong.
+
+    Args:
+        datasets: dataset folders; several are also compared with each other.
+        encoder: whose stored tokens to use; the first stored ones, or plain image statistics, if left out.
+        out: write all numbers to this JSON file.
+        seed: of the permutations.
+        overwrite: replace the JSON file.
+    """
+    if out is not None:
+        require_absent(out, overwrite)
+    opened = [load_dataset(path) for path in datasets]
+    reports: list[CheckReport] = []
+    for dataset in opened:
+        features, name = image_features(dataset, encoder)
+        reports.append(check_dataset(dataset, features, name, seed=seed))
+        print(_screen(reports[-1], str(dataset.path)))
+    if len(opened) > 1:
+        reports.append(check_between(opened))
+        print(_screen(reports[-1], reports[-1].name))
+    n_faults = sum(len(report.faults) for report in reports)
+    print(f"{n_faults} finding{'s' if n_faults != 1 else ''}" if n_faults else "nothing found")
+    if out is not None:
+        content = [
+            report.as_json() | {"path": str(path)} for report, path in zip(reports, datasets, strict=False)
+        ]
+        between = reports[-1].as_json() if len(opened) > 1 else None
+        write_json(out, {"faults": n_faults, "datasets": content, "between": between})
+    return 1 if n_faults else 0
+
+
+def image_features(
+    dataset: Dataset, encoder: str | None, show_progress: bool = True
+) -> tuple[NDArray[np.float32] | None, str]:
+    """Features of the dataset's images for the checks, and what they are.
+
+    Raises:
+        SynBrainError: where tokens of ``encoder`` were asked for and are missing or damaged.
+    """
+    stored = stored_encoders(dataset)
+    if encoder is not None or stored:
+        name = encoder or stored[0]
+        tokens = open_tokens(dataset, name)
+        verify_tokens(dataset, name)
+        stage = list(tokens.stages)[-1]
+        return summarise_tokens(tokens.stages[stage], tokens.rows, show_progress=show_progress), name
+    try:
+        return image_statistics(dataset, show_progress), "plain statistics, as no tokens are stored"
+    except SynBrainError:
+        return None, ""
+
+
+def _screen(report: CheckReport, title: str) -> str:
+    rows = [f"  {MARKS[line.status]:<6}{line.check:<20} {line.text}" for line in report.lines]
+    return "\n".join([title, *rows])
