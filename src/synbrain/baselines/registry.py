@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from synbrain.baselines.controls import MeanMap, Nearest, Shuffled
+from synbrain.baselines.gaussian import Isotropic, RidgeGaussian
+from synbrain.baselines.linear_reg import LinearReg
 from synbrain.baselines.ridge import BandedRidge, Ridge
 from synbrain.errors import SynBrainError
 from synbrain.models.protocol import ResponseModel
@@ -15,6 +17,9 @@ BASELINES: dict[str, Callable[..., ResponseModel]] = {
     "nearest": Nearest,
     "ridge": Ridge,
     "banded_ridge": BandedRidge,
+    "ridge_gaussian": RidgeGaussian,
+    "ridge_isotropic": Isotropic,
+    "linear_reg": LinearReg,
 }
 
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from synbrain.metrics.voxel import CONSTANT, Floats, blocks
 
-N_BOOTSTRAP, LEVEL = 500, 0.95
+N_BOOTSTRAP, LEVEL = 2000, 0.95
 Interval = tuple[float, float]
 
 

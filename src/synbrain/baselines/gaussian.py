@@ -1,0 +1,198 @@
+"""Trials as a mean plus Gaussian residuals: ridge with a full covariance, and isotropic noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from synbrain.baselines.ridge import Ridge
+from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.metrics.distribution import energy_score
+from synbrain.metrics.voxel import blocks
+from synbrain.models.protocol import ResponseModel
+
+Responses = NDArray[np.float32]
+Floats = NDArray[np.float64]
+RANKS = (0, 1, 2, 5, 10, 20, 50)
+EXACT_VOXELS = 2000  # up to here the covariance is made and diagonalised; beyond, by subspace iteration
+
+
+@dataclass(frozen=True)
+class LowRankGaussian:
+    """Zero-mean Gaussian over voxels with covariance ``sd (L L^T + diag(unique)) sd``.
+
+    Attributes:
+        sd: (n_voxels,) standard deviation of each voxel, kept exactly whatever the rank.
+        loadings: (n_voxels, rank), of the correlation matrix.
+        unique: (n_voxels,), what the loadings leave of each voxel's unit variance.
+    """
+
+    sd: Floats
+    loadings: Floats
+    unique: Floats
+
+    def draw(self, shape: tuple[int, int], seed: int) -> Responses:
+        """(n_samples, n_images, n_voxels) float32 for ``shape`` = (n_samples, n_images)."""
+        generator = np.random.default_rng(seed)
+        factors = generator.standard_normal((*shape, self.loadings.shape[1]), dtype=np.float32)
+        out = generator.standard_normal((*shape, len(self.sd)), dtype=np.float32)
+        out *= np.sqrt(self.unique).astype(np.float32)
+        out += factors @ self.loadings.T.astype(np.float32)
+        out *= self.sd.astype(np.float32)
+        return out
+
+    def log_density(self, residuals: NDArray[Any]) -> float:
+        """Mean log density of standardised residuals (n, n_voxels), constant left out (Woodbury)."""
+        alive = self.sd > 0
+        z = np.asarray(residuals, dtype=np.float64)[:, alive] / self.sd[alive]
+        loadings, unique = self.loadings[alive], self.unique[alive]
+        weighed = loadings / unique[:, None]
+        factor = cho_factor(np.eye(loadings.shape[1]) + loadings.T @ weighed)
+        projected = z @ weighed
+        quadratic = np.sum(z**2 / unique, axis=1) - np.sum(
+            projected * cho_solve(factor, projected.T).T, axis=1
+        )
+        log_det = np.sum(np.log(unique)) + 2 * np.sum(np.log(np.diag(factor[0])))
+        return float(-0.5 * (quadratic.mean() + log_det))
+
+
+def fit_low_rank(residuals: NDArray[Any], ranks: tuple[int, ...] = RANKS, seed: int = 0) -> LowRankGaussian:
+    """Fit the Gaussian; the rank is the one under which held-out residuals are most probable.
+
+    Args:
+        residuals: (n, n_voxels), mean near 0.
+        ranks: tried; those of n / 4 and n_voxels on are left out.
+        seed: of the split into four fifths to fit and one fifth to judge, and of the subspace iteration.
+    """
+    n, n_voxels = residuals.shape
+    allowed = [rank for rank in ranks if rank < min(n // 4, n_voxels)] or [0]
+    order = np.random.default_rng(seed).permutation(n)
+    held, fitted = np.sort(order[: n // 5]), np.sort(order[n // 5 :])
+    if len(held) and len(allowed) > 1:
+        full = _at_rank(residuals[fitted], max(allowed), seed)
+        scores = [_cut(full, rank).log_density(residuals[held]) for rank in allowed]
+        best = allowed[int(np.argmax(scores))]
+    else:
+        best = allowed[0]
+    return _at_rank(residuals, best, seed)
+
+
+def _cut(full: LowRankGaussian, rank: int) -> LowRankGaussian:
+    loadings = full.loadings[:, :rank]
+    return LowRankGaussian(full.sd, loadings, _rest(loadings))
+
+
+def _rest(loadings: Floats) -> Floats:
+    return np.asarray(np.maximum(1 - np.sum(loadings**2, axis=1), 1e-3), dtype=np.float64)
+
+
+def _at_rank(residuals: NDArray[Any], rank: int, seed: int) -> LowRankGaussian:
+    """Principal factors of the correlation matrix of the residuals."""
+    n, n_voxels = residuals.shape
+    sd = np.sqrt(np.mean(np.square(residuals, dtype=np.float64), axis=0))
+    scale = np.where(sd > 0, sd, 1.0)
+    if rank == 0:
+        return LowRankGaussian(sd, np.zeros((n_voxels, 0)), np.ones(n_voxels))
+
+    def times(basis: Floats) -> Floats:  # correlation matrix times basis, a block of residuals at a time
+        out = np.zeros((n_voxels, basis.shape[1]))
+        for rows in blocks(n, n_voxels):
+            z = residuals[rows] / scale
+            out += z.T @ (z @ basis)
+        return np.asarray(out / n)
+
+    if n_voxels <= EXACT_VOXELS:
+        values, vectors = np.linalg.eigh(times(np.eye(n_voxels)))
+        values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    else:
+        start = np.random.default_rng(seed).standard_normal((n_voxels, rank + 8))
+        basis = np.linalg.qr(start)[0]
+        for _ in range(4):
+            basis = np.linalg.qr(times(basis))[0]
+        values, inner = np.linalg.eigh(basis.T @ times(basis))
+        values, vectors = values[::-1][:rank], (basis @ inner[:, ::-1])[:, :rank]
+    loadings = vectors * np.sqrt(np.maximum(values, 0.0))
+    return LowRankGaussian(sd, loadings, _rest(loadings))
+
+
+class RidgeGaussian(Ridge):
+    """Ridge plus Gaussian residuals with low-rank-plus-diagonal covariance: the distribution to beat.
+
+    Residuals are single trials minus cross-fitted predictions, so that they hold the trial noise and what
+    ridge gets wrong on images that it has not seen.
+    """
+
+    noise: LowRankGaussian
+
+    def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
+        super().fit(pairs, seed=seed, show_progress=show_progress)
+        predicted = self.cross_fitted(pairs, seed)
+        residuals = np.empty((pairs.n_trials, pairs.n_voxels), dtype=np.float32)
+        for rows in blocks(pairs.n_trials, pairs.n_voxels):
+            which = np.arange(rows.start, rows.stop)
+            residuals[rows] = pairs.trial_responses(which) - predicted[pairs.image_of_trial[rows]]
+        self.noise = fit_low_rank(residuals, seed=seed)
+        return self
+
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+        """(n_samples, n_images, n_voxels) float32, predictions plus residual draws."""
+        return self.sample_around(self.predict(tokens), n_samples, seed)
+
+    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+        """As :meth:`sample`, given the predictions."""
+        return self.noise.draw((n_samples, len(mean)), seed) + mean
+
+
+class Isotropic:
+    """Any model's mean plus isotropic noise of one size, ``y + nf * eps`` (SynBrain, appendix E).
+
+    The paper adds it to the latent and does not say which size. Here it is added to the responses, and its
+    size is the one with the best energy score on held-out training images, unless it is given.
+
+    Args:
+        model: unfitted; gives the mean.
+        size: sd of the noise in the dataset's unit; None to choose it on validation images.
+        fraction: of the training images held out to choose it.
+    """
+
+    def __init__(self, model: ResponseModel | None = None, size: float | None = None, fraction: float = 0.2):
+        self.model: ResponseModel = Ridge() if model is None else model
+        self.size, self.fraction = size, fraction
+        self.chosen: float = 0.0 if size is None else size
+
+    def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
+        if self.size is None:
+            rest, held = pairs.hold_out(self.fraction, seed)
+            self.chosen = self._choose(self.model.fit(rest, seed=seed).predict(held.tokens), held, seed)
+        self.model = self.model.fit(pairs, seed=seed, show_progress=show_progress)
+        return self
+
+    def _choose(self, predicted: Responses, held: Pairs, seed: int) -> float:
+        images = np.arange(min(held.n_images, 200))
+        held = held.take(images)
+        predicted, trials = predicted[images], held.trial_responses()
+        unit = float(np.sqrt(np.mean(np.square(trials - predicted[held.image_of_trial], dtype=np.float64))))
+        sizes = unit * np.geomspace(0.05, 2, 16)
+        eps = np.random.default_rng(seed).standard_normal((20, *predicted.shape), dtype=np.float32)
+        scores = [
+            float(np.mean(energy_score(predicted + size * eps, trials, held.image_of_trial)))
+            for size in sizes
+        ]
+        return float(sizes[int(np.argmin(scores))])
+
+    def predict(self, tokens: TokenSet) -> Responses:
+        """(n_images, n_voxels) float32, the wrapped model's mean."""
+        return self.model.predict(tokens)
+
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+        """(n_samples, n_images, n_voxels) float32."""
+        return self.sample_around(self.predict(tokens), n_samples, seed)
+
+    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+        """As :meth:`sample`, given the predictions."""
+        eps = np.random.default_rng(seed).standard_normal((n_samples, *mean.shape), dtype=np.float32)
+        return np.asarray(mean + np.float32(self.chosen) * eps)
