@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "calibrate": ("calibrate", "calibrate", "refit the trial noise of a run"),
     "synthesize": ("synthesize", "synthesize", "images to synthetic responses"),
     "evaluate": ("evaluate", "evaluate", "score a run on a dataset"),
+    "report": ("report", "report", "score a run and write one page of pictures"),
     "compare": ("compare", "compare", "train and score every method on one dataset"),
     "consistency": ("consistency", "consistency", "ROI profiles across subjects and trials"),
     "import-reference": ("import_reference", "import_reference", "published checkpoints to a run"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,13 @@ class Shown:
 
 
 def write_report(
-    out: Path, title: str, lead: str, scores: Table, shown: Shown, training_log: Path | None = None
+    out: Path,
+    title: str,
+    lead: str,
+    scores: Table,
+    shown: Shown,
+    training_log: Path | None = None,
+    words: Sequence[str] = (),
 ) -> list[Path]:
     """Write ``out/report.html`` and ``out/figures/*.png``.
 
@@ -69,11 +76,12 @@ def write_report(
         scores: the score table, controls and ceiling included.
         shown: what the pictures show.
         training_log: ``training/log.jsonl`` of the run, if there is one.
+        words: what the table's columns mean, a paragraph each.
 
     Returns:
         the files written.
     """
-    sections = [Section("Scores", [SCORE_WORDS], [scores])]
+    sections = [Section("Scores", [SCORE_WORDS, *words], [scores])]
     figures = out / "figures"
     for heading, name, figure, caption in _pictures(shown, training_log):
         path = figures / f"{name}.png"

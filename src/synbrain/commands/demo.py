@@ -1,0 +1,79 @@
+"""``synbrain demo``: from nothing to a report, through the same commands that real data go through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+N_STEPS = 6
+SUBJECT = 1
+N_NEW_IMAGES, IMAGE_SIDE = 4, 224
+
+
+def demo(
+    *,
+    out: Path = Path("demo-out"),
+    seed: int = 0,
+    size: str = "demo",
+    samples: int = 40,
+    overwrite: bool = False,
+) -> None:
+    """Simulate a subject, prepare, encode, train, synthesize, evaluate, and write a report.
+
+    Args:
+        out: folder for everything: report.html, scores.json, figures/, and the data behind them.
+        seed: of the simulated brain, the training and the synthetic trials; one seed, one result.
+        size: size of the simulated experiment: tiny, demo or small.
+        samples: synthetic trials per test image.
+        overwrite: replace what an earlier demo left.
+    """
+    from synbrain.commands.features import features
+    from synbrain.commands.prepare import prepare_nsd
+    from synbrain.commands.report import report
+    from synbrain.commands.simulate import simulate
+    from synbrain.commands.synthesize import synthesize
+    from synbrain.commands.train import train
+    from synbrain.files import require_absent
+
+    require_absent(out, overwrite)
+    tree, dataset, run = out / "simulated-nsd", out / "dataset", out / "run"
+    started = time.monotonic()
+    with _step(1, "simulate a subject who looks at drawn scenes"):
+        simulate(tree, subjects=SUBJECT, size=size, seed=seed, overwrite=overwrite)
+    with _step(2, "prepare: NSD layout to a dataset"):
+        prepare_nsd(tree, dataset, subject=SUBJECT, overwrite=overwrite)
+    with _step(3, "features: images to tokens"):
+        features(dataset, encoder="efficientnet-lite0", overwrite=overwrite)
+    with _step(4, "train"):
+        train([dataset], out=run, seed=seed, overwrite=overwrite)
+    with _step(5, "synthesize trials of images that no one saw"):
+        pictures = _draw_new_images(out / "new-images", seed)
+        synthesize(run, pictures, samples=8, out=out / "synthetic.npy", seed=seed, overwrite=overwrite)
+    with _step(6, "evaluate and report"):
+        title = "SynBrain on a simulated brain"
+        report(run, dataset, out=out, samples=samples, seed=seed, mni=True, title=title, overwrite=overwrite)
+    print(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
+
+
+def _draw_new_images(folder: Path, seed: int) -> Path:
+    """Scenes that are not in the experiment, as PNG files."""
+    from PIL import Image
+
+    from synbrain.data.simulate_scenes import draw_image, draw_scenes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    other = seed + 1_000_003  # another seed than the experiment's
+    scenes = draw_scenes(N_NEW_IMAGES, other)
+    for i in range(N_NEW_IMAGES):
+        Image.fromarray(draw_image(scenes, i, IMAGE_SIDE, other)).save(folder / f"scene-{i}.png")
+    return folder
+
+
+@contextmanager
+def _step(number: int, what: str) -> Iterator[None]:
+    started = time.monotonic()
+    print(f"\n[{number}/{N_STEPS}] {what}", flush=True)
+    yield
+    print(f"[{number}/{N_STEPS}] took {time.monotonic() - started:.1f} s", flush=True)

@@ -1,0 +1,73 @@
+"""``synbrain report``: a run and a dataset to scores and one page of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TRAINING_LOG = "training/log.jsonl"
+
+
+def report(
+    run: Path,
+    dataset: Path,
+    *,
+    out: Path,
+    samples: int = 40,
+    seed: int = 0,
+    mni: bool = False,
+    title: str = "SynBrain report",
+    overwrite: bool = False,
+) -> None:
+    """Score a run on a dataset and write a self-contained page with tables and pictures.
+
+    Args:
+        run: folder of a trained run.
+        dataset: folder of a prepared dataset with tokens of the run's encoder and test images.
+        out: folder for report.html, scores.json and figures/*.png.
+        samples: synthetic trials per test image.
+        seed: of synthetic trials, baselines and bootstrap.
+        mni: the voxel positions are in MNI space, so draw maps on the fsaverage cortex.
+        title: heading of the page.
+        overwrite: replace an existing report.
+    """
+    from synbrain.baselines.registry import make_baseline
+    from synbrain.data.dataset import load_dataset
+    from synbrain.errors import SynBrainError
+    from synbrain.evaluation.evaluate import evaluate, split_pairs
+    from synbrain.evaluation.table import cells, explanations, header, terminal
+    from synbrain.features.store import open_tokens
+    from synbrain.figures.page import Table
+    from synbrain.files import require_absent
+    from synbrain.model import SynBrain
+    from synbrain.report import Shown, write_report
+
+    for path in (out / "report.html", out / "scores.json"):
+        require_absent(path, overwrite)
+    model, recordings = SynBrain.from_pretrained(run), load_dataset(dataset)
+    if samples < 2:
+        raise SynBrainError(f"--samples {samples}", "give at least 2, and 19 for 90 % intervals")
+    scores = evaluate(model, recordings, n_samples=samples, seed=seed, show_progress=True)
+    scores.save(out / "scores.json", overwrite=overwrite)
+    train, test = split_pairs(recordings, open_tokens(recordings, model.config.encoder, model.config.stages))
+    name = recordings.info.subject if recordings.info.subject in model.subjects else None
+    part = model.subject(name)
+    ridge = make_baseline("ridge").fit(train, seed=seed)
+    shown = Shown(
+        test=test,
+        predictions={
+            "synbrain": model.predict(test.tokens, subject=part.name),
+            "ridge": ridge.predict(test.tokens),
+        },
+        samples=model.sample(test.tokens, samples, seed, subject=part.name),
+        space=recordings.space,
+        unit=recordings.info.unit,
+        in_mni=mni,
+        training_mean=train.repeat_means().mean(axis=0),
+    )
+    head, body = cells(scores)
+    table = Table(head, body, frozenset({"synbrain"}))
+    words = [header(scores), *explanations(scores)]
+    lead = f"Run {run.name} (recipe {model.config.recipe}, encoder {model.config.encoder}) on {dataset.name}."
+    write_report(out, title, lead, table, shown, run / TRAINING_LOG, words)
+    print(terminal(scores))
+    print(f"report -> {out / 'report.html'}")
