@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from synbrain.data import nsd_prepare, table
+from synbrain.data import bids, nsd_prepare, table
 from synbrain.data.dataset import Dataset
 from synbrain.data.nsd_layout import NsdSpace
 from synbrain.data.nsd_trials import OtherShared, Repeats, TestSet
@@ -77,6 +78,51 @@ def prepare_nsd(
         src, out, subject=subject, betas=betas, space=space, mask=mask, rois=rois, scaling=scaling,
         sessions=sessions, test_set=test_set, repeats=repeats, other_shared=other_shared,
         workers=workers, overwrite=overwrite, show_progress=True,
+    )  # fmt: skip
+    tell(made)
+
+
+def prepare_bids(
+    src: Path,
+    out: Path,
+    *,
+    mask: Path | None = None,
+    subject: str | None = None,
+    images: Path | None = None,
+    pattern: str | None = None,
+    image_column: str | None = None,
+    test_images: Path | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    atlases: list[Path] | None = None,
+    scaling: Literal["none", "session-zscore"] = "none",
+    unit: str = "as recorded",
+    workers: int = 2,
+    overwrite: bool = False,
+) -> None:
+    """Make a dataset of single-trial NIfTI betas, events tables and a mask (GLMsingle, fMRIPrep-style).
+
+    Args:
+        src: the folder to read, with its subfolders.
+        out: the dataset folder to write.
+        mask: volume on the grid of the betas, above 0 is in; the only *_mask.nii.gz if left out.
+        subject: 01 for sub-01; needed where there are several.
+        images: folder of the stimuli; SRC/stimuli or SRC/images if left out.
+        pattern: file names of the betas, such as "*_betas.nii.gz".
+        image_column: events column that names the image; stim_file, ..., trial_type if left out.
+        test_images: text file of the test images' names, one a line.
+        test_fraction: share of images drawn for the test where no split is given.
+        seed: of that draw.
+        atlases: label volumes on the grid of the betas, names from .ctab or .tsv beside them.
+        scaling: none, or session-zscore (fitted on training trials).
+        unit: what one unit of the betas is.
+        workers: files read at the same time.
+        overwrite: replace a dataset that stands there.
+    """
+    made = bids.prepare_bids(
+        src, out, mask=mask, subject=subject, images=images, pattern=pattern, image_column=image_column,
+        test_images=test_images, test_fraction=test_fraction, seed=seed, atlases=atlases, scaling=scaling,
+        unit=unit, workers=workers, overwrite=overwrite, show_progress=True,
     )  # fmt: skip
     tell(made)
 

@@ -115,7 +115,9 @@ def prepare_nsd(
         options | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
     )
     with resumable_folder(out, plan) as building:
-        report = write_sessions(building, plan_of, len(grid.index), scaling, plan, workers, show_progress)
+        report = write_sessions(
+            building, plan_of, len(grid.index), scaling, plan, workers=workers, show_progress=show_progress
+        )
         responses = open_array(building / RESPONSES)
         voxels = voxel_space(src, subject, space, betas, grid, maps)
         if voxels.ncsnr is None:

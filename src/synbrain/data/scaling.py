@@ -12,6 +12,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 
 ScalingKind = Literal["percent", "session-zscore", "reference"]
+AnyScaling = ScalingKind | Literal["none"]
 RAW_PER_PERCENT = 300  # NSD manual: int16 = percent signal change x 300; its surface files hold percent
 REFERENCE_DIVISOR = 2000  # the published training data: int16 / 2000, that is percent x 0.15
 UNITS: dict[ScalingKind, str] = {
@@ -41,18 +42,21 @@ class Scaled:
     constant: NDArray[np.int64]
 
 
-def scale_session(raw: NDArray[Any], kind: ScalingKind, fitting: NDArray[np.bool_]) -> Scaled:
+def scale_session(
+    raw: NDArray[Any], kind: AnyScaling, fitting: NDArray[np.bool_], raw_per_percent: int | None = None
+) -> Scaled:
     """Bring one session's betas into the unit ``kind``.
 
     ``percent`` divides integers by 300 and leaves floats; ``reference`` is int16 / 2000 (percent x 0.15 for
     floats); ``session-zscore`` takes off each voxel's mean and divides by its sd over the fitting trials of
     this session. A voxel that does not vary over them is divided by 1; a voxel without data stays 0; a
-    trial that is not finite takes its voxel's mean of the session.
+    trial that is not finite takes its voxel's mean of the session. ``none`` leaves values as stored.
 
     Args:
         raw: (n_trials, n_voxels), int16 x 300 or float percent signal change.
         kind: the unit asked for.
         fitting: (n_trials,) bool, the trials to fit on: training trials only.
+        raw_per_percent: what one percent is stored as; left out, 300 for integers and 1 for floats.
 
     Raises:
         SynBrainError: where z-scoring has fewer than two trials to fit on.
@@ -67,10 +71,11 @@ def scale_session(raw: NDArray[Any], kind: ScalingKind, fitting: NDArray[np.bool
     lowest, highest = _extremes(values, fitting)
     constant = np.setdiff1d(np.flatnonzero(lowest == highest), missing)
     mean, sd = np.zeros(n_voxels, dtype=np.float32), np.ones(n_voxels, dtype=np.float32)
+    per_percent = raw_per_percent or (RAW_PER_PERCENT if is_integer else 1)
     if kind == "reference":
-        values /= np.float32(REFERENCE_DIVISOR if is_integer else REFERENCE_DIVISOR / RAW_PER_PERCENT)
-    elif is_integer:
-        values /= np.float32(RAW_PER_PERCENT)
+        values /= np.float32(REFERENCE_DIVISOR * per_percent / RAW_PER_PERCENT)
+    elif kind != "none" and per_percent != 1:
+        values /= np.float32(per_percent)
     if kind == "session-zscore":
         if fitting.sum() < 2:
             raise SynBrainError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from synbrain.data import betas
 from synbrain.data.betas import BetaFile, Index
 from synbrain.data.dataset import RESPONSES, publish_folder
-from synbrain.data.scaling import SCALING_ARRAYS, ScalingKind, scale_session
+from synbrain.data.scaling import SCALING_ARRAYS, AnyScaling, scale_session
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     allocate_array,
@@ -84,8 +84,10 @@ def write_sessions(
     building: Path,
     sessions: list[Session],
     n_voxels: int,
-    kind: ScalingKind,
+    kind: AnyScaling,
     plan: str,
+    *,
+    raw_per_percent: int | None = None,
     workers: int = 1,
     show_progress: bool = False,
 ) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def write_sessions(
         n_voxels: voxels of all parts together.
         kind: the unit to write.
         plan: digest of everything that decides what the rows hold, but the betas.
+        raw_per_percent: see :func:`synbrain.data.scaling.scale_session`.
         workers: sessions read at the same time.
         show_progress: show a bar of sessions.
 
@@ -124,7 +127,9 @@ def write_sessions(
         initial=len(sessions) - len(todo),
     )  # fmt: skip
     with shown, ThreadPoolExecutor(max(1, workers)) as pool:
-        running = [pool.submit(_write_one, session, path, offset, done, kind) for session in todo]
+        running = [
+            pool.submit(_write_one, session, path, offset, done, kind, raw_per_percent) for session in todo
+        ]
         try:
             for future in as_completed(running):
                 future.result()
@@ -145,7 +150,9 @@ def _is_done(done: Path, session: Session) -> bool:
     return note.exists() and read_json(note)["stamp"] == _stamp(session)
 
 
-def _write_one(session: Session, path: Path, offset: int, done: Path, kind: ScalingKind) -> None:
+def _write_one(
+    session: Session, path: Path, offset: int, done: Path, kind: AnyScaling, raw_per_percent: int | None
+) -> None:
     """Read, scale and write one session."""
     stamp, raw = _stamp(session), []
     for about, index in session.parts:
@@ -153,7 +160,7 @@ def _write_one(session: Session, path: Path, offset: int, done: Path, kind: Scal
         raw.append(values if len(session.kept) == len(values) else values[session.kept])
     whole = raw[0] if len(raw) == 1 else np.concatenate(raw, axis=1)
     del raw
-    scaled = scale_session(whole, kind, session.fitting)
+    scaled = scale_session(whole, kind, session.fitting, raw_per_percent)
     # plain writes, not a memory map: pages of a map count as this process's memory
     with telling_full_disk(path), path.open("r+b") as handle:
         handle.seek(offset + session.first_row * scaled.values.shape[1] * 4)
@@ -170,7 +177,7 @@ def _write_one(session: Session, path: Path, offset: int, done: Path, kind: Scal
     write_json(done / f"{session.number:03d}.json", {"stamp": stamp})
 
 
-def _gather(building: Path, done: Path, sessions: list[Session], kind: ScalingKind) -> dict[str, Any]:
+def _gather(building: Path, done: Path, sessions: list[Session], kind: AnyScaling) -> dict[str, Any]:
     missing: dict[str, list[int]] = {}
     constant: dict[str, list[int]] = {}
     held: dict[str, list[NDArray[np.float32]]] = {"mean": [], "sd": [], "low": [], "high": []}
