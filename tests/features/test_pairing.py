@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+from synbrain.features.pairing import pairs_of
+from synbrain.features.tokens import TokenSet
+
+
+def numbered(n: int) -> TokenSet:
+    return TokenSet("e", "d", {"a": np.arange(n, dtype=np.float16).reshape(n, 1, 1)}, np.arange(n))
+
+
+@pytest.mark.parametrize(("split", "images"), [("train", [0, 1, 2, 3, 4]), ("test", [5, 6])])
+def test_each_trial_meets_the_tokens_of_its_image(dataset: Dataset, split: str, images: list[int]) -> None:
+    pairs = pairs_of(dataset, numbered(7), split)  # type: ignore[arg-type]
+    assert pairs.tokens.read("a")[:, 0, 0].tolist() == images
+    assert pairs.n_trials == 2 * len(images)
+    assert pairs.n_voxels == 3
+    shown = pairs.tokens.read("a")[pairs.image_of_trial, 0, 0]
+    np.testing.assert_array_equal(shown, dataset.trials["image"].to_numpy()[pairs.trials])
+    np.testing.assert_array_equal(pairs.trial_responses(), dataset.responses[pairs.trials])
+
+
+def test_tokens_of_another_number_of_images_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(SynBrainError, match=r"6 token rows for 7 images.*synbrain features"):
+        pairs_of(dataset, numbered(6), "train")
+
+
+def test_an_empty_split_is_refused(dataset: Dataset) -> None:
+    no_test = replace(dataset, trials=dataset.trials.assign(split="train"))
+    with pytest.raises(SynBrainError, match="no test images"):
+        pairs_of(no_test, numbered(7), "test")

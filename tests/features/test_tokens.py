@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synbrain.errors import SynBrainError
+from synbrain.features.tokens import Pairs, TokenSet
+
+
+def token_set(n: int, rows: np.ndarray | None = None) -> TokenSet:
+    """Token values tell the stored row."""
+    stored = np.repeat(np.arange(n, dtype=np.float16), 6).reshape(n, 2, 3)
+    other = np.repeat(np.arange(n, dtype=np.float16) + 100, 5).reshape(n, 1, 5)
+    return TokenSet("e", "d", {"a": stored, "b": other}, np.arange(n) if rows is None else rows)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Pairs:
+    """Ragged repeats; each response says its image in column 0 and its stored row in column 1."""
+    n_images = draw(st.integers(2, 8))
+    shown = draw(st.lists(st.integers(0, n_images - 1), min_size=0, max_size=20))
+    image_of_trial = np.array(list(range(n_images)) + shown)[
+        draw(st.permutations(range(n_images + len(shown))))
+    ]
+    n_stored = len(image_of_trial) + 3
+    trials = np.array(draw(st.permutations(range(n_stored)))[: len(image_of_trial)])
+    responses = np.full((n_stored, 2), -1.0, dtype=np.float32)
+    responses[trials, 0] = image_of_trial
+    responses[:, 1] = np.arange(n_stored)
+    return Pairs(token_set(n_images), responses, trials, image_of_trial)
+
+
+def test_take_only_and_read() -> None:
+    tokens = token_set(5).take(np.array([4, 0, 2])).take(np.array([2, 0]))
+    assert len(tokens) == 2
+    assert tokens.shapes == {"a": (2, 3), "b": (1, 5)}
+    assert tokens.read("a")[:, 0, 0].tolist() == [2, 4]
+    assert tokens.read("b", np.array([1]))[:, 0, 0].tolist() == [104]
+    assert tokens.read("a").dtype == np.float32
+    assert list(tokens.only("b").stages) == ["b"]
+    with pytest.raises(SynBrainError, match=r"\['a', 'b'\], not \['c'\]"):
+        tokens.only("a", "c")
+
+
+@given(pairs())
+def test_repeat_means_equal_a_plain_loop(given_pairs: Pairs) -> None:
+    p = given_pairs
+    expected = [
+        np.mean(
+            [p.responses[t] for t, i in zip(p.trials, p.image_of_trial, strict=True) if i == image], axis=0
+        )
+        for image in range(p.n_images)
+    ]
+    np.testing.assert_allclose(p.repeat_means(), expected, rtol=1e-6)
+    assert p.repeats().sum() == p.n_trials
+
+
+@given(pairs(), st.data())
+def test_take_keeps_every_trial_with_its_image(p: Pairs, data: st.DataObject) -> None:
+    images = np.array(data.draw(st.permutations(range(p.n_images))))[: data.draw(st.integers(1, p.n_images))]
+    taken = p.take(images)
+    assert taken.n_images == len(images)
+    shown = taken.tokens.read("a")[taken.image_of_trial, 0, 0]
+    np.testing.assert_array_equal(shown, taken.trial_responses()[:, 0])
+    assert taken.n_trials == p.repeats()[images].sum()
+    half = np.arange(0, taken.n_trials, 2)
+    np.testing.assert_array_equal(taken.trial_responses(half), taken.trial_responses()[half])
+
+
+@given(pairs(), st.floats(0.01, 0.99), st.integers(0, 5))
+def test_hold_out_never_shares_an_image_nor_loses_a_trial(p: Pairs, fraction: float, seed: int) -> None:
+    rest, held = p.hold_out(fraction, seed)
+    assert not set(rest.tokens.rows) & set(held.tokens.rows)
+    assert sorted([*rest.tokens.rows, *held.tokens.rows]) == list(range(p.n_images))
+    assert sorted([*rest.trials, *held.trials]) == sorted(p.trials)
+    assert held.n_images >= 1
+    assert rest.n_images >= 1
+    again = p.hold_out(fraction, seed)[1]
+    np.testing.assert_array_equal(again.tokens.rows, held.tokens.rows)
+
+
+def test_one_image_cannot_be_split() -> None:
+    p = Pairs(token_set(1), np.zeros((1, 2), np.float32), np.array([0]), np.array([0]))
+    with pytest.raises(SynBrainError, match="at least two"):
+        p.hold_out(0.5, 0)
