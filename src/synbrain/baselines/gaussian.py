@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,7 +19,9 @@ from synbrain.models.protocol import ResponseModel
 Responses = NDArray[np.float32]
 Floats = NDArray[np.float64]
 RANKS = (0, 1, 2, 5, 10, 20, 50)
-EXACT_VOXELS = 2000  # up to here the covariance is made and diagonalised; beyond, by subspace iteration
+EXACT_VOXELS = 2000  # up to here the correlation matrix is made; beyond, residuals are read in every round
+SMALL_ROUNDS, LARGE_ROUNDS = 60, 12
+LEAST_UNIQUE = 0.01  # of a voxel's variance, so that the covariance can be inverted
 
 
 @dataclass(frozen=True)
@@ -61,42 +64,33 @@ class LowRankGaussian:
 
 
 def fit_low_rank(residuals: NDArray[Any], ranks: tuple[int, ...] = RANKS, seed: int = 0) -> LowRankGaussian:
-    """Fit the Gaussian; the rank is the one under which held-out residuals are most probable.
+    """Fit the Gaussian by principal axes; the rank makes held-out residuals most probable.
 
     Args:
         residuals: (n, n_voxels), mean near 0.
-        ranks: tried; those of n / 4 and n_voxels on are left out.
+        ranks: tried; those of n / 4 and n_voxels / 2 on are left out.
         seed: of the split into four fifths to fit and one fifth to judge, and of the subspace iteration.
     """
     n, n_voxels = residuals.shape
-    allowed = [rank for rank in ranks if rank < min(n // 4, n_voxels)] or [0]
+    allowed = [rank for rank in ranks if rank < min(n / 4, n_voxels / 2)] or [0]
     order = np.random.default_rng(seed).permutation(n)
     held, fitted = np.sort(order[: n // 5]), np.sort(order[n // 5 :])
+    best = allowed[0]
     if len(held) and len(allowed) > 1:
-        full = _at_rank(residuals[fitted], max(allowed), seed)
-        scores = [_cut(full, rank).log_density(residuals[held]) for rank in allowed]
-        best = allowed[int(np.argmax(scores))]
-    else:
-        best = allowed[0]
-    return _at_rank(residuals, best, seed)
+        tried = _at_ranks(residuals[fitted], allowed, seed)
+        best = allowed[int(np.argmax([one.log_density(residuals[held]) for one in tried]))]
+    return _at_ranks(residuals, [best], seed)[0]
 
 
-def _cut(full: LowRankGaussian, rank: int) -> LowRankGaussian:
-    loadings = full.loadings[:, :rank]
-    return LowRankGaussian(full.sd, loadings, _rest(loadings))
+def _at_ranks(residuals: NDArray[Any], ranks: list[int], seed: int) -> list[LowRankGaussian]:
+    """Principal-axis factors of the correlation matrix of the residuals, for each rank.
 
-
-def _rest(loadings: Floats) -> Floats:
-    return np.asarray(np.maximum(1 - np.sum(loadings**2, axis=1), 1e-3), dtype=np.float64)
-
-
-def _at_rank(residuals: NDArray[Any], rank: int, seed: int) -> LowRankGaussian:
-    """Principal factors of the correlation matrix of the residuals."""
+    The diagonal of the matrix is replaced by what the factors explain of it, over and over, so that
+    variance of a voxel's own does not end up in the factors.
+    """
     n, n_voxels = residuals.shape
     sd = np.sqrt(np.mean(np.square(residuals, dtype=np.float64), axis=0))
     scale = np.where(sd > 0, sd, 1.0)
-    if rank == 0:
-        return LowRankGaussian(sd, np.zeros((n_voxels, 0)), np.ones(n_voxels))
 
     def times(basis: Floats) -> Floats:  # correlation matrix times basis, a block of residuals at a time
         out = np.zeros((n_voxels, basis.shape[1]))
@@ -105,18 +99,37 @@ def _at_rank(residuals: NDArray[Any], rank: int, seed: int) -> LowRankGaussian:
             out += z.T @ (z @ basis)
         return np.asarray(out / n)
 
+    rounds = SMALL_ROUNDS
+    apply = times
     if n_voxels <= EXACT_VOXELS:
-        values, vectors = np.linalg.eigh(times(np.eye(n_voxels)))
-        values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+        correlation = times(np.eye(n_voxels))
+
+        def apply(basis: Floats) -> Floats:
+            return np.asarray(correlation @ basis)
     else:
-        start = np.random.default_rng(seed).standard_normal((n_voxels, rank + 8))
-        basis = np.linalg.qr(start)[0]
-        for _ in range(4):
-            basis = np.linalg.qr(times(basis))[0]
-        values, inner = np.linalg.eigh(basis.T @ times(basis))
-        values, vectors = values[::-1][:rank], (basis @ inner[:, ::-1])[:, :rank]
-    loadings = vectors * np.sqrt(np.maximum(values, 0.0))
-    return LowRankGaussian(sd, loadings, _rest(loadings))
+        rounds = LARGE_ROUNDS
+    return [_principal_axes(apply, sd, rank, rounds, seed) for rank in ranks]
+
+
+def _principal_axes(
+    times: Callable[[Floats], Floats], sd: Floats, rank: int, rounds: int, seed: int
+) -> LowRankGaussian:
+    n_voxels = len(sd)
+    if rank == 0:
+        return LowRankGaussian(sd, np.zeros((n_voxels, 0)), np.ones(n_voxels))
+    width = min(rank + 8, n_voxels)
+    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((n_voxels, width)))[0]
+    loadings, unique = np.zeros((n_voxels, rank)), np.full(n_voxels, 0.5)
+    for _ in range(rounds):
+        product = times(basis) - unique[:, None] * basis
+        values, inner = np.linalg.eigh(basis.T @ product)
+        vectors = (basis @ inner[:, ::-1])[:, :rank]
+        loadings = vectors * np.sqrt(np.maximum(values[::-1][:rank], 0.0))
+        explained = np.sum(loadings**2, axis=1)
+        loadings *= np.sqrt(np.minimum(1.0, (1 - LEAST_UNIQUE) / np.maximum(explained, 1e-12)))[:, None]
+        unique = 1 - np.sum(loadings**2, axis=1)
+        basis = np.linalg.qr(product)[0]
+    return LowRankGaussian(sd, loadings, unique)
 
 
 class RidgeGaussian(Ridge):

@@ -55,8 +55,8 @@ class LinearReg:
         rest, held = pairs.hold_out(config.validation, seed)
         targets = rest.repeat_means()
         self.offset = targets.mean(axis=0)
-        scale = targets.std(axis=0)
-        self.scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
+        spread = targets.std(axis=0)  # 0 for a constant voxel, which is then predicted as it is
+        self.scale = np.where(spread > 1e-7 * np.abs(self.offset), spread, 0.0).astype(np.float32)
         self.token_mean, self.token_scale = _token_statistics(rest.tokens)
         width = sum(n * dim for n, dim in rest.tokens.shapes.values())
         generator = torch.Generator().manual_seed(seed)
@@ -97,7 +97,9 @@ class LinearReg:
         return self
 
     def _scaled(self, responses: NDArray[Any]) -> Responses:
-        return np.asarray((responses - self.offset) / self.scale, dtype=np.float32)
+        return np.asarray(
+            (responses - self.offset) / np.where(self.scale > 0, self.scale, 1.0), dtype=np.float32
+        )
 
     def _inputs(self, tokens: TokenSet) -> torch.Tensor:
         parts = [

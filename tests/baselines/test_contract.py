@@ -1,0 +1,71 @@
+"""What every baseline must do, whatever it is; runs over the whole registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from synbrain.baselines.registry import BASELINES, make_baseline
+from synbrain.errors import SynBrainError
+from synbrain.models.protocol import ResponseModel
+
+POINT_MASSES = {"mean_map", "shuffled", "nearest", "ridge", "banded_ridge", "linear_reg"}
+
+
+@pytest.fixture(params=sorted(BASELINES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_contract(name: str, make_pairs) -> None:
+    train, test, _ = make_pairs()
+    before = train.responses.copy()
+    model = make_baseline(name)
+    assert isinstance(model, ResponseModel)
+    assert model.fit(train, seed=3) is model
+    predicted = model.predict(test.tokens)
+    assert predicted.shape == (test.n_images, train.n_voxels)
+    assert predicted.dtype == np.float32
+    assert np.isfinite(predicted).all()
+    np.testing.assert_allclose(model.predict(test.tokens), predicted, rtol=1e-5)  # predicting changes nothing
+    order = np.array([3, 0, 7])
+    np.testing.assert_allclose(model.predict(test.tokens.take(order)), predicted[order], atol=2e-3)
+    samples = model.sample(test.tokens, 4, seed=5)
+    assert samples.shape == (4, test.n_images, train.n_voxels)
+    assert samples.dtype == np.float32
+    assert np.isfinite(samples).all()
+    np.testing.assert_array_equal(samples, model.sample(test.tokens, 4, seed=5))
+    if name in POINT_MASSES:
+        np.testing.assert_allclose(samples, np.broadcast_to(predicted, samples.shape), rtol=1e-5)
+    else:
+        assert not np.allclose(samples, model.sample(test.tokens, 4, seed=6))
+    np.testing.assert_array_equal(train.responses, before)
+
+
+def test_the_seed_decides_alone(name: str, make_pairs) -> None:
+    train, test, _ = make_pairs(n_images=40)
+    first, second = (make_baseline(name).fit(train, seed=1).predict(test.tokens) for _ in range(2))
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
+
+
+def test_constant_voxels_are_predicted_as_they_are(name: str, make_pairs) -> None:
+    train, test, _ = make_pairs(n_images=40)
+    train.responses[:, 2] = 4.0
+    model = make_baseline(name).fit(train)
+    np.testing.assert_allclose(model.predict(test.tokens)[:, 2], 4.0, atol=1e-3)
+    assert np.isfinite(model.sample(test.tokens, 2)).all()
+
+
+def test_scale_of_the_responses_carries_over(name: str, make_pairs) -> None:
+    """Percent signal change or raw int16: predictions follow the unit."""
+    train, test, _ = make_pairs(n_images=40)
+    predicted = make_baseline(name).fit(train).predict(test.tokens)
+    train.responses[:] *= 300
+    np.testing.assert_allclose(
+        make_baseline(name).fit(train).predict(test.tokens), 300 * predicted, rtol=2e-2
+    )
+
+
+def test_unknown_name_is_told() -> None:
+    with pytest.raises(SynBrainError, match="choose among"):
+        make_baseline("gnet")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import RidgeCV
+
+from synbrain.baselines import kernels
+from synbrain.baselines.kernels import TokenKernels
+from synbrain.baselines.ridge import BandedRidge, Ridge, cross_fit, folds
+from synbrain.errors import SynBrainError
+from synbrain.features.tokens import Pairs
+from synbrain.metrics.voxel import voxel_r
+
+
+def flat(pairs: Pairs, stage: str) -> np.ndarray:
+    return pairs.tokens.read(stage).reshape(pairs.n_images, -1).astype(np.float64)
+
+
+def only(pairs: Pairs, *stages: str) -> Pairs:
+    return Pairs(pairs.tokens.only(*stages), pairs.responses, pairs.trials, pairs.image_of_trial)
+
+
+@pytest.mark.parametrize("budget", [50, kernels.BLOCK_VALUES])
+def test_kernels_against_numpy_in_blocks_of_any_size(
+    make_pairs, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    monkeypatch.setattr(kernels, "BLOCK_VALUES", budget)
+    train, test, _ = make_pairs()
+    fitted, grams = TokenKernels.fit(train.tokens)
+    crossed = fitted.against(test.tokens)
+    for k, stage in enumerate(("final", "early")):
+        x, new = flat(train, stage), flat(test, stage)
+        centre = x.mean(axis=0)
+        scale = np.mean(np.sum((x - centre) ** 2, axis=1))
+        np.testing.assert_allclose(grams[k], (x - centre) @ (x - centre).T / scale, atol=1e-5)
+        np.testing.assert_allclose(crossed[k], (new - centre) @ (x - centre).T / scale, atol=1e-5)
+        assert np.mean(np.diag(grams[k])) == pytest.approx(1)
+
+
+def test_per_voxel_penalties_and_weights_against_sklearn(make_pairs) -> None:
+    """himalaya's choice among three penalties, and its predictions, are sklearn's with the same folds."""
+    train, test, _ = make_pairs(noise=2.0)
+    train, test = only(train, "final"), only(test, "final")
+    alphas = np.array([1e-2, 1.0, 1e2])
+    model = Ridge(alphas=alphas).fit(train, seed=0)
+    scale = model.kernels.scales["final"]  # type: ignore[union-attr]
+    x, new = flat(train, "final"), flat(test, "final")
+    centre = x.mean(axis=0)
+    y = train.repeat_means().astype(np.float64)
+    for voxel in range(train.n_voxels):
+        reference = RidgeCV(
+            alphas * scale, cv=folds(len(x), 5, 0), scoring="neg_mean_squared_error", fit_intercept=False
+        ).fit(x - centre, y[:, voxel] - y[:, voxel].mean())
+        assert model.best_alphas[voxel] == pytest.approx(reference.alpha_ / scale)
+        np.testing.assert_allclose(
+            model.predict(test.tokens)[:, voxel],
+            reference.predict(new - centre) + y[:, voxel].mean(),
+            rtol=1e-3,
+            atol=1e-3,
+        )
+
+
+def test_a_scale_of_the_tokens_changes_nothing(make_pairs) -> None:
+    train, test, _ = make_pairs()
+    before = Ridge().fit(train).predict(test.tokens)
+    train.tokens.stages["early"] *= np.float16(4)  # the same array stands behind test.tokens
+    np.testing.assert_allclose(Ridge().fit(train).predict(test.tokens), before, rtol=1e-3, atol=1e-3)
+
+
+def test_cross_fitted_predictions_do_not_see_their_image(make_pairs) -> None:
+    train, _, means = make_pairs(n_images=60)
+    model = Ridge().fit(train)
+    out = model.cross_fitted(train)
+    assert voxel_r(out, means[:60]).mean() > 0.8
+    held = next(folds(60, 5, 0).split(model.gram))[1]
+    targets = train.repeat_means()
+    targets[held] += 100.0
+    changed = cross_fit(model.gram, targets, model.best_alphas)
+    np.testing.assert_allclose(changed[held], out[held], rtol=1e-4, atol=1e-4)
+    train_rows = np.setdiff1d(np.arange(60), held)
+    centre = train.repeat_means()[train_rows].mean(axis=0)
+    reference = KernelRidge(alpha=model.best_alphas, kernel="precomputed").fit(
+        model.gram[np.ix_(train_rows, train_rows)], train.repeat_means()[train_rows] - centre
+    )
+    expected = reference.predict(model.gram[np.ix_(held, train_rows)]) + centre
+    np.testing.assert_allclose(out[held], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_banded_ridge_is_ridge_for_one_stage_and_no_worse_for_two(make_pairs) -> None:
+    train, test, means = make_pairs(n_images=60, noise=1.5)
+    one, one_test = only(train, "final"), only(test, "final")
+    np.testing.assert_allclose(
+        BandedRidge().fit(one).predict(one_test.tokens), Ridge().fit(one).predict(one_test.tokens), atol=1e-3
+    )
+    banded = BandedRidge().fit(train)
+    assert np.all(banded.deltas[0] > banded.deltas[1])  # the stage that decides weighs more in every voxel
+    better = voxel_r(banded.predict(test.tokens), means[60:]).mean()
+    assert better > voxel_r(Ridge().fit(train).predict(test.tokens), means[60:]).mean()
+
+
+def test_tokens_of_another_encoder_are_refused(make_pairs) -> None:
+    train, test, _ = make_pairs()
+    model = Ridge().fit(train)
+    other = type(test.tokens)("toy", "other digest", test.tokens.stages, test.tokens.rows)
+    with pytest.raises(SynBrainError, match="own encoder"):
+        model.predict(other)
