@@ -92,7 +92,7 @@ class SimulationSize:
 SIZES: dict[str, SimulationSize] = {
     "tiny": SimulationSize(60, 12, 3, 60, (17, 11, 11), 9.0, 120, 64),
     "demo": SimulationSize(700, 100, 7, 300, (36, 21, 24), 4.2, 1150, 128),
-    "small": SimulationSize(1500, 250, 6, 750, (36, 21, 24), 4.2, 1150, 128),
+    "small": SimulationSize(1800, 250, 7, 750, (36, 21, 24), 4.2, 1150, 128),
     "full": SimulationSize(10000, 1000, 40, 750, (81, 104, 83), 1.8, 15724, 425),
 }
 

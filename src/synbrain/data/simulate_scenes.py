@@ -43,15 +43,15 @@ def draw_scenes(n_images: int, seed: int) -> Scenes:
     main = rng.permutation(np.arange(n_images) % len(CATEGORIES))
     second = (main + rng.integers(1, len(CATEGORIES), n_images)) % len(CATEGORIES)
     place = CATEGORIES.index("place")
-    absent = (rng.random(n_images) > 0.35) | (second == place)
+    absent = (rng.random(n_images) > 0.25) | (second == place)
     category = np.stack([main, np.where(absent, -1, second)], axis=1)
     side = rng.choice([-1.0, 1.0], n_images)
     x = np.stack([rng.uniform(-0.45, 0.45, n_images), side * rng.uniform(0.5, 0.75, n_images)], axis=1)
     y = np.stack([rng.uniform(-0.3, 0.3, n_images), rng.uniform(-0.6, 0.6, n_images)], axis=1)
     # the second object keeps to the side that the main one leaves free
     x[:, 0] = np.where(category[:, 1] >= 0, -side * np.abs(x[:, 0]), x[:, 0])
-    size = np.stack([rng.uniform(0.4, 0.85, n_images), rng.uniform(0.2, 0.35, n_images)], axis=1)
-    contrast = rng.uniform(0.6, 1.0, (n_images, MAX_OBJECTS))
+    size = np.stack([rng.uniform(0.4, 0.85, n_images), rng.uniform(0.28, 0.4, n_images)], axis=1)
+    contrast = rng.uniform(0.7, 1.0, (n_images, MAX_OBJECTS))
     is_place = category == place
     x, y = np.where(is_place, 0.3 * x, x), np.where(is_place, 0.3 * y, y)
     size = np.where(is_place, rng.uniform(0.85, 1.1, size.shape), size)
@@ -96,9 +96,9 @@ def _background(rng: np.random.Generator, side: int) -> Image.Image:
     elif kind == 3:
         turn, waves = rng.uniform(0, math.pi), rng.uniform(3, 7)
         phase = 2 * math.pi * waves * (math.cos(turn) * across + math.sin(turn) * down)
-        tone = rng.uniform(8, 24) * np.sin(phase)
+        tone = rng.uniform(6, 16) * np.sin(phase)
     elif kind == 4:
-        coarse = Image.fromarray(rng.normal(0, 26, (7, 7)).astype(np.float32))
+        coarse = Image.fromarray(rng.normal(0, 18, (7, 7)).astype(np.float32))
         tone = np.asarray(coarse.resize((64, 64), Image.Resampling.BICUBIC))
     else:
         tone = np.zeros((64, 64))
