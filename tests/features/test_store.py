@@ -242,17 +242,7 @@ def test_two_processes_of_accelerate_share_the_work(
     whole = make_dataset(tmp_path / "whole")
     write_tokens(whole, PIXELS, batch_size=2)
     words = ["features", str(dataset.path), "--encoder", "pixels", "--device", "cpu", "--batch-size", "2"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += [
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-    ]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(
         [*launch, "-m", "synbrain.cli", *words],
         env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},

@@ -24,7 +24,7 @@ def features(
 ) -> None:
     """Encode every distinct image of a dataset, each once; run again to go on after an interruption.
 
-    Under `accelerate launch -m synbrain.cli features ...` the batches are shared among the processes.
+    Under `accelerate launch -m synbrain.cli features ...` (or torchrun) the processes share the batches.
 
     Args:
         dataset: the dataset's folder.

@@ -69,7 +69,7 @@ def encode_batches(
 def to_float16(tokens: torch.Tensor, stage: str, encoder: Encoder) -> NDArray[np.float16]:
     """The same tokens as float16, or an error where that would lose them."""
     peak = float(tokens.abs().max())
-    if not peak <= np.finfo(np.float16).max:
+    if not peak <= float(np.finfo(np.float16).max):
         raise SynBrainError(
             f"stage {stage} of {encoder.name} gives values up to {peak:g}, which float16 cannot hold",
             "choose another stage, check the weights, or encode with --precision float32",
