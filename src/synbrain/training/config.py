@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synbrain.models.losses import VAELossConfig
+from synbrain.training.fit_linear_path import LinearPathConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -103,6 +104,7 @@ class TrainConfig(BaseModel):
     )
     linear_path: bool = Field(True, description="give the mean a linear path, fitted first")
     response_noise: bool = Field(True, description="fit the trial noise, last")
+    linear: LinearPathConfig = LinearPathConfig()
     shrink: Literal["none", "subject", "voxel"] = Field(
         "subject", description="factor on the networks' part, fitted on validation images"
     )

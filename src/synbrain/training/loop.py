@@ -121,7 +121,7 @@ def run_stage(
     checkpoint = load_checkpoint(folder)
     if checkpoint is not None:
         at, kept = _restore(checkpoint, print_of_config, weights, average, optimizer, scaler)
-        log.cut(stage.name, at.step)
+    log.cut(stage.name, at.step)  # a run that was killed may have told more than its checkpoint knows
     if at.finished:
         load_weights(weights, kept)
         return at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +21,12 @@ from synbrain.models.presets import preset
 from synbrain.run_parts import RunConfig, SubjectPart
 from synbrain.training.batches import SubjectData
 from synbrain.training.config import TrainConfig
+from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
 from synbrain.training.loop import derived_seed
 from synbrain.training.mapper_stage import MapperData, network_part, train_mapper
 from synbrain.training.metrics_log import MetricsLog
 from synbrain.training.shrink import shrink_factor
 from synbrain.training.vae_stage import train_vae
-
-if TYPE_CHECKING:
-    from synbrain.training.fit_linear_path import LinearFit
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,6 @@ def _linear(subject: TrainingSubject, config: TrainConfig, show_progress: bool) 
     """The linear path of all training images, with cross-fitted predictions for every one of them."""
     if not config.linear_path:
         return None
-    from synbrain.training.fit_linear_path import fit_linear_path  # himalaya is slow to import
-
     return fit_linear_path(subject.pairs, config.linear, seed=config.seed, show_progress=show_progress)
 
 
