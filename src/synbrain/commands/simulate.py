@@ -25,7 +25,7 @@ def simulate(
         size: tiny, demo, small or full
         noise: low, medium or high
         seed: seed of the whole tree
-        sessions: sessions that each subject completed, as in "[6, 4]"; all where left out
+        sessions: sessions that each subject completed, one number each; all where left out
         overwrite: replace the folder if it exists
     """
     simulation.simulate(
