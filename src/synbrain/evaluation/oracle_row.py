@@ -2,11 +2,59 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from synbrain.data.dataset import Dataset
-from synbrain.evaluation.measured import Measured
+from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
+from synbrain.data.simulate_truth import TRUTH, Truth
+from synbrain.evaluation.measured import Measured, Rows
 from synbrain.evaluation.row import Row
+from synbrain.evaluation.score_model import score_arrays
+
+PER_PERCENT = {"percent": 1.0, "reference": RAW_PER_PERCENT / REFERENCE_DIVISOR}
 
 
-def oracle_row(dataset: Dataset, measured: Measured, *, n_samples: int, seed: int) -> Row | None:
-    """Score the truth of a simulated dataset; None where there is no truth to be had."""
+def oracle_row(
+    dataset: Dataset, measured: Measured, *, n_samples: int, seed: int, source: Path | None = None
+) -> Row | None:
+    """Score the truth of a simulated dataset.
+
+    Args:
+        dataset: prepared from a tree that ``synbrain simulate`` wrote.
+        measured: its test split.
+        n_samples, seed: as for a model.
+        source: the tree; found from where the stimuli lie if left out.
+
+    Returns:
+        None where the dataset was not simulated; a row without values, and a note why, where it was but
+        the truth does not fit its voxels or unit.
+    """
+    root = _tree_of(dataset) if source is None else source
+    number = re.fullmatch(r"subj(\d+)", dataset.info.subject)
+    if root is None or number is None or "nsd_id" not in dataset.images:
+        return None
+    factor = PER_PERCENT.get(str(dataset.info.scaling.get("kind")))
+    truth = Truth.load(root, int(number[1]))
+    if factor is None or truth.n_voxels != dataset.n_voxels:
+        note = "the truth is known for all nsdgeneral voxels, in percent or the reference's unit"
+        return Row(values={"voxel_r": None}, notes={"voxel_r": note})
+    scale = np.float32(factor)
+    ids = dataset.images["nsd_id"].to_numpy(dtype=np.int64)[measured.test.tokens.rows]
+
+    def draw(images: Rows, n: int, own_seed: int) -> NDArray[Any]:
+        return truth.sample(ids[images], n, own_seed) * scale
+
+    return score_arrays(truth.mean(ids) * scale, draw, measured, n_samples=n_samples, seed=seed)
+
+
+def _tree_of(dataset: Dataset) -> Path | None:
+    """The simulated tree that holds the stimuli, if it is one."""
+    for folder in dataset.stimulus_path().parents[:5]:
+        if (folder / TRUTH / "simulation.json").exists():
+            return folder
     return None

@@ -143,4 +143,6 @@ class Scores:
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
+    if value is None or not np.isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(value)
