@@ -3,8 +3,8 @@
     python benchmarks/prepare_nsd.py --sessions 40 --workers 1 2
 
 Writes one session of 81 x 104 x 83 voxels x 750 trials (int16 .nii.gz; noise in 43 % of the voxels, 0 in the
-others; how far NSD's own betas compress was not at hand) and links it under the names of all sessions of a tree
-in NSD's layout, with NSD's design size and 15,724 voxels in the mask; each setting has a fresh process.
+others; how far NSD's own betas compress was not at hand) and links it under the names of all sessions of a
+tree in NSD's layout, with NSD's design size and 15,724 voxels in the mask; each setting has a fresh process.
 Prints one row per setting: seconds and processor seconds per session, peak memory; and the share of the
 time of reading one session that goes into decompression. Other load on the machine shows in "seconds" alone.
 """

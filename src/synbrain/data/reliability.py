@@ -54,7 +54,8 @@ def ncsnr_from_trials(
         block = np.array(columns if rows is None else columns[rows], dtype=np.float64)
         if session_of_trial is not None:
             _standardise(block, session_of_trial)
-        ratio[first : first + step] = ceiling.ncsnr(block, images)
+        varies = block.min(axis=0) != block.max(axis=0)  # a rounded mean of equal values is no signal
+        ratio[first : first + step] = np.where(varies, ceiling.ncsnr(block, images), 0.0)
     return ratio
 
 
@@ -70,9 +71,7 @@ def _standardise(block: NDArray[np.float64], sessions: NDArray[np.integer]) -> N
         block[rows] = part
 
 
-def ncsnr_of(
-    responses: NDArray[Any], trials: pd.DataFrame
-) -> tuple[NDArray[np.float32] | None, str | None]:
+def ncsnr_of(responses: NDArray[Any], trials: pd.DataFrame) -> tuple[NDArray[np.float32] | None, str | None]:
     """The ncsnr of a dataset that brings none, and from which trials it was computed.
 
     Training trials are preferred, so that weighing or choosing voxels by it touches no test image; test

@@ -1,0 +1,84 @@
+"""ncsnr from trials: right on known variances, whatever the repeats, sessions and blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from synbrain.data import reliability
+from synbrain.data.reliability import ncsnr_from_trials, ncsnr_of
+from synbrain.errors import SynBrainError
+from synbrain.metrics.ceiling import noise_ceiling
+
+TRUE = np.array([0.0, 0.3, 0.7, 1.5])
+
+
+def simulated(repeats: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Trials of unit noise and signal sd TRUE."""
+    rng = np.random.default_rng(seed)
+    image = np.repeat(np.arange(len(repeats)), repeats)
+    signal = rng.normal(size=(len(repeats), len(TRUE))) * TRUE
+    order = rng.permutation(len(image))
+    return (signal[image] + rng.normal(size=(len(image), len(TRUE))))[order], image[order]
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_recovers_the_truth_for_equal_and_ragged_repeats(ragged: bool) -> None:
+    repeats = np.random.default_rng(1).integers(1, 4, 3000) if ragged else np.full(3000, 3)
+    trials, image = simulated(repeats)
+    found = ncsnr_from_trials(trials, image)
+    assert found.dtype == np.float32
+    assert np.allclose(found[1:], TRUE[1:], atol=0.05)
+    assert found[0] < 0.15
+
+
+def test_drift_between_sessions_does_not_count() -> None:
+    trials, image = simulated(np.full(2000, 3))
+    session = np.random.default_rng(2).integers(0, 5, len(image))
+    drifted = trials * (1 + session[:, None]) + 10 * session[:, None]
+    found = ncsnr_from_trials(drifted, image, session)
+    assert np.allclose(found[1:], TRUE[1:], atol=0.06)
+    assert not np.allclose(ncsnr_from_trials(drifted, image)[1:], TRUE[1:], atol=0.06)
+
+
+def test_rows_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials, image = simulated(np.full(50, 2))
+    rows = np.flatnonzero(image % 2 == 0)
+    expected = ncsnr_from_trials(trials[rows], image[rows])
+    monkeypatch.setattr(reliability, "BLOCK_BYTES", 8 * len(rows))  # one voxel at a time
+    assert np.array_equal(ncsnr_from_trials(trials, image[rows], rows=rows), expected)
+
+
+def test_constant_voxel_has_zero() -> None:
+    trials, image = simulated(np.full(50, 2))
+    trials[:, 2] = 0.1
+    session = np.arange(len(image)) % 2
+    assert ncsnr_from_trials(trials, image)[2] == 0
+    assert ncsnr_from_trials(trials, image, session)[2] == 0
+
+
+def test_training_trials_are_preferred() -> None:
+    trials, image = simulated(np.full(60, 2))
+    table = pd.DataFrame({"image": image, "session": 0, "split": np.where(image < 20, "test", "train")})
+    found, origin = ncsnr_of(trials, table)
+    trials[image < 20] = 1e6  # test trials
+    again, _ = ncsnr_of(trials, table)
+    assert origin == "train"
+    assert np.array_equal(found, again)  # type: ignore[arg-type]
+    single = table[~((table["split"] == "train") & table.duplicated("image"))]
+    assert ncsnr_of(trials[single.index], single.reset_index(drop=True))[1] == "test"
+
+
+def test_without_repeats_there_is_none() -> None:
+    table = pd.DataFrame({"image": range(5), "session": 0, "split": "train"})
+    assert ncsnr_of(np.ones((5, 2)), table) == (None, None)
+    with pytest.raises(SynBrainError, match="no repeats"):
+        ncsnr_from_trials(np.ones((5, 2)), np.arange(5))
+
+
+def test_ceiling_of_ragged_repeats_is_nsds_formula() -> None:
+    a, b, c = 5, 7, 11
+    repeats = np.repeat([1, 2, 3], [a, b, c])
+    expected = TRUE**2 / (TRUE**2 + (a / 1 + b / 2 + c / 3) / (a + b + c))
+    assert np.allclose(noise_ceiling(TRUE, repeats), expected)
