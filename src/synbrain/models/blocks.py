@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_EPS = 1e-6  # the reference's value for every GroupNorm and for the mapper's LayerNorm
+from synbrain.models import winograd
+from synbrain.models.norm_conv import NORM_EPS, norm_silu_conv, on_cpu_in_float32
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -18,10 +19,15 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, added to the input. (batch, c_in, length) to (batch, c_out, length)."""
+    """Norm, SiLU, convolution, twice, added to the input. (batch, c_in, length) to (batch, c_out, length).
+
+    Where it pays (``fast``), the result is in phases (see :mod:`synbrain.models.winograd`), and so may the
+    input be.
+    """
 
     def __init__(self, c_in: int, c_out: int, groups: int) -> None:
         super().__init__()
+        self.fast = True
         self.norm1 = group_norm(c_in, groups)
         self.conv1 = nn.Conv1d(c_in, c_out, 3, padding=1)
         self.norm2 = group_norm(c_out, groups)
@@ -29,14 +35,30 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv1d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        out: Tensor = h + (x if self.shortcut is None else self.shortcut(x))
-        return out
+        if self._in_phases(x):
+            x = winograd.to_phases(x)
+        h = norm_silu_conv(x, self.norm1, self.conv1, self.fast)
+        h = norm_silu_conv(h, self.norm2, self.conv2, self.fast)
+        skipped: Tensor = x if self.shortcut is None else pointwise(x, self.shortcut)
+        return h + skipped
+
+    def _in_phases(self, x: Tensor) -> bool:
+        width = min(self.conv1.in_channels, self.conv1.out_channels)
+        fast = self.fast and x.ndim == 3 and on_cpu_in_float32(x)
+        return fast and winograd.worthwhile(width, x.shape[2])
+
+
+def pointwise(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """``conv`` of kernel 1 over (batch, channels, ...) with any number of position axes."""
+    out: Tensor = conv(x.flatten(2))
+    return out.reshape(*out.shape[:2], *x.shape[2:])
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over positions, added to the input; (batch, channels, length)."""
+    """Single-head self-attention over positions, added to the input; (batch, channels, ...).
+
+    Positions may come in any order, as nothing codes them.
+    """
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -45,10 +67,10 @@ class AttentionBlock(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x).transpose(1, 2)
+        h = self.norm(x).flatten(2).transpose(1, 2)
         q, k, v = self.qkv(h).unsqueeze(1).chunk(3, dim=-1)
         out: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).squeeze(1))
-        return x + out.transpose(1, 2)
+        return x + out.transpose(1, 2).reshape(x.shape)
 
 
 class Downsample(nn.Conv1d):

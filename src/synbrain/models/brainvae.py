@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from synbrain.models.blocks import Downsample, Middle, ResBlock, Upsample, group_norm, projector
+from synbrain.models.norm_conv import norm_silu_conv
 from synbrain.models.posterior import Posterior
+from synbrain.models.winograd import from_phases
 
 
 class BrainVAEConfig(BaseModel):
@@ -84,6 +86,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, config: BrainVAEConfig) -> None:
         super().__init__()
+        self.fast = True
         groups, edge = config.norm_groups, config.edge_kernel
         self.conv_in = nn.Conv1d(1, config.channels, edge, padding=edge // 2)
         self.pool = nn.AdaptiveMaxPool1d(config.pooled_length)
@@ -107,8 +110,11 @@ class _Encoder(nn.Module):
         for level, blocks in enumerate(self.levels):
             steps.extend(blocks)  # type: ignore[arg-type]
             if level < len(self.downs):
-                steps.append(self.downs[level])
-        return [*steps, *_middle_steps(self.middle), lambda x: self.conv_out(F.silu(self.norm_out(x)))]
+                steps.append(_in_order(self.downs[level]))
+        return [*steps, *_middle_steps(self.middle), self._finish]
+
+    def _finish(self, x: Tensor) -> Tensor:
+        return norm_silu_conv(from_phases(x), self.norm_out, self.conv_out, self.fast)
 
 
 class _Decoder(nn.Module):
@@ -116,6 +122,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, config: BrainVAEConfig) -> None:
         super().__init__()
+        self.fast = True
         groups, edge = config.norm_groups, config.edge_kernel
         widths = config.level_channels
         width = widths[-1]
@@ -139,12 +146,17 @@ class _Decoder(nn.Module):
         for level, blocks in enumerate(self.levels):
             steps.extend(blocks)  # type: ignore[arg-type]
             if level < len(self.ups):
-                steps.append(self.ups[level])
+                steps.append(_in_order(self.ups[level]))
         return [*steps, lambda x: self._finish(x, n_voxels)]
 
     def _finish(self, x: Tensor, n_voxels: int) -> Tensor:
-        x = F.interpolate(x, size=n_voxels, mode="linear", align_corners=True)
-        return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
+        x = F.interpolate(from_phases(x), size=n_voxels, mode="linear", align_corners=True)
+        return norm_silu_conv(x, self.norm_out, self.conv_out, self.fast)
+
+
+def _in_order(step: Step) -> Step:
+    """``step`` on positions in their natural order, whatever order they come in."""
+    return lambda x: step(from_phases(x))
 
 
 def _middle_steps(middle: Middle) -> list[Step]:
@@ -160,9 +172,11 @@ class BrainVAE(nn.Module):
         config: the sizes.
         checkpointing: recompute activations in the backward pass instead of keeping them: less memory,
             about a third more time, the same gradients. May be switched at any time.
+        fast: in float32 on a CPU, convolve by Winograd's algorithm and keep fewer activations: the same
+            function to about 1e-6 relative. See :meth:`set_fast`.
     """
 
-    def __init__(self, config: BrainVAEConfig, *, checkpointing: bool = False) -> None:
+    def __init__(self, config: BrainVAEConfig, *, checkpointing: bool = False, fast: bool = True) -> None:
         super().__init__()
         self.config = config
         self.checkpointing = checkpointing
@@ -171,6 +185,13 @@ class BrainVAE(nn.Module):
         self.mean_head = projector(config.hidden, config.projector_width, config.dim)
         self.logvar_head = projector(config.hidden, config.projector_width, config.dim)
         self.post = projector(config.dim, config.projector_width, config.hidden)
+        self.set_fast(fast)
+
+    def set_fast(self, fast: bool) -> None:
+        """Choose between the fast paths (default) and torch's plain operations, at any time."""
+        for module in self.modules():
+            if isinstance(module, (ResBlock, _Encoder, _Decoder)):
+                module.fast = fast
 
     def encode(self, y: Tensor) -> Posterior:
         """Posterior of responses ``y`` (batch, n_voxels) float32; any number of voxels."""

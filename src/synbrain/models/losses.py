@@ -150,7 +150,7 @@ def contrastive_target(tokens: Tensor, n_tokens: int, dim: int, seed: int = 0) -
 
     Tokens of the right shape pass unchanged (the published case). Otherwise tokens are averaged along
     their order to ``n_tokens`` and multiplied by a fixed Gaussian matrix drawn from ``seed``, which keeps
-    cosines between images on average (Johnson and Lindenstrauss 1984).
+    cosines between images to about 1 / sqrt(dim) (Johnson and Lindenstrauss 1984).
     """
     if tokens.shape[1] != n_tokens:
         tokens = F.adaptive_avg_pool1d(tokens.transpose(1, 2), n_tokens).transpose(1, 2)
