@@ -40,7 +40,8 @@ def noise_part(n_voxels: int = N_VOXELS, **change: Any) -> ResponseNoise:
     ones = np.ones(n_voxels, dtype=np.float32)
     parts: dict[str, Any] = {
         "loadings": loadings, "unique": 1 - np.sum(loadings**2, axis=1), "base": ones, "slope": 0 * ones,
-        "floor": 0.1 * ones, "inflation": ones, "skew": 0 * ones, "signal_variance": ones,
+        "floor": 0.1 * ones, "inflation": ones, "skew": 0 * ones,
+        "tail": ones, "signal_variance": ones,
         "noise_variance": 3 * ones, "about": {"source": "repeats"},
     }  # fmt: skip
     return ResponseNoise(**(parts | change))

@@ -23,16 +23,16 @@ class ResponseNoise:
 
     ``z = loadings @ f + sqrt(unique) * e`` with f, e standard normal, so that z has unit variance;
     ``sd_v(m)^2 = inflation_v * max(base_v + slope_v * m, floor_v)`` (counts: variance grows with the
-    mean; the common factor then acts as a gain). ``warp_v`` gives the margin its skewness: the shifted
-    log-normal ``(exp(t z - t^2/2) - 1) / sqrt(exp(t^2) - 1)``, mean 0 and variance 1 for every t, the
-    identity at t = 0 and mirrored for t < 0. Samples average to m exactly.
+    mean; the common factor then acts as a gain). ``warp_v`` gives the margin its shape: the sinh-arcsinh
+    transform ``sinh(tail * asinh(z) + skew)`` (Jones and Pewsey 2009, Biometrika 96, eq. 2) brought to mean
+    0 and variance 1; the identity at skew 0 and tail 1. So samples average to m exactly.
 
     Attributes:
         loadings: (n_voxels, k) float32; row sums of squares plus ``unique`` are 1.
         unique: (n_voxels,) float32, positive.
         base, slope, floor: (n_voxels,) float32, variance within an image (unit^2, unit, unit^2).
         inflation: (n_voxels,) float32, what an imperfect mean adds, as a factor on the variance.
-        skew: (n_voxels,) float32, the t above.
+        skew, tail: (n_voxels,) float32, shape of the margin; tail below 1 is flatter than a normal.
         signal_variance: (n_voxels,) float32, variance over images of the true mean (unit^2); with
             ``noise_variance`` it gives the noise ceiling.
         noise_variance: (n_voxels,) float32, trial variance within an image, averaged over images.
@@ -46,6 +46,7 @@ class ResponseNoise:
     floor: Floats
     inflation: Floats
     skew: Floats
+    tail: Floats
     signal_variance: Floats
     noise_variance: Floats
     about: Mapping[str, Any]
@@ -89,7 +90,7 @@ class ResponseNoise:
             draws = rng.standard_normal((n_samples, rank + n_voxels), dtype=np.float32)
             z = draws[:, :rank] @ self.loadings.T
             z += draws[:, rank:] * unique_sd
-            trials[:, image] = mean[image] + sd[image] * warp(z, self.skew)
+            trials[:, image] = mean[image] + sd[image] * warp(z, self.skew, self.tail)
         return trials
 
     def log_prob(self, mean: Floats, responses: Floats) -> NDArray[np.float64]:
@@ -98,7 +99,7 @@ class ResponseNoise:
         Solved through the k x k matrix of the low-rank part (Woodbury), so no n_voxels^2 array is made.
         """
         sd = np.sqrt(self.variance(mean).astype(np.float64))
-        z, log_slope = unwarp((responses - mean) / sd, self.skew.astype(np.float64))
+        z, log_slope = unwarp((responses - mean) / sd, self.skew, self.tail)
         loadings = self.loadings.astype(np.float64)
         unique = self.unique.astype(np.float64)
         scaled = loadings / unique[:, None]
@@ -140,34 +141,41 @@ _TENSORS = (
     "floor",
     "inflation",
     "skew",
+    "tail",
     "signal_variance",
     "noise_variance",
 )
-_NO_SKEW = 1e-3  # below it the log-normal warp is the identity to float32
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
 
 
-def warp(z: NDArray[Any], skew: NDArray[Any]) -> NDArray[Any]:
-    """Standard normals (..., n_voxels) to mean 0, variance 1 and the skewness set by ``skew`` (n_voxels,)."""
-    if not np.any(np.abs(skew) >= _NO_SKEW):
+def _bend(z: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.sinh(tail * np.arcsinh(z) + skew))
+
+
+def warp_moments(skew: NDArray[Any], tail: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
+    """Mean, sd and skewness (n_voxels,) float64 of ``sinh(tail * asinh(z) + skew)``, z standard normal."""
+    bent = _bend(_NODES[:, None], np.asarray(skew, np.float64)[None], np.asarray(tail, np.float64)[None])
+    share = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
+    mean = share @ bent
+    sd = np.sqrt(share @ (bent - mean) ** 2)
+    return mean, sd, share @ ((bent - mean) / sd) ** 3
+
+
+def warp(z: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:
+    """Standard normals (..., n_voxels) to residuals of mean 0 and variance 1, in the dtype of ``z``."""
+    if not np.any(skew) and np.all(tail == 1):
         return z
-    size = np.abs(skew)
-    safe = np.where(size >= _NO_SKEW, size, 1).astype(z.dtype)
-    sign = np.sign(skew).astype(z.dtype)
-    height = (1 / np.sqrt(np.expm1(safe.astype(np.float64) ** 2))).astype(z.dtype)
-    warped = sign * height * np.expm1(sign * safe * z - safe**2 / 2)
-    return np.where(size >= _NO_SKEW, warped, z)
+    mean, sd, _ = warp_moments(skew, tail)
+    bent = _bend(z, skew.astype(z.dtype), tail.astype(z.dtype))
+    return np.asarray((bent - mean.astype(z.dtype)) / sd.astype(z.dtype))
 
 
-def unwarp(residuals: NDArray[Any], skew: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Inverse of :func:`warp` and the log of its slope dz/dresidual, both (..., n_voxels).
-
-    A residual beyond the end of the log-normal's support is set just inside it.
-    """
-    size = np.abs(skew)
-    bent = size >= _NO_SKEW
-    safe = np.where(bent, size, 1)
-    width = np.sqrt(np.expm1(safe**2))
-    inside = np.maximum(1 + np.sign(skew) * residuals * width, 1e-3)
-    z = np.sign(skew) * (np.log(inside) + safe**2 / 2) / safe
-    log_slope = np.log(width / safe) - np.log(inside)
-    return np.where(bent, z, residuals), np.where(bent, log_slope, 0.0)
+def unwarp(
+    residuals: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inverse of :func:`warp` and the log of its slope dz/dresidual, both (..., n_voxels) float64."""
+    mean, sd, _ = warp_moments(skew, tail)
+    bent = residuals * sd + mean
+    inner = (np.arcsinh(bent) - skew) / tail
+    log_slope = np.log(np.cosh(inner) * sd / tail) - 0.5 * np.log1p(bent**2)
+    return np.sinh(inner), log_slope
