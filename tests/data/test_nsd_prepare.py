@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from scipy.io import loadmat
 
 from synbrain.cli import main
 from synbrain.data import betas as reader
+from synbrain.data import sessions
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.nsd_prepare import prepare_nsd
 from synbrain.data.scaling import invert
+from synbrain.data.scaling import scale_session as scaling_of_session
 from synbrain.errors import SynBrainError
 from synbrain.files import verify_manifest
 
@@ -304,6 +308,33 @@ def test_changed_session_or_options_are_not_taken_from_the_interrupted_run(
     made = prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1, scaling="reference")
     assert len(again.read) == 3
     assert made.info.unit == "percent signal change x 0.15"
+
+
+def test_full_disk_is_told_and_finished_sessions_are_kept(
+    nsd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(SynBrainError, match="disk is full"):
+            prepare_nsd(nsd_tree, tmp_path / "out", subject=1)
+    assert list(tmp_path.iterdir()) == []
+    real, calls = scaling_of_session, []
+
+    def fills_later(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            full()
+        return real(*given)
+
+    monkeypatch.setattr(sessions, "scale_session", fills_later)
+    with pytest.raises(SynBrainError, match="disk is full"):
+        prepare_nsd(nsd_tree, tmp_path / "out", subject=1)
+    assert not (tmp_path / "out").exists()
+    prepare_nsd(nsd_tree, tmp_path / "out", subject=1)
+    assert len(calls) == 4  # the third session again, and nothing else
 
 
 def test_two_workers_give_the_same(nsd_tree: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,15 @@ def ncsnr_from_trials(
             _standardise(block, session_of_trial)
         varies = block.min(axis=0) != block.max(axis=0)  # a rounded mean of equal values is no signal
         ratio[first : first + step] = np.where(varies, ceiling.ncsnr(block, images), 0.0)
+        _let_go(responses)
     return ratio
+
+
+def _let_go(responses: NDArray[Any]) -> None:
+    """Give back the pages of a memory map that were read: they count as memory of this process."""
+    mapped = getattr(responses, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _standardise(block: NDArray[np.float64], sessions: NDArray[np.integer]) -> None:
