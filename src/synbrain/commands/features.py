@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from accelerate import PartialState
+
 from synbrain.data.dataset import load_dataset
+from synbrain.features.encoder import pick_device
 from synbrain.features.encoders import get_encoder
 from synbrain.features.store import write_tokens
+from synbrain.features.writing import launched_together
 
 
 def features(
@@ -63,10 +67,6 @@ def features(
 
 def _device_of_process(device: str) -> str:
     """Each of accelerate's processes takes its own GPU where ``device`` is auto."""
-    import os
-
-    if device != "auto" or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if device != "auto" or not launched_together():
         return device
-    from accelerate import PartialState
-
-    return str(PartialState().device)
+    return str(PartialState(cpu=pick_device(device).type == "cpu").device)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 from PIL import Image
@@ -78,7 +79,7 @@ def write_store(
     """Make or extend the store ``folder``; see :func:`synbrain.features.store.write_tokens`."""
     if batch_size < 1:
         raise SynBrainError(f"the batch size is {batch_size}", "give at least 1")
-    team = _Team.of(shard)
+    team = _Team.of(shard, encoder.device)
     kept = _stages_that_stay(folder, encoder, images, overwrite)
     new = tuple(stage for stage in stages if stage not in kept)
     if not new:
@@ -108,6 +109,11 @@ def write_store(
     return Written(folder, images.n, n_encoded, seconds, n_bytes, finished, team.rank == 0)
 
 
+def launched_together() -> bool:
+    """Whether this is one of several processes started by accelerate or torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 @dataclass(frozen=True)
 class _Team:
     """The processes that write one store; ``real`` where accelerate started them."""
@@ -117,15 +123,15 @@ class _Team:
     real: bool
 
     @classmethod
-    def of(cls, shard: tuple[int, int] | None) -> _Team:
+    def of(cls, shard: tuple[int, int] | None, device: torch.device) -> _Team:
         if shard is not None:
             rank, world = shard
             if not 0 <= rank < world:
                 raise SynBrainError(f"there is no shard {rank} of {world}", "count ranks from 0")
             return cls(rank, world, real=False)
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if not launched_together():
             return cls(0, 1, real=False)
-        state = PartialState()
+        state = PartialState(cpu=device.type == "cpu")  # without cpu=True it would not join processes on CPUs
         return cls(state.process_index, state.num_processes, real=True)
 
     def wait(self) -> None:
