@@ -155,6 +155,12 @@ def test_published_folder_replaces_the_older_whole(toy: Path) -> None:
     assert [path.name for path in toy.parent.iterdir()] == ["toy"]
 
 
+def test_failed_publication_puts_the_older_folder_back(toy: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        publish_folder(toy.with_name("nowhere"), toy)
+    assert load_dataset(toy).info.name == "toy"
+
+
 def test_image_bomb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "big.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -257,7 +257,12 @@ def publish_folder(building: Path, out: Path) -> None:
         shutil.rmtree(older)
     if out.exists():
         os.replace(out, older)
-    os.replace(building, out)
+    try:
+        os.replace(building, out)
+    except OSError:
+        if older.exists():
+            os.replace(older, out)
+        raise
     shutil.rmtree(older, ignore_errors=True)
 
 
