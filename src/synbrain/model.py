@@ -247,7 +247,9 @@ class SynBrain:
             SynBrainError: tokens of another encoder, or an image that cannot be read.
         """
         if isinstance(images, TokenSet):
-            if (images.encoder, images.digest) != (self.config.encoder, self.config.encoder_digest):
+            # imported runs do not know the weights of their encoder: their digest is empty
+            digests = (self.config.encoder_digest or images.digest, images.digest)
+            if images.encoder != self.config.encoder or digests[0] != digests[1]:
                 raise SynBrainError(
                     f"tokens of {images.encoder} (digest {images.digest[:12]}) for a run on "
                     f"{self.config.encoder} (digest {self.config.encoder_digest[:12]})",

@@ -32,7 +32,7 @@ class RunConfig(BaseModel):
     format: int = RUN_FORMAT
     recipe: Recipe = "calibrated"
     encoder: str = Field(description="name in the encoder registry")
-    encoder_digest: str = Field(description="of the encoder's weights and preprocessing")
+    encoder_digest: str = Field(description="of weights and preprocessing; empty: not known")
     encoder_hub_id: str | None = Field(None, description="where the encoder's weights can be had by name")
     linear_stages: tuple[str, ...] = Field((), description="token stages that the linear paths read")
     mapper_stage: str | None = Field(None, description="token stage that the mapper (or decoder) reads")

@@ -1,0 +1,118 @@
+"""``synbrain import-reference``: the released code's checkpoints to a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synbrain.data.dataset import load_dataset
+from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.features.clip import EXAMPLE
+from synbrain.features.encoders import get_encoder
+from synbrain.files import require_absent
+from synbrain.model import SynBrain
+from synbrain.models.reference_checkpoints import read_reference_mapper, read_reference_vae
+from synbrain.run_parts import RunConfig, SubjectPart
+
+# Voxels of NSD's nsdgeneral mask at 1.8 mm, which the published models were trained on.
+NSD_VOXELS = {
+    "subj01": 15724,
+    "subj02": 14278,
+    "subj03": 15226,
+    "subj04": 13153,
+    "subj05": 13039,
+    "subj06": 17907,
+    "subj07": 12682,
+    "subj08": 14386,
+}
+PUBLISHED_TOKENS = (256, 1664)
+STAGE = "final"
+
+
+def import_reference(
+    *,
+    vae: Path,
+    mapper: Path,
+    out: Path,
+    subject: str = "subj01",
+    n_voxels: int | None = None,
+    dataset: Path | None = None,
+    heads: int | None = None,
+    weights: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Turn checkpoints of the published code into a run; nothing pickled in them is executed.
+
+    Args:
+        vae: the VAE trainer's checkpoint (last.pth).
+        mapper: the mapper trainer's checkpoint (last.pt), of which the EMA weights are taken.
+        out: the run folder to write.
+        subject: the subject's name in the run.
+        n_voxels: voxels of its responses; NSD's for subj01 to subj08 if left out.
+        dataset: a dataset of the subject, to take positions, ROIs and unit of its voxels from.
+        heads: attention heads of the mapper, where its checkpoint does not say.
+        weights: CLIP weights (folder or hub id) to record the encoder's digest of; any if left out.
+        overwrite: replace a run that stands there.
+    """
+    require_absent(out, overwrite)
+    part = _subject(subject, n_voxels, dataset)
+    networks = read_reference_vae(vae), read_reference_mapper(mapper, heads)
+    shape = (networks[1].config.tokens, networks[1].config.dim)
+    latent = (networks[0].config.tokens, networks[0].config.dim)
+    if shape != latent:
+        raise SynBrainError(
+            f"the VAE's latent is {latent}, the mapper's {shape} (tokens, width)",
+            "pass two checkpoints of one model",
+        )
+    encoder = None if weights is None else get_encoder("clip", weights=weights)
+    if encoder is not None and encoder.stages[STAGE] != shape:
+        raise SynBrainError(
+            f"{weights} gives tokens of {encoder.stages[STAGE]}, the mapper reads {shape}",
+            f"pass the encoder that the mapper was trained on ({EXAMPLE} in the published runs)",
+        )
+    known = EXAMPLE if shape == PUBLISHED_TOKENS else None
+    config = RunConfig(
+        recipe="reference",
+        encoder="clip",
+        encoder_digest="" if encoder is None else encoder.digest,
+        encoder_hub_id=known if encoder is None else encoder.hub_id,
+        mapper_stage=STAGE,
+        token_shapes={STAGE: shape},
+    )
+    model = SynBrain(config, {part.name: part}, *networks)
+    model.save_pretrained(out, overwrite=overwrite)
+    counts = [sum(p.numel() for p in network.parameters()) / 1e6 for network in networks]
+    print(f"{out}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
+    print(f"  {shape[0]} tokens x {shape[1]}, {networks[1].config.heads} heads, {part.n_voxels} voxels")
+
+
+def _subject(name: str, n_voxels: int | None, dataset: Path | None) -> SubjectPart:
+    scaling: dict[str, Any]
+    if dataset is not None:
+        opened = load_dataset(dataset)
+        space, unit, scaling = opened.space, opened.info.unit, opened.info.scaling
+        if n_voxels not in (None, space.n_voxels):
+            raise SynBrainError(
+                f"{dataset} has {space.n_voxels} voxels, not {n_voxels}", "leave --n-voxels out"
+            )
+    else:
+        count = NSD_VOXELS.get(name) if n_voxels is None else n_voxels
+        if count is None or count < 1:
+            raise SynBrainError(
+                f"the checkpoints do not tell how many voxels {name} has", "pass --n-voxels or --dataset"
+            )
+        space, unit = VoxelSpace(count), UNITS["reference"]
+        scaling = {"kind": "reference", "raw": "integer", "raw_per_percent": RAW_PER_PERCENT}
+        scaling |= {"raw_per_unit": REFERENCE_DIVISOR}
+    return SubjectPart(
+        name=name,
+        space=space,
+        unit=unit,
+        scaling=scaling,
+        response_mean=np.zeros(space.n_voxels, dtype=np.float32),
+        response_sd=np.ones(space.n_voxels, dtype=np.float32),
+    )
