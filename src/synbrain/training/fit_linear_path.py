@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,10 +73,11 @@ class LinearFit:
 
 @dataclass(frozen=True)
 class _Kernel:
-    """Stages on their grids, seen through one window."""
+    """Stages on their grids, seen through one window; ``full`` gives the kernel over all images."""
 
     grids: list[StageGrid]
     window: Window
+    full: Callable[[], tuple[NDArray[np.float32], float]]
 
 
 def fit_linear_path(
@@ -98,8 +100,7 @@ def fit_linear_path(
     weights = image_weights(pairs)
     folds = assign_folds(len(y), config.n_folds, seed)
     kernels = _kernels(tokens, len(y), config)
-    most = min(config.select_images, _images_that_fit(kernels))
-    selected = np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[:most])
+    selected = np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[: config.select_images])
     moving = bar("fit linear path", total=2 * len(kernels), unit="kernel", show=show_progress)
     errors = _errors(kernels, y, weights, folds, selected, config, moving.update)
     shares = _shares(errors, [np.sum(folds[selected] == fold) for fold in range(config.n_folds)], config)
@@ -149,17 +150,18 @@ def _kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig) -> list[
     """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
     n_side = config.windows if config.windows is not None else (5 if n_images <= 600 else 3)
     plain = [plain_grid(tokens, stage) for stage in tokens.stages]
+    kernels = [_Kernel(plain, Window(), cache(partial(window_kernel, plain, Window())))]
     if n_side == 0 and config.blur == 0:
-        return [_Kernel(plain, Window())]
+        return kernels
     blurred = [blurred_grid(tokens, stage, side=config.side, blur=config.blur) for stage in tokens.stages]
     seen = [Window(), *window_lattice(n_side, config.window_sd)]
-    return [_Kernel(plain, Window()), *(_Kernel(blurred, window) for window in seen)]
-
-
-def _images_that_fit(kernels: list[_Kernel]) -> int:
-    """How many images' kernels of single positions stay within the memory set for them."""
-    n_positions = sum({grid.n_positions for grid in kernels[-1].grids})
-    return int(np.sqrt(POSITION_BYTES / (4 * n_positions)))
+    held = None
+    if 4 * n_images**2 * sum({grid.n_positions for grid in blurred}) <= POSITION_BYTES:
+        held = position_kernels(blurred)
+    for window in seen:
+        full = partial(window_kernel, blurred) if held is None else partial(seen_through, held)
+        kernels.append(_Kernel(blurred, window, partial(full, window)))
+    return kernels
 
 
 def _errors(
@@ -177,15 +179,9 @@ def _errors(
     """
     y, weights, folds = y[selected], weights[selected], folds[selected]
     errors = np.full((config.n_folds, len(kernels), len(config.alphas), y.shape[1]), np.inf)
-    held: tuple[list[StageGrid], dict[int, NDArray[np.float32]]] | None = None
     alphas = list(range(len(config.alphas)))
     for k, kernel in enumerate(kernels):
-        if k == 0:  # the plain kernel has one window: no need to keep positions apart
-            full = window_kernel(kernel.grids, kernel.window)[0][np.ix_(selected, selected)]
-        else:
-            if held is None:
-                held = (kernel.grids, position_kernels(kernel.grids, selected))
-            full = seen_through(held[1], kernel.window)
+        full = kernel.full()[0][np.ix_(selected, selected)]
         for a in alphas:
             solution = ridge_inverse(full, weights, config.alphas[a], folds)
             squared = (out_of_fold(solution, y, solution.matrix @ y) - y) ** 2
@@ -237,7 +233,7 @@ def _fit(
     for k, kernel in enumerate(kernels):
         used = np.flatnonzero((shares[:, k] > 0).any(axis=(0, 1)))
         if len(used):
-            full, factor = window_kernel(kernel.grids, kernel.window)
+            full, factor = kernel.full()
             dual = np.zeros((len(y), len(used)))
             for a in np.flatnonzero((shares[:, k] > 0).any(axis=(0, 2))):
                 solution = ridge_inverse(full, weights, config.alphas[a], folds)
@@ -247,7 +243,8 @@ def _fit(
                 own = solution.matrix @ y[:, at]
                 unseen[:, at] += share[folds] * out_of_fold(solution, y[:, at], own)
                 dual[:, mine] += share[-1] * own
-            duals.append((kernel, factor, used, dual.astype(np.float32)))
+            if shares[-1, k].any():
+                duals.append((kernel, factor, used, dual.astype(np.float32)))
         done()
     mixing = _mixing(unseen, y, config.rank)
     if mixing is not None:

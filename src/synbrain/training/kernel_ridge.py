@@ -45,7 +45,7 @@ def ridge_inverse(kernel: NDArray[np.float32], weights: Floats, alpha: float, fo
     if failed:
         raise np.linalg.LinAlgError("the kernel is not positive definite")
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    inverse = inverse + inverse.T - np.diag(np.diag(inverse))  # dpotrf left zeros above the diagonal
     sums = inverse.sum(axis=1)
     offset = sums / sums.sum()
     matrix = inverse - np.outer(sums, offset)

@@ -83,8 +83,11 @@ def blurred_grid(tokens: TokenSet, stage: str, *, side: int, blur: float, block:
     return _scaled(StageGrid(stage, matrix, features, np.arange(len(tokens))))
 
 
-def _scaled(grid: StageGrid) -> StageGrid:
-    power = sum(float(np.sum(x * x, dtype=np.float64)) for _, x in grid.positions()) / len(grid.rows)
+def _scaled(grid: StageGrid, most: int = 128) -> StageGrid:
+    """The grid with a scale from up to ``most`` images, evenly spaced: it need not be exact."""
+    some = np.linspace(0, len(grid.rows) - 1, min(most, len(grid.rows))).astype(np.int64)
+    sample = StageGrid(grid.stage, grid.blur, grid.features, grid.rows[some])
+    power = sum(float(np.vdot(x, x)) for _, x in sample.positions()) / len(some)
     scale = 1 / np.sqrt(max(power, 1e-30))
     return StageGrid(grid.stage, grid.blur, grid.features, grid.rows, float(scale))
 
@@ -126,6 +129,7 @@ class Window:
         at = (np.arange(rows) + 0.5) / rows
         down, across = (np.exp(-((at - c) ** 2) / (2 * self.sd**2)) for c in (self.y, self.x))
         product = np.outer(down, across).ravel()
+        product[product < 1e-3 * product.max()] = 0  # not worth the arithmetic
         return np.asarray(product / product.sum(), dtype=np.float32)
 
 
@@ -135,29 +139,27 @@ def window_lattice(n_side: int, sd: float) -> list[Window]:
     return [Window(float(x), float(y), sd) for y in centres for x in centres]
 
 
-def position_kernels(grids: list[StageGrid], images: NDArray[np.int64]) -> dict[int, Floats]:
-    """Kernels of single positions, summed over the stages that have as many positions.
-
-    Args:
-        grids: stages.
-        images: (n,) which images.
+def position_kernels(grids: list[StageGrid]) -> dict[int, Floats]:
+    """Kernels of single positions over all images, summed over the stages that have as many positions.
 
     Returns:
-        number of positions -> (n_positions, n, n) float32.
+        number of positions -> (n_positions, n_images, n_images) float32.
     """
     kernels: dict[int, Floats] = {}
     for grid in grids:
-        shape = (grid.n_positions, len(images), len(images))
+        n_images = len(grid.rows)
+        shape = (grid.n_positions, n_images, n_images)
         held = kernels.setdefault(grid.n_positions, np.zeros(shape, dtype=np.float32))
         for position, x in grid.positions():
-            held[position] += x[images] @ x[images].T
+            held[position] += x @ x.T
     return kernels
 
 
-def seen_through(kernels: dict[int, Floats], window: Window) -> Floats:
-    """(n, n) float32: kernels of single positions summed through a window, mean diagonal 1."""
-    total = sum(np.tensordot(window.weights(n), held, axes=1) for n, held in kernels.items())
-    return np.asarray(total / mean_diagonal(np.asarray(total)), dtype=np.float32)
+def seen_through(kernels: dict[int, Floats], window: Window) -> tuple[Floats, float]:
+    """What :func:`window_kernel` gives, from kernels of single positions."""
+    total = np.asarray(sum(np.tensordot(window.weights(n), held, axes=1) for n, held in kernels.items()))
+    factor = 1 / mean_diagonal(total)
+    return total * np.float32(factor), factor
 
 
 def window_kernel(grids: list[StageGrid], window: Window) -> tuple[Floats, float]:
@@ -174,7 +176,7 @@ def window_kernel(grids: list[StageGrid], window: Window) -> tuple[Floats, float
     kernel = np.zeros((n_images, n_images), dtype=np.float32)
     for grid in grids:
         weights = window.weights(grid.n_positions)
-        for position, x in grid.positions(np.flatnonzero(weights > 1e-5 * weights.max())):
+        for position, x in grid.positions(np.flatnonzero(weights)):
             seen = x * np.sqrt(weights[position])
             kernel += seen @ seen.T
     factor = 1 / mean_diagonal(kernel)
