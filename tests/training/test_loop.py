@@ -58,7 +58,7 @@ CONFIG = LoopConfig(
 )
 
 
-class Crash(Exception):
+class CrashError(Exception):
     pass
 
 
@@ -75,12 +75,12 @@ def test_an_interrupted_run_continues_exactly(
     def breaking(step: int) -> dict[str, Tensor]:
         if step == at:
             if how == "kill":
-                raise Crash
+                raise CrashError
             os.kill(os.getpid(), signal.SIGINT)
         return read(step)
 
     broken = Stage(**{**vars(first), "read_batch": breaking})
-    with pytest.raises(Crash if how == "kill" else KeyboardInterrupt):
+    with pytest.raises(CrashError if how == "kill" else KeyboardInterrupt):
         run(broken, CONFIG, common, tmp_path / "broken")
     if how == "interrupt":
         assert list_checkpoints(tmp_path / "broken" / "vae"), "Ctrl-C writes a checkpoint"
@@ -200,8 +200,8 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (os.mkdir, (str(tmp_path / "ran"),))
 
+    save_checkpoint(tmp_path / "c", 1, Checkpoint({"model": {"w": torch.ones(1)}}, {"x": Evil()}))
     with pytest.raises(SynBrainError, match="cannot be read"):
-        save_checkpoint(tmp_path / "c", 1, Checkpoint({"model": {"w": torch.ones(1)}}, {"x": Evil()}))
         load_checkpoint(tmp_path / "c")
     assert not (tmp_path / "ran").exists()
 

@@ -229,7 +229,12 @@ def test_the_reference_recipe_is_the_published_training() -> None:
     assert config.vae.loss == VAELossConfig()
     mapper = config.mapper
     assert (mapper.weight_decay, mapper.clip_grad, mapper.precision, mapper.steps) == (0, 1, "fp16", 50_001)
-    assert (mapper.ema_decay, mapper.ema_warmup, mapper.target, mapper.stop) == (0.9999, False, "mean", "never")
+    assert (mapper.ema_decay, mapper.ema_warmup, mapper.target, mapper.stop) == (
+        0.9999,
+        False,
+        "mean",
+        "never",
+    )
     assert (config.scale, config.linear_path, config.response_noise) == ("raw", False, False)
 
 

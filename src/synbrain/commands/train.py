@@ -16,15 +16,16 @@ from synbrain.files import read_json, require_absent, write_json
 from synbrain.run_folder import CONFIG, save_run
 from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
 from synbrain.training.fit_linear_path import LinearPathConfig
+from synbrain.training.fit_response_noise import NoiseConfig
 from synbrain.training.guard import safe_training_images
 from synbrain.training.overrides import options_of, overridden
 from synbrain.training.recipes import recipe as recipe_called
 from synbrain.training.train import Trained, TrainingSubject, train_model
 
 # The same fields, each None where the recipe decides.
-LinearOptions = options_of(LinearPathConfig)
+LinearOptions, NoiseOptions = options_of(LinearPathConfig), options_of(NoiseConfig)
 VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
-LINEAR_FROM_RECIPE = LinearOptions()
+LINEAR_FROM_RECIPE, NOISE_FROM_RECIPE = LinearOptions(), NoiseOptions()
 VAE_FROM_RECIPE, MAPPER_FROM_RECIPE = VAEOptions(), MapperOptions()
 TRAINING, RESOLVED = "training", "config.json"
 
@@ -46,6 +47,7 @@ def train(
     response_noise: bool | None = None,
     shrink: Literal["none", "subject", "voxel"] | None = None,
     linear: LinearOptions = LINEAR_FROM_RECIPE,  # type: ignore[valid-type]
+    noise: NoiseOptions = NOISE_FROM_RECIPE,  # type: ignore[valid-type]
     vae: VAEOptions = VAE_FROM_RECIPE,  # type: ignore[valid-type]
     mapper: MapperOptions = MAPPER_FROM_RECIPE,  # type: ignore[valid-type]
     seed: int = 0,
@@ -74,6 +76,7 @@ def train(
         response_noise: whether trial noise is fitted.
         shrink: one factor on the networks' part per subject, one per voxel, or none.
         linear: settings of the linear path that differ from the recipe.
+        noise: settings of the trial noise that differ from the recipe.
         vae: settings of stage 1 that differ from the recipe.
         mapper: settings of stage 2 that differ from the recipe.
         seed: of weights, batches, noise and the held-out images.
@@ -92,6 +95,7 @@ def train(
             "response_noise": response_noise,
             "shrink": shrink,
             "linear": linear,
+            "noise": noise,
             "vae": vae,
             "mapper": mapper,
             "seed": seed,

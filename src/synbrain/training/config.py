@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synbrain.models.losses import VAELossConfig
 from synbrain.training.fit_linear_path import LinearPathConfig
+from synbrain.training.fit_response_noise import NoiseConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -23,6 +24,7 @@ class LoopConfig(BaseModel):
 
     lr: float = Field(1e-4, gt=0, description="learning rate of AdamW")
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0, description="of AdamW")
     weight_decay: float = Field(0.05, ge=0)
     optimizer: Literal["fused", "plain"] = Field("fused", description="AdamW implementation; same update")
     schedule: Literal["constant", "cosine"] = "constant"
@@ -105,6 +107,7 @@ class TrainConfig(BaseModel):
     linear_path: bool = Field(True, description="give the mean a linear path, fitted first")
     response_noise: bool = Field(True, description="fit the trial noise, last")
     linear: LinearPathConfig = LinearPathConfig()
+    noise: NoiseConfig = NoiseConfig()
     shrink: Literal["none", "subject", "voxel"] = Field(
         "subject", description="factor on the networks' part, fitted on validation images"
     )

@@ -106,8 +106,8 @@ def run_stage(
     stage.module.to(device)
     weights = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
-        list(weights.values()), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
-        fused=config.optimizer == "fused",
+        list(weights.values()), lr=config.lr, betas=config.betas, eps=config.eps,
+        weight_decay=config.weight_decay, fused=config.optimizer == "fused",
     )  # fmt: skip
     dtype = autocast_dtype(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)

@@ -22,6 +22,7 @@ from synbrain.run_parts import RunConfig, SubjectPart
 from synbrain.training.batches import SubjectData
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
+from synbrain.training.fit_response_noise import fit_response_noise
 from synbrain.training.loop import derived_seed
 from synbrain.training.mapper_stage import MapperData, network_part, train_mapper
 from synbrain.training.metrics_log import MetricsLog
@@ -226,8 +227,6 @@ def _finish(
         report["validation_r_linear"] = mean_voxel_r(linear, wanted)
         report["validation_error_linear"] = float(np.mean((linear - wanted) ** 2))
         if config.response_noise:
-            from synbrain.training.fit_response_noise import fit_response_noise
-
             noise = fit_response_noise(subject.pairs, fit.out_of_fold, config.noise, seed=config.seed)
     made = SubjectPart(
         name=subject.name,
