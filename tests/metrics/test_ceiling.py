@@ -62,6 +62,24 @@ def test_perfect_predictor_reaches_the_ceiling_and_not_more(repeats: np.ndarray)
     assert ceiling.fraction_of_ceiling(worse, ceiling.correlation_ceiling(snr, repeats), reliable) < 0.8
 
 
+def test_ceiling_of_few_images_is_not_too_low() -> None:
+    """Explained variance of the true means over many small experiments, equal and ragged."""
+    for repeats in (np.full(10, 3), np.tile([1, 2, 3, 4], 3)):
+        raw, corrected = [], []
+        for seed in range(40):
+            _, trials, image = simulate(repeats, n_voxels=200, snr=2.0, seed=seed)
+            raw.append(ceiling.noise_ceiling(ceiling.ncsnr(trials, image), repeats).mean())
+            corrected.append(ceiling.noise_ceiling(ceiling.ceiling_snr(trials, image), repeats).mean())
+        truth = ceiling.noise_ceiling(np.array([2.0]), repeats)[0]
+        assert np.mean(corrected) == pytest.approx(truth, abs=0.012)
+        assert np.mean(raw) < truth - 0.012
+    trials[:, 0] = 1.0
+    snr = ceiling.ceiling_snr(trials, image)
+    assert snr[0] == 0
+    assert np.isfinite(snr).all()
+    assert np.isnan(ceiling.ceiling_snr(trials[:3], np.arange(3))).all()
+
+
 def test_within_trial_ceiling_is_what_the_true_mean_reaches() -> None:
     means, trials, image = simulate(np.full(200, 3), n_voxels=300, snr=0.8)
     similarity = ceiling.repeat_similarity(trials, image, centre=True)
@@ -98,3 +116,5 @@ def test_stepping_up() -> None:
     assert ceiling.stepped_up(1.0) == 1
     assert ceiling.stepped_up(-0.1) == 0
     assert ceiling.stepped_up(0.5) == pytest.approx(np.sqrt(2 / 3))
+    assert ceiling.stepped_up(0.5, 3) == pytest.approx(np.sqrt(0.75))
+    assert ceiling.stepped_up(None) is None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs
-from synbrain.metrics.ceiling import RELIABLE, ncsnr, signal_and_noise
+from synbrain.metrics.ceiling import RELIABLE, ceiling_snr, ncsnr, signal_and_noise
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
 from synbrain.metrics.voxel import Floats, blocks
 
@@ -72,10 +72,12 @@ class Measured:
     @cached_property
     def snr(self) -> Floats | None:
         """(n_voxels,) ncsnr of the test trials, or, where they have no repeats, the space's; or None."""
-        if self.signal_noise is not None:
-            signal, noise = self.signal_noise
-            ratio = np.sqrt(signal / np.where(noise > 0, noise, 1.0))
-            return np.where(noise > 0, ratio, np.where(signal > 0, np.inf, 0.0))
+        if self.has_repeats and self.test.n_images >= 2:
+            parts = [
+                ceiling_snr(self.test_trials(voxels), self.test.image_of_trial)
+                for voxels in blocks(self.test.n_voxels, self.test.n_trials, BLOCK_VALUES)
+            ]
+            return np.concatenate(parts)
         if self.space.ncsnr is not None:
             return self.space.ncsnr.astype(np.float64)
         return None

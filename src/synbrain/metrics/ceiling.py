@@ -22,7 +22,8 @@ RELIABLE = 0.2  # ncsnr from which a voxel counts as reliable: its single trials
 def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Floats]:
     """Variance of the signal over images and of the noise over trials, per voxel (one-way random effects).
 
-    Unbiased for any number of repeats per image, equal or not; a negative signal variance is set to 0.
+    Unbiased for any number of repeats per image, equal or not, but for a negative signal variance, which
+    is set to 0.
 
     Args:
         trials: (n_trials, n_voxels), single-trial responses.
@@ -32,6 +33,11 @@ def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats
         signal, noise: (n_voxels,) float64, unit squared; NaN where no image was repeated, or there is
         only one image.
     """
+    signal, noise = _components(trials, image_of_trial)
+    return np.maximum(signal, 0.0), noise
+
+
+def _components(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Floats]:
     _, image, counts = np.unique(image_of_trial, return_inverse=True, return_counts=True)
     n, k = len(image), len(counts)
     if n <= k or k < 2:
@@ -48,7 +54,7 @@ def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats
         within = np.sum((values - np.repeat(means, counts, axis=0)) ** 2, axis=0) / (n - k)
         between = np.sum(counts[:, None] * (means - grand) ** 2, axis=0) / (k - 1)
         noise[voxels] = within
-        signal[voxels] = np.maximum(0.0, (between - within) / mean_count)
+        signal[voxels] = (between - within) / mean_count
     return signal, noise
 
 
@@ -65,6 +71,25 @@ def ncsnr(trials: NDArray[Any], image_of_trial: Rows) -> Floats:
     signal, noise = signal_and_noise(trials, image_of_trial)
     ratio = np.sqrt(signal / np.where(noise > 0, noise, 1.0))
     return np.asarray(np.where(noise == 0, np.where(signal > 0, np.inf, 0.0), ratio), dtype=np.float64)
+
+
+def ceiling_snr(trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+    """:func:`ncsnr`, corrected so that the noise ceiling of few images is not too low.
+
+    The ceiling of the repeat means is 1 - W / B, with W and B the mean squares within and between images.
+    For k images W / B is on average (k - 1) / (k - 3) times too large (mean of an inverse chi-square), so
+    it is multiplied by (k - 3) / (k - 1). That matters below a few hundred images; arguments as there.
+    """
+    signal, noise = _components(trials, image_of_trial)
+    counts = np.unique(image_of_trial, return_counts=True)[1]
+    left = float(np.mean(1 / counts)) if len(counts) else 1.0
+    shrink = max(len(counts) - 3, 0) / max(len(counts) - 1, 1)
+    between = np.maximum(signal + noise * left, 0.0)
+    share = shrink * noise * left / np.where(between > 0, between, 1.0)
+    share = np.where(between > 0, share, 1.0)
+    explained = np.where(np.isnan(noise), np.nan, np.clip(1 - share, 0.0, 1.0))
+    odds = explained / np.where(explained < 1, 1 - explained, 1.0)
+    return np.asarray(np.where(explained == 1, np.inf, np.sqrt(left * odds)), dtype=np.float64)
 
 
 def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Floats:
@@ -142,8 +167,14 @@ def within_ceiling(similarity: float | None, repeats: int | NDArray[Any] = 1) ->
     return float(np.sqrt(r / (r + (1 - r) * left))) if r > 0 else 0.0
 
 
-def stepped_up(split_half: float | None) -> float | None:
-    """Best correlation with the whole data, given the correlation r of its two halves: sqrt(2r / (1 + r))."""
-    if split_half is None:
+def stepped_up(similarity: float | None, times: float = 2.0) -> float | None:
+    """Best correlation with data ``times`` as large as each of two parts that correlate by ``similarity``.
+
+    Spearman and Brown give the reliability of the larger data, ``k r / (1 + (k - 1) r)``; the truth
+    correlates with it by the root. For two halves and the whole, ``times`` is 2.
+    """
+    if similarity is None:
         return None
-    return float(np.sqrt(2 * split_half / (1 + split_half))) if split_half > 0 else 0.0
+    if similarity <= 0:
+        return 0.0
+    return float(np.sqrt(times * similarity / (1 + (times - 1) * similarity)))

@@ -1,0 +1,196 @@
+"""A run on a dataset, through the public function and the command."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from synbrain.baselines.ridge import Ridge
+from synbrain.cli import main
+from synbrain.data.dataset import write_tables
+from synbrain.data.nsd_prepare import prepare_nsd
+from synbrain.data.simulate import simulate
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.evaluate import evaluate, split_pairs
+from synbrain.evaluation.latents import encode
+from synbrain.evaluation.measured import measure
+from synbrain.evaluation.oracle_row import oracle_row
+from synbrain.features.tokens import TokenSet
+from synbrain.metrics.retrieval import cosine_matrix, top1
+from synbrain.model import SynBrain
+from synbrain.models.brainvae import BrainVAE, BrainVAEConfig
+from synbrain.models.linear_path import LinearPath
+from synbrain.run_parts import RunConfig, SubjectPart
+
+VAE = BrainVAEConfig(
+    tokens=2, dim=4, channels=4, multipliers=(1, 2), res_blocks=1, pooled_length=32, projector_width=8,
+    norm_groups=2,
+)  # fmt: skip
+
+
+def linear_run(brain, *, vae: bool = False, unit: str = "percent", name: str = "s1") -> SynBrain:
+    """A run whose linear path is least squares on the training images; the VAE is untrained."""
+    train, _ = split_pairs(brain.dataset, brain.tokens)
+    x = train.tokens.read("final").reshape(train.n_images, -1)
+    y = train.repeat_means()
+    weights = np.linalg.lstsq(x - x.mean(0), y - y.mean(0), rcond=None)[0].astype(np.float32)
+    linear = LinearPath(
+        projections={"final": np.eye(8, dtype=np.float16)},
+        mixing=weights,
+        intercept=(y.mean(0) - x.mean(0) @ weights).astype(np.float32),
+        shapes={"final": (2, 4)},
+        about={},
+    )
+    part = SubjectPart(
+        name=name, space=brain.space, unit=unit, linear=linear, shrink=0.0,
+        response_mean=y.mean(0), response_sd=y.std(0),
+    )  # fmt: skip
+    config = RunConfig(
+        encoder="toy",
+        encoder_digest="digest",
+        linear_stages=("final",),
+        mapper_stage="final" if vae else None,
+    )
+    torch.manual_seed(0)
+    return SynBrain(config, {name: part}, BrainVAE(VAE) if vae else None)
+
+
+def test_a_run_beside_its_controls(brain) -> None:
+    scores = evaluate(linear_run(brain), brain.dataset, tokens=brain.tokens, n_bootstrap=100)
+    assert list(scores.rows) == [
+        "synbrain",
+        "mean_map",
+        "ridge",
+        "ceiling",
+    ]  # no oracle: nothing was simulated
+    assert scores.value("synbrain", "voxel_r") == pytest.approx(scores.value("ridge", "voxel_r"), abs=0.03)
+    assert scores.value("mean_map", "voxel_r") == 0
+    assert scores.value("ridge", "voxel_r") <= scores.value("ceiling", "voxel_r") + 0.1  # 40 images
+    assert scores.about["n_test_images"] == 40
+    assert scores.about["target"] == "trial"
+    assert set(scores.differences) == {"synbrain", "mean_map"}
+    again = evaluate(linear_run(brain), brain.dataset, tokens=brain.tokens, n_bootstrap=100)
+    assert again == scores
+    json.dumps(scores.to_json(), allow_nan=False)
+
+
+def test_controls_see_training_images_alone(brain) -> None:
+    """Test responses decide no fit: with other ones the predictions stay."""
+    train, test = split_pairs(brain.dataset, brain.tokens)
+    before = Ridge().fit(train).predict(test.tokens)
+    brain.dataset.responses[test.trials] = 1e3
+    train, test = split_pairs(brain.dataset, brain.tokens)
+    np.testing.assert_array_equal(Ridge().fit(train).predict(test.tokens), before)
+
+
+def test_latent_retrieval_and_its_directions(brain) -> None:
+    model = linear_run(brain, vae=True)
+    options = {"tokens": brain.tokens, "n_bootstrap": 50, "rows": ()}
+    scores = evaluate(model, brain.dataset, **options)
+    for name in ("raw_retrieval", "raw_retrieval_backward", "syn_retrieval", "syn_retrieval_backward"):
+        assert 0 <= scores.value("synbrain", name) <= 1
+    assert "circular" in scores["synbrain"]["syn_retrieval"].note
+    _, test = split_pairs(brain.dataset, brain.tokens)
+    latents = encode(model, "s1", test.repeat_means())
+    assert latents.shape == (40, 2, 4)
+    expected = top1(cosine_matrix(latents, test.tokens.read("final")))  # images ranked for each response
+    assert scores.value("synbrain", "raw_retrieval") == pytest.approx(expected)
+    easier = evaluate(model, brain.dataset, n_way=2, **options)
+    assert easier.about["n_way"] == 2
+    assert easier.value("synbrain", "raw_retrieval") > 0.3
+
+
+def test_units_without_repeats_are_told_not_failed(make_brain) -> None:
+    single = make_brain(repeats=(1, 1))
+    scores = evaluate(linear_run(single), single.dataset, tokens=single.tokens, n_bootstrap=50)
+    assert scores.value("synbrain", "voxel_r") > 0.3
+    assert scores.value("synbrain", "crps") is None
+    assert scores.value("ceiling", "voxel_r") is None
+    said = scores.to_json()
+    assert "one response" in said["notes"]["synbrain"]["crps"]
+    assert "unknown" in said["notes"]["ceiling"]["voxel_r"]
+
+
+def test_bad_input(brain) -> None:
+    model = linear_run(brain)
+    with pytest.raises(SynBrainError, match="choose among"):
+        evaluate(model, brain.dataset, tokens=brain.tokens, rows=("gnet",))
+    with pytest.raises(SynBrainError, match="synbrain features"):
+        evaluate(model, brain.dataset)
+    other = replace(brain.tokens, digest="another")
+    with pytest.raises(SynBrainError, match="digest"):
+        evaluate(model, brain.dataset, tokens=other)
+    with pytest.raises(SynBrainError, match="predicts"):
+        evaluate(linear_run(brain, unit="z-score"), brain.dataset, tokens=brain.tokens)
+    brain.dataset.trials["split"] = "train"
+    with pytest.raises(SynBrainError, match="no test images"):
+        evaluate(model, brain.dataset, tokens=brain.tokens)
+
+
+def test_subjects_of_a_run_by_name_or_alone(brain) -> None:
+    renamed = linear_run(brain, name="somebody")
+    scores = evaluate(renamed, brain.dataset, tokens=brain.tokens, rows=(), n_bootstrap=50)
+    assert scores.about["subject"] == "s1"
+    with pytest.raises(SynBrainError, match="no subject"):
+        evaluate(renamed, brain.dataset, tokens=brain.tokens, subject="s1", rows=())
+
+
+def test_oracle_on_a_simulated_subject(tmp_path: Path) -> None:
+    simulate(tmp_path / "tree", size="tiny")
+    dataset = prepare_nsd(tmp_path / "tree", tmp_path / "data", subject=1)
+    rng = np.random.default_rng(0)
+    tokens = {"final": rng.normal(size=(dataset.n_images, 1, 3)).astype(np.float32)}
+    train, test = split_pairs(dataset, TokenSet("t", "d", tokens, np.arange(dataset.n_images)))
+    measured = measure(test, train, dataset.space, n_bootstrap=50)
+    oracle = oracle_row(dataset, measured, n_samples=40, seed=0)
+    assert oracle is not None
+    assert oracle["variance_ratio"] == pytest.approx(1, abs=0.25)
+    assert oracle["coverage_90"] == pytest.approx(0.9, abs=0.05)
+    assert oracle["voxel_r"] > 0.3
+    assert oracle["response_retrieval"] > 4 / test.n_images
+    scaled = replace(dataset, info=dataset.info.model_copy(update={"scaling": {"kind": "session-zscore"}}))
+    row = oracle_row(scaled, measured, n_samples=20, seed=0)
+    assert row is not None
+    assert row["voxel_r"] is None
+    assert row.notes["voxel_r"]
+
+
+def test_the_command_writes_and_prints(
+    brain, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    np.save(folder / "responses.npy", brain.dataset.responses)
+    write_tables(folder, brain.info, brain.dataset.trials, brain.dataset.images, brain.space)
+    run = linear_run(brain).save_pretrained(tmp_path / "run")
+    monkeypatch.setattr(
+        "synbrain.evaluation.evaluate.open_tokens", lambda dataset, encoder, stages: brain.tokens
+    )
+    out = tmp_path / "scores.json"
+    words = [
+        "evaluate",
+        str(run),
+        str(folder),
+        "--out",
+        str(out),
+        "--samples",
+        "20",
+        "--rows",
+        "mean_map",
+        "ceiling",
+    ]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    said = json.loads(out.read_text())
+    assert list(said["scores"]) == ["synbrain", "mean_map", "ceiling"]
+    assert said["n_samples"] == 20
+    assert f"{said['scores']['synbrain']['voxel_r']:.3f}" in printed
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert main(["evaluate", str(run), str(folder), "--samples", "1"]) == 2
