@@ -131,7 +131,7 @@ def run_stage(
 
     def save() -> None:
         if accelerator.is_main_process:
-            groups = {"model": dict(weights), "ema": average, "kept": kept}
+            groups: dict[str, dict[str, Tensor]] = {"model": {**weights}, "ema": average, "kept": kept}
             state = {"position": vars(at), "config": print_of_config, "scaler": scaler.state_dict()}
             save_checkpoint(folder, at.step, Checkpoint(groups, optimizer.state_dict(), state))
 

@@ -36,4 +36,4 @@ def shrink_factor(
     if kind == "subject":
         return np.full(n_voxels, common, dtype=np.float32)
     own = np.clip(product / np.maximum(power, 1e-30), 0.0, 1.0)
-    return (0.5 * (own + common)).astype(np.float32)
+    return np.asarray(0.5 * (own + common), dtype=np.float32)
