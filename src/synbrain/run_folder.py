@@ -168,14 +168,14 @@ def refresh_card(folder: Path, scores: dict[str, Any]) -> None:
 
 def fetch(name: str | Path) -> Path:
     """The folder of a run: a local one as it is, a Hugging Face hub id as its downloaded snapshot."""
-    folder = Path(name)
-    if folder.exists() or not isinstance(name, str) or name.count("/") != 1 or name.startswith((".", "/")):
+    folder, hub_id = Path(name), str(name)
+    if folder.exists() or hub_id.count("/") != 1 or hub_id.startswith((".", "/")):
         return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.npz", "*.md"]))
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.npz", "*.md"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise SynBrainError(
             f"{name} is neither a folder here nor a run on the Hugging Face hub ({type(error).__name__})",
