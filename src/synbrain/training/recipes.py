@@ -65,21 +65,24 @@ REFERENCE = TrainConfig(
 
 # What `reference` cannot keep on small data: 350 is made for 15,724 voxels, and an average with decay .9999
 # stays at its initial weights for some ten thousand steps.
-_SMALL_REFERENCE = {
+_SMALL_REFERENCE: dict[str, dict[str, object]] = {
     "vae": {"stop": "validation", "epochs": 15, "keep_stopping_round": True},
     "mapper": {"steps": 3000, "round_steps": 300, "ema_decay": 0.999, "ema_warmup": True},
 }
 
+# Made for hundreds of images, by validation images of v4_210325 (docs/training.md).
 CALIBRATED = TrainConfig(
     recipe="calibrated",
+    preset="tiny",
     vae=VAEStageConfig(
-        lr=1e-3,
+        lr=2e-3,
         weight_decay=0.05,
-        schedule="constant",
-        epochs=8,
+        epochs=3,
         patience=2,
         clip_grad=1.0,
         ema_decay=0.99,
+        # weights of the published loss, carried over to one voxel of unit variance: divided by 15,724 voxels
+        # times their mean variance of .079
         loss=VAELossConfig(
             kl_weight=1e-6,
             clip_weight=0.1,
@@ -92,10 +95,10 @@ CALIBRATED = TrainConfig(
         lr=1e-3,
         weight_decay=0.1,
         clip_grad=1.0,
-        steps=1500,
-        round_steps=50,
-        patience=6,
-        ema_decay=0.99,
+        steps=300,
+        round_steps=25,
+        patience=4,
+        ema_decay=0.98,
         targets="image",
         latent_weight=0.01,
         response_weight=1.0,
@@ -105,6 +108,12 @@ CALIBRATED = TrainConfig(
     ),
 )
 
+# Thousands of images and larger networks: slower steps, many more of them, ended by validation images.
+_LARGE_CALIBRATED: dict[str, dict[str, object]] = {
+    "vae": {"lr": 1e-4, "epochs": 15, "ema_decay": 0.999},
+    "mapper": {"lr": 1e-4, "steps": 50_000, "round_steps": 500, "patience": 6, "ema_decay": 0.999},
+}
+
 RECIPES: dict[str, TrainConfig] = {"calibrated": CALIBRATED, "reference": REFERENCE}
 
 
@@ -113,8 +122,9 @@ def recipe(name: str, *, preset: str | None = None) -> TrainConfig:
 
     Args:
         name: a key of ``RECIPES``.
-        preset: a name in models/presets.py; None: the recipe's own. With ``tiny`` or ``small``, ``reference``
-            changes the values above that mean nothing on small data.
+        preset: a name in models/presets.py; None: the recipe's own. At ``tiny`` and ``small``, ``reference``
+            changes the values that mean nothing on small data; at ``small`` and paper sizes, ``calibrated``
+            takes more and smaller steps.
 
     Raises:
         SynBrainError: for an unknown name.
@@ -124,8 +134,10 @@ def recipe(name: str, *, preset: str | None = None) -> TrainConfig:
     config = RECIPES[name]
     if preset is None:
         return config
-    config = config.model_copy(update={"preset": preset})
+    changes: dict[str, dict[str, object]] = {}
     if name == "reference" and not preset.startswith("paper"):
-        stages = {s: getattr(config, s).model_copy(update=v) for s, v in _SMALL_REFERENCE.items()}
-        config = config.model_copy(update=stages)
-    return config
+        changes = _SMALL_REFERENCE
+    if name == "calibrated" and (preset.startswith("paper") or preset == "small"):
+        changes = _LARGE_CALIBRATED
+    stages = {stage: getattr(config, stage).model_copy(update=values) for stage, values in changes.items()}
+    return config.model_copy(update={"preset": preset, **stages})
