@@ -1,6 +1,7 @@
 """Retrieval of images in the latent space of a model's own VAE, by measured and by synthetic responses.
 
-The published protocol: flattened posterior means against flattened tokens, cosine, n-way. *Raw* encodes the
+The published protocol: flattened posterior means against flattened tokens (where shapes differ, against
+what training contrasted latents with, :func:`contrastive_target`), cosine, n-way. *Raw* encodes the
 measured repeat mean. *Syn* encodes the synthetic response with the encoder of the very VAE whose decoder
 made it: circular, so it says little about the brain; ``response_retrieval`` is its honest counterpart.
 """
@@ -15,9 +16,10 @@ from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY, both_directions, cosine_matrix
 from synbrain.model import SynBrain
+from synbrain.models.losses import contrastive_target
 
 CIRCULAR = "circular: the encoder that reads the synthetic response belongs to the decoder that made it"
-SHAPES = "the VAE's latents have another shape than the tokens"
+SHAPES = "tokens were brought to the latent's shape by the projection that training contrasted with"
 
 
 def latent_retrieval(
@@ -47,11 +49,10 @@ def latent_retrieval(
         return
     tokens = measured.test.tokens
     shape = (model.vae.config.tokens, model.vae.config.dim)
-    if tokens.shapes[stage] != shape:
-        for name in ("raw_retrieval", "syn_retrieval"):
-            row.values[name], row.notes[name] = None, SHAPES
-        return
     images = np.asarray(tokens.stages[stage][tokens.rows])
+    if tokens.shapes[stage] != shape:
+        images = contrastive_target(torch.from_numpy(images.astype(np.float32)), *shape).numpy()
+        row.notes["raw_retrieval"] = SHAPES
     for name, responses in (("raw_retrieval", measured.repeat_means), ("syn_retrieval", predicted)):
         similarity = cosine_matrix(encode(model, subject, responses), images)
         forward, backward = both_directions(similarity, n_way=n_way, n_subsets=n_subsets, seed=measured.seed)

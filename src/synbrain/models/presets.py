@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -66,16 +68,15 @@ def preset(name: str, tokens: tuple[int, int] | None = None) -> Preset:
     """The sizes called ``name``, fitted to an encoder.
 
     Args:
-        name: a key of ``PRESETS``.
+        name: a key of ``PRESETS``, with ``-depthN`` (blocks of the mapper) or ``-downN`` (levels of the VAE
+            that halve the length) behind it to change that alone.
         tokens: (n_tokens, dim) of the encoder's stage. The latent takes over the number of tokens; where
             the width differs from the latent's, the mapper gets an input projection. None: the preset's.
 
     Raises:
         SynBrainError: for an unknown name.
     """
-    if name not in PRESETS:
-        raise SynBrainError(f"no preset {name!r}", f"choose one of {', '.join(PRESETS)}")
-    chosen = PRESETS[name]
+    chosen = _called(name)
     if tokens is None:
         return chosen
     n_tokens, dim = tokens
@@ -83,6 +84,24 @@ def preset(name: str, tokens: tuple[int, int] | None = None) -> Preset:
     input_dim = dim if dim != chosen.mapper.dim else None
     mapper = chosen.mapper.model_copy(update={"tokens": n_tokens, "input_dim": input_dim})
     return Preset(vae, mapper)
+
+
+def _called(name: str) -> Preset:
+    if name in PRESETS:
+        return PRESETS[name]
+    changed = re.fullmatch(r"(.+)-(depth|down)(\d+)", name)
+    if changed is None:
+        raise SynBrainError(f"no preset {name!r}", f"choose one of {', '.join(PRESETS)}")
+    base, number = _called(changed[1]), int(changed[3])
+    try:
+        if changed[2] == "depth":
+            mapper = MapperConfig.model_validate(base.mapper.model_dump() | {"depth": number})
+            return Preset(base.vae, mapper)
+        blocks = {"down_blocks": number, "up_blocks": number}
+        return Preset(BrainVAEConfig.model_validate(base.vae.model_dump() | blocks), base.mapper)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"]
+        raise SynBrainError(f"preset {name!r} cannot be built ({said})", "choose another number") from error
 
 
 def parameter_counts(vae: BrainVAEConfig, mapper: MapperConfig) -> dict[str, int]:

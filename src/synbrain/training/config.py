@@ -56,6 +56,9 @@ class VAEStageConfig(LoopConfig):
     responses: Literal["trials", "image_mean"] = Field(
         "trials", description="samples: single trials, or the mean of each image's trials"
     )
+    sampling: bool = Field(
+        True, description="decode drawn latents; without: posterior means (an autoencoder)"
+    )
     loss: VAELossConfig = Field(VAELossConfig(), description="weights and reductions of the loss")
 
 

@@ -35,7 +35,7 @@ class VAEStep(nn.Module):
             tokens: (batch, n_tokens, dim) float32, of the images shown.
             noise: (batch, latent tokens, latent dim) float32, standard normal.
         """
-        recon, posterior, latent = self.vae(responses, noise)
+        recon, posterior, latent = self.vae(responses, noise if self.config.sampling else None)
         aim = contrastive_target(tokens, *latent.shape[1:])
         losses = vae_losses(recon, responses, posterior, latent, aim, self.config.loss)
         return {
