@@ -1,0 +1,381 @@
+"""Our training steps and synthesis beside the published code's, in one process, on one set of weights.
+
+    OMP_NUM_THREADS=1 python benchmarks/reference.py --size paper --repeats 3
+
+Both sides first compute the same loss and gradient from the same weights and batch, and the difference is
+printed. Then they run in turn; medians, ratios (reference over ours), arithmetic and the share of the
+machine's measured matrix-product rate are printed. CPU time counts where other processes share the cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+import reference_path as theirs
+from averaged_targets import averaged_targets
+from synbrain.features.tokens import TokenSet
+from synbrain.models.brainvae import BrainVAE
+from synbrain.models.losses import VAELossConfig, mapper_loss, vae_losses
+from synbrain.models.mapper import Mapper
+from synbrain.models.presets import Preset, preset, saved_bytes, step_gflop
+from synbrain.training.ema import update_ema
+
+SIZES = {"paper": ("paper-4096", 15724), "small": ("small", 1500)}
+STAGES = ("vae", "vae-bf16", "mapper", "mapper-bf16", "synthesis", "memory", "pipeline", "averaged")
+LOSS = VAELossConfig(replicas=1)
+DECAY = 0.9999
+N_IMAGES, N_TRIALS, EPOCHS, MAPPER_STEPS, TRAIN_BATCH = 9000, 3, 15, 50_000, 24
+
+
+@dataclass
+class Bench:
+    """What every stage needs: sizes, device, and the rate that 100 % stands for."""
+
+    sizes: Preset
+    n_voxels: int
+    batch: int
+    repeats: int
+    device: torch.device
+    compile: bool
+    peak: dict[str, float] = field(default_factory=dict)
+    gflop: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def batch_of(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Responses (batch, n_voxels), noise and tokens (batch, tokens, dim)."""
+        rng = torch.Generator().manual_seed(1)
+        shape = (self.batch, self.sizes.vae.tokens, self.sizes.vae.dim)
+        y = torch.randn(self.batch, self.n_voxels, generator=rng) * 0.3
+        made = y, torch.randn(shape, generator=rng), torch.randn(shape, generator=rng)
+        return made[0].to(self.device), made[1].to(self.device), made[2].to(self.device)
+
+    def vae(self) -> BrainVAE:
+        torch.manual_seed(0)
+        return BrainVAE(self.sizes.vae).to(self.device)
+
+    def mapper(self) -> Mapper:
+        torch.manual_seed(0)
+        mapper = Mapper(self.sizes.mapper)
+        with torch.no_grad():  # it starts at zero output, where nothing can be compared
+            for name, parameter in mapper.named_parameters():
+                if "modulation" in name or name.startswith("final"):
+                    parameter.normal_(std=0.02)
+        return mapper.to(self.device)
+
+    def bf16(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def compare(
+        self, name: str, gflop: float, sides: dict[str, Callable[[], object]], kind: str = "fp32"
+    ) -> None:
+        """Run the sides in turn and print medians; the first one is the reference."""
+        wall: dict[str, list[float]] = {side: [] for side in sides}
+        cpu: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in range(self.repeats):
+            for side, work in sides.items():
+                self.wait()
+                start, used = time.perf_counter(), time.process_time()
+                work()
+                self.wait()
+                wall[side].append(time.perf_counter() - start)
+                cpu[side].append(time.process_time() - used)
+        counted = wall if self.device.type == "cuda" else cpu
+        base = statistics.median(counted[next(iter(sides))])
+        for side in sides:
+            took, busy = statistics.median(wall[side]), statistics.median(cpu[side])
+            ratio = base / statistics.median(counted[side])
+            rate = gflop * self.batch / statistics.median(counted[side])
+            share = 100 * rate / self.peak[kind if side != "reference" else "fp32"]
+            print(
+                f"{name:<16} {side:<22} {took:9.3f} s wall {busy:9.3f} s cpu {ratio:6.2f}x "
+                f"{gflop * self.batch:8.1f} GFLOP {rate:8.1f} GFLOP/s {share:4.0f} %",
+                flush=True,
+            )
+            self.seconds[f"{name}/{side}"] = statistics.median(counted[side]) / self.batch
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """GFLOP/s of the best square matrix product."""
+    best = 0.0
+    n = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(n, n, device=device).to(dtype)
+    for _ in range(5):
+        start = time.perf_counter() if device.type == "cuda" else time.process_time()
+        for _ in range(10 if device.type == "cuda" else 1):
+            a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        took = (time.perf_counter() if device.type == "cuda" else time.process_time()) - start
+        best = max(best, (10 if device.type == "cuda" else 1) * 2 * n**3 / took / 1e9)
+    return best
+
+
+def has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    return any(ask is not None and ask() for ask in asked)
+
+
+def gradient(network: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).double().norm() / b.double().norm())
+
+
+def vae_stage(bench: Bench, bf16: bool) -> None:
+    vae, (y, noise, tokens) = bench.vae(), bench.batch_of()
+    optimizers = (
+        theirs.default_adamw(vae, 0.05),
+        torch.optim.AdamW(vae.parameters(), lr=1e-4, weight_decay=0.05, fused=True),
+    )
+    run = torch.compile(vae) if bench.compile else vae
+    losses: dict[str, float] = {}
+
+    def reference(update: bool = True) -> None:
+        vae.zero_grad()
+        recon, posterior, z = theirs.run_vae(vae, y, noise)
+        total = vae_losses(recon, y, posterior, z, tokens, LOSS).total
+        total.backward()
+        losses["reference"] = total.item()
+        if update:
+            optimizers[0].step()
+
+    def ours(update: bool = True) -> None:
+        vae.zero_grad()
+        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=bf16):
+            recon, posterior, z = run(y, noise)
+        total = vae_losses(recon, y, posterior, z, tokens, LOSS).total
+        total.backward()
+        losses["ours"] = total.item()
+        if update:
+            optimizers[1].step()
+
+    reference(update=False)
+    expected = gradient(vae)
+    ours(update=False)
+    error, name = difference(gradient(vae), expected), "vae step bf16" if bf16 else "vae step"
+    off = abs(losses["ours"] / losses["reference"] - 1)
+    print(f"{name}: same function? loss differs by {off:.1e}, gradient by {error:.1e} (relative)", flush=True)
+    del expected
+    for optimizer in optimizers:  # updates of weights that stay as they are, so that all steps are alike
+        optimizer.param_groups[0]["lr"] = 0.0
+    # the optimiser states are shared: two would only fill memory
+    optimizers[0].step()
+    optimizers[1].state = optimizers[0].state
+    bench.compare(
+        name, bench.gflop["vae_step"], {"reference": reference, "ours": ours}, "bf16" if bf16 else "fp32"
+    )
+
+
+def mapper_stage(bench: Bench, bf16: bool) -> None:
+    vae, mapper, (y, _, tokens) = bench.vae().requires_grad_(False).eval(), bench.mapper(), bench.batch_of()
+    optimizers = (
+        theirs.default_adamw(mapper, 0.0),
+        torch.optim.AdamW(mapper.parameters(), lr=1e-4, weight_decay=0.0, fused=True),
+    )
+    average = {name: p.detach().clone() for name, p in mapper.named_parameters()}
+    run = torch.compile(mapper) if bench.compile else mapper
+    with torch.no_grad():
+        exact = theirs.encode(vae, y).mean
+    stored = exact.to(torch.float16)  # what our mapper stage reads from disk
+    losses: dict[str, float] = {}
+    half = torch.float16 if bench.device.type == "cuda" else None  # the reference's --mixed-precision
+
+    def reference(update: bool = True) -> None:
+        with torch.no_grad():
+            target = theirs.encode(vae, y).mean  # the frozen VAE, again in every step
+        with torch.autocast(bench.device.type, dtype=half or torch.bfloat16, enabled=half is not None):
+            predicted = theirs.run_mapper(mapper, tokens)
+        loss = mapper_loss(predicted, target)
+        loss.backward()
+        losses["reference"] = loss.item()
+        if update:
+            torch.nn.utils.clip_grad_norm_(mapper.parameters(), 1.0)
+            optimizers[0].step()
+            mapper.zero_grad()
+            theirs.update_average(average, mapper, DECAY)
+
+    def ours(update: bool = True) -> None:
+        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=bf16):
+            predicted = run(tokens)
+        loss = mapper_loss(predicted, stored if update else exact)
+        loss.backward()
+        losses["ours"] = loss.item()
+        if update:
+            torch.nn.utils.clip_grad_norm_(mapper.parameters(), 1.0)
+            optimizers[1].step()
+            mapper.zero_grad()
+            update_ema(average, dict(mapper.named_parameters()), DECAY)
+
+    reference(update=False)
+    expected = gradient(mapper)
+    mapper.zero_grad()
+    ours(update=False)
+    error, name = difference(gradient(mapper), expected), "mapper step bf16" if bf16 else "mapper step"
+    off = abs(losses["ours"] / losses["reference"] - 1)
+    print(f"{name}: same function? loss differs by {off:.1e}, gradient by {error:.1e} (relative)", flush=True)
+    del expected
+    optimizers[0].param_groups[0]["lr"] = optimizers[1].param_groups[0]["lr"] = 0.0
+    optimizers[0].step()
+    optimizers[1].state = optimizers[0].state
+    mapper.zero_grad()
+    kind, gflop = "bf16" if bf16 else "fp32", bench.gflop["mapper_step"]
+    bench.compare(name, gflop, {"reference": reference, "ours": ours}, kind)
+    # what grows with the batch, without clipping, AdamW and EMA, which do not
+    work = {"reference": lambda: reference(update=False), "ours": lambda: ours(update=False)}
+    bench.compare(name.replace("step", "gradient"), gflop, work, kind)
+
+
+@torch.no_grad()
+def synthesis_stage(bench: Bench) -> None:
+    vae, mapper, (_, _, tokens) = bench.vae().eval(), bench.mapper().eval(), bench.batch_of()
+    folded = mapper.fold()
+    found: dict[str, Tensor] = {}
+
+    def reference() -> None:
+        found["reference"] = theirs.decode(vae, theirs.run_mapper(mapper, tokens), bench.n_voxels)
+
+    def ours() -> None:
+        found["ours"] = vae.decode(folded(tokens), bench.n_voxels)
+
+    def in_bf16() -> None:
+        with bench.bf16():
+            found["ours bf16"] = vae.decode(folded(tokens), bench.n_voxels).float()
+
+    sides: dict[str, Callable[[], object]] = {"reference": reference, "ours": ours}
+    if has_bf16(bench.device):
+        sides["ours bf16"] = in_bf16
+    for work in sides.values():
+        work()
+    for side in list(sides)[1:]:
+        print(f"synthesis: {side} differs by {difference(found[side], found['reference']):.1e} (relative)")
+    gflop = bench.gflop["vae_forward"] - bench.gflop["vae_encode"] + bench.gflop["mapper_forward"]
+    bench.compare("synthesis", gflop, sides)
+
+
+def memory_stage(bench: Bench) -> None:
+    vae, (y, noise, _) = bench.vae(), bench.batch_of()
+    y, noise = y[:1], noise[:1]
+    kept = {"reference": saved_bytes(lambda: theirs.run_vae(vae, y, noise), vae)}
+    kept["ours"] = saved_bytes(lambda: vae(y, noise), vae)
+    vae.set_fast(False)
+    kept["ours, plain operations"] = saved_bytes(lambda: vae(y, noise), vae)
+    vae.set_fast(True)
+    vae.checkpointing = True
+    kept["ours, checkpointing"] = saved_bytes(lambda: vae(y, noise), vae)
+    for side, n_bytes in kept.items():
+        print(f"saved activations of one VAE sample: {side:<24} {n_bytes / 2**30:6.3f} GiB", flush=True)
+
+
+def pipeline_stage(bench: Bench) -> None:
+    """Tokens of 9,000 images x 3 trials: a memory map on disk against repeated float32 in RAM."""
+    tokens, dim = bench.sizes.mapper.token_shape
+    repeated = N_IMAGES * N_TRIALS * tokens * dim * 4
+    process = psutil.Process()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokens.npy"
+        shape = (N_IMAGES, tokens, dim)
+        store = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)  # sparse
+        size = path.stat().st_size
+        del store
+        mapped = np.load(path, mmap_mode="r")
+        held = TokenSet("clip", "benchmark", {"final": mapped}, np.arange(N_IMAGES))
+        rng, before, most, anonymous = np.random.default_rng(0), process.memory_info(), 0, 0
+        for _ in range(20):
+            batch = torch.from_numpy(held.read("final", rng.integers(0, N_IMAGES, TRAIN_BATCH)))
+            now = process.memory_info()
+            most = max(most, now.rss - before.rss)
+            anonymous = max(anonymous, (now.rss - now.shared) - (before.rss - before.shared))
+            del batch
+    print(f"pipeline: reference holds {repeated / 1e9:.1f} GB of repeated float32 tokens in RAM (computed)")
+    print(
+        f"pipeline: ours {size / 1e9:.2f} GB on disk, {anonymous / 2**30:.2f} GiB of its own memory, "
+        f"{most / 2**30:.2f} GiB resident with the file's pages, which the system takes back when short"
+    )
+
+
+def projection(bench: Bench) -> None:
+    """Time of the whole subject-1 recipe at the measured rates, on this machine's one device."""
+    vae_steps = N_IMAGES * N_TRIALS // TRAIN_BATCH * EPOCHS
+    for side in ("reference", "ours"):
+        per = {stage: bench.seconds.get(f"{stage}/{side}") for stage in ("vae step", "mapper step")}
+        if bench.device.type == "cuda" and side == "ours":
+            per = {stage: bench.seconds.get(f"{stage} bf16/ours", value) for stage, value in per.items()}
+        if per["vae step"] is None or per["mapper step"] is None:
+            return
+        hours = TRAIN_BATCH * (vae_steps * per["vae step"] + MAPPER_STEPS * per["mapper step"]) / 3600
+        print(f"projected: {vae_steps} VAE + {MAPPER_STEPS} mapper steps of 24: {hours:.1f} h, {side}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=0, help="samples a step; 0: 1 on a CPU, 24 on CUDA")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--compile", action="store_true", help="torch.compile our networks")
+    parser.add_argument("--force-bf16", action="store_true", help="run bf16 without hardware for it")
+    options = parser.parse_args()
+    name, n_voxels = SIZES[options.size]
+    device = torch.device(options.device)
+    batch = options.batch or (24 if device.type == "cuda" else 1)
+    bench = Bench(preset(name), n_voxels, batch, options.repeats, device, options.compile)
+    processor = (
+        torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    )
+    print(f"{name}, {n_voxels} voxels, batch {batch}, {processor}, {torch.get_num_threads()} threads,")
+    bf16 = has_bf16(device) or options.force_bf16
+    bench.peak = {"fp32": matmul_peak(device, torch.float32)}
+    bench.peak["bf16"] = matmul_peak(device, torch.bfloat16) if bf16 else bench.peak["fp32"]
+    bench.gflop = step_gflop(bench.sizes.vae, bench.sizes.mapper, n_voxels)
+    print(
+        f"torch {torch.__version__}, matrix products at {bench.peak['fp32']:.1f} GFLOP/s in fp32", flush=True
+    )
+    stages: dict[str, Callable[[], None]] = {
+        "vae": lambda: vae_stage(bench, False),
+        "vae-bf16": lambda: vae_stage(bench, True),
+        "mapper": lambda: mapper_stage(bench, False),
+        "mapper-bf16": lambda: mapper_stage(bench, True),
+        "synthesis": lambda: synthesis_stage(bench),
+        "memory": lambda: memory_stage(bench),
+        "pipeline": lambda: pipeline_stage(bench),
+        "averaged": averaged_targets,
+    }
+    for stage in options.stages:
+        if stage.endswith("bf16") and not bf16:
+            print(f"{stage}: left out, as this machine has no bf16 instructions (--force-bf16 runs it)")
+            continue
+        stages[stage]()
+        gc.collect()
+    projection(bench)
+    if device.type == "cuda":
+        print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB")
+    print(f"peak resident memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()
