@@ -28,15 +28,19 @@ from scipy.io import savemat
 
 GRID, N_TRIALS, N_VOXELS = (81, 104, 83), 750, 15_724
 CHILD = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 from synbrain.data.nsd_prepare import prepare_nsd
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak_mib():  # VmHWM starts anew with the process; ru_maxrss is inherited from the one that started it
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+
+before = peak_mib()
 src, out, workers, scaling = sys.argv[1:]
 begin = time.perf_counter()
 prepare_nsd(src, out, subject=1, workers=int(workers), scaling=scaling, repeats="available")
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps({"seconds": time.perf_counter() - begin, "peak_mib": used.ru_maxrss / 1024,
-    "before_mib": before / 1024, "cpu": used.ru_utime + used.ru_stime}))
+seconds, used = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps({"seconds": seconds, "cpu": used.ru_utime + used.ru_stime, "peak_mib": peak_mib(),
+    "before_mib": before}))
 """
 
 
