@@ -13,16 +13,25 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 def run_function(function: Callable[..., Any], name: str, words: list[str]) -> Any:
     """Parse ``words`` against the signature of ``function`` and call it.
 
-    Parameters without a default are positional unless they are keyword-only; ``list[X]`` takes several
-    words; a ``bool`` is a flag; a pydantic config becomes nested options (``--vae.lr``); ``--config``
-    reads any of them from YAML. Option names may be written with dashes or underscores.
+    Parameters without a default are positional unless they are keyword-only; a positional-only one with a
+    default may be left out; ``list[X]`` takes several words; a ``bool`` is a flag; a pydantic config becomes
+    nested options (``--vae.lr``); ``--config`` reads any of them from YAML, unless the function has a
+    ``config`` of its own. Option names may be written with dashes or underscores.
     """
+    given = parse_words(function, name, words)
+    parameters = inspect.signature(function).parameters
+    by_place = [given.pop(key) for key, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
+    return function(*by_place, **given)
+
+
+def parse_words(function: Callable[..., Any], name: str, words: list[str]) -> dict[str, Any]:
+    """The arguments that ``words`` give ``function``, by name."""
     parser, plain = _parser(function, name)
     parsed = parser.parse_args([_underscored(word) for word in words])
     values = parser.instantiate(parsed)
     names = inspect.signature(function).parameters
     given = {key: values[key] for key in names if key in values}
-    return function(**{k: plain[k](v) if k in plain and v is not None else v for k, v in given.items()})
+    return {k: plain[k](v) if k in plain and v is not None else v for k, v in given.items()}
 
 
 def _underscored(word: str) -> str:
@@ -45,7 +54,8 @@ def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, di
     doc = parse_docstring(function.__doc__ or "")
     help_of = {entry.arg_name: entry.description for entry in doc.params}
     parser = ArgumentParser(prog=f"synbrain {name}", description=doc.short_description)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options")
+    if "config" not in inspect.signature(function).parameters:
+        parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options")
     hints = get_type_hints(function)
     by_hand: set[str | int] = set()
     plain: dict[str, Any] = {}
@@ -54,6 +64,8 @@ def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, di
         keyword = parameter.kind is inspect.Parameter.KEYWORD_ONLY or not required
         if hints[key] is bool and parameter.default is False:
             parser.add_argument(f"--{key}", action="store_true", help=help_of.get(key))
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY and not required:
+            parser.add_argument(key, nargs="?", type=hints[key], default=None, help=help_of.get(key))
         elif (word := _word_of_list(hints[key])) is not None:
             options: dict[str, Any] = {"nargs": "+", "type": word}
             if keyword:

@@ -5,7 +5,8 @@ of it, is seen from about 100 trials on where trials are as reliable as NSD's (p
 1 over a few hundred voxels), and needs more the noisier the voxels are: roughly 25 / d'^2 judged trials.
 Shifts are looked for up to 10 trials. Stretches below 20 trials, single exchanged trials, and sessions of few
 repeats without image features stay unseen. Faults in most sessions at once are seen only as a loss of the
-subject's evidence, or as one common shift. All trials take part, test trials too: nothing is fitted that a
+subject's evidence (which has to be significant where trials and images are not very few), or as one common
+shift. All trials take part, test trials too: nothing is fitted that a
 model uses.
 """
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from synbrain.data import check_labels, check_sessions
 from synbrain.data.check_labels import AgainstShuffles, LabelChecks
 from synbrain.data.check_scores import (
+    FOLDS,
     Floats,
     Reduced,
     RepeatSums,
@@ -35,8 +37,8 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.files import verify_manifest
 
-ENOUGH_IMAGES, ENOUGH_TRIALS = 150, 100  # below these, no evidence is no finding
-NOT_SHOWN = 0.05  # p of the whole subject above which its labels are called into question
+# Below these (distinct training images; trials with a repeat), no evidence is no finding.
+ENOUGH_IMAGES, ENOUGH_TRIALS = 100, 100
 SHARED_VOXELS = 0.1  # share of equal voxel courses that makes two datasets one recording
 Status = Literal["ok", "fault", "not tested"]
 
@@ -132,10 +134,10 @@ def check_labels_of(
     data = reduce_responses(dataset)
     many = data.n_blocks > 1
     by_repeat = data if many else data.with_blocks(_halves_of_repeats(dataset))
-    by_image = data if many else data.with_blocks(data.image % 5)
+    by_image = data if many else data.with_blocks(data.image % FOLDS)
     sums = RepeatSums(by_repeat) if by_repeat.n_blocks > 1 else None
     predicted = None
-    if features is not None and by_image.n_blocks > 1:
+    if features is not None and by_image.n_blocks > 1 and data.n_images >= 2 * FOLDS:
         predicted = predict_left_out(by_image, features)
     from_repeats: list[tuple[Floats, NDArray[np.bool_]]] = []
     if sums is not None:
@@ -258,12 +260,14 @@ def _label_lines(
     lines = [
         _evidence_line(
             "repeats", "repeats of an image are more alike than other images",
-            labels.repeats, numbers, explained, ENOUGH_TRIALS, "no image was repeated",
+            labels.repeats, numbers, explained,
+            labels.repeats is not None and labels.repeats.n_trials >= ENOUGH_TRIALS, "no image was repeated",
         ),
         _evidence_line(
             f"images ({features})" if features else "images",
             "responses go with their images better than shuffled pairs",
-            labels.features, numbers, explained, ENOUGH_IMAGES, "no tokens and no readable images",
+            labels.features, numbers, explained,
+            len(dataset.image_rows("train")) >= ENOUGH_IMAGES, "no tokens and no readable images",
         ),
     ]  # fmt: skip
     return [*lines, _shift_line(labels, numbers), _swap_line(labels, numbers)]
@@ -275,7 +279,7 @@ def _evidence_line(
     found: AgainstShuffles | None,
     numbers: list[int],
     explained: set[int],
-    enough: int,
+    enough: bool,
     why_not: str,
 ) -> Line:
     if found is None:
@@ -287,12 +291,12 @@ def _evidence_line(
             str(n): {"p": p, "d_prime": d} for n, p, d in zip(numbers, found.p, found.evidence, strict=True)
         }
     absent = [numbers[block] for block in found.absent if many and block not in explained]
-    if found.p_all > NOT_SHOWN and found.n_trials >= enough:
+    if enough and not found.p_all <= check_labels.ALPHA:
         return Line(name, "fault", f"not so: {claim} (p {found.p_all:.3f})", held)
     if absent:
         which = f"session{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
         return Line(name, "fault", f"{which}: labels do not fit the responses, others' do", held)
-    if not found.p_all <= NOT_SHOWN:
+    if not found.p_all <= check_labels.ALPHA:
         return Line(
             name, "not tested", f"too few trials to tell ({found.n_trials}, p {found.p_all:.2f})", held
         )

@@ -22,8 +22,11 @@ def few_features(values: NDArray[np.floating], n_features: int = N_FEATURES) -> 
     centred = np.asarray(values, dtype=np.float32)
     centred = centred - centred.mean(axis=0)
     k = int(min(n_features, centred.shape[1], max(1, len(centred) // 5)))
-    covariance = np.asarray(centred.T @ centred, dtype=np.float64)
-    _, vectors = np.linalg.eigh(covariance)
+    if len(centred) < centred.shape[1]:  # the smaller of the two products has the same eigenvalues
+        values, vectors = np.linalg.eigh(np.asarray(centred @ centred.T, dtype=np.float64))
+        scores = vectors * np.sqrt(np.maximum(values, 0.0))
+        return np.asarray(scores[:, ::-1][:, :k], dtype=np.float32)
+    _, vectors = np.linalg.eigh(np.asarray(centred.T @ centred, dtype=np.float64))
     return np.asarray(centred @ vectors[:, ::-1][:, :k].astype(np.float32))
 
 

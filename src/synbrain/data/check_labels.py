@@ -64,6 +64,9 @@ def against_shuffles(evidence: list[Floats], seed: int = 0) -> AgainstShuffles:
         if n >= MIN_TRIALS:
             p[block] = (1 + (sums >= own.sum()).sum()) / (N_SHUFFLES + 1)
             dprime[block], error[block] = own.mean(), own.std() / np.sqrt(n)
+    # Each pair of sessions enters twice, once from either side, and their evidence is the same but for
+    # weights: the sum varies up to sqrt(2) times as much as sums of independent sessions.
+    shuffled = shuffled.mean() + np.sqrt(2.0) * (shuffled - shuffled.mean())
     p_all = float((1 + (shuffled >= observed).sum()) / (N_SHUFFLES + 1)) if n_trials >= 2 else float("nan")
     return AgainstShuffles(p, p_all, dprime, _absent(p, dprime, error), n_trials)
 
@@ -113,9 +116,9 @@ def find_shifts(evidence: list[Floats], known: list[NDArray[np.bool_]], seed: in
         if ok.sum() < MIN_TRIALS:
             continue
         gains = np.stack([_gain(matrix, ok, by) for by in shifts], axis=1)
-        signs = rng.choice(np.array([-1.0, 1.0]), size=(N_SHUFFLES, len(gains)))
-        null = _largest_stretch(signs[:, :, None] * gains).max(axis=1)
-        observed = _largest_stretch(gains[None])[0]
+        signs = rng.integers(0, 2, size=(N_SHUFFLES, len(gains))).astype(np.float32) * 2 - 1
+        null = _largest_stretch(gains, signs).max(axis=1)
+        observed = _largest_stretch(gains, np.ones((1, len(gains)), dtype=np.float32))[0]
         centre, spread = null.mean(), max(null.std(), 1e-12)
         found.append((block, (observed - centre) / spread, (null - centre) / spread))
     if not found:
@@ -142,14 +145,15 @@ def _gain(evidence: Floats, known: NDArray[np.bool_], by: int) -> Floats:
     return gain
 
 
-def _largest_stretch(gains: Floats) -> Floats:
-    """(b, n, m) -> (b, m): largest sum of consecutive gains, at least 0."""
-    running = np.zeros((gains.shape[0], gains.shape[2]))
-    best = running.copy()
-    for t in range(gains.shape[1]):
-        running = np.maximum(running + gains[:, t], 0.0)
+def _largest_stretch(gains: Floats, signs: NDArray[np.float32]) -> Floats:
+    """(b, m) largest sum, at least 0, of consecutive rows of gains (n, m) under each of the signs (b, n)."""
+    running = np.zeros((len(signs), gains.shape[1]), dtype=np.float32)
+    best, single = running.copy(), gains.astype(np.float32)
+    for t in range(len(gains)):
+        running += signs[:, t, None] * single[t]
+        np.maximum(running, 0.0, out=running)
         np.maximum(best, running, out=best)
-    return best
+    return best.astype(np.float64)
 
 
 def _stretch(gain: Floats) -> tuple[int, int]:

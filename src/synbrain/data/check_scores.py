@@ -18,7 +18,7 @@ from synbrain.data.dataset import Dataset
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-MAX_VOXELS, MAX_COMPONENTS, FOLDS = 1000, 100, 10
+MAX_VOXELS, MAX_COMPONENTS, FOLDS = 1000, 100, 5
 CLIP = 6.0  # session z-scores beyond this are artefacts, and would drown the rest
 
 
@@ -171,7 +171,11 @@ def repeat_evidence(data: Reduced, sums: RepeatSums, block: int) -> tuple[Floats
 
 
 def predict_left_out(data: Reduced, features: NDArray[np.floating]) -> list[Floats]:
-    """For each block, (n_images, k) scores predicted from image features by ridge on the other blocks.
+    """For each block, (n_images, k) scores predicted from image features by ridge, both left out.
+
+    Neither the trials of the block nor any trial of the predicted image take part in its prediction. Without
+    the latter, wrong labels that are wrong alike in every repeat (another subject's responses: NSD shows all
+    subjects the same order of repeats) would be learnt, and look right.
 
     Args:
         data: the trials.
@@ -182,18 +186,22 @@ def predict_left_out(data: Reduced, features: NDArray[np.floating]) -> list[Floa
     """
     x = np.asarray(features, dtype=np.float64)
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)
+    image_fold = np.arange(data.n_images) % FOLDS
     fold_of = np.arange(data.n_blocks) % min(FOLDS, data.n_blocks)
     by_fold: dict[int, Floats] = {}
     for fold in np.unique(fold_of):
         used = fold_of[data.block] != fold
         sums = np.zeros((data.n_images, data.scores.shape[1]))
         np.add.at(sums, data.image[used], data.scores[used])
-        count = np.bincount(data.image[used], minlength=data.n_images)
-        seen = count > 0
-        weight = count[seen].astype(np.float64)
-        model = RidgeCV(alphas=np.logspace(-1, 6, 8), alpha_per_target=True)
-        model.fit(x[seen], sums[seen] / weight[:, None], sample_weight=weight)
-        by_fold[int(fold)] = np.asarray(model.predict(x), dtype=np.float64).reshape(data.n_images, -1)
+        count = np.bincount(data.image[used], minlength=data.n_images).astype(np.float64)
+        predicted = np.zeros_like(sums)
+        for left_out in range(FOLDS):
+            fitted = (count > 0) & (image_fold != left_out)
+            model = RidgeCV(alphas=np.logspace(-1, 6, 8), alpha_per_target=True)
+            model.fit(x[fitted], sums[fitted] / count[fitted, None], sample_weight=count[fitted])
+            rows = image_fold == left_out
+            predicted[rows] = np.reshape(model.predict(x[rows]), predicted[rows].shape)
+        by_fold[int(fold)] = predicted
     return [by_fold[int(fold_of[block])] for block in range(data.n_blocks)]
 
 
@@ -201,7 +209,7 @@ def feature_evidence(data: Reduced, predicted: list[Floats], block: int) -> Floa
     """(n, n) evidence of one block from predictions that were fitted without it."""
     rows = data.rows(block)
     expected = predicted[block][data.image[rows]]
-    return data.scores[rows] @ (expected - expected.mean(axis=0)).T
+    return np.asarray(data.scores[rows] @ (expected - expected.mean(axis=0)).T)
 
 
 def standardised(evidence: Floats) -> Floats:

@@ -106,7 +106,7 @@ class UnitGuess:
     Attributes:
         looks: "integers" (int16 as stored), "percent", "reference", "z-scored" or "unknown".
         wrong: what contradicts the unit that the dataset states, or "".
-        sd: median over voxels of the sd over trials.
+        sd: median over sessions of the median over voxels of the sd over trials.
     """
 
     looks: str
@@ -128,7 +128,7 @@ def recognise_unit(dataset: Dataset, moments: Moments, seed: int = 0) -> UnitGue
         stated = "percent"
     if stated is None and "z-score" in dataset.info.unit.lower():
         stated = "session-zscore"
-    sd = float(np.median(np.sqrt((moments.sd**2).mean(axis=0))))
+    sd = float(np.median(np.median(moments.sd, axis=1)))  # of the typical session: one may be broken
     rows = np.sort(np.random.default_rng(seed).permutation(dataset.n_trials)[:200])
     sample = np.asarray(dataset.responses[rows], dtype=np.float64)
     sample = sample[np.isfinite(sample) & (sample != 0)]
@@ -210,17 +210,17 @@ def find_copied_sessions(dataset: Dataset) -> list[Copy]:
     """Pairs of sessions whose trials correlate across voxels as only copies do (scale does not matter)."""
     numbers, index = sessions_of(dataset)
     voxels = choose_voxels(dataset)[:300]
-    unit = []
+    unit: list[NDArray[np.float32]] = []
     for row in range(len(numbers)):
         z = session_z(np.asarray(dataset.responses[np.flatnonzero(index == row)])[:, voxels])
-        unit.append((z / max(np.linalg.norm(z), 1e-12)).astype(np.float32))
+        unit.append((z / max(float(np.linalg.norm(z)), 1e-12)).astype(np.float32))
     found = []
     for i in range(len(unit)):
         for j in range(i + 1, len(unit)):
             n = min(len(unit[i]), len(unit[j]))
             a, b = unit[i][:n], unit[j][:n]
-            norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-            r = float((a * b).sum()) / norm if norm > 0 else 0.0
+            size = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+            r = float((a * b).sum()) / size if size > 0 else 0.0
             if n > 1 and r > COPIED:
                 found.append(Copy(f"session {numbers[i]}", f"session {numbers[j]}", r))
     return found
