@@ -56,6 +56,7 @@ def test_the_same_seed_gives_the_same_model(pairs: Make, micro: Preset, tmp_path
 def test_calibrated_gives_every_part(pairs: Make, micro: Preset, tmp_path: Path) -> None:
     made = train_model([subject(pairs(n_images=40))], short("calibrated"), folder=tmp_path)
     part = made.subjects["s"]
+    assert made.model().predict(pairs(n_images=40).tokens).shape == (40, 6)
     assert part.linear is not None
     assert part.noise is not None
     assert made.config.linear_stages == ("final",)

@@ -15,6 +15,7 @@ from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs
 from synbrain.files import digest_of, write_json
+from synbrain.model import SynBrain
 from synbrain.models.brainvae import BrainVAE
 from synbrain.models.mapper import Mapper
 from synbrain.models.presets import preset
@@ -54,6 +55,10 @@ class Trained:
     mapper: Mapper
     subjects: dict[str, SubjectPart]
     report: dict[str, Any]
+
+    def model(self) -> SynBrain:
+        """The trained model, on the CPU."""
+        return SynBrain(self.config, self.subjects, self.vae, self.mapper)
 
 
 def train_model(
