@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from synbrain.baselines.linear_reg import LinearReg, LinearRegConfig
+from synbrain.baselines.mindsimulator import MindSimulator
+from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
+from synbrain.baselines.mlp_parts import MLPConfig
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.errors import SynBrainError
 from synbrain.models.protocol import ResponseModel
 
-POINT_MASSES = {"mean_map", "shuffled", "nearest", "ridge", "banded_ridge", "linear_reg"}
+POINT_MASSES = {"mean_map", "shuffled", "nearest", "ridge", "banded_ridge", "linear_reg", "mlp_ae", "mlp_vae"}
+SMALL = MLPConfig(
+    tokens=2, dim=8, hidden=16, blocks=1, epochs=2, second_epochs=2, depth=1, heads=2, sample_steps=4
+)  # fmt: skip
+QUICK: dict[str, Callable[[], ResponseModel]] = {  # sizes alone differ from the registry's
+    "linear_reg": lambda: LinearReg(LinearRegConfig(hidden=8, epochs=3)),
+    "mlp_ae": lambda: MLPAE(SMALL),
+    "mlp_vae": lambda: MLPVAE(SMALL),
+    "mindsimulator": lambda: MindSimulator(SMALL),
+    "mindsimulator_1": lambda: MindSimulator(SMALL, n_average=1),
+}
+
+
+def make(name: str) -> ResponseModel:
+    default = make_baseline(name)
+    quick = QUICK[name]() if name in QUICK else default
+    assert type(quick) is type(default)
+    return quick
 
 
 @pytest.fixture(params=sorted(BASELINES))
@@ -20,7 +43,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_contract(name: str, make_pairs) -> None:
     train, test, _ = make_pairs()
     before = train.responses.copy()
-    model = make_baseline(name)
+    model = make(name)
     assert isinstance(model, ResponseModel)
     assert model.fit(train, seed=3) is model
     predicted = model.predict(test.tokens)
@@ -44,14 +67,14 @@ def test_contract(name: str, make_pairs) -> None:
 
 def test_the_seed_decides_alone(name: str, make_pairs) -> None:
     train, test, _ = make_pairs(n_images=40)
-    first, second = (make_baseline(name).fit(train, seed=1).predict(test.tokens) for _ in range(2))
+    first, second = (make(name).fit(train, seed=1).predict(test.tokens) for _ in range(2))
     np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5)
 
 
 def test_constant_voxels_are_predicted_as_they_are(name: str, make_pairs) -> None:
     train, test, _ = make_pairs(n_images=40)
     train.responses[:, 2] = 4.0
-    model = make_baseline(name).fit(train)
+    model = make(name).fit(train)
     np.testing.assert_allclose(model.predict(test.tokens)[:, 2], 4.0, atol=1e-3)
     assert np.isfinite(model.sample(test.tokens, 2)).all()
 
@@ -59,11 +82,9 @@ def test_constant_voxels_are_predicted_as_they_are(name: str, make_pairs) -> Non
 def test_scale_of_the_responses_carries_over(name: str, make_pairs) -> None:
     """Percent signal change or raw int16: predictions follow the unit."""
     train, test, _ = make_pairs(n_images=40)
-    predicted = make_baseline(name).fit(train).predict(test.tokens)
+    predicted = make(name).fit(train).predict(test.tokens)
     train.responses[:] *= 300
-    np.testing.assert_allclose(
-        make_baseline(name).fit(train).predict(test.tokens), 300 * predicted, rtol=2e-2
-    )
+    np.testing.assert_allclose(make(name).fit(train).predict(test.tokens), 300 * predicted, rtol=2e-2)
 
 
 def test_unknown_name_is_told() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from synbrain.baselines.controls import MeanMap, Nearest, Shuffled
 from synbrain.baselines.gaussian import Isotropic, RidgeGaussian
 from synbrain.baselines.linear_reg import LinearReg
+from synbrain.baselines.mindsimulator import MindSimulator
+from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
 from synbrain.baselines.ridge import BandedRidge, Ridge
 from synbrain.errors import SynBrainError
 from synbrain.models.protocol import ResponseModel
@@ -20,6 +23,10 @@ BASELINES: dict[str, Callable[..., ResponseModel]] = {
     "ridge_gaussian": RidgeGaussian,
     "ridge_isotropic": Isotropic,
     "linear_reg": LinearReg,
+    "mlp_ae": MLPAE,
+    "mlp_vae": MLPVAE,
+    "mindsimulator": MindSimulator,
+    "mindsimulator_1": partial(MindSimulator, n_average=1),
 }
 
 

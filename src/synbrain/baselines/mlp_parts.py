@@ -1,0 +1,171 @@
+"""What the MLP baselines share: settings, scaling, image tokens in the latent's shape, one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.metrics.voxel import blocks
+from synbrain.models.losses import contrastive_target
+from synbrain.progress import bar
+
+Responses = NDArray[np.float32]
+
+
+class MLPConfig(BaseModel):
+    """Sizes and training of the MLP baselines; small by default, the released sizes in brackets.
+
+    Attributes:
+        tokens, dim: of the latent [257, 768].
+        hidden: width of the perceptrons [256].
+        blocks, dropout: residual blocks of encoder and decoder [2], dropout in them [.15].
+        lr, weight_decay, batch_size: AdamW with a one-cycle schedule [3e-4, 1e-2, 32].
+        epochs: of the autoencoder [300].
+        second_epochs: of the mapper or the prior [150].
+        depth, heads: of the mapper or the prior [6, 14].
+        clip_weight: of SoftCLIP beside the MSE per voxel [1].
+        kl_weight: of the divergence per voxel, for the variational one.
+        timesteps, sample_steps: noise levels of the prior, and how many of them sampling visits [100, 100].
+        drop: share of samples that the prior sees without their image [.2].
+        validation: share of the training images held out for the curves and for the best epoch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tokens: int = Field(8, ge=1)
+    dim: int = Field(32, ge=2)
+    hidden: int = Field(128, ge=2)
+    blocks: int = Field(2, ge=0)
+    dropout: float = Field(0.15, ge=0, lt=1)
+    lr: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    batch_size: int = Field(32, ge=2)
+    epochs: int = Field(30, ge=1)
+    second_epochs: int = Field(30, ge=1)
+    depth: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    clip_weight: float = Field(1.0, ge=0)
+    kl_weight: float = Field(1e-3, ge=0)
+    timesteps: int = Field(100, ge=2)
+    sample_steps: int = Field(20, ge=1)
+    drop: float = Field(0.2, ge=0, lt=1)
+    validation: float = Field(0.1, gt=0, lt=1)
+
+
+class ResponseScale:
+    """Responses z-scored per voxel with the mean and sd of training trials, and back."""
+
+    def __init__(self, pairs: Pairs) -> None:
+        n, total, squares = pairs.n_trials, np.zeros(pairs.n_voxels), np.zeros(pairs.n_voxels)
+        parts = [np.arange(part.start, part.stop) for part in blocks(n, pairs.n_voxels)]
+        for which in parts:
+            total += pairs.trial_responses(which).sum(axis=0, dtype=np.float64)
+        self.mean = (total / n).astype(np.float32)
+        for which in parts:
+            squares += np.square(pairs.trial_responses(which) - self.mean, dtype=np.float64).sum(axis=0)
+        sd = np.sqrt(squares / n)
+        self.sd = np.where(sd > 1e-6 * np.abs(self.mean), sd, 0.0).astype(np.float32)
+
+    def scaled(self, responses: NDArray[Any]) -> Tensor:
+        """(n, n_voxels) float32 tensor; constant voxels are 0."""
+        used = np.where(self.sd > 0, self.sd, 1.0)
+        z = np.where(self.sd > 0, (responses - self.mean) / used, 0.0)
+        return torch.from_numpy(np.asarray(z, dtype=np.float32))
+
+    def restored(self, z: NDArray[Any]) -> Responses:
+        """(..., n_voxels) float32 in the dataset's unit; constant voxels get their constant."""
+        return np.asarray(z * self.sd + self.mean, dtype=np.float32)
+
+
+class LatentTokens:
+    """Image tokens in the latent's shape: centred on training images, averaged, projected, of unit size.
+
+    One stage is used: the encoder's final one, or the last of the token set. See ``contrastive_target`` for the projection;
+    tokens that have the latent's shape are only centred and scaled.
+    """
+
+    def __init__(self, train: TokenSet, tokens: int, dim: int) -> None:
+        self.stage = "final" if "final" in train.stages else list(train.stages)[-1]
+        self.shape = (tokens, dim)
+        total = np.zeros(train.shapes[self.stage])
+        parts = [np.arange(part.start, part.stop) for part in blocks(len(train), total.size)]
+        for rows in parts:
+            total += train.read(self.stage, rows).sum(axis=0, dtype=np.float64)
+        self.mean = (total / len(train)).astype(np.float32)
+        self.scale = 1.0
+        squares = sum(float(self.read(train, rows).square().sum()) for rows in parts)
+        self.scale = float(np.sqrt(squares / (len(train) * tokens * dim))) or 1.0
+
+    def read(self, tokens: TokenSet, rows: NDArray[np.int64] | None = None) -> Tensor:
+        """(n, tokens, dim) float32."""
+        centred = torch.from_numpy(tokens.read(self.stage, rows) - self.mean)
+        return contrastive_target(centred, *self.shape) / self.scale
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generator seeded inside the block, and as it was after it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def train_loop(
+    networks: nn.Module,
+    loss: Callable[[Tensor], Tensor],
+    n_items: int,
+    config: MLPConfig,
+    epochs: int,
+    what: str,
+    after_epoch: Callable[[], dict[str, float]],
+    show_progress: bool,
+) -> list[dict[str, float]]:
+    """AdamW with a one-cycle schedule; the epoch of the smallest "validation" is kept.
+
+    Args:
+        networks: whose parameters are trained, in place.
+        loss: of the items (batch,) int64.
+        n_items: number of training items.
+        config, epochs: settings.
+        what: words before the bar.
+        after_epoch: measures one epoch; "validation" decides.
+        show_progress: a bar.
+
+    Returns:
+        What ``after_epoch`` gave, with the mean training loss, for each epoch.
+    """
+    steps = -(-n_items // config.batch_size)
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=config.lr, total_steps=epochs * steps)
+    history: list[dict[str, float]] = []
+    best, kept = float("inf"), {k: v.clone() for k, v in networks.state_dict().items()}
+    progress = bar(what, total=epochs, unit="epoch", show=show_progress)
+    for _ in range(epochs):
+        networks.train()
+        total = 0.0
+        for items in torch.randperm(n_items).split(config.batch_size):
+            value = loss(items)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(networks.parameters(), 2.0)
+            optimiser.step()
+            schedule.step()
+            total += float(value.detach()) * len(items) / n_items
+        networks.eval()
+        with torch.no_grad():
+            history.append({"train": total, **after_epoch()})
+        if history[-1]["validation"] < best:
+            best = history[-1]["validation"]
+            kept = {k: v.clone() for k, v in networks.state_dict().items()}
+        progress.update(1)
+    progress.close()
+    networks.load_state_dict(kept)
+    networks.eval()
+    return history
