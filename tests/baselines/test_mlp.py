@@ -16,11 +16,12 @@ LEARNS = MLPConfig(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "second_epochs"), [(MLPAE, 16), (MLPVAE, 16), (MindSimulator, 45)])
+@pytest.mark.parametrize(("kind", "second_epochs"), [(MLPAE, 16), (MLPVAE, 16), (MindSimulator, 35)])
 def test_they_learn_a_linear_brain(kind, second_epochs: int, make_pairs) -> None:
-    train, test, means = make_pairs(n_images=200, noise=0.3)
+    pairs, _, means = make_pairs(n_images=220, noise=0.3, max_repeats=2)
+    train, test = pairs.take(np.arange(150)), pairs.take(np.arange(150, 220))
     model = kind(LEARNS.model_copy(update={"second_epochs": second_epochs})).fit(train)
-    assert voxel_r(model.predict(test.tokens), means[200:]).mean() > 0.4
+    assert voxel_r(model.predict(test.tokens), means[150:220]).mean() > 0.25
     mses = [epoch["mse"] for epoch in model.curves]
     assert min(mses) < 0.8 * mses[0]
     assert {"train", "soft_clip", "images_ranked_for_responses"} <= set(model.curves[0])

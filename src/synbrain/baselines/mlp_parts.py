@@ -87,8 +87,8 @@ class ResponseScale:
 class LatentTokens:
     """Image tokens in the latent's shape: centred on training images, averaged, projected, of unit size.
 
-    One stage is used: the encoder's final one, or the last of the token set. See ``contrastive_target`` for the projection;
-    tokens that have the latent's shape are only centred and scaled.
+    One stage is used: the encoder's final one, or the last of the token set. See ``contrastive_target`` for
+    the projection; tokens that have the latent's shape are only centred and scaled.
     """
 
     def __init__(self, train: TokenSet, tokens: int, dim: int) -> None:
