@@ -63,7 +63,7 @@ def test_closed_form_predictions_are_those_of_refitting(alpha: float) -> None:
 
 def test_without_windows_it_is_ridge_on_the_tokens() -> None:
     pairs, _ = make_pairs()
-    config = LinearPathConfig(windows=0, blur=0, alphas=(10.0,), dtype="float32")
+    config = LinearPathConfig(windows=0, blur=0, alphas=(10.0,), dtype="float32", share=False)
     fit = fit_linear_path(pairs, config)
     x = pairs.tokens.read("grid").reshape(120, -1)
     scale = plain_grid(pairs.tokens, "grid").scale
@@ -98,7 +98,7 @@ def test_plain_ridge_stays_a_candidate_where_windows_do_not_pay() -> None:
 
 def test_out_of_fold_predictions_do_not_see_their_image() -> None:
     pairs, _ = make_pairs(60, noise=5.0)
-    config = LinearPathConfig(windows=0, blur=0, alphas=(3.0,), n_folds=6)  # nothing to choose
+    config = LinearPathConfig(windows=0, blur=0, alphas=(3.0,), n_folds=6, share=False)  # nothing to choose
     fit = fit_linear_path(pairs, config, seed=3)
     changed = pairs.responses.copy()
     fold = fit.folds == 2

@@ -9,7 +9,6 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from sklearn.utils.extmath import randomized_svd
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
@@ -18,6 +17,7 @@ from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.models.linear_path import LinearPath
 from synbrain.progress import bar
 from synbrain.training.kernel_ridge import out_of_fold, ridge_inverse
+from synbrain.training.share_voxels import SharedMap, shared_map, shared_out_of_fold
 from synbrain.training.token_kernels import (
     StageGrid,
     Window,
@@ -51,7 +51,8 @@ class LinearPathConfig(BaseModel):
     temper: float = Field(0.25, gt=0, description="exponent on the pseudo-likelihood of a candidate")
     keep: int = Field(8, ge=1, description="candidates that a voxel averages at most")
     select_images: int = Field(800, ge=10, description="images on which candidates are compared at most")
-    rank: int = Field(256, ge=1, description="rank of the stored map at most, where voxels are more")
+    share: bool = Field(True, description="share among voxels through the patterns of their predictions")
+    rank: int = Field(256, ge=1, description="patterns that are shared, and rank of the stored map, at most")
     dtype: str = Field("float16", pattern="^float(16|32)$", description="of the stored projections")
 
 
@@ -246,31 +247,20 @@ def _fit(
             if shares[-1, k].any():
                 duals.append((kernel, factor, used, dual.astype(np.float32)))
         done()
-    mixing = _mixing(unseen, y, config.rank)
-    if mixing is not None:
-        mean = unseen.mean(axis=0)
-        unseen = mean + (unseen - mean) @ np.linalg.pinv(mixing) @ mixing
-    path = _path(tokens, duals, y, weights, mixing, config)
+    before = mean_defined(voxel_r(unseen, y))[0]
+    shared = shared_map(unseen, y, weights, config.rank) if config.share else None
+    if config.share:
+        unseen = shared_out_of_fold(unseen, y, weights, folds, config.rank)
+    path = _path(tokens, duals, y, weights, shared, config)
     about = {
         "n_images": len(y),
         "kernels_used": len(duals),
         "mean_share_of_plain_ridge": float(shares[-1, 0].sum(axis=0).mean()),
+        "cross_validated_r_of_single_voxels": before,
         "cross_validated_r": mean_defined(voxel_r(unseen, y))[0],
         "rank": len(path.mixing),
     }
     return LinearFit(replace(path, about=about), unseen.astype(np.float32), folds)
-
-
-def _mixing(unseen: Floats, y: Floats, rank: int) -> Floats | None:
-    """(rank, n_voxels) response patterns that span what is predicted; None where all voxels fit in.
-
-    The leading right singular vectors of the predictions for unseen images, voxels in units of their sd.
-    """
-    if y.shape[1] <= rank:
-        return None
-    sd = np.maximum(y.std(axis=0), 1e-12)
-    _, _, patterns = randomized_svd((unseen - unseen.mean(axis=0)) / sd, rank, random_state=0)
-    return np.asarray(patterns * sd, dtype=np.float64)
 
 
 def _path(
@@ -278,12 +268,13 @@ def _path(
     duals: list[tuple[_Kernel, float, Rows, NDArray[np.float32]]],
     y: Floats,
     weights: Floats,
-    mixing: Floats | None,
+    shared: SharedMap | None,
     config: LinearPathConfig,
 ) -> LinearPath:
     """Dual weights to projections of tokens; the intercept makes weighted residuals sum to zero."""
     n_voxels = y.shape[1]
-    basis = np.eye(n_voxels) if mixing is None else np.linalg.pinv(mixing)  # (n_voxels, r)
+    basis = np.eye(n_voxels) if shared is None else shared.reduce
+    mixing = np.eye(n_voxels) if shared is None else shared.expand
     groups: dict[int, list[tuple[_Kernel, float, Floats]]] = {}
     for kernel, factor, used, dual in duals:
         groups.setdefault(id(kernel.grids), []).append((kernel, factor, dual @ basis[used]))
@@ -298,7 +289,7 @@ def _path(
     size = np.where(size > 0, size, 1)
     path = LinearPath(
         projections={stage: (held / size).astype(config.dtype) for stage, held in weights_of.items()},
-        mixing=((np.eye(n_voxels) if mixing is None else mixing) * size[:, None]).astype(np.float32),
+        mixing=(mixing * size[:, None]).astype(np.float32),
         intercept=np.zeros(n_voxels, dtype=np.float32),
         shapes={stage: tokens.shapes[stage] for stage in weights_of},
         about={},
