@@ -34,7 +34,7 @@ from synbrain.models.mapper import Mapper
 from synbrain.models.presets import Preset, preset, saved_bytes, step_gflop
 from synbrain.training.ema import update_ema
 
-SIZES = {"paper": ("paper-4096", 15724), "small": ("small", 1500)}
+SIZES = {"paper": ("paper-4096", 15724), "small": ("small", 1500), "tiny": ("tiny", 1000)}
 STAGES = ("vae", "vae-bf16", "mapper", "mapper-bf16", "synthesis", "memory", "pipeline", "averaged")
 LOSS = VAELossConfig(replicas=1)
 DECAY = 0.9999
@@ -359,7 +359,7 @@ def main() -> None:
     print(f"{name}, {n_voxels} voxels, batch {batch}, {processor}, {torch.get_num_threads()} threads,")
     bf16 = has_bf16(device) or options.force_bf16
     bench.peak = {"fp32": matmul_peak(device, torch.float32)}
-    bench.peak["bf16"] = matmul_peak(device, torch.bfloat16) if bf16 else bench.peak["fp32"]
+    bench.peak["bf16"] = matmul_peak(device, torch.bfloat16) if has_bf16(device) else bench.peak["fp32"]
     bench.gflop = step_gflop(bench.sizes.vae, bench.sizes.mapper, n_voxels)
     print(
         f"torch {torch.__version__}, matrix products at {bench.peak['fp32']:.1f} GFLOP/s in fp32", flush=True

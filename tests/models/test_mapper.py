@@ -97,6 +97,17 @@ def test_checkpointing_gives_the_same_gradients():
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.parametrize("modulation", ["timestep", "constant"])
+def test_autocast_runs_and_stays_near(modulation):
+    mapper, x = randomised(changed(modulation=modulation, input_dim=20)), torch.randn(2, 5, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = mapper(x)
+        out.float().square().sum().backward()
+    expected = mapper(x)
+    assert 0 < (out.float() - expected).norm() < 0.05 * expected.norm()
+    assert all(p.grad is not None for p in mapper.parameters())
+
+
 def test_tokens_attend_to_each_other_and_positions_matter():
     mapper = randomised(CONFIG)
     x = torch.randn(1, 5, 12)

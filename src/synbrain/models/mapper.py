@@ -78,7 +78,9 @@ class _Timestep(nn.Module):
     def forward(self) -> Tensor:
         code = torch.zeros(FREQUENCIES, device=self.fc1.weight.device, dtype=self.fc1.weight.dtype)
         code[: FREQUENCIES // 2] = 1.0  # cos 0; the other half is sin 0
-        return self.fc2(F.silu(self.fc1(code)))  # type: ignore[no-any-return]
+        with torch.autocast(code.device.type, enabled=False):
+            out: Tensor = self.fc2(F.silu(self.fc1(code)))
+        return out
 
 
 class _Modulation(nn.Module):
@@ -94,7 +96,10 @@ class _Modulation(nn.Module):
         if self.linear is None or embedding is None:
             assert self.constant is not None
             return self.constant
-        return self.linear(F.silu(embedding)).view(self.n, -1)  # type: ignore[no-any-return]
+        # In the weights' own precision under autocast too: it is one vector, and LayerNorm takes it as it is.
+        with torch.autocast(embedding.device.type, enabled=False):
+            out: Tensor = self.linear(F.silu(embedding))
+        return out.view(self.n, -1)
 
 
 class _Block(nn.Module):
