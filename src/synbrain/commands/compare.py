@@ -1,0 +1,68 @@
+"""``synbrain compare``: train and score every method on one dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def compare(
+    dataset: Path,
+    *,
+    out: Path,
+    methods: list[str] = ["all"],
+    seeds: int = 3,
+    preset: str = "tiny",
+    encoder: str = "efficientnet-lite0",
+    stages: list[str] | None = None,
+    samples: int = 20,
+    n_way: int = 300,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Train and score methods on one dataset; one table, the same images and metrics for all.
+
+    Every finished fit is kept in OUT/results at once; the same command with --resume goes on, and fits again
+    only what changed. A method that fails is told in the table and does not stop the others; the exit code
+    is then 1.
+
+    Args:
+        dataset: folder of a prepared dataset with tokens.
+        out: folder for table.md, table.json, comparison.png and results/.
+        methods: all, groups (controls, linear, networks, ablations, bounds) or names, with commas or spaces
+            between; mean_map, ridge and ceiling come along in any case.
+        seeds: number of seeds; what does not depend on a seed is fitted once.
+        preset: sizes of the networks.
+        encoder: whose tokens to use.
+        stages: token stages; all that were made if left out.
+        samples: synthetic trials per test image (at least 19 for 90 % intervals).
+        n_way: candidates in raw and synthetic retrieval.
+        resume: keep finished fits whose data and configuration are the same.
+        overwrite: replace an earlier comparison.
+    """
+    from synbrain.comparison.compare import compare as run
+    from synbrain.comparison.table import write_table
+    from synbrain.data.dataset import load_dataset
+    from synbrain.figures.comparison import comparison_dots
+    from synbrain.figures.style import save_png
+
+    found = run(
+        load_dataset(dataset),
+        methods,
+        out,
+        n_seeds=seeds,
+        preset=preset,
+        encoder=encoder,
+        stages=stages,
+        n_samples=samples,
+        n_way=n_way,
+        resume=resume,
+        overwrite=overwrite,
+        show_progress=True,
+    )
+    words = write_table(found, out)
+    save_png(comparison_dots(found.scores), out / "comparison.png")
+    print(words)
+    for name, said in found.failed.items():
+        print(f"{name} failed: {said}")
+    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {out / 'comparison.png'}")
+    return 1 if found.failed else 0

@@ -1,0 +1,96 @@
+"""Finished rows on disk: ``results/METHOD/seedK.{json,npz}``, written whole as each one finishes.
+
+The JSON carries values and a digest of everything the result depends on; the npz beside it holds
+bootstrap replicates and per-voxel scores, from which intervals are made.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import synbrain
+from synbrain.comparison.task import Task
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.row import Row
+from synbrain.files import MANIFEST, atomic_path, digest, digest_of, read_json, write_json
+
+PARTS = ("replicates", "per_voxel")
+
+
+def result_path(out: Path, method: str, seed: int) -> Path:
+    """Where the JSON of a finished row lies."""
+    return out / "results" / method / f"seed{seed}.json"
+
+
+def identity_of(task: Task, said: Any) -> str:
+    """Digest of all that a row depends on: data, tokens, method, seed, scoring, version of the package.
+
+    Args:
+        task: data, seed and scoring.
+        said: what the method adds (its configuration).
+    """
+    manifest, measured = task.dataset.path / MANIFEST, task.measured
+    shape = list(measured.test.responses.shape)
+    return digest_of(
+        {
+            "version": synbrain.__version__,
+            "data": read_json(manifest) if manifest.exists() else shape,
+            "tokens": [task.tokens.digest, list(task.tokens.stages)],
+            "method": said,
+            "seed": task.seed,
+            "scoring": [task.n_samples, measured.seed, measured.n_bootstrap],
+        }
+    )
+
+
+def save_result(path: Path, row: Row, *, identity: str, seconds: float, seed: int) -> None:
+    """Write a row; the JSON comes last, so that it stands only beside whole arrays."""
+    arrays = {
+        f"{part}.{name}": np.asarray(values) for part in PARTS for name, values in getattr(row, part).items()
+    }
+    beside = path.with_suffix(".npz")
+    path.unlink(missing_ok=True)
+    with atomic_path(beside) as partial, partial.open("wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+    content = {
+        "identity": identity,
+        "seed": seed,
+        "seconds": round(seconds, 2),
+        "arrays": digest(beside),
+        "values": {name: finite(value) for name, value in row.values.items()},
+        "rois": {
+            roi: {name: finite(value) for name, value in entry.items()} for roi, entry in row.rois.items()
+        },
+        "notes": row.notes,
+    }
+    write_json(path, content)
+
+
+def load_result(path: Path, identity: str) -> tuple[Row, float] | None:
+    """(row, seconds that it took); None where there is none, it is damaged, or it is of another identity."""
+    try:
+        said = read_json(path)
+        if said["identity"] != identity or digest(path.with_suffix(".npz")) != said["arrays"]:
+            return None
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except (SynBrainError, OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
+        return None  # made again, which is what its reader would be told to do
+    row = Row(values=said["values"], rois=said["rois"], notes=said["notes"])
+    for key, values in arrays.items():
+        part, name = key.split(".", 1)
+        kept: dict[str, NDArray[Any]] = getattr(row, part)
+        kept[name] = values
+    return row, float(said["seconds"])
+
+
+def finite(value: float | None) -> float | None:
+    """The value as JSON can hold it; None for NaN and infinities."""
+    if value is None or not np.isfinite(value):
+        return None
+    return value if isinstance(value, int) else float(value)

@@ -1,0 +1,147 @@
+"""A comparison in words: Markdown tables with intervals, what differs from ridge in bold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from synbrain.comparison.compare import Comparison
+from synbrain.evaluation.scores import Scores
+from synbrain.evaluation.table import header
+from synbrain.files import write_json, write_text
+
+ALPHA = 0.05
+SMALLER_IS_BETTER = ("mse", "crps", "energy_score")
+
+# title -> metric -> heading
+TABLES: dict[str, dict[str, str]] = {
+    "Mean responses": {
+        "voxel_r": "voxel r",
+        "voxel_r_fraction": "of ceiling",
+        "r2": "R2",
+        "skill": "skill",
+        "response_retrieval": "retrieval",
+        "rdm_r": "RDM r",
+    },
+    "Trials as a distribution": {
+        "crps": "CRPS",
+        "energy_score": "energy",
+        "variance_ratio": "var. ratio",
+        "coverage_50": "50 % cover",
+        "coverage_90": "90 % cover",
+        "noise_covariance_r": "noise cov. r",
+    },
+    "Published protocol": {
+        "mse": "MSE",
+        "pearson": "Pearson",
+        "cosine": "cosine",
+        "mse_repeat_mean": "MSE, mean",
+        "pearson_repeat_mean": "Pearson, mean",
+        "cosine_repeat_mean": "cosine, mean",
+    },
+    "Retrieval in the VAE's latent": {
+        "raw_retrieval": "raw, images",
+        "raw_retrieval_backward": "raw, responses",
+        "syn_retrieval": "syn, images",
+        "syn_retrieval_backward": "syn, responses",
+    },
+}
+WORDS = {
+    "Mean responses": (
+        "voxel r: Pearson across test images per voxel, against the repeat mean, mean over voxels; of "
+        "ceiling: mean voxel r over mean noise ceiling, reliable voxels; R2: the same voxels and target; "
+        "skill: share of the mean map's squared error that is removed (single trials); retrieval: share of "
+        "synthetic mean responses whose nearest measured response (z-scored voxels, all test images) is "
+        "that of their own image; RDM r: representational dissimilarities of synthetic against measured "
+        "responses."
+    ),
+    "Trials as a distribution": (
+        "CRPS and energy score of single test trials under the synthetic ones, in training sd, smaller is "
+        "better; var. ratio: synthetic over measured trial variance, median over voxels, 1 is right; cover: "
+        "share of measured trials inside the central 50 % or 90 % interval of the synthetic ones; noise "
+        "cov. r: correlation of off-diagonal noise covariances. Methods without a trial distribution are "
+        "point masses."
+    ),
+    "Published protocol": (
+        "Across all voxels within one response, so mostly the static mean map: against single trials, and "
+        "(`mean`) against the repeat mean. In the data's unit."
+    ),
+    "Retrieval in the VAE's latent": (
+        "Top-1 by cosine of flattened latents and image tokens. images: each response ranks the images; "
+        "responses: each image ranks the responses. raw: the measured repeat mean through the VAE's "
+        "encoder; syn: the synthetic response through the encoder of the very VAE that made it, which is "
+        "circular."
+    ),
+}
+
+
+def write_table(found: Comparison, out: Path) -> str:
+    """Write ``table.json`` and ``table.md`` into ``out``; returns the Markdown."""
+    write_json(out / "table.json", found.to_json())
+    words = markdown(found)
+    write_text(out / "table.md", words + "\n")
+    return words
+
+
+def markdown(found: Comparison) -> str:
+    """All tables, their words, and what failed or was left out."""
+    scores = found.scores
+    about = scores.about
+    lines = [f"# Comparison on {about.get('dataset', 'dataset')}", "", header(scores), ""]
+    if "command" in about:
+        lines += [f"    {about['command']}", ""]
+    lines += [legend(about), ""]
+    for title, columns in TABLES.items():
+        lines += _table(title, columns, scores)
+    lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
+    lines += _list("Failed", found.failed)
+    lines += _list("Left out", about.get("skipped", {}))
+    return "\n".join(lines).rstrip()
+
+
+def legend(about: dict[str, Any]) -> str:
+    """How to read values, intervals and bold."""
+    n_seeds = len(about.get("seeds", [0]))
+    over = "test images" if n_seeds < 2 else f"test images and {n_seeds} seeds"
+    return (
+        f"Means over seeds [95 % interval over {over}]. **Bold**: differs from "
+        f"{about.get('against', 'ridge')} (paired bootstrap, Holm-corrected over methods, p < {ALPHA}), ▲ to the better, ▼ to the worse; "
+        "metrics without a test are never bold."
+    )
+
+
+def cell(scores: Scores, name: str, metric: str) -> str:
+    """One value with its interval; bold where it differs from the row that all are compared with."""
+    score = scores.rows[name].get(metric)
+    if score is None or score.value is None:
+        return "-"
+    text = f"{score.value:.3f}"
+    tested = scores.differences.get(name, {}).get(metric)
+    if tested is not None and tested["p_holm"] < ALPHA and tested["difference"] != 0:
+        better = (tested["difference"] > 0) != (metric in SMALLER_IS_BETTER)
+        text = f"**{text}** {'▲' if better else '▼'}"
+    if score.interval is not None:
+        text += f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
+    return text
+
+
+def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
+    def known(name: str, metric: str) -> bool:
+        score = scores.rows[name].get(metric)
+        return score is not None and score.value is not None
+
+    shown = {m: words for m, words in columns.items() if any(known(name, m) for name in scores.rows)}
+    names = [name for name in scores.rows if any(known(name, m) for m in shown)]
+    if not shown:
+        return []
+    lines = [f"## {title}", "", WORDS[title], ""]
+    lines += ["| method | " + " | ".join(shown.values()) + " |", "|---|" + "---:|" * len(shown)]
+    for name in names:
+        lines.append("| " + " | ".join([name, *(cell(scores, name, m) for m in shown)]) + " |")
+    return [*lines, ""]
+
+
+def _list(title: str, entries: dict[str, str]) -> list[str]:
+    if not entries:
+        return []
+    return [f"## {title}", "", *(f"- {name}: {said}" for name, said in entries.items()), ""]
