@@ -88,7 +88,7 @@ def test_controls_see_training_images_alone(brain) -> None:
     np.testing.assert_array_equal(Ridge().fit(train).predict(test.tokens), before)
 
 
-def test_latent_retrieval_and_its_directions(brain) -> None:
+def test_latent_retrieval_and_its_directions(brain, monkeypatch: pytest.MonkeyPatch) -> None:
     model = linear_run(brain, vae=True)
     options = {"tokens": brain.tokens, "n_bootstrap": 50, "rows": ()}
     scores = evaluate(model, brain.dataset, **options)
@@ -100,6 +100,10 @@ def test_latent_retrieval_and_its_directions(brain) -> None:
     assert latents.shape == (40, 2, 4)
     expected = top1(cosine_matrix(latents, test.tokens.read("final")))  # images ranked for each response
     assert scores.value("synbrain", "raw_retrieval") == pytest.approx(expected)
+    monkeypatch.setattr("synbrain.evaluation.latents.LATENT_VALUES", 7 * 8)  # seven images at a time
+    parts = evaluate(model, brain.dataset, **options)
+    for name in ("raw_retrieval", "syn_retrieval"):
+        assert parts.value("synbrain", name) == pytest.approx(scores.value("synbrain", name))
     easier = evaluate(model, brain.dataset, n_way=2, **options)
     assert easier.about["n_way"] == 2
     assert easier.value("synbrain", "raw_retrieval") > 0.3

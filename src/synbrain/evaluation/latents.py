@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row
+from synbrain.features.tokens import TokenSet
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY, both_directions, cosine_matrix
+from synbrain.metrics.voxel import Floats, blocks
 from synbrain.model import SynBrain
 from synbrain.models.losses import contrastive_target
 
 CIRCULAR = "circular: the encoder that reads the synthetic response belongs to the decoder that made it"
 SHAPES = "tokens were brought to the latent's shape by the projection that training contrasted with"
+LATENT_VALUES = 2**26  # of latents and of tokens in memory at a time: 256 MiB each
 
 
 def latent_retrieval(
@@ -49,15 +52,33 @@ def latent_retrieval(
         return
     tokens = measured.test.tokens
     shape = (model.vae.config.tokens, model.vae.config.dim)
-    images = np.asarray(tokens.stages[stage][tokens.rows])
     if tokens.shapes[stage] != shape:
-        images = contrastive_target(torch.from_numpy(images.astype(np.float32)), *shape).numpy()
         row.notes["raw_retrieval"] = SHAPES
     for name, responses in (("raw_retrieval", measured.repeat_means), ("syn_retrieval", predicted)):
-        similarity = cosine_matrix(encode(model, subject, responses), images)
+        similarity = _similarity(model, subject, responses, tokens, stage, shape)
         forward, backward = both_directions(similarity, n_way=n_way, n_subsets=n_subsets, seed=measured.seed)
         row.values[name], row.values[f"{name}_backward"] = forward, backward
     row.notes["syn_retrieval"] = row.notes["syn_retrieval_backward"] = CIRCULAR
+
+
+def _similarity(
+    model: SynBrain,
+    subject: str,
+    responses: NDArray[np.float32],
+    tokens: TokenSet,
+    stage: str,
+    shape: tuple[int, int],
+) -> Floats:
+    """(n_responses, n_images) cosines, some responses and some images in memory at a time."""
+    out = np.empty((len(responses), len(tokens)))
+    for rows in blocks(len(responses), int(np.prod(shape)), LATENT_VALUES):
+        latents = encode(model, subject, responses[rows])
+        for columns in blocks(len(tokens), int(np.prod(tokens.shapes[stage])), LATENT_VALUES):
+            images = tokens.read(stage, np.arange(columns.start, columns.stop))
+            if images.shape[1:] != shape:
+                images = contrastive_target(torch.from_numpy(images), *shape).numpy()
+            out[rows, columns] = cosine_matrix(latents, images)
+    return out
 
 
 def encode(

@@ -120,7 +120,8 @@ class Measured:
     def standardised(self, responses: NDArray[Any]) -> NDArray[np.float32]:
         """(..., n_alive) z-scored with training statistics; voxels of zero training sd are dropped."""
         alive = self.sd > 0
-        return np.asarray((responses[..., alive] - self.mean[alive]) / self.sd[alive], dtype=np.float32)
+        mean, sd = self.mean[alive].astype(np.float32), self.sd[alive].astype(np.float32)
+        return np.asarray((responses[..., alive] - mean) / sd, dtype=np.float32)
 
     def image_blocks(self, n_samples: int) -> Iterator[tuple[int, Rows, NDArray[np.float32], Rows]]:
         """Test images a few at a time: (number, image rows, their trials, row in the block per trial)."""
