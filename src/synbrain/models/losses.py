@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
-from synbrain.models.posterior import Posterior
+from synbrain.models.posterior import Posterior, without_autocast
 
 
 class VAELossConfig(BaseModel):
@@ -111,7 +111,7 @@ def soft_clip(
         gathered: contrast over the batches of all processes, differentiably; gradients are those of the
             global loss once data-parallel training averages them over processes.
     """
-    with torch.autocast(z.device.type, enabled=False):
+    with without_autocast(z):
         a = F.normalize(z.flatten(1).float(), dim=-1)
         b = F.normalize(tokens.flatten(1).float(), dim=-1)
         if gathered and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:

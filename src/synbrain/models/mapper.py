@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from synbrain.models.blocks import NORM_EPS, sinusoid
+from synbrain.models.posterior import without_autocast
 
 FREQUENCIES = 256  # width of the reference's sinusoidal timestep code
 
@@ -78,7 +79,7 @@ class _Timestep(nn.Module):
     def forward(self) -> Tensor:
         code = torch.zeros(FREQUENCIES, device=self.fc1.weight.device, dtype=self.fc1.weight.dtype)
         code[: FREQUENCIES // 2] = 1.0  # cos 0; the other half is sin 0
-        with torch.autocast(code.device.type, enabled=False):
+        with without_autocast(code):
             out: Tensor = self.fc2(F.silu(self.fc1(code)))
         return out
 
@@ -97,7 +98,7 @@ class _Modulation(nn.Module):
             assert self.constant is not None
             return self.constant
         # In the weights' own precision under autocast too: it is one vector, and LayerNorm takes it as it is.
-        with torch.autocast(embedding.device.type, enabled=False):
+        with without_autocast(embedding):
             out: Tensor = self.linear(F.silu(embedding))
         return out.view(self.n, -1)
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A context in which operations on the device of ``x`` keep the precision of what they are given."""
+    kind = x.device.type
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)  # meta has no autocast
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class Posterior:
         Reduced in float32 whatever the autocast: a float16 ``exp(logvar)`` overflows above 11.09, and so
         does the sum over the 425,984 terms of the published latent.
         """
-        with torch.autocast(self.mean.device.type, enabled=False):
+        with without_autocast(self.mean):
             mean, logvar = self.mean.float(), self.logvar.float()
             terms = mean.square() + logvar.exp() - 1.0 - logvar
             return 0.5 * terms.sum(dim=(1, 2))
