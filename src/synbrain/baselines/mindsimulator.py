@@ -43,13 +43,14 @@ class MindSimulator(MLPAE):
         held_latents = (held_latents - self.latent_mean) / self.latent_sd
         self.prior = Denoiser(config.tokens, config.dim, config.depth, config.heads, config.timesteps)
         levels = torch.arange(len(held_latents)) % config.timesteps  # the same in every epoch
+        seen_by = self.grid.bank(rest.tokens)
         held_noise = torch.randn(held_latents.shape)
         held_seen = self.grid.read(held.tokens)[torch.from_numpy(held.image_of_trial)]
 
         def loss(items: Tensor) -> Tensor:
             clean = latents[items]
             t = torch.randint(config.timesteps, (len(items),))
-            seen = self.grid.read(rest.tokens, rest.image_of_trial[items.numpy()])
+            seen = seen_by(rest.image_of_trial[items.numpy()])
             keep = torch.rand(len(items)) >= config.drop
             noisy = self._noised(clean, t, torch.randn(clean.shape))
             return torch.nn.functional.mse_loss(self.prior(noisy, t, seen, keep), clean)

@@ -58,6 +58,7 @@ class MLPAE:
         config, network = self.config, self.autoencoder
         y_held = self.scale.scaled(held.trial_responses())
         seen_held, means_held = self.grid.read(held.tokens), self.scale.scaled(held.repeat_means())
+        seen_by = self.grid.bank(rest.tokens)
         steps = config.epochs * -(-rest.n_trials // config.batch_size)
         done = 0
 
@@ -66,7 +67,7 @@ class MLPAE:
             share, done = done / max(steps - 1, 1), done + 1
             temperature = WARM - (WARM - COLD) * (1 + np.cos(np.pi * share)) / 2
             y = self.scale.scaled(rest.trial_responses(items.numpy()))
-            seen = self.grid.read(rest.tokens, rest.image_of_trial[items.numpy()])
+            seen = seen_by(rest.image_of_trial[items.numpy()])
             posterior = network.encode(y)
             z = posterior.sample() if self.variational else posterior.mode()
             total = torch.nn.functional.mse_loss(network.decode(z), y)

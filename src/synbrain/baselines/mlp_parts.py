@@ -20,6 +20,9 @@ from synbrain.progress import bar
 Responses = NDArray[np.float32]
 
 
+KEPT_VALUES = 2**26  # projected tokens of the training images kept in memory: 256 MiB
+
+
 class MLPConfig(BaseModel):
     """Sizes and training of the MLP baselines; small by default, the released sizes in brackets.
 
@@ -107,6 +110,15 @@ class LatentTokens:
         """(n, tokens, dim) float32."""
         centred = torch.from_numpy(tokens.read(self.stage, rows) - self.mean)
         return contrastive_target(centred, *self.shape) / self.scale
+
+    def bank(self, tokens: TokenSet) -> Callable[[NDArray[np.int64]], Tensor]:
+        """Rows of ``tokens`` to (n, tokens, dim); projected once and kept where that is small."""
+        if len(tokens) * self.shape[0] * self.shape[1] > KEPT_VALUES:
+            return lambda rows: self.read(tokens, rows)
+        width = int(np.prod(tokens.shapes[self.stage]))
+        parts = [self.read(tokens, np.arange(p.start, p.stop)) for p in blocks(len(tokens), width)]
+        kept = torch.cat(parts)
+        return lambda rows: kept[torch.from_numpy(rows)]
 
 
 @contextmanager
