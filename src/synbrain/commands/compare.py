@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+from synbrain.training.config import MapperStageConfig, VAEStageConfig
+from synbrain.training.overrides import options_of
+
+VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
+VAE_FROM_RECIPE, MAPPER_FROM_RECIPE = VAEOptions(), MapperOptions()
 
 
 def compare(
@@ -16,6 +23,8 @@ def compare(
     stages: list[str] | None = None,
     samples: int = 20,
     n_way: int = 300,
+    vae: VAEOptions = VAE_FROM_RECIPE,  # type: ignore[valid-type]
+    mapper: MapperOptions = MAPPER_FROM_RECIPE,  # type: ignore[valid-type]
     resume: bool = False,
     overwrite: bool = False,
 ) -> int:
@@ -36,6 +45,8 @@ def compare(
         stages: token stages; all that were made if left out.
         samples: synthetic trials per test image (at least 19 for 90 % intervals).
         n_way: candidates in raw and synthetic retrieval.
+        vae: settings of stage 1 that differ from the recipes, for every method with networks of SynBrain.
+        mapper: settings of stage 2, likewise.
         resume: keep finished fits whose data and configuration are the same.
         overwrite: replace an earlier comparison.
     """
@@ -55,6 +66,7 @@ def compare(
         stages=stages,
         n_samples=samples,
         n_way=n_way,
+        changes=_given({"vae": vae.model_dump(), "mapper": mapper.model_dump()}),  # type: ignore[attr-defined]
         resume=resume,
         overwrite=overwrite,
         show_progress=True,
@@ -66,3 +78,9 @@ def compare(
         print(f"{name} failed: {said}")
     print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {out / 'comparison.png'}")
     return 1 if found.failed else 0
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, nested; None means "not given"."""
+    kept = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
+    return {key: value for key, value in kept.items() if value not in (None, {})}

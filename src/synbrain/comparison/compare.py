@@ -32,6 +32,7 @@ from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.models.presets import preset as checked_preset
 from synbrain.progress import bar
 
+GAUSSIAN, DISTRIBUTION = "ridge_gaussian", ("crps", "energy_score")
 RESULTS, TRAINING = "results", "training"
 
 
@@ -66,6 +67,7 @@ def compare(
     n_way: int = N_WAY,
     n_subsets: int = N_SUBSETS,
     n_bootstrap: int = N_BOOTSTRAP,
+    changes: dict[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     registry: dict[str, Method] | None = None,
@@ -86,6 +88,7 @@ def compare(
         n_samples: synthetic trials per test image.
         n_way, n_subsets: of raw and synthetic retrieval.
         n_bootstrap: draws of test images.
+        changes: values of the training configuration that differ from every recipe, nested.
         resume: take finished results whose data and configuration are the same.
         overwrite: throw away what an earlier comparison left.
         registry: methods to choose from; ``METHODS`` if left out.
@@ -106,7 +109,8 @@ def compare(
     measured = measure(test, train, dataset.space, n_bootstrap=n_bootstrap)
     task = Task(
         dataset, tokens, measured, preset, out / TRAINING,
-        n_samples=n_samples, n_way=n_way, n_subsets=n_subsets, show_progress=show_progress,
+        n_samples=n_samples, n_way=n_way, n_subsets=n_subsets, changes=changes or {},
+        show_progress=show_progress,
     )  # fmt: skip
     skipped = {name: reason for name in names if (reason := known[name].maker.why_not(task)) is not None}
     seeds = {name: range(n_seeds if known[name].seeded else 1) for name in names if name not in skipped}
@@ -136,8 +140,10 @@ def compare(
         "command": (
             f"synbrain compare {dataset.info.name} --methods {','.join(words)} --seeds {n_seeds}"
             f" --preset {preset} --encoder {tokens.encoder} --samples {n_samples}"
+            + "".join(f" --{option} {value}" for option, value in _flat(changes or {}).items())
         ),
         "preset": preset,
+        "changes": _flat(changes or {}),
         "encoder": tokens.encoder,
         "stages": list(tokens.stages),
         "n_way": min(n_way, test.n_images),
@@ -147,6 +153,7 @@ def compare(
         "groups": {name: known[name].group for name in names},
         "skipped": skipped,
         "over_seeds": _over_seeds(rows),
+        "differences_from_ridge_gaussian": _against_gaussian(made),
     }
     return Comparison(Scores.of_rows(made, about, differences(made, AGAINST)), failed)
 
@@ -185,6 +192,23 @@ def _told(before: str | None, seed: int, error: Exception, out: Path, name: str)
     write_text(path, "".join(traceback.format_exception(error)))
     said = f"seed {seed}: {type(error).__name__}: {' '.join(str(error).split())}"
     return said if before is None else f"{before}; {said}"
+
+
+def _flat(changes: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in changes.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def _against_gaussian(rows: dict[str, Row]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Paired differences of the distribution scores from ridge with Gaussian residuals.
+
+    Any trial distribution beats ridge, a point mass, in these scores; this is the one to beat.
+    """
+    found = differences(rows, GAUSSIAN)
+    kept = {n: {m: said for m, said in row.items() if m in DISTRIBUTION} for n, row in found.items()}
+    return {name: row for name, row in kept.items() if row}
 
 
 def _over_seeds(rows: dict[str, dict[int, Row]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+
 from synbrain.baselines.registry import BASELINES
 from synbrain.comparison.networks import Networks
 from synbrain.comparison.task import Task
@@ -57,7 +59,7 @@ class Baseline:
 
     def identity(self, task: Task) -> Any:
         settings = getattr(BASELINES[self.name](), "config", None)
-        return [self.name, settings.model_dump(mode="json") if hasattr(settings, "model_dump") else None]
+        return [self.name, settings.model_dump(mode="json") if isinstance(settings, BaseModel) else None]
 
     def why_not(self, task: Task) -> str | None:
         return None
@@ -111,7 +113,8 @@ _BASELINES = {
     "linear_reg": ("linear", "the paper's two linear layers", True),
     "mlp_ae": ("networks", "SynBrain's pipeline with an MLP autoencoder", True),
     "mlp_vae": ("networks", "SynBrain's pipeline with a variational MLP autoencoder", True),
-    "mindsimulator": ("networks", "MLP autoencoder with SoftCLIP, diffusion prior over its latent", True),
+    "mindsimulator": ("networks", "MLP autoencoder, diffusion prior over its latent; mean of 5 trials", True),
+    "mindsimulator_1": ("networks", "the same, 1 trial", True),
 }
 
 

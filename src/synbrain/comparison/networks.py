@@ -67,7 +67,9 @@ class Networks:
         """The complete training configuration."""
         name, _ = self.sizes(task)
         base = recipe(self.recipe, preset=task.preset)  # values go by the preset, sizes by its variant
-        merged = overridden(base, {**self.changes, "preset": name, "seed": task.seed})
+        merged = overridden(
+            overridden(base, task.changes), {**self.changes, "preset": name, "seed": task.seed}
+        )
         return overridden(merged, self._skipping())
 
     def _skipping(self) -> dict[str, Any]:

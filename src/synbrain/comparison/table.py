@@ -93,6 +93,7 @@ def markdown(found: Comparison) -> str:
     lines += [legend(about), ""]
     for title, columns in TABLES.items():
         lines += _table(title, columns, scores)
+    lines += _against_gaussian(about)
     lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
     lines += _list("Failed", found.failed)
     lines += _list("Left out", about.get("skipped", {}))
@@ -105,8 +106,8 @@ def legend(about: dict[str, Any]) -> str:
     over = "test images" if n_seeds < 2 else f"test images and {n_seeds} seeds"
     return (
         f"Means over seeds [95 % interval over {over}]. **Bold**: differs from "
-        f"{about.get('against', 'ridge')} (paired bootstrap, Holm-corrected over methods, p < {ALPHA}), ▲ to the better, ▼ to the worse; "
-        "metrics without a test are never bold."
+        f"{about.get('against', 'ridge')} (paired bootstrap, Holm-corrected over methods, p < {ALPHA}), "
+        "▲ to the better, ▼ to the worse; metrics without a test are never bold."
     )
 
 
@@ -138,6 +139,28 @@ def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
     lines += ["| method | " + " | ".join(shown.values()) + " |", "|---|" + "---:|" * len(shown)]
     for name in names:
         lines.append("| " + " | ".join([name, *(cell(scores, name, m) for m in shown)]) + " |")
+    return [*lines, ""]
+
+
+def _against_gaussian(about: dict[str, Any]) -> list[str]:
+    found = about.get("differences_from_ridge_gaussian", {})
+    if not found:
+        return []
+    lines = ["## Distribution scores against ridge with Gaussian residuals", ""]
+    lines += ["Differences from ridge_gaussian [95 % interval]; negative is better; bold as above.", ""]
+    lines += ["| method | CRPS | energy |", "|---|---:|---:|"]
+    for name, row in found.items():
+        texts = []
+        for metric in ("crps", "energy_score"):
+            said = row.get(metric)
+            if said is None:
+                texts.append("-")
+                continue
+            low, high = said["interval"]
+            text = f"{said['difference']:+.4f}"
+            differs = said["p_holm"] < ALPHA and said["difference"] != 0
+            texts.append(f"{f'**{text}**' if differs else text} [{low:+.4f}, {high:+.4f}]")
+        lines.append(f"| {name} | {' | '.join(texts)} |")
     return [*lines, ""]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -28,6 +29,7 @@ class Task:
         seed: of weights, batches, folds and synthetic trials.
         n_samples: synthetic trials per test image.
         n_way, n_subsets: of raw and synthetic retrieval.
+        changes: values of the training configuration that differ from every recipe.
         show_progress: bars of trainings.
     """
 
@@ -40,6 +42,7 @@ class Task:
     n_samples: int = N_SAMPLES
     n_way: int = N_WAY
     n_subsets: int = N_SUBSETS
+    changes: dict[str, Any] = field(default_factory=dict)
     show_progress: bool = False
 
     def with_other_tokens(self) -> Task | None:
