@@ -55,9 +55,9 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "mapper target averaged by image": {"mapper": {"targets": "image"}},
     "VAE on image means": {"vae": {"responses": "image_mean", "epochs": 18}},
     "VAE stops on validation": {"vae": {"stop": "validation"}},
-    "VAE stops at a training error": {"vae": {"stop": "train_threshold", "stop_threshold": 520.0}},
+    "VAE stops at a training error": {"vae": {"stop": "train_threshold", "stop_threshold": 640.0}},
     "the same, stopping epoch lost": {
-        "vae": {"stop": "train_threshold", "stop_threshold": 520.0, "keep_stopping_round": False}
+        "vae": {"stop": "train_threshold", "stop_threshold": 640.0, "keep_stopping_round": False}
     },
     "mapper weight decay .05": {"mapper": {"weight_decay": 0.05}},
     "no gradient clipping": {"mapper": {"clip_grad": 0.0}},
