@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,14 +40,17 @@ def shown(repeats: int, space: VoxelSpace, with_samples: bool = True) -> Shown:
 def volume() -> VoxelSpace:
     mask = np.zeros((6, 5, 4), dtype=bool)
     mask[:3, :4, :2] = True
-    atlas = Atlas(np.repeat(np.array([1, 2], dtype=np.int32), 12), {1: "V1v", 2: "V1d"}, "made up")
+    atlas = Atlas(np.repeat(np.array([1, 2], dtype=np.int32), 12), {1: "V1v", 2: "hV4"}, "made up")
     return VoxelSpace.from_mask(mask, np.eye(4), atlases={"prf": atlas})
 
 
 def test_every_picture_for_a_volume_with_repeats(volume: VoxelSpace, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text(
-        "".join(json.dumps({"stage": "vae", "step": i, "loss": 1 / (i + 1)}) + "\n" for i in range(4))
+        "".join(
+            json.dumps({"stage": "vae", "step": i, "split": "train", "loss": 1 / (i + 1)}) + "\n"
+            for i in range(4)
+        )
     )
     written = write_report(tmp_path / "out", "t", "l", SCORES, shown(3, volume), log)
     names = {path.name for path in written}
@@ -73,13 +77,18 @@ def test_point_masses_show_no_spread(tmp_path: Path) -> None:
     assert {path.name for path in written} == {"report.html", "accuracy.png"}
 
 
-def test_curves_keep_stages_apart(tmp_path: Path) -> None:
-    lines = [
-        {"stage": "vae", "step": 1, "loss": 2.0},
-        {"stage": "mapper", "step": 1, "val_loss": 3.0},
-        {"note": "x"},
+def test_curves_keep_stages_and_splits_apart(tmp_path: Path) -> None:
+    lines: list[dict[str, Any]] = [
+        {"stage": "vae", "step": 1, "split": "train", "loss": 2.0, "lr": 0.1},
+        {"stage": "vae", "step": 1, "split": "validation", "score": 4.0},
+        {"stage": "mapper", "step": 1, "split": "validation", "score": 3.0},
+        {"note": "passed over"},
     ]
     (tmp_path / "log").write_text("\n".join(json.dumps(line) for line in lines))
     curves = read_curves(tmp_path / "log")
-    assert curves["vae"]["loss"].tolist() == [[1.0, 2.0]]
-    assert curves["mapper"]["val_loss"].tolist() == [[1.0, 3.0]]
+    assert {stage: sorted(names) for stage, names in curves.items()} == {
+        "vae": ["train loss", "validation score"],
+        "mapper": ["validation score"],
+    }
+    assert curves["vae"]["train loss"].tolist() == [[1.0, 2.0]]
+    assert curves["mapper"]["validation score"].tolist() == [[1.0, 3.0]]

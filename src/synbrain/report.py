@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.analysis.profiles import merged_rois
 from synbrain.data.space import VoxelSpace
 from synbrain.features.tokens import Pairs
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
@@ -18,7 +19,7 @@ from synbrain.figures.page import Picture, Section, Table, write_page
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
-from synbrain.metrics.ceiling import correlation_ceiling, ncsnr
+from synbrain.metrics.ceiling import ceiling_snr, correlation_ceiling
 from synbrain.metrics.distribution import (
     covered,
     min_samples,
@@ -32,6 +33,7 @@ N_MAP_IMAGES = 3
 N_SPREAD_IMAGES = 12
 N_NOISE_VOXELS = 150
 MIN_ROI_VOXELS = 10
+COARSE = ("hemisphere", "streams")  # atlases that overlap all others: too much for one picture
 LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 
 
@@ -108,7 +110,7 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
     repeated = bool((test.repeats() > 1).any())
     r = {name: voxel_r(predicted, means) for name, predicted in shown.predictions.items()}
     if repeated:
-        ceiling = correlation_ceiling(ncsnr(trials, test.image_of_trial), test.repeats())
+        ceiling = correlation_ceiling(ceiling_snr(trials, test.image_of_trial), test.repeats())
         words = "Each dot is a voxel. On the line, the model would predict as well as the repeats allow."
         figure = accuracy_against_ceiling(r, ceiling, "voxel" if shown.space.kind != "none" else "unit")
         made.append(("Accuracy against the noise ceiling", "accuracy", figure, words))
@@ -151,7 +153,8 @@ def _maps(shown: Shown, means: NDArray[Any]) -> tuple[str, str, Any, str]:
 
 
 def _rois(space: VoxelSpace) -> dict[str, NDArray[np.bool_]]:
-    return {name: mask for name, mask in space.roi_masks().items() if mask.sum() >= MIN_ROI_VOXELS}
+    masks = {name: mask for name, mask in space.roi_masks().items() if name.split("/")[0] not in COARSE}
+    return merged_rois(masks, MIN_ROI_VOXELS)
 
 
 def _spread(
@@ -222,17 +225,19 @@ def _noise_voxels(squares: NDArray[Any], rois: dict[str, NDArray[np.bool_]], n_v
 def read_curves(log: Path) -> dict[str, dict[str, NDArray[Any]]]:
     """Training curves of a ``log.jsonl``: stage -> curve name -> (n_points, 2) step and value.
 
-    Lines are JSON objects with "stage", "step" and named losses; other keys are passed over.
+    Lines are JSON objects with "stage", "step" and "split"; the training loss and the validation score are
+    taken, other values are passed over.
     """
+    shown = {"train": "loss", "validation": "score"}
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for line in log.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        stage, step = entry.get("stage"), entry.get("step")
-        if stage is None or step is None:
-            continue
-        for name, value in entry.items():
-            if "loss" in name and isinstance(value, int | float):
-                points.setdefault(str(stage), {}).setdefault(name, []).append((float(step), float(value)))
+        split = entry.get("split")
+        value = entry.get(shown.get(split, ""))
+        if {"stage", "step"} <= entry.keys() and isinstance(value, int | float):
+            name = f"{split} {shown[split]}"
+            curve = points.setdefault(str(entry["stage"]), {}).setdefault(name, [])
+            curve.append((float(entry["step"]), float(value)))
     return {
         stage: {name: np.array(values) for name, values in curves.items()} for stage, curves in points.items()
     }
