@@ -47,7 +47,7 @@ class LinearPathConfig(BaseModel):
     )
     window_sd: float = Field(0.12, gt=0, description="sd of the windows, share of the image's width")
     alphas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), min_length=1)
-    n_folds: int = Field(10, ge=2, description="folds by image")
+    n_folds: int = Field(10, ge=2, description="folds by image; fewer where images are fewer")
     temper: float = Field(0.25, gt=0, description="exponent on the pseudo-likelihood of a candidate")
     keep: int = Field(8, ge=1, description="candidates that a voxel averages at most")
     select_images: int = Field(800, ge=10, description="images on which candidates are compared at most")
@@ -93,10 +93,11 @@ def fit_linear_path(
         show_progress: show a bar.
 
     Raises:
-        SynBrainError: where there are fewer images than folds, or a response is not finite.
+        SynBrainError: where there are fewer than 3 images, or a response is not finite.
     """
     y = pairs.repeat_means().astype(np.float64)
-    _check(y, config)
+    _check(y)
+    config = config.model_copy(update={"n_folds": min(config.n_folds, len(y))})
     tokens = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
     weights = image_weights(pairs)
     folds = assign_folds(len(y), config.n_folds, seed)
@@ -104,18 +105,16 @@ def fit_linear_path(
     selected = np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[: config.select_images])
     moving = bar("fit linear path", total=2 * len(kernels), unit="kernel", show=show_progress)
     errors = _errors(kernels, y, weights, folds, selected, config, moving.update)
-    shares = _shares(errors, [np.sum(folds[selected] == fold) for fold in range(config.n_folds)], config)
+    sizes = [int(np.sum(folds[selected] == fold)) for fold in range(config.n_folds)]
+    shares = _shares(errors, sizes, config)
     fit = _fit(tokens, kernels, y, weights, folds, shares, config, moving.update)
     moving.close()
     return fit
 
 
-def _check(y: Floats, config: LinearPathConfig) -> None:
-    if len(y) < config.n_folds:
-        raise SynBrainError(
-            f"{len(y)} training images for {config.n_folds} folds",
-            "give more images, or lower linear.n_folds",
-        )
+def _check(y: Floats) -> None:
+    if len(y) < 3:
+        raise SynBrainError(f"{len(y)} training images", "give at least 3 for cross-validation")
     if not np.isfinite(y).all():
         raise SynBrainError(
             f"{int((~np.isfinite(y)).any(axis=0).sum())} voxels have responses that are not finite",
