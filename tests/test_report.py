@@ -46,12 +46,8 @@ def volume() -> VoxelSpace:
 
 def test_every_picture_for_a_volume_with_repeats(volume: VoxelSpace, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text(
-        "".join(
-            json.dumps({"stage": "vae", "step": i, "split": "train", "loss": 1 / (i + 1)}) + "\n"
-            for i in range(4)
-        )
-    )
+    points = [{"stage": "vae", "step": i, "split": "train", "loss": 1 / (i + 1)} for i in range(4)]
+    log.write_text("\n".join(json.dumps(point) for point in points))
     written = write_report(tmp_path / "out", "t", "l", SCORES, shown(3, volume), log)
     names = {path.name for path in written}
     assert names == {
