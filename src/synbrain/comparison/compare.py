@@ -179,7 +179,7 @@ def _one(method: Method, name: str, task: Task, out: Path) -> tuple[Row, float]:
     task = replace(task, folder=task.folder / name / f"seed{task.seed}-{identity[:12]}")
     started = time.monotonic()
     row = method.maker.score(task)
-    took = time.monotonic() - started
+    took = round(time.monotonic() - started, 2)
     save_result(path, row, identity=identity, seconds=took, seed=task.seed)
     shutil.rmtree(task.folder, ignore_errors=True)
     path.with_suffix(".error.txt").unlink(missing_ok=True)

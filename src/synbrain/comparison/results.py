@@ -60,7 +60,7 @@ def save_result(path: Path, row: Row, *, identity: str, seconds: float, seed: in
     content = {
         "identity": identity,
         "seed": seed,
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "arrays": digest(beside),
         "values": {name: finite(value) for name, value in row.values.items()},
         "rois": {
