@@ -225,3 +225,31 @@ def test_noise_ceiling_from_repeats_or_ncsnr() -> None:
     np.testing.assert_allclose(model.noise_ceiling(3), 1 / (1 + 1), rtol=1e-6)
     with pytest.raises(SynBrainError, match="ncsnr"):
         make_model("reference").noise_ceiling()
+
+
+def test_a_hub_id_is_fetched_and_a_wrong_one_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    folder = make_model("reference").save_pretrained(tmp_path / "run")
+    asked: list[str] = []
+
+    def snapshot(name: str, **_: Any) -> str:
+        asked.append(name)
+        if name == "lab/run":
+            return str(folder)
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert SynBrain.from_pretrained("lab/run").config.recipe == "reference"
+    with pytest.raises(SynBrainError, match="neither a folder here nor a run"):
+        SynBrain.from_pretrained("lab/other")
+    assert asked == ["lab/run", "lab/other"]
+
+
+def test_log_prob_prefers_the_models_own_trials(pictures: np.ndarray) -> None:
+    model = make_model("calibrated")
+    own = model.sample(pictures, 1, seed=3)[0]
+    assert (model.log_prob(pictures, own) > model.log_prob(pictures, own + 3)).all()
+    with pytest.raises(SynBrainError, match="one trial per image"):
+        model.log_prob(pictures, own[:2])
