@@ -33,8 +33,9 @@ def test_names_may_be_separated_by_commas_or_spaces(words):
     assert chosen_methods(words) == ["mean_map", "ridge", "linear_reg", "ceiling"]
 
 
-def test_all_is_everything_and_a_group_is_its_members():
-    assert chosen_methods(["all"]) == list(METHODS)
+def test_all_is_every_system_and_a_group_is_its_members():
+    assert chosen_methods(["all"]) == [n for n, m in METHODS.items() if m.group != "ablations"]
+    assert chosen_methods(["all,ablations"]) == list(METHODS)
     controls = chosen_methods(["controls"])
     assert {"mean_map", "shuffled", "nearest", "ridge", "ceiling"} == set(controls)
 

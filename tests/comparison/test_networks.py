@@ -26,7 +26,7 @@ def micro(monkeypatch):
 
 
 def test_networks_and_their_ablations_train_and_score(micro, toy, tmp_path):
-    names = ["reference", "no_mapper", "synbrain_no_networks", "latent_down1"]
+    names = ["reference", "no_mapper", "synbrain_no_networks", "diffusion", "latent_down1"]
     found = compare(
         toy.dataset, names, tmp_path / "out", n_seeds=1, preset="micro", tokens=toy.tokens, n_samples=4,
         n_bootstrap=50, n_subsets=2, changes=SHORT,
@@ -35,13 +35,17 @@ def test_networks_and_their_ablations_train_and_score(micro, toy, tmp_path):
     scores = found.scores
     assert set(scores.about["skipped"]) == {"latent_down1"}
     differ = {scores.value(name, "mse") for name in names[:-1]}
-    assert len(differ) == 3
+    assert len(differ) == 4
     assert scores.value("reference", "syn_retrieval") is not None
     assert (
         scores.value("reference", "variance_ratio")
         == 0
         < scores.value("synbrain_no_networks", "variance_ratio")
     )
+    assert scores.value("diffusion", "variance_ratio") > 0
+    # one VAE, trained alike, whatever comes before it
+    raw = {scores.value(name, "raw_retrieval") for name in ("reference", "no_mapper", "diffusion")}
+    assert len(raw) == 1
     assert "raw_retrieval" not in scores.rows["synbrain_no_networks"]
     assert not (tmp_path / "out/training").exists()
     assert "--vae.epochs 1 --mapper.steps 3" in scores.about["command"]

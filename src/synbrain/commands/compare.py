@@ -37,8 +37,8 @@ def compare(
     Args:
         dataset: folder of a prepared dataset with tokens.
         out: folder for table.md, table.json, comparison.png and results/.
-        methods: all, groups (controls, linear, networks, ablations, bounds) or names, with commas or spaces
-            between; mean_map, ridge and ceiling come along in any case.
+        methods: all (every system), groups (controls, linear, networks, bounds, ablations) or names, with
+            commas or spaces between; mean_map, ridge and ceiling come along in any case.
         seeds: number of seeds; what does not depend on a seed is fitted once.
         preset: sizes of the networks.
         encoder: whose tokens to use.

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from synbrain.baselines.registry import BASELINES
+from synbrain.comparison.diffusion import Diffusion
 from synbrain.comparison.networks import Networks
 from synbrain.comparison.task import Task
 from synbrain.errors import SynBrainError
@@ -135,6 +136,9 @@ def _ablations() -> dict[str, Method]:
         "latent_down1": row("reference, VAE that halves the length once", down_blocks=1),
         "latent_down2": row("reference, VAE that halves the length twice", down_blocks=2),
         "latent_down3": row("reference, VAE that halves the length three times", down_blocks=3),
+        "diffusion": Method(
+            Diffusion(), "reference, diffusion transformer in place of the mapper", "ablations"
+        ),
         "other_encoder": row("reference on tokens of another stored encoder", other_encoder=True),
         "synbrain_no_networks": row("synbrain's linear path and noise alone", without="networks", **ours),
         "synbrain_no_linear": row("synbrain without the linear path", changes={"linear_path": False}, **ours),
@@ -163,8 +167,8 @@ def chosen_methods(words: Iterable[str], registry: dict[str, Method] | None = No
     """Names of methods in the table's order.
 
     Args:
-        words: names, groups, or "all", also several in one word with commas between; mean map, ridge and
-            ceiling come along in any case.
+        words: names, groups, or "all" (every system: all groups but the ablations), also several in one
+            word with commas between; mean map, ridge and ceiling come along in any case.
         registry: where the names stand; ``METHODS`` if left out.
 
     Raises:
@@ -180,4 +184,9 @@ def chosen_methods(words: Iterable[str], registry: dict[str, Method] | None = No
             said, f"choose among all, {', '.join(sorted(groups))} (groups), or {', '.join(known)}"
         )
     wanted = {*names, *ALWAYS}
-    return [n for n, m in known.items() if "all" in wanted or n in wanted or m.group in wanted]
+    systems = "all" in wanted
+    return [
+        n
+        for n, m in known.items()
+        if n in wanted or m.group in wanted or (systems and m.group != "ablations")
+    ]

@@ -98,7 +98,7 @@ class Networks:
         """Train on the training images of ``task`` and score on its test images."""
         if self.other_encoder:
             task = task.with_other_tokens() or task
-        trained = self._train(task)
+        trained = self.train(task)
         name = next(iter(trained.subjects))
         model = self._model(trained)
         bound = BoundModel(model, name)
@@ -108,7 +108,8 @@ class Networks:
         )
         return row
 
-    def _train(self, task: Task) -> Trained:
+    def train(self, task: Task) -> Trained:
+        """The trained parts."""
         info = task.dataset.info
         subject = TrainingSubject(
             info.subject, task.measured.train, task.dataset.space, info.unit, info.scaling
