@@ -40,6 +40,11 @@ class RunConfig(BaseModel):
         default_factory=dict, description="stage -> (n_tokens, dim)"
     )
     seeds: tuple[int, ...] = (0,)
+    base_digest: str = Field("", description="of the run that this one was adapted from")
+    adaptation: dict[str, Any] = Field(default_factory=dict, description="budget and what was updated")
+    # marks of images (training/adapt_guard.py), so that no later adaptation mixes training and test images
+    trained_images: str = ""
+    test_images: str = ""
 
     @property
     def stages(self) -> tuple[str, ...]:

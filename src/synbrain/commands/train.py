@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from accelerate import PartialState
+from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.errors import SynBrainError
@@ -14,6 +16,7 @@ from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.files import read_json, require_absent, write_json
 from synbrain.run_folder import CONFIG, save_run
+from synbrain.training.adapt_guard import image_marks, marks_of
 from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
 from synbrain.training.fit_linear_path import LinearPathConfig
 from synbrain.training.fit_response_noise import NoiseConfig
@@ -43,6 +46,7 @@ def train(
     validation_fraction: float | None = None,
     subject_weights: dict[str, float] | None = None,
     shared_test_images: Literal["refuse", "drop"] = "refuse",
+    keep_out: list[Path] | None = None,
     linear_path: bool | None = None,
     response_noise: bool | None = None,
     shrink: Literal["none", "subject", "voxel"] | None = None,
@@ -72,6 +76,7 @@ def train(
         validation_fraction: share of the training images held out for early stopping.
         subject_weights: how often each subject is drawn, as {"name": weight}; by trials if left out.
         shared_test_images: what to do about training images that are test images of another dataset.
+        keep_out: further datasets, not trained on, whose test images are left out (to adapt to them later).
         linear_path: whether the mean has a linear path.
         response_noise: whether trial noise is fitted.
         shrink: one factor on the networks' part per subject, one per voxel, or none.
@@ -102,7 +107,9 @@ def train(
         },
     )
     opened = [load_dataset(path) for path in datasets]
-    subjects = training_subjects(opened, encoder, stages, shared_test_images)
+    others = [load_dataset(path) for path in keep_out or []]
+    safe = training_images(opened, shared_test_images, others)
+    subjects = training_subjects(opened, encoder, stages, rows=safe)
     process = PartialState()
     if process.is_main_process:
         _prepare_out(out, config, resume, overwrite)
@@ -111,10 +118,25 @@ def train(
         subjects, config, folder=out / TRAINING, tensorboard=tensorboard, show_progress=True
     )
     if process.is_main_process:
-        save_run(out, trained.config, trained.subjects, trained.vae, trained.mapper, overwrite=overwrite)
+        config_of_run = trained.config.model_copy(update=marks_of(opened, safe))
+        save_run(out, config_of_run, trained.subjects, trained.vae, trained.mapper, overwrite=overwrite)
         for leftover in ("vae", "mapper", "targets"):  # checkpoints of a finished run
             shutil.rmtree(out / TRAINING / leftover, ignore_errors=True)
         _tell(trained, out)
+
+
+def training_images(
+    datasets: list[Dataset], shared_test_images: Literal["refuse", "drop"], keep_out: list[Dataset]
+) -> list[NDArray[np.int64]]:
+    """Rows of the images of each dataset that may be trained on; test images of ``keep_out`` are dropped."""
+    safe = safe_training_images(datasets, shared_test_images)
+    if not keep_out:
+        return safe
+    marks = {mark for other in keep_out for mark in image_marks(other, other.image_rows("test"))}
+    kept = []
+    for dataset, rows in zip(datasets, safe, strict=True):
+        kept.append(rows[[mark not in marks for mark in image_marks(dataset, rows)]])
+    return kept
 
 
 def training_subjects(
@@ -122,6 +144,7 @@ def training_subjects(
     encoder: str,
     stages: list[str] | None = None,
     shared_test_images: Literal["refuse", "drop"] = "refuse",
+    rows: list[NDArray[np.int64]] | None = None,
 ) -> list[TrainingSubject]:
     """Training pairs of datasets, without an image that is a test image of any of them.
 
@@ -129,12 +152,12 @@ def training_subjects(
         SynBrainError: where tokens are missing, or training and test images overlap.
     """
     subjects = []
-    safe = safe_training_images(datasets, shared_test_images)
-    for dataset, rows in zip(datasets, safe, strict=True):
+    safe = safe_training_images(datasets, shared_test_images) if rows is None else rows
+    for dataset, wanted in zip(datasets, safe, strict=True):
         pairs = pairs_of(dataset, open_tokens(dataset, encoder, stages), "train")
         kept = dataset.image_rows("train")
-        if len(rows) < len(kept):
-            pairs = pairs.take((kept.searchsorted(rows)).astype("int64"))
+        if len(wanted) < len(kept):
+            pairs = pairs.take((kept.searchsorted(wanted)).astype("int64"))
         info = dataset.info
         name = info.subject if len(datasets) == 1 else info.name
         subjects.append(TrainingSubject(name, pairs, dataset.space, info.unit, info.scaling))

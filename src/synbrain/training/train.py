@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from synbrain.model import SynBrain
 from synbrain.models.brainvae import BrainVAE
 from synbrain.models.mapper import Mapper
 from synbrain.models.presets import preset
+from synbrain.models.response_noise import ResponseNoise
 from synbrain.run_parts import RunConfig, SubjectPart
 from synbrain.training.batches import SubjectData
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
 from synbrain.training.fit_response_noise import fit_response_noise
-from synbrain.training.loop import derived_seed
+from synbrain.training.loop import Position, derived_seed
 from synbrain.training.mapper_stage import MapperData, network_part, train_mapper
 from synbrain.training.metrics_log import MetricsLog
 from synbrain.training.shrink import shrink_factor
@@ -40,6 +42,24 @@ class TrainingSubject:
     space: VoxelSpace
     unit: str
     scaling: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an adaptation begins with.
+
+    Attributes:
+        vae, mapper: networks to train further, in place.
+        updated: names of the mapper's parameters that stage 2 trains; empty: stage 2 is left out.
+        fit_linear: in place of :func:`fit_linear_path`, with its arguments.
+        fit_noise: in place of :func:`fit_response_noise`, with its arguments.
+    """
+
+    vae: BrainVAE
+    mapper: Mapper
+    updated: frozenset[str]
+    fit_linear: Callable[..., LinearFit]
+    fit_noise: Callable[..., ResponseNoise]
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,7 @@ def train_model(
     folder: Path,
     tensorboard: bool = False,
     show_progress: bool = False,
+    start: Start | None = None,
 ) -> Trained:
     """Fit every part of a model; continues from checkpoints in ``folder`` where there are some.
 
@@ -77,6 +98,7 @@ def train_model(
         folder: for checkpoints, stored targets and log.jsonl; made where missing.
         tensorboard: also write metrics for TensorBoard.
         show_progress: whether to show bars.
+        start: what an adaptation begins with; None: new networks, no prior.
 
     Raises:
         SynBrainError: for data that do not fit each other, a loss that is not finite, damaged checkpoints, or
@@ -88,13 +110,24 @@ def train_model(
     log = MetricsLog(folder, active=accelerator.is_main_process, tensorboard=tensorboard)
     tokens = subjects[0].pairs.tokens
     stage = config.network_stage or list(tokens.stages)[-1]
-    sizes = preset(config.preset, tokens.only(stage).shapes[stage])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(config.seed, 21))
-        vae, mapper = BrainVAE(sizes.vae), Mapper(sizes.mapper)
+    if start is None:
+        sizes = preset(config.preset, tokens.only(stage).shapes[stage])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(config.seed, 21))
+            vae, mapper = BrainVAE(sizes.vae), Mapper(sizes.mapper)
+    else:
+        vae, mapper = start.vae, start.mapper
     weights = sampling_weights(subjects, config.subject_weights)
 
-    fits = [_linear(s, config, show_progress and accelerator.is_main_process) for s in subjects]
+    fit_path = fit_linear_path if start is None else start.fit_linear
+    fit_noise = fit_response_noise if start is None else start.fit_noise
+    show_linear = show_progress and accelerator.is_main_process
+    fits = [
+        fit_path(s.pairs, config.linear, seed=config.seed, show_progress=show_linear)
+        if config.linear_path
+        else None
+        for s in subjects
+    ]
     data = [_split(s, config, fit) for s, fit in zip(subjects, fits, strict=True)]
     split = [part.subject for part in data]
     common: dict[str, Any] = {
@@ -108,13 +141,19 @@ def train_model(
         "show_progress": show_progress,
     }
     vae_end = train_vae(vae, split, config.vae, **common)
-    mapper_end = train_mapper(mapper, vae, split, [p.offsets for p in data], config.mapper, **common)
+    mapper_end = Position()
+    if start is None or start.updated:
+        for name, parameter in mapper.named_parameters():
+            parameter.requires_grad_(start is None or name in start.updated)
+        mapper_end = train_mapper(mapper, vae, split, [p.offsets for p in data], config.mapper, **common)
     log.close()
     vae.eval().requires_grad_(True)
-    mapper.eval()
+    mapper.eval().requires_grad_(True)
     parts, report = {}, {}
     for s, part, fit in zip(subjects, data, fits, strict=True):
-        parts[s.name], report[s.name] = _finish(s, part, fit, config, vae, mapper, stage, accelerator.device)
+        parts[s.name], report[s.name] = _finish(
+            s, part, fit, config, vae, mapper, stage, accelerator.device, fit_noise
+        )
     steps = {"vae": [vae_end.best_step, vae_end.step], "mapper": [mapper_end.best_step, mapper_end.step]}
     report = {"subjects": report, "steps_best_and_last": steps}
     if accelerator.is_main_process:
@@ -139,13 +178,6 @@ class _Split:
 
     subject: SubjectData
     offsets: MapperData
-
-
-def _linear(subject: TrainingSubject, config: TrainConfig, show_progress: bool) -> LinearFit | None:
-    """The linear path of all training images, with cross-fitted predictions for every one of them."""
-    if not config.linear_path:
-        return None
-    return fit_linear_path(subject.pairs, config.linear, seed=config.seed, show_progress=show_progress)
 
 
 def _split(subject: TrainingSubject, config: TrainConfig, fit: LinearFit | None) -> _Split:
@@ -213,6 +245,7 @@ def _finish(
     mapper: Mapper,
     stage: str,
     device: torch.device,
+    fit_noise: Callable[..., ResponseNoise],
 ) -> tuple[SubjectPart, dict[str, Any]]:
     """Shrink factor and noise of one subject, and how well its mean does on validation images."""
     data = part.subject
@@ -232,7 +265,7 @@ def _finish(
         report["validation_r_linear"] = mean_voxel_r(linear, wanted)
         report["validation_error_linear"] = float(np.mean((linear - wanted) ** 2))
         if config.response_noise:
-            noise = fit_response_noise(subject.pairs, fit.out_of_fold, config.noise, seed=config.seed)
+            noise = fit_noise(subject.pairs, fit.out_of_fold, config.noise, seed=config.seed)
     made = SubjectPart(
         name=subject.name,
         space=subject.space,

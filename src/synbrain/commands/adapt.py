@@ -1,0 +1,142 @@
+"""``synbrain adapt``: a trained model to a new subject, or the curve of its scores against the budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from synbrain.training.config import MapperStageConfig, VAEStageConfig
+from synbrain.training.fit_linear_path import LinearPathConfig
+from synbrain.training.overrides import options_of
+
+LinearOptions = options_of(LinearPathConfig)
+VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
+LINEAR_AS_IS, VAE_AS_IS, MAPPER_AS_IS = LinearOptions(), VAEOptions(), MapperOptions()
+
+
+def adapt(
+    run: Path,
+    dataset: Path,
+    *,
+    out: Path,
+    budget: str = "1h",
+    by: Literal["session", "images"] = "session",
+    update: Literal["mlp", "attention", "all", "none"] = "mlp",
+    networks: bool = True,
+    curve: str | None = None,
+    draws: int = 5,
+    full_run: Path | None = None,
+    shared_test_images: Literal["refuse", "drop"] = "refuse",
+    linear: LinearOptions = LINEAR_AS_IS,  # type: ignore[valid-type]
+    vae: VAEOptions = VAE_AS_IS,  # type: ignore[valid-type]
+    mapper: MapperOptions = MAPPER_AS_IS,  # type: ignore[valid-type]
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Fit a trained model to a new subject with a part of its data; the base run is not touched.
+
+    With --curve, score adaptation on several numbers of training images instead, beside ridge and a
+    calibrated model from scratch on the same images, the base as it is, the mean map and the full-data model:
+    OUT/curve.json and OUT/curve.png.
+
+    Args:
+        run: folder of the base run, or its id on the Hugging Face hub.
+        dataset: the new subject's dataset, with tokens of the run's encoder.
+        out: run folder to write; with --curve, the folder for its results.
+        budget: 1h, a number or all; validation images come out of it.
+        by: what a number counts: the first sessions as scanned, or images with all their repeats.
+        update: what of the mapper is trained further (the VAE is, whole); mlp as published.
+        networks: false leaves the networks out; the linear path and the noise remain (recipe calibrated).
+        curve: numbers of distinct training images with commas between, such as 10,25,50,100,all.
+        draws: with --curve, random draws of the images of each budget.
+        full_run: with --curve, a run of this subject with all its data; trained on the spot if left out.
+        shared_test_images: what to do about training images that are test images of a base subject.
+        linear: settings of the linear path that differ from the recipe.
+        vae: settings of stage 1 that differ from those of an adaptation.
+        mapper: settings of stage 2 that differ from those of an adaptation.
+        seed: of folds, held-out images, batches and noise; with --curve, of the first draw.
+        overwrite: replace what stands at out.
+    """
+    from synbrain.data.dataset import load_dataset
+    from synbrain.files import require_absent
+    from synbrain.model import SynBrain
+    from synbrain.run_folder import fetch, run_digest
+    from synbrain.training.adapt import adapt as fit
+
+    require_absent(out, overwrite)
+    folder = fetch(run)
+    base = SynBrain.from_pretrained(folder)
+    new = load_dataset(dataset)
+    told = {"linear": linear, "vae": vae, "mapper": mapper}
+    changes = {name: options.model_dump() for name, options in told.items()}
+    if not base.config.trained_images:
+        print(f"note: {run} does not say which images it saw; make sure that no test image is among them")
+    if curve is not None:
+        _curve(base, new, out, curve, draws, networks, update, full_run, shared_test_images, changes, seed)
+        return
+    done = fit(
+        base,
+        new,
+        budget,
+        by,
+        update,
+        networks=networks,
+        changes=changes,
+        shared_test_images=shared_test_images,
+        base_digest=run_digest(folder),
+        seed=seed,
+        show_progress=True,
+    )
+    done.model.save_pretrained(out, overwrite=overwrite)
+    about = done.model.config.adaptation
+    print(f"adapted on {about['n_images']} images, {about['n_trials']} trials ({about['budget']})")
+    if networks:
+        counts = done.updated
+        print(f"parameters trained further: VAE {counts['vae']:,} (whole), mapper {counts['mapper']:,}")
+    for name, said in done.report.get("subjects", {}).items():
+        print(name + ": " + ", ".join(f"{key} {_short(value)}" for key, value in said.items()))
+    print(f"run -> {out}")
+
+
+def _curve(
+    base: Any,
+    dataset: Any,
+    out: Path,
+    budgets: str,
+    draws: int,
+    networks: bool,
+    update: Any,
+    full_run: Path | None,
+    shared_test_images: Any,
+    changes: dict[str, Any],
+    seed: int,
+) -> None:
+    from synbrain.comparison.adaptation_curve import adaptation_curve, curve_table
+    from synbrain.figures.adaptation import curve_figure
+    from synbrain.figures.style import save_png
+    from synbrain.files import write_json, write_text
+    from synbrain.model import SynBrain
+
+    found = adaptation_curve(
+        base,
+        dataset,
+        budgets.split(","),
+        draws=draws,
+        networks=networks,
+        update=update,
+        full=None if full_run is None else SynBrain.from_pretrained(full_run),
+        shared_test_images=shared_test_images,
+        changes=changes,
+        seed=seed,
+        show_progress=True,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "curve.json", found)
+    write_text(out / "table.md", curve_table(found))
+    save_png(curve_figure(found), out / "curve.png")
+    print(curve_table(found))
+    print(f"curve -> {out / 'curve.json'}, {out / 'table.md'}, {out / 'curve.png'}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,184 @@
+"""Scores of an adapted model against the number of training images, beside its baselines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.baselines.ridge import Ridge
+from synbrain.data.budget import Budget, parse_budget
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.evaluate import split_pairs
+from synbrain.features.store import open_tokens
+from synbrain.features.tokens import TokenSet
+from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
+from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.model import SynBrain
+from synbrain.progress import track
+from synbrain.training.adapt import SharedTestImages, Update, adapt, adaptation_config, budget_pairs
+from synbrain.training.fit_linear_path import fit_linear_path
+
+Predictions = NDArray[np.float32]
+FITTED = ("adapted", "ridge", "scratch")
+
+
+def adaptation_curve(
+    base: SynBrain,
+    dataset: Dataset,
+    budgets: Sequence[str | int],
+    *,
+    draws: int = 5,
+    networks: bool = True,
+    update: Update = "mlp",
+    full: SynBrain | None = None,
+    shared_test_images: SharedTestImages = "refuse",
+    changes: dict[str, Any] | None = None,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Adapt with several numbers of distinct training images and score each on the test images.
+
+    Args:
+        base: the run to adapt.
+        dataset: the new subject's, with training and test images.
+        budgets: numbers of images ("25"), "1h" (250 images), or "all".
+        draws: draws of each budget's images; seeds ``seed``, ``seed + 1``, ... A smaller budget of a draw is
+            part of a larger one. "all" has one draw.
+        networks, update, shared_test_images, changes: of the adaptation.
+        full: a model of this subject with all its training data; the calibrated linear path fitted on all
+            of them where left out.
+        seed: of the first draw.
+        n_bootstrap: bootstrap samples over test images.
+        show_progress: a bar over the fits.
+
+    Returns:
+        ``{"curve": [{"budget", "n_images", "n_trials", "adapted", "ridge", "scratch", "base", "mean_map",
+        "full", "draws", "intervals", "differences"}, ...], ...}``. Scores are voxel_r (mean over voxels of
+        Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over draws
+        (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and "scratch"
+        are paired in both ways.
+
+    Raises:
+        SynBrainError: as :func:`synbrain.training.adapt.adapt`, or for no draws.
+    """
+    if draws < 1:
+        raise SynBrainError(f"{draws} draws", "give --draws 1 or more")
+    tokens = base.tokens(open_tokens(dataset, base.config.encoder, base.config.stages))
+    _, test = split_pairs(dataset, tokens)
+    measured = test.repeat_means()
+    weights = image_weights(test.n_images, n_bootstrap, seed)
+    fixed = {"base": _base_prediction(base, dataset, test.tokens)}
+    if full is not None:
+        fixed["full"] = full.predict(test.tokens)
+    else:
+        everything, _ = budget_pairs(base.config, dataset, tokens, Budget("all", 1), shared_test_images)
+        config = adaptation_config(base, changes, seed)
+        fixed["full"] = fit_linear_path(everything, config.linear, seed=seed).path.predict(test.tokens)
+    constant = {name: _score(found, measured) for name, found in fixed.items()}
+    jobs = [(b, d) for b in budgets for d in range(1 if str(b) == "all" else draws)]
+    by_budget: dict[str, list[dict[str, Any]]] = {str(b): [] for b in budgets}
+    for budget, draw in track(jobs, "adaptation curve", unit="fit", show=show_progress):
+        chosen = parse_budget(budget, "images", seed + draw)
+        pairs, _ = budget_pairs(base.config, dataset, tokens, chosen, shared_test_images)
+        started = time.monotonic()
+        options: dict[str, Any] = {"networks": networks, "changes": changes, "seed": seed + draw}
+        options |= {"shared_test_images": shared_test_images, "tokens": tokens}
+        done = adapt(base, dataset, chosen, update=update, **options)
+        seconds = time.monotonic() - started
+        config = adaptation_config(base, changes, seed + draw)
+        predicted = {
+            "adapted": done.model.predict(test.tokens),
+            "ridge": Ridge().fit(pairs, seed=seed + draw).predict(test.tokens),
+            "scratch": fit_linear_path(pairs, config.linear, seed=seed + draw).path.predict(test.tokens),
+        }
+        by_budget[str(budget)].append(
+            {
+                "scores": {name: _score(p, measured) for name, p in predicted.items()},
+                "replicates": {n: voxel_r_replicates(weights, p, measured) for n, p in predicted.items()},
+                "n_images": pairs.n_images,
+                "n_trials": pairs.n_trials,
+                "seconds": seconds,
+            }
+        )
+    return {
+        "curve": [_entry(budget, found, constant) for budget, found in by_budget.items()],
+        "metric": "voxel_r on the repeat means of the test images",
+        "dataset": dataset.info.name,
+        "base_subjects": list(base.subjects),
+        "n_test_images": test.n_images,
+        "networks": networks,
+        "update": update,
+        "seed": seed,
+    }
+
+
+def _base_prediction(base: SynBrain, dataset: Dataset, tokens: TokenSet) -> Predictions | None:
+    """Mean over the base subjects that have as many voxels; None where none has."""
+    fitting = [name for name, part in base.subjects.items() if part.n_voxels == dataset.n_voxels]
+    if not fitting:
+        return None
+    return np.asarray(np.mean([base.predict(tokens, subject=name) for name in fitting], axis=0))
+
+
+def _score(predicted: Predictions | None, measured: Predictions) -> float | None:
+    return None if predicted is None else mean_defined(voxel_r(predicted, measured))[0]
+
+
+def _entry(budget: str, found: list[dict[str, Any]], constant: dict[str, float | None]) -> dict[str, Any]:
+    """One point of the curve from its draws."""
+    values = {name: np.array([draw["scores"][name] for draw in found], dtype=float) for name in FITTED}
+    replicates = {name: np.mean([draw["replicates"][name] for draw in found], axis=0) for name in FITTED}
+    entry: dict[str, Any] = {
+        "budget": int(budget) if budget.isdecimal() else budget,
+        "n_images": int(np.mean([draw["n_images"] for draw in found])),
+        "n_trials": float(np.mean([draw["n_trials"] for draw in found])),
+        **{name: float(np.mean(values[name])) for name in FITTED},
+        "base": constant["base"],
+        "mean_map": 0.0,  # a constant prediction correlates with nothing: 0 by definition (docs/metrics.md)
+        "full": constant["full"],
+        "seconds": float(np.mean([draw["seconds"] for draw in found])),
+        "draws": [draw["scores"] for draw in found],
+        "intervals": {
+            name: {"draws": seed_interval(values[name]), "images": percentile_interval(replicates[name])}
+            for name in FITTED
+        },
+        "differences": {},
+    }
+    for name in ("ridge", "scratch"):
+        apart = values["adapted"] - values[name]
+        entry["differences"][f"adapted - {name}"] = {
+            "difference": float(apart.mean()),
+            "draws": seed_interval(apart),
+            "images": percentile_interval(replicates["adapted"] - replicates[name]),
+        }
+    return entry
+
+
+def curve_table(found: dict[str, Any]) -> str:
+    """The curve as Markdown."""
+    columns = ("images", "trials", "adapted", "scratch", "ridge", "base", "mean map", "full",
+               "adapted - ridge", "adapted - scratch")  # fmt: skip
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for point in found["curve"]:
+        scores = [_number(point[k]) for k in ("adapted", "scratch", "ridge", "base", "mean_map", "full")]
+        apart = [_difference(point["differences"][f"adapted - {name}"]) for name in ("ridge", "scratch")]
+        lines.append(
+            f"| {point['n_images']} | {point['n_trials']:.0f} | " + " | ".join([*scores, *apart]) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _difference(said: dict[str, Any]) -> str:
+    over, interval = ("draws", said["draws"]) if said["draws"] else ("images", said["images"])
+    between = "" if interval is None else f" [{interval[0]:+.3f}, {interval[1]:+.3f}] ({over})"
+    return f"{said['difference']:+.3f}{between}"

@@ -1,0 +1,45 @@
+"""Consistency of synthetic brains: one panel each for profiles, selectivity and trial patterns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from synbrain.figures.style import new_figure, tidy
+
+PALETTE = ("#c2410c", "#15803d", "#2563eb", "#7c3aed", "#9ca3af", "#d1d5db")
+
+
+def consistency_figure(found: dict[str, Any]) -> Figure:
+    """Grouped bars of what :func:`synbrain.analysis.consistency_report.consistency_report` gives."""
+    selectivity: dict[str, dict[str, Any]] = {}
+    for comparison, row in found["selectivity"].items():
+        for category, value in row.items():
+            selectivity.setdefault(category, {})[comparison] = value
+    panels = [
+        ("ROI profiles over test images", found["profiles"]),
+        ("category selectivity", selectivity),
+        ("patterns over trials of one image", found["trials"]),
+    ]
+    shown = [(title, table) for title, table in panels if table]
+    figure = new_figure(9, 2.7 * len(shown))
+    for axes, (title, table) in zip(
+        figure.subplots(len(shown), 1, squeeze=False).ravel(), shown, strict=True
+    ):
+        names = list(dict.fromkeys(name for row in table.values() for name in row))
+        width = 0.8 / max(len(names), 1)
+        for i, name in enumerate(names):
+            values = [row.get(name) for row in table.values()]
+            places = [place + (i - (len(names) - 1) / 2) * width for place in range(len(values))]
+            kept = [(x, v) for x, v in zip(places, values, strict=True) if v is not None]
+            axes.bar(
+                [x for x, _ in kept], [v for _, v in kept], width, label=name, color=PALETTE[i % len(PALETTE)]
+            )
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set_xticks(range(len(table)), list(table), fontsize=8)
+        axes.set_ylabel("Pearson r", fontsize=8)
+        axes.set_title(title, fontsize=9)
+        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        tidy(axes)
+    return figure

@@ -1,0 +1,225 @@
+"""The linear path of a new subject with a prior from base subjects: their predicted responses as features.
+
+What base subjects are predicted to do is a low-dimensional, denoised account of an image that was learned
+from far more data than the new subject has. Ridge from these predictions to the new voxels is ridge from the
+tokens with another prior on the weights: the covariance of the base voxels' weights instead of the identity.
+No image and no voxel needs to be shared with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.models.linear_path import LinearPath
+from synbrain.run_parts import SubjectPart
+from synbrain.training.fit_linear_path import LinearFit, LinearPathConfig, fit_linear_path
+
+Floats = NDArray[np.float64]
+STAGE = "base responses"  # the name of the prior's features among token stages; no encoder has such a one
+
+
+@dataclass(frozen=True)
+class ResponseSpace:
+    """Linear features of tokens with the inner products of the base subjects' predictions.
+
+    Predictions of subject s, each voxel over its sd, are ``scores_s @ M_s`` with few scores. Features
+    ``scores_s @ roots[s]`` with ``roots[s] @ roots[s].T = M_s @ M_s.T`` have the same kernel in as many
+    dimensions as there are scores, whatever the number of voxels.
+
+    Attributes:
+        paths: the base subjects' linear paths.
+        roots: (r_s, r_s) float64 for each of them.
+    """
+
+    paths: tuple[LinearPath, ...]
+    roots: tuple[Floats, ...]
+
+    @property
+    def dim(self) -> int:
+        return sum(root.shape[1] for root in self.roots)
+
+    @property
+    def stages(self) -> list[str]:
+        return list(dict.fromkeys(stage for path in self.paths for stage in path.stages))
+
+    def features(self, tokens: TokenSet) -> NDArray[np.float32]:
+        """(n_images, dim) float32, in units of the base voxels' sd."""
+        parts = []
+        for path, root in zip(self.paths, self.roots, strict=True):
+            bare = replace(
+                path,
+                mixing=root.astype(np.float32),
+                intercept=np.zeros(root.shape[1], dtype=np.float32),
+            )
+            parts.append(bare.predict(tokens))
+        return np.concatenate(parts, axis=1)
+
+    def weights(self, on_features: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Stage -> (n_tokens * dim, k) float32: weights on the tokens that equal (dim, k) on the features."""
+        found: dict[str, NDArray[np.float32]] = {}
+        start = 0
+        for path, root in zip(self.paths, self.roots, strict=True):
+            own = np.asarray(root @ on_features[start : start + root.shape[1]], dtype=np.float32)
+            start += root.shape[1]
+            for stage, projection in path.projections.items():
+                added = projection.astype(np.float32) @ own
+                found[stage] = found[stage] + added if stage in found else added
+        return found
+
+
+def response_space(parts: Sequence[SubjectPart]) -> ResponseSpace | None:
+    """The space that the linear paths of ``parts`` span; None where none of them has one."""
+    paths, roots = [], []
+    for part in parts:
+        if part.linear is None:
+            continue
+        mixing = part.linear.mixing.astype(np.float64) / np.maximum(part.response_sd, 1e-12)
+        values, vectors = eigh(mixing @ mixing.T)
+        paths.append(part.linear)
+        roots.append(vectors * np.sqrt(np.maximum(values, 0)))
+    return ResponseSpace(tuple(paths), tuple(roots)) if paths else None
+
+
+def fit_with_prior(
+    pairs: Pairs,
+    space: ResponseSpace,
+    config: LinearPathConfig,
+    *,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> LinearFit:
+    """Fit from the tokens, from the base responses and from both, and average the three voxel by voxel.
+
+    Averages are weighed by cross-validation among the images at hand (:func:`stacking_weights`). The result
+    is one path from tokens: what goes through the base responses is folded into it.
+
+    Args:
+        pairs: training images of the new subject with their trials.
+        space: of the base subjects.
+        config: of all three fits; its folds are the same in each.
+        seed: of the folds.
+        show_progress: show bars.
+    """
+    plain = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
+    both = _with_features(pairs.tokens, plain, space)
+    through = config.model_copy(update={"stages": None, "windows": 0, "blur": 0.0})
+    free = config.model_copy(update={"stages": None})
+    fits = [
+        fit_linear_path(replace(pairs, tokens=tokens), how, seed=seed, show_progress=show_progress)
+        for tokens, how in ((plain, free), (both.only(STAGE), through), (both, free))
+    ]
+    y = pairs.repeat_means().astype(np.float64)
+    folds = fits[0].folds
+    unseen = np.stack([fit.out_of_fold for fit in fits]).astype(np.float64)
+    shares = stacking_weights(unseen, y)
+    stacked = np.empty_like(y)
+    for fold in np.unique(folds):  # what is predicted of a fold may not have been weighed on it
+        held = folds == fold
+        rest = stacking_weights(unseen[:, ~held], y[~held])
+        stacked[held] = np.einsum("kv,knv->nv", rest, unseen[:, held])
+    path = _joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config)
+    about = {
+        "n_images": len(y),
+        "base_subjects": len(space.paths),
+        "base_dimensions": space.dim,
+        "share_of_tokens_alone": float(shares[0].mean()),
+        "share_of_base_responses": float(shares[1].mean()),
+        "share_of_both": float(shares[2].mean()),
+        "cross_validated_r_of_tokens_alone": mean_defined(voxel_r(unseen[0], y))[0],
+        "cross_validated_r": mean_defined(voxel_r(stacked, y))[0],
+        "rank": len(path.mixing),
+    }
+    return LinearFit(replace(path, about=about), stacked.astype(np.float32), folds)
+
+
+def stacking_weights(unseen: Floats, y: Floats, temper: float = 0.25) -> Floats:
+    """(k, n_voxels) weights that sum to 1 over k predictions, from their errors on images not seen.
+
+    As for candidates within a path (pseudo-Bayesian averaging, Yao et al. 2018), with half of each voxel's
+    log likelihood ratio replaced by the mean over voxels: single voxels tell little from few images.
+
+    Args:
+        unseen: (k, n_images, n_voxels), out-of-fold predictions.
+        y: (n_images, n_voxels), repeat means.
+        temper: exponent on the likelihood.
+    """
+    errors = np.sum((unseen - y) ** 2, axis=1)
+    least = np.maximum(errors.min(axis=0), 1e-30)
+    log_share = -temper * len(y) / 2 * (errors / least - 1)
+    log_share = 0.5 * log_share + 0.5 * log_share.mean(axis=1, keepdims=True)
+    share = np.exp(log_share - log_share.max(axis=0))
+    return np.asarray(share / share.sum(axis=0))
+
+
+def _with_features(tokens: TokenSet, plain: TokenSet, space: ResponseSpace) -> TokenSet:
+    """``plain`` with one more stage: a single token that holds the base responses of each image."""
+    n_stored = len(next(iter(plain.stages.values())))
+    held = np.zeros((n_stored, 1, space.dim), dtype=np.float32)
+    held[tokens.rows, 0] = space.features(tokens)
+    return replace(plain, stages={**plain.stages, STAGE: held})
+
+
+def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:
+    """The same map from tokens alone: weights on the base responses become weights on tokens."""
+    if STAGE not in path.projections:
+        return path
+    found = {k: p.astype(np.float32) for k, p in path.projections.items() if k != STAGE}
+    for stage, added in space.weights(path.projections[STAGE].astype(np.float64)).items():
+        found[stage] = found[stage] + added if stage in found else added
+    shapes = {k: s for k, s in path.shapes.items() if k != STAGE}
+    for base in space.paths:
+        shapes |= dict(base.shapes)
+    return replace(path, projections=found, shapes=shapes)
+
+
+def _joined(
+    paths: list[LinearPath], shares: Floats, tokens: TokenSet, config: LinearPathConfig
+) -> LinearPath:
+    """The weighted sum of paths (weights per voxel) as one path of bounded rank.
+
+    Truncation keeps the principal components of the predictions on the images at hand.
+    """
+    stages = list(dict.fromkeys(stage for path in paths for stage in path.stages))
+    shapes = {stage: tokens.shapes[stage] for stage in stages}
+    sizes = {stage: shape[0] * shape[1] for stage, shape in shapes.items()}
+    mixing = np.concatenate([path.mixing * share for path, share in zip(paths, shares, strict=True)])
+    intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
+    projections = {
+        stage: np.concatenate(
+            [
+                np.asarray(path.projections[stage], dtype=np.float32)
+                if stage in path.projections
+                else np.zeros((sizes[stage], len(path.mixing)), dtype=np.float32)
+                for path in paths
+            ],
+            axis=1,
+        )
+        for stage in stages
+    }
+    n_scores, n_voxels = mixing.shape
+    whole = LinearPath(
+        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
+    )
+    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
+    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
+    rank = max(1, min(config.rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
+    reduce, expand = (u[:, :rank] / spread[:, None]).astype(np.float32), s[:rank, None] * vt[:rank]
+    reduced = {stage: held @ reduce for stage, held in projections.items()}
+    # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
+    size = np.max([np.abs(held).max(axis=0) for held in reduced.values()], axis=0)
+    size = np.where(size > 0, size, 1)
+    return LinearPath(
+        projections={stage: (held / size).astype(config.dtype) for stage, held in reduced.items()},
+        mixing=(expand * size[:, None]).astype(np.float32),
+        intercept=intercept.astype(np.float32),
+        shapes=shapes,
+        about={},
+    )
