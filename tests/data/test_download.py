@@ -21,8 +21,7 @@ from synbrain.data.download import download_nsd, fetch_plan, plan_nsd
 from synbrain.data.download_file import RemoteFile, Retrying, multipart_etag, open_bucket, verify
 from synbrain.errors import SynBrainError
 
-boto3 = pytest.importorskip("boto3")
-moto_server = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 
 BUCKET = "natural-scenes-dataset"
 FAST = Retrying(attempts=4, first_wait=0.01, longest=0.05)
@@ -84,20 +83,10 @@ class Proxy:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[tuple[Any, int]]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield client, port
-    server.stop()
+def s3(s3: tuple[Any, int]) -> tuple[Any, int]:
+    """The shared server with NSD's bucket."""
+    s3[0].create_bucket(Bucket=BUCKET)
+    return s3
 
 
 def _content(key: str, size: int = 300_000) -> bytes:
