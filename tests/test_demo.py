@@ -30,6 +30,8 @@ def test_demo_from_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {"maps", "accuracy", "trial_spread", "calibration", "noise_correlations", "training"} <= pictures
     assert (out / "report.html").read_text().count("data:image/png") == len(pictures)
 
+    assert f"{rows['ridge']['voxel_r']:.3f}" in (out / "run" / "README.md").read_text()
+
     synthetic = np.load(out / "synthetic.npy", mmap_mode="r")
     dataset, model = load_dataset(out / "dataset"), SynBrain.from_pretrained(out / "run")
     assert synthetic.shape == (8, 4, dataset.n_voxels)

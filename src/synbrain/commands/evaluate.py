@@ -20,6 +20,8 @@ def evaluate(
 ) -> None:
     """Score a run on the test images of a dataset, beside mean map, ridge and the noise ceiling.
 
+    The scores are also kept in the run's folder and shown on its card.
+
     Args:
         run: folder of a trained run, or its id on the Hugging Face hub.
         dataset: folder of a prepared dataset with tokens of the run's encoder.
@@ -38,6 +40,7 @@ def evaluate(
     from synbrain.evaluation.table import terminal
     from synbrain.files import require_absent
     from synbrain.model import SynBrain
+    from synbrain.run_folder import refresh_card
 
     if out is not None:
         require_absent(out, overwrite)
@@ -58,4 +61,6 @@ def evaluate(
     )
     if out is not None:
         scores.save(out, overwrite=overwrite)
+    if run.is_dir():
+        refresh_card(run, scores.to_json())  # a run carries its last scores, and its card shows them
     print(terminal(scores))

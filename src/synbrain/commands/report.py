@@ -40,6 +40,7 @@ def report(
     from synbrain.files import require_absent
     from synbrain.model import SynBrain
     from synbrain.report import Shown, write_report
+    from synbrain.run_folder import refresh_card
 
     for path in (out / "report.html", out / "scores.json"):
         require_absent(path, overwrite)
@@ -48,6 +49,7 @@ def report(
         raise SynBrainError(f"--samples {samples}", "give at least 2, and 19 for 90 % intervals")
     scores = evaluate(model, recordings, n_samples=samples, seed=seed, show_progress=True)
     scores.save(out / "scores.json", overwrite=overwrite)
+    refresh_card(run, scores.to_json())
     train, test = split_pairs(recordings, open_tokens(recordings, model.config.encoder, model.config.stages))
     name = recordings.info.subject if recordings.info.subject in model.subjects else None
     part = model.subject(name)
