@@ -172,6 +172,10 @@ def verify_manifest(folder: Path, only: set[str] | None = None) -> None:
         SynBrainError: naming the first file that is missing or was altered.
     """
     manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not manifest:
+        raise SynBrainError(
+            f"{folder / MANIFEST} lists no checksums", "copy the whole folder again, or make it again"
+        )
     for name, expected in manifest.items():
         if only is not None and name not in only:
             continue

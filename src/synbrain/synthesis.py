@@ -83,6 +83,7 @@ def synthesize_to(
     key = digest_of(about)
     start = _resume_at(partial, progress, key)
     if start == 0:
+        require_absent(sidecar_of(out), overwrite)  # it may be anyone's: scores.json beside scores.npy
         array = allocate_array(partial, (n_samples, len(images), part.n_voxels), np.float32)
         write_json(progress, {"key": key, "done": 0})
     else:

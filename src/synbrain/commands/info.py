@@ -93,6 +93,9 @@ def _space_lines(dataset: Dataset) -> list[str]:
 
 def describe_run(path: Path) -> str:
     """Recipe, encoder, parts with their sizes, subjects, scores."""
+    from synbrain.model import SynBrain  # loads torch networks: only for runs
+
+    model = SynBrain.from_pretrained(path)  # first, as it checks every checksum
     config = read_json(path / CONFIG)
     stages = ", ".join(f"{name} {n} x {dim}" for name, (n, dim) in config["token_shapes"].items())
     lines = [
@@ -102,9 +105,6 @@ def describe_run(path: Path) -> str:
     for part in sorted(p for p in path.iterdir() if p.is_dir() and p.name != "training"):
         size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
         lines.append(f"part       {part.name}: {_size(size)}")
-    from synbrain.model import SynBrain  # loads torch networks: only for runs
-
-    model = SynBrain.from_pretrained(path)
     for network in ("vae", "mapper"):
         module = getattr(model, network)
         if module is not None:

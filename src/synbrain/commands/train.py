@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageCo
 LINEAR_FROM_RECIPE, NOISE_FROM_RECIPE = LinearOptions(), NoiseOptions()
 VAE_FROM_RECIPE, MAPPER_FROM_RECIPE = VAEOptions(), MapperOptions()
 TRAINING, RESOLVED = "training", "config.json"
+UNFINISHED = ("vae", "mapper", "targets")  # in TRAINING while a training is not finished
 
 
 def train(
@@ -120,7 +122,7 @@ def train(
     if process.is_main_process:
         config_of_run = trained.config.model_copy(update=marks_of(opened, safe))
         save_run(out, config_of_run, trained.subjects, trained.vae, trained.mapper, overwrite=overwrite)
-        for leftover in ("vae", "mapper", "targets"):  # checkpoints of a finished run
+        for leftover in UNFINISHED:  # checkpoints of a finished run
             shutil.rmtree(out / TRAINING / leftover, ignore_errors=True)
         _tell(trained, out)
 
@@ -167,7 +169,13 @@ def training_subjects(
 def _prepare_out(out: Path, config: TrainConfig, resume: bool, overwrite: bool) -> None:
     """Make ``out/training`` ready, or say why not; nothing is removed that was not given up."""
     folder, said = out / TRAINING, config.model_dump(mode="json")
-    if resume and (folder / RESOLVED).exists() and not (out / CONFIG).exists():
+    replaces = (out / CONFIG).exists()  # a finished run: its weights stay until the new ones are whole
+    interrupted = (folder / RESOLVED).exists() and (
+        not replaces or any((folder / name).exists() for name in UNFINISHED)
+    )
+    if resume and interrupted:
+        if replaces:
+            require_absent(out, overwrite)
         before = read_json(folder / RESOLVED)
         differing = sorted(_differences(before, said))
         if differing:
@@ -176,15 +184,21 @@ def _prepare_out(out: Path, config: TrainConfig, resume: bool, overwrite: bool) 
                 "give --resume the options of the first call, or pass --overwrite instead to start again",
             )
         return
-    if (folder / RESOLVED).exists() and not (out / CONFIG).exists() and not overwrite:
+    if interrupted and not overwrite:
         raise SynBrainError(
             f"{out} holds an interrupted training",
             "pass --resume to continue it, or --overwrite to start again",
         )
-    if not resume or (out / CONFIG).exists():
+    if not resume or replaces:
         require_absent(out, overwrite)
     shutil.rmtree(folder, ignore_errors=True)
-    write_json(folder / RESOLVED, said)
+    try:
+        write_json(folder / RESOLVED, said)
+    except SynBrainError:  # a full disk: no empty folders that the next call would take for a run
+        for made in (folder, out):
+            with suppress(OSError):
+                made.rmdir()
+        raise
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

@@ -181,9 +181,13 @@ def variance_function(
     x, relative = (m - centre) / spread, squares / average
     raw = np.mean(x * relative, axis=0)
     error = np.mean((x * (relative - 1 - x * raw)) ** 2, axis=0) / len(x)
-    common = np.average(raw, weights=1 / np.maximum(error, 1e-12))
-    between = max(float(np.mean((raw - common) ** 2 - error)), 0.0)
-    shrunk = common + (raw - common) * between / (between + error)
+    told = error > 0  # a voxel that never varies, or whose mean does not, tells nothing about slopes
+    if not told.any():
+        return average, np.zeros_like(average), floor
+    common = np.average(raw[told], weights=1 / np.maximum(error[told], 1e-12))
+    between = max(float(np.mean((raw[told] - common) ** 2 - error[told])), 0.0)
+    certain = np.divide(between, between + error, out=np.zeros_like(error), where=told)
+    shrunk = common + (raw - common) * certain
     # a clipped line is above its line on average: bring the average back
     level = np.maximum(1 + shrunk * x, 0.1).mean(axis=0)
     slope = average * shrunk / spread / level
