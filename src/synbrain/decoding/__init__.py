@@ -1,1 +1,0 @@
-"""fMRI to image: decoders and data augmentation."""
