@@ -11,6 +11,13 @@ from synbrain.cli import main
 from synbrain.commands.info import training_config
 from synbrain.data.nsd_prepare import prepare_nsd
 from synbrain.data.simulate import SimulationSize, simulate
+from synbrain.data.space import VoxelSpace
+from synbrain.features.encoders import get_encoder
+from synbrain.files import write_json
+from synbrain.model import SynBrain
+from synbrain.models.brainvae import BrainVAE, BrainVAEConfig
+from synbrain.models.mapper import Mapper, MapperConfig
+from synbrain.run_parts import RunConfig, SubjectPart
 from synbrain.training.cost import matmul_rate, training_cost
 
 
@@ -59,6 +66,70 @@ def test_cost_adds_up(tmp_path: Path) -> None:
     assert cost.memory("vae", 3) - cost.memory("vae", 2) == cost.activation["vae"] > 0
     assert cost.seconds("vae", 10.0) == pytest.approx(2 * cost.seconds("vae", 20.0))
     assert matmul_rate(size=64) > 0
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Two subjects of 5 and 7 voxels, both networks."""
+    encoder = get_encoder("pixels")
+    stage = encoder.default_stage
+    n_tokens, dim = encoder.stages[stage]
+    vae = BrainVAEConfig(
+        tokens=8, dim=12, channels=4, multipliers=(1, 2), res_blocks=1, pooled_length=32, projector_width=8,
+        norm_groups=2,
+    )  # fmt: skip
+    mapper = MapperConfig(tokens=8, dim=12, depth=1, heads=2, input_tokens=n_tokens, input_dim=dim)
+    subjects = {
+        name: SubjectPart(
+            name,
+            VoxelSpace(n_voxels=n),
+            "percent signal change",
+            np.zeros(n, np.float32),
+            np.ones(n, np.float32),
+        )
+        for name, n in (("one", 5), ("two", 7))
+    }
+    config = RunConfig(
+        recipe="reference", encoder="pixels", encoder_digest=encoder.digest, mapper_stage=stage,
+        token_shapes={stage: (n_tokens, dim)},
+    )  # fmt: skip
+    return SynBrain(config, subjects, BrainVAE(vae), Mapper(mapper)).save_pretrained(tmp_path / "run")
+
+
+def test_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = SynBrain.from_pretrained(run)
+    (stage,), ((n_tokens, dim),) = model.config.token_shapes.keys(), model.config.token_shapes.values()
+    assert main(["info", str(run)]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"run {run}, recipe reference" in lines
+    assert f"encoder pixels ({stage} {n_tokens} x {dim})" in lines
+    for name in ("vae", "mapper"):
+        count = sum(p.numel() for p in getattr(model, name).parameters())
+        assert f"{name} {count / 1e6:.2f} M parameters" in lines
+        size = sum(file.stat().st_size for file in (run / name).iterdir())
+        assert f"part {name}: {size / 1e3:.2f} kB" in lines
+    assert "subject one: 5 voxels, percent signal change" in lines
+    assert "subject two: 7 voxels, percent signal change" in lines
+    assert f"score none: run `synbrain evaluate {run} DATASET`" in lines
+
+
+def test_run_with_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"synbrain": {"voxel_r": 0.25, "pearson": None, "mse": 1.5}, "mean_map": {"voxel_r": 0.0}}
+    write_json(run / "scores.json", {"n_test_images": 3, "scores": scores})
+    assert main(["info", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "synbrain: voxel_r 0.250, mse 1.500" in printed
+    assert "mean_map: voxel_r 0.000" in printed
+    assert "score      none" not in printed
+
+
+def test_unfinished_and_altered_runs_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "config.json").write_text("{}")
+    assert main(["info", str(run)]) == 2
+    assert "config.json was altered" in capsys.readouterr().err
+    (run / "checksums.json").unlink()
+    assert main(["info", str(run)]) == 2
+    assert "not a finished run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -118,3 +118,16 @@ def test_stepping_up() -> None:
     assert ceiling.stepped_up(0.5) == pytest.approx(np.sqrt(2 / 3))
     assert ceiling.stepped_up(0.5, 3) == pytest.approx(np.sqrt(0.75))
     assert ceiling.stepped_up(None) is None
+
+
+@pytest.mark.parametrize("value", [0.1, -1e6 / 3, 0.0])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_constant_voxel_has_no_signal_whatever_its_rounding(value: float, kind: type) -> None:
+    _, trials, image = simulate(np.tile([1, 2, 3, 5], 30), n_voxels=3)
+    trials = trials.astype(kind)
+    trials[:, 1] = value
+    signal, noise = ceiling.signal_and_noise(trials, image)
+    assert signal[1] == noise[1] == 0
+    for ratio in (ceiling.ncsnr(trials, image), ceiling.ceiling_snr(trials, image)):
+        assert ratio[1] == 0
+        assert (ratio[[0, 2]] > 0.2).all()

@@ -49,6 +49,7 @@ def _components(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Flo
     mean_count = (n - np.sum(counts**2) / n) / (k - 1)
     for voxels in blocks(trials.shape[1], n):
         values = np.asarray(trials[:, voxels], dtype=np.float64)[order]
+        values -= values[0]  # variances stay, and a constant voxel's are 0 instead of rounding errors
         means = np.add.reduceat(values, starts, axis=0) / counts[:, None]
         grand = values.mean(axis=0)
         within = np.sum((values - np.repeat(means, counts, axis=0)) ** 2, axis=0) / (n - k)
