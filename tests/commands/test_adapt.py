@@ -1,0 +1,113 @@
+"""``synbrain adapt`` and its curve: files, printed counts, baselines in every point, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synbrain.cli import main
+from synbrain.data.table import prepare_table
+from synbrain.model import SynBrain
+from synbrain.models.brainvae import BrainVAEConfig
+from synbrain.models.mapper import MapperConfig
+from synbrain.models.presets import PRESETS, Preset
+
+MICRO = Preset(
+    BrainVAEConfig(
+        tokens=3, dim=8, channels=4, multipliers=(1,), res_blocks=1, pooled_length=8, down_blocks=1,
+        up_blocks=1, projector_width=8, norm_groups=2, edge_kernel=3,
+    ),
+    MapperConfig(tokens=3, dim=8, depth=1, heads=2),
+)  # fmt: skip
+SHORT = [
+    "--vae.epochs=1", "--vae.batch-size=8", "--mapper.steps=4", "--mapper.round-steps=2",
+    "--mapper.batch-size=8", "--linear.n-folds=3", "--linear.windows=0", "--linear.blur=0",
+]  # fmt: skip
+
+
+def recorded(folder: Path, n_voxels: int, first: int) -> Path:
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(n_voxels)
+    lines, responses = ["image,repeat,split"], []
+    for place in range(24):
+        colours = np.random.default_rng(first + place).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(colours).resize((32, 32)).save(folder / "images" / f"{place}.png")
+        for repeat in range(2):
+            lines.append(f"{place}.png,{repeat},{'test' if place >= 18 else 'train'}")
+            responses.append(colours.reshape(-1)[:n_voxels] / 100 + rng.standard_normal(n_voxels) / 2)
+    (folder / "trials.csv").write_text("\n".join(lines) + "\n")
+    np.save(folder / "responses.npy", np.array(responses, dtype=np.float32))
+    prepare_table(folder, folder / "dataset")
+    assert main(["features", str(folder / "dataset"), "--encoder", "pixels", "--stages", "grid4"]) == 0
+    return folder / "dataset"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of two subjects with 5 and 6 voxels."""
+    folder = tmp_path_factory.mktemp("base")
+    datasets = [recorded(folder / "a", 5, 0), recorded(folder / "b", 6, 100)]
+    words = ["train", *map(str, datasets), "--out", str(folder / "run"), "--encoder=pixels", "--preset=micro"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(PRESETS, "micro", MICRO)
+        assert main([*words, *SHORT]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recorded(tmp_path_factory.mktemp("new"), 5, 200)
+
+
+def test_a_run_for_a_new_subject_loads_alone_and_the_base_stays(
+    run: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = ["adapt", str(run), str(new), "--out", str(tmp_path / "run2"), "--budget=12", "--by=images"]
+    assert main([*words, *SHORT]) == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    model = SynBrain.from_pretrained(tmp_path / "run2")
+    assert model.mapper is not None
+    mlps = sum(p.numel() for n, p in model.mapper.named_parameters() if ".fc1." in n or ".fc2." in n)
+    mlps -= sum(p.numel() for n, p in model.mapper.named_parameters() if n.startswith("timestep."))
+    assert f"mapper {mlps:,}" in capsys.readouterr().out
+    assert model.config.base_digest
+    assert model.config.adaptation["n_images"] == 12
+    assert main([*words, *SHORT]) == 2, "it is not overwritten unasked"
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_budget_that_is_too_large_is_told(
+    run: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["adapt", str(run), str(new), "--out", str(tmp_path / "run2")]) == 2
+    assert "too few for 1 hours" in capsys.readouterr().err
+    assert not (tmp_path / "run2").exists()
+
+
+def test_the_curve_has_every_baseline_and_paired_intervals(run: Path, new: Path, tmp_path: Path) -> None:
+    out = tmp_path / "curve"
+    words = ["adapt", str(run), str(new), "--out", str(out), "--curve=6,12,all", "--draws=2"]
+    assert main([*words, "--networks=false", *SHORT]) == 0
+    found = json.loads((out / "curve.json").read_text())
+    points = {point["budget"]: point for point in found["curve"]}
+    assert list(points) == [6, 12, "all"]
+    for point in points.values():
+        assert {"adapted", "ridge", "scratch", "base", "mean_map", "full"} <= set(point)
+        draws = point["draws"]
+        assert point["ridge"] == pytest.approx(np.mean([draw["ridge"] for draw in draws]))
+        apart = point["differences"]["adapted - ridge"]
+        assert apart["difference"] == pytest.approx(point["adapted"] - point["ridge"])
+        low, high = apart["images"]
+        assert low <= high
+    assert points[6]["base"] is not None, "one of the base subjects has 5 voxels as well"
+    assert points["all"]["scratch"] == pytest.approx(points["all"]["full"])
+    assert len(points[6]["draws"]) == 2
+    assert points[6]["draws"][0] != points[6]["draws"][1]
+    assert points["all"]["intervals"]["adapted"]["draws"] is None
+    assert (out / "curve.png").stat().st_size > 1000
+    assert "adapted - scratch" in (out / "table.md").read_text()
