@@ -36,6 +36,7 @@ TRAIN = [
     "--encoder=pixels", "--preset=micro", "--vae.epochs=2", "--vae.batch-size=8", "--mapper.steps=6",
     "--mapper.round-steps=6", "--mapper.batch-size=8",
 ]  # fmt: skip
+SHORTEST = " ".join([*TRAIN, "--vae.epochs=1", "--mapper.steps=1", "--mapper.round-steps=1"])
 CALIBRATED = ["--linear.n-folds=3", "--linear.windows=0"]
 CONSTANT = 3  # a voxel that never varies
 Tree = dict[str, bytes]
@@ -155,8 +156,7 @@ def test_a_voxel_without_variance_is_reported_and_scored(
     )
     assert do("features new --encoder pixels --stages grid4") == 0
     for recipe, more in (("calibrated", CALIBRATED), ("reference", [])):
-        words = ["train", "new", "--out", recipe, "--recipe", recipe, *TRAIN, *more]
-        assert main(words) == 0
+        assert do(f"train new --out {recipe} --recipe {recipe} {SHORTEST} {' '.join(more)}") == 0
         assert do(f"synthesize {recipe} source/images --out {recipe}.npy --samples 3") == 0
         assert np.isfinite(np.load(f"{recipe}.npy")).all()
     np.testing.assert_allclose(np.load("calibrated.npy")[..., CONSTANT], 0.1, atol=1e-3)
@@ -263,7 +263,7 @@ def test_an_output_that_exists(words: str, own: Path, refused: Callable[..., Non
         "simulate new --size tiny",
         "prepare table source new",
         "features data --encoder pixels --stages grid4 --overwrite",
-        "train data --out new " + " ".join([*TRAIN, "--recipe=reference"]),
+        "train data --out new --recipe=reference " + SHORTEST,
         "synthesize run source/images --out new",
         "evaluate run data --out new --samples 20 --n-way 5 --rows mean_map",
         "calibrate run data --out new",
