@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import import_module
 
+FEW_CORES = 4
 # command -> (module, function, one line of help); two-word commands are groups.
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "demo", "the whole pipeline on a simulated brain, ending in a report"),
@@ -31,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is told in one line on stderr with exit code 2."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch starts its threads
+    _set_threads()
     words = sys.argv[1:] if argv is None else argv
     name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
     if name is None:
@@ -51,6 +52,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"synbrain {name}: interrupted; finished parts are kept", file=sys.stderr)
         return 130
     return result if isinstance(result, int) else 0
+
+
+def _set_threads() -> None:
+    """Set what numpy and torch read when they start their threads, unless the user has.
+
+    Waiting threads sleep instead of spinning. On few cores OpenBLAS gets one thread: its own wait by
+    spinning whatever the policy says, and on a busy two-core machine that costs ten times the time.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if (os.cpu_count() or 1) <= FEW_CORES:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _list_commands(words: list[str]) -> int:
