@@ -192,7 +192,7 @@ def ablations(tables: list[Path], out: Path) -> None:
     """Differences of the ablations from the reference, the paper's beside those of ``synbrain compare``."""
     lines: list[str] = []
     figure = new_figure(3.4 * len(tables) + 3.4, 3.2)
-    panels = figure.subplots(1, len(tables) + 1, sharey=True)
+    panels = figure.subplots(1, len(tables) + 1, sharex=True, sharey=True)
     names = [name for name in PAPER if name != "reference"]
     base = PAPER["reference"][1]
     panels[0].barh(range(len(names)), [PAPER[n][1] - base for n in names], color="#9ca3af")
