@@ -70,7 +70,7 @@ _SMALL_REFERENCE: dict[str, dict[str, object]] = {
     "mapper": {"steps": 3000, "round_steps": 300, "ema_decay": 0.999, "ema_warmup": True},
 }
 
-# Made for hundreds of images: a first guess by a few looks at validation images, not tuned (docs/training.md).
+# Made for hundreds of images: a first guess from a few looks at validation images (docs/training.md).
 CALIBRATED = TrainConfig(
     recipe="calibrated",
     preset="tiny",
