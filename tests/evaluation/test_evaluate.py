@@ -22,6 +22,7 @@ from synbrain.evaluation.measured import measure
 from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.features.tokens import TokenSet
 from synbrain.metrics.retrieval import cosine_matrix, top1
+from synbrain.metrics.voxel import voxel_r
 from synbrain.model import SynBrain
 from synbrain.models.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.models.linear_path import LinearPath
@@ -198,3 +199,16 @@ def test_the_command_writes_and_prints(
     assert "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert main(["evaluate", str(run), str(folder), "--samples", "1"]) == 2
+
+
+def test_predictions_are_handed_on_as_they_were_scored(brain) -> None:
+    model, predicted = linear_run(brain), {}
+    options = {"tokens": brain.tokens, "n_bootstrap": 50}
+    scores = evaluate(model, brain.dataset, predictions=predicted, **options)
+    assert set(predicted) == {"synbrain", "mean_map", "ridge"}
+    train, test = split_pairs(brain.dataset, brain.tokens)
+    means = {"synbrain": model.predict(test.tokens), "ridge": Ridge().fit(train).predict(test.tokens)}
+    for name, mean in means.items():
+        np.testing.assert_array_equal(predicted[name], mean)
+        assert scores[name]["voxel_r"].value == pytest.approx(voxel_r(mean, test.repeat_means()).mean())
+    assert evaluate(model, brain.dataset, **options) == scores

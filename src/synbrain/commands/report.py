@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 TRAINING_LOG = "training/log.jsonl"
 
 
@@ -30,7 +33,6 @@ def report(
         title: heading of the page.
         overwrite: replace an existing report.
     """
-    from synbrain.baselines.registry import make_baseline
     from synbrain.data.dataset import load_dataset
     from synbrain.errors import SynBrainError
     from synbrain.evaluation.evaluate import evaluate, split_pairs
@@ -47,19 +49,18 @@ def report(
     model, recordings = SynBrain.from_pretrained(run), load_dataset(dataset)
     if samples < 2:
         raise SynBrainError(f"--samples {samples}", "give at least 2, and 19 for 90 % intervals")
-    scores = evaluate(model, recordings, n_samples=samples, seed=seed, show_progress=True)
+    predicted: dict[str, NDArray[np.float32]] = {}
+    scores = evaluate(
+        model, recordings, n_samples=samples, seed=seed, predictions=predicted, show_progress=True
+    )
     scores.save(out / "scores.json", overwrite=overwrite)
     refresh_card(run, scores.to_json())
     train, test = split_pairs(recordings, open_tokens(recordings, model.config.encoder, model.config.stages))
-    name = recordings.info.subject if recordings.info.subject in model.subjects else None
-    part = model.subject(name)
-    ridge = make_baseline("ridge").fit(train, seed=seed)
+    own = recordings.info.subject if recordings.info.subject in model.subjects else None
+    part = model.subject(own)
     shown = Shown(
         test=test,
-        predictions={
-            "synbrain": model.predict(test.tokens, subject=part.name),
-            "ridge": ridge.predict(test.tokens),
-        },
+        predictions={name: predicted[name] for name in ("synbrain", "ridge")},
         samples=model.sample(test.tokens, samples, seed, subject=part.name),
         space=recordings.space,
         unit=recordings.info.unit,

@@ -102,9 +102,10 @@ class Networks:
         name = next(iter(trained.subjects))
         model = self._model(trained)
         bound = BoundModel(model, name)
-        row = score_model(bound, task.measured, n_samples=task.n_samples, seed=task.seed)
+        predicted = bound.predict(task.measured.test.tokens)
+        row = score_model(bound, task.measured, predicted=predicted, n_samples=task.n_samples, seed=task.seed)
         latent_retrieval(
-            row, model, name, bound.last, task.measured, n_way=task.n_way, n_subsets=task.n_subsets
+            row, model, name, predicted, task.measured, n_way=task.n_way, n_subsets=task.n_subsets
         )
         return row
 

@@ -27,6 +27,7 @@ from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.model import SynBrain
 from synbrain.progress import track
 
+Floats = NDArray[np.float32]
 ROWS = ("mean_map", "ridge", "ceiling", "oracle")
 
 
@@ -42,6 +43,7 @@ def evaluate(
     n_way: int = N_WAY,
     n_subsets: int = N_SUBSETS,
     n_bootstrap: int = N_BOOTSTRAP,
+    predictions: dict[str, Floats] | None = None,
     show_progress: bool = False,
 ) -> Scores:
     """Score ``model`` on the test split of ``dataset`` beside control rows.
@@ -59,6 +61,8 @@ def evaluate(
         tokens: of all ``dataset`` images, where they are not to be read from its store.
         n_way, n_subsets: of raw and synthetic retrieval.
         n_bootstrap: bootstrap samples over test images.
+        predictions: gets what "synbrain" and every baseline predict for the test images, (n_test_images,
+            n_voxels) in the dataset's unit; for pictures, so that nothing is fitted twice.
         show_progress: bars on stderr.
 
     Raises:
@@ -74,12 +78,17 @@ def evaluate(
     own = _subject_of(model, dataset, subject)
     measured = measure(test, train, dataset.space, seed=seed, n_bootstrap=n_bootstrap)
     bound = BoundModel(model, own)
+    predicted = bound.predict(test.tokens)
+    if predictions is not None:
+        predictions["synbrain"] = predicted
     scored = {
-        "synbrain": score_model(bound, measured, n_samples=n_samples, seed=seed, show_progress=show_progress)
+        "synbrain": score_model(
+            bound, measured, predicted=predicted, n_samples=n_samples, seed=seed, show_progress=show_progress
+        )
     }
-    latent_retrieval(scored["synbrain"], model, own, bound.last, measured, n_way=n_way, n_subsets=n_subsets)
+    latent_retrieval(scored["synbrain"], model, own, predicted, measured, n_way=n_way, n_subsets=n_subsets)
     for name in track(wanted, "control rows", unit="row", show=show_progress):
-        row = _control(name, measured, dataset, n_samples, seed)
+        row = _control(name, measured, dataset, n_samples, seed, predictions)
         if row is not None:
             scored[name] = row
     about = describe(dataset, measured, n_samples=n_samples) | {
@@ -127,25 +136,19 @@ def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> dict[st
 
 
 class BoundModel:
-    """A run with one of its subjects chosen, as the protocol that baselines share.
-
-    Attributes:
-        last: the last prediction, so that latent scores need no second one.
-    """
+    """A run with one of its subjects chosen, as the protocol that baselines share."""
 
     def __init__(self, model: SynBrain, subject: str) -> None:
         self.model, self.subject = model, subject
-        self.last: NDArray[np.float32] = np.empty((0, 0), dtype=np.float32)
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> BoundModel:
         """Runs are trained by ``synbrain train``; this one is fitted already."""
         return self
 
-    def predict(self, tokens: TokenSet) -> NDArray[np.float32]:
-        self.last = self.model.predict(tokens, subject=self.subject)
-        return self.last
+    def predict(self, tokens: TokenSet) -> Floats:
+        return self.model.predict(tokens, subject=self.subject)
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> NDArray[np.float32]:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Floats:
         return self.model.sample(tokens, n_samples, seed, subject=self.subject)
 
 
@@ -166,10 +169,20 @@ def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
     return part.name
 
 
-def _control(name: str, measured: Measured, dataset: Dataset, n_samples: int, seed: int) -> Row | None:
+def _control(
+    name: str,
+    measured: Measured,
+    dataset: Dataset,
+    n_samples: int,
+    seed: int,
+    predictions: dict[str, Floats] | None,
+) -> Row | None:
     if name == "ceiling":
         return ceiling_row(measured)
     if name == "oracle":
         return oracle_row(dataset, measured, n_samples=n_samples, seed=seed)
     fitted = make_baseline(name).fit(measured.train, seed=seed)
-    return score_model(fitted, measured, n_samples=n_samples, seed=seed)
+    predicted = fitted.predict(measured.test.tokens)
+    if predictions is not None:
+        predictions[name] = predicted
+    return score_model(fitted, measured, predicted=predicted, n_samples=n_samples, seed=seed)

@@ -21,6 +21,7 @@ def score_model(
     model: ResponseModel,
     measured: Measured,
     *,
+    predicted: NDArray[Any] | None = None,
     n_samples: int = N_SAMPLES,
     seed: int = 0,
     show_progress: bool = False,
@@ -30,22 +31,21 @@ def score_model(
     Args:
         model: SynBrain or a baseline, fitted on the training split alone.
         measured: what it is scored against.
+        predicted: (n_test_images, n_voxels), what ``model`` predicts for the test images, if known.
         n_samples: synthetic trials per test image; at least 19 for 90 % intervals.
         seed: of the synthetic trials.
         show_progress: a bar over test images.
     """
     tokens = measured.test.tokens
-    predicted = model.predict(tokens)
+    mean = model.predict(tokens) if predicted is None else predicted
 
     def draw(images: Rows, n: int, own_seed: int) -> NDArray[Any]:
         around = getattr(model, "sample_around", None)  # spares a second prediction where there is one
         if around is not None:
-            return np.asarray(around(predicted[images], n, own_seed))
+            return np.asarray(around(mean[images], n, own_seed))
         return model.sample(tokens.take(images), n, own_seed)
 
-    return score_arrays(
-        predicted, draw, measured, n_samples=n_samples, seed=seed, show_progress=show_progress
-    )
+    return score_arrays(mean, draw, measured, n_samples=n_samples, seed=seed, show_progress=show_progress)
 
 
 def score_arrays(
