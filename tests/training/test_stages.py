@@ -242,5 +242,7 @@ def test_small_presets_change_only_what_small_data_cannot_use(micro: Preset) -> 
     small, paper = recipe("reference", preset="tiny"), RECIPES["reference"]
     assert small.vae.stop == "validation"
     assert small.mapper.ema_warmup
+    assert small.mapper.precision == "fp32"
+    assert recipe("reference", preset="paper-1024").mapper.precision == "fp16"
     assert small.vae.loss == paper.vae.loss
     assert recipe("reference", preset="paper-1024").vae == paper.vae

@@ -115,6 +115,8 @@ def train(
     process = PartialState()
     if process.is_main_process:
         _prepare_out(out, config, resume, overwrite)
+        if process.device.type == "cpu" and "fp16" in (config.vae.precision, config.mapper.precision):
+            print("note: most CPUs emulate fp16, several times slower than --mapper.precision fp32")
     process.wait_for_everyone()
     trained = train_model(
         subjects, config, folder=out / TRAINING, tensorboard=tensorboard, show_progress=True
@@ -162,7 +164,8 @@ def training_subjects(
             pairs = pairs.take((kept.searchsorted(wanted)).astype("int64"))
         info = dataset.info
         name = info.subject if len(datasets) == 1 else info.name
-        subjects.append(TrainingSubject(name, pairs, dataset.space, info.unit, info.scaling))
+        marks = tuple(image_marks(dataset, wanted))
+        subjects.append(TrainingSubject(name, pairs, dataset.space, info.unit, info.scaling, marks))
     return subjects
 
 

@@ -33,8 +33,13 @@ class Posterior:
         return self.mean
 
     def at(self, noise: Tensor) -> Tensor:
-        """(batch, tokens, dim), ``mean + exp(logvar / 2) * noise`` for standard normal ``noise``."""
-        return self.mean + torch.exp(0.5 * self.logvar) * noise
+        """(batch, tokens, dim), ``mean + exp(logvar / 2) * noise`` for standard normal ``noise``.
+
+        In float32 at least: a float16 ``exp(logvar / 2)`` overflows above 22.18.
+        """
+        with without_autocast(self.mean):
+            dtype = torch.promote_types(self.mean.dtype, torch.float32)
+            return self.mean.to(dtype) + torch.exp(0.5 * self.logvar.to(dtype)) * noise.to(dtype)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """(batch, tokens, dim), one draw, differentiable in mean and logvar.

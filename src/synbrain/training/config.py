@@ -31,7 +31,7 @@ class LoopConfig(BaseModel):
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up of the learning rate")
     clip_grad: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     batch_size: int = Field(24, ge=1, description="samples a step over all processes together")
-    precision: Precision = Field("fp32", description="autocast; fp16 needs a GPU and is fp32 elsewhere")
+    precision: Precision = Field("fp32", description="autocast; most CPUs emulate bf16 and fp16, slowly")
     compile: bool = Field(False, description="torch.compile the stage")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="of the average of the weights; 0: none")
     ema_warmup: bool = Field(True, description="let the average follow a young run: min(decay, (1+t)/(10+t))")

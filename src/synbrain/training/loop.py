@@ -223,10 +223,18 @@ def _decide(config: LoopConfig, at: Position, score: float, train: float) -> boo
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast dtype, None for float32; fp16 is for GPUs and becomes float32 on a CPU."""
-    if precision == "bf16":
-        return torch.bfloat16
-    return torch.float16 if precision == "fp16" and device.type != "cpu" else None
+    """The autocast dtype, None for float32. Both halves run on a CPU too, most of which emulate them.
+
+    Raises:
+        SynBrainError: where torch's autocast has not got that precision on ``device``.
+    """
+    if precision == "fp32":
+        return None
+    if not torch.amp.is_autocast_available(device.type):
+        raise SynBrainError(
+            f"{device.type} has no {precision}", "pass --vae.precision fp32 and --mapper.precision fp32"
+        )
+    return torch.bfloat16 if precision == "bf16" else torch.float16
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:

@@ -64,10 +64,17 @@ REFERENCE = TrainConfig(
 )
 
 # What `reference` cannot keep on small data: 350 is made for 15,724 voxels, and an average with decay .9999
-# stays at its initial weights for some ten thousand steps.
+# stays at its initial weights for some ten thousand steps. Small sizes train on CPUs, most of which emulate
+# float16 at a sixth of the speed of float32 or less.
 _SMALL_REFERENCE: dict[str, dict[str, object]] = {
     "vae": {"stop": "validation", "epochs": 15, "keep_stopping_round": True},
-    "mapper": {"steps": 3000, "round_steps": 300, "ema_decay": 0.999, "ema_warmup": True},
+    "mapper": {
+        "steps": 3000,
+        "round_steps": 300,
+        "ema_decay": 0.999,
+        "ema_warmup": True,
+        "precision": "fp32",
+    },
 }
 
 # Made for hundreds of images: a first guess from a few looks at validation images (docs/training.md).
