@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from synbrain.comparison.results import load_result, result_path, save_result
+from synbrain.baselines.mlp_autoencoder import MLPAE
+from synbrain.baselines.mlp_parts import MLPConfig
+from synbrain.baselines.registry import BASELINES
+from synbrain.comparison.methods import METHODS
+from synbrain.comparison.results import curves_path, load_result, result_path, save_result, stored_curves
 from synbrain.evaluation.row import Row
 
 
@@ -54,3 +58,19 @@ def test_damage_is_not_taken(saved):
     assert load_result(path, "abc") is None
     path.unlink()
     assert load_result(path, "abc") is None
+
+
+def test_curves_of_mlp_systems_lie_beside_their_results(toy, registry, run, tmp_path, monkeypatch):
+    small = MLPConfig(
+        tokens=2, dim=4, hidden=8, blocks=1, epochs=2, second_epochs=3, depth=1, heads=2, sample_steps=2
+    )  # fmt: skip
+    monkeypatch.setitem(BASELINES, "mlp_ae", lambda: MLPAE(small))
+    run("mlp_ae", registry={**registry, "mlp_ae": METHODS["mlp_ae"]}, n_seeds=1)
+    found = stored_curves(tmp_path / "out", ["ridge", "mlp_ae"])
+    assert list(found) == ["mlp_ae"]
+    assert {n: len(epochs) for n, epochs in found["mlp_ae"]["seed0"].items()} == {
+        "autoencoder": 2,
+        "second": 3,
+    }
+    assert {"train", "mse", "soft_clip"} <= set(found["mlp_ae"]["seed0"]["autoencoder"][0])
+    assert curves_path(result_path(tmp_path / "out", "mlp_ae", 0)).exists()

@@ -36,7 +36,8 @@ def compare(
 
     Args:
         dataset: folder of a prepared dataset with tokens.
-        out: folder for table.md, table.json, comparison.png and results/.
+        out: folder for table.md, table.json, comparison.png, training_curves.png (of MLP systems) and
+            results/.
         methods: all (every system), groups (controls, linear, networks, bounds, ablations) or names, with
             commas or spaces between; mean_map, ridge and ceiling come along in any case.
         seeds: number of seeds; what does not depend on a seed is fitted once.
@@ -51,10 +52,12 @@ def compare(
         overwrite: replace an earlier comparison.
     """
     from synbrain.comparison.compare import compare as run
+    from synbrain.comparison.results import stored_curves
     from synbrain.comparison.table import write_table
     from synbrain.data.dataset import load_dataset
     from synbrain.figures.comparison import comparison_dots
     from synbrain.figures.style import save_png
+    from synbrain.figures.training import autoencoder_curves
 
     found = run(
         load_dataset(dataset),
@@ -73,10 +76,14 @@ def compare(
     )
     words = write_table(found, out)
     save_png(comparison_dots(found.scores), out / "comparison.png")
+    pictures = ["comparison.png"]
+    if curves := stored_curves(out, found.scores.rows):
+        save_png(autoencoder_curves(curves), out / "training_curves.png")
+        pictures.append("training_curves.png")
     print(words)
     for name, said in found.failed.items():
         print(f"{name} failed: {said}")
-    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {out / 'comparison.png'}")
+    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
     return 1 if found.failed else 0
 
 

@@ -14,7 +14,14 @@ import numpy as np
 
 from synbrain.comparison.combine import combined
 from synbrain.comparison.methods import AGAINST, METHODS, Method, chosen_methods
-from synbrain.comparison.results import finite, identity_of, load_result, result_path, save_result
+from synbrain.comparison.results import (
+    curves_path,
+    finite,
+    identity_of,
+    load_result,
+    result_path,
+    save_result,
+)
 from synbrain.comparison.task import Task
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -176,7 +183,8 @@ def _one(method: Method, name: str, task: Task, out: Path) -> tuple[Row, float]:
     if found is not None:
         return found
     # checkpoints of another configuration must not be met: the folder's name tells them apart
-    task = replace(task, folder=task.folder / name / f"seed{task.seed}-{identity[:12]}")
+    folder = task.folder / name / f"seed{task.seed}-{identity[:12]}"
+    task = replace(task, folder=folder, curves=curves_path(path))
     started = time.monotonic()
     row = method.maker.score(task)
     took = round(time.monotonic() - started, 2)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from synbrain.baselines.mlp_autoencoder import MLPAE
 from synbrain.baselines.registry import BASELINES
 from synbrain.comparison.diffusion import Diffusion
 from synbrain.comparison.networks import Networks
@@ -17,6 +18,7 @@ from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
+from synbrain.files import write_json
 
 ALWAYS = ("mean_map", "ridge", "ceiling")
 AGAINST = "ridge"
@@ -68,6 +70,8 @@ class Baseline:
     def score(self, task: Task) -> Row:
         train = task.measured.train
         model = BASELINES[self.name]().fit(train, seed=task.seed, show_progress=task.show_progress)
+        if task.curves is not None and isinstance(model, MLPAE):
+            write_json(task.curves, {"autoencoder": model.curves, "second": model.mapper_curves})
         return score_model(model, task.measured, n_samples=task.n_samples, seed=task.seed)
 
 

@@ -1,5 +1,7 @@
 """Finished rows on disk: ``results/METHOD/seedK.{json,npz}``, written whole as each one finishes.
 
+MLP systems leave their training curves in ``seedK.curves.json``.
+
 The JSON carries values and a digest of everything the result depends on; the npz beside it holds
 bootstrap replicates and per-voxel scores, from which intervals are made.
 """
@@ -7,6 +9,7 @@ bootstrap replicates and per-voxel scores, from which intervals are made.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +22,30 @@ from synbrain.errors import SynBrainError
 from synbrain.evaluation.row import Row
 from synbrain.files import MANIFEST, atomic_path, digest, digest_of, read_json, write_json
 
+Curves = dict[str, list[dict[str, float]]]
 PARTS = ("replicates", "per_voxel")
 
 
 def result_path(out: Path, method: str, seed: int) -> Path:
     """Where the JSON of a finished row lies."""
     return out / "results" / method / f"seed{seed}.json"
+
+
+def curves_path(result: Path) -> Path:
+    """Where the training curves belonging to ``result``, the JSON of a row, lie."""
+    return result.with_suffix(".curves.json")
+
+
+def stored_curves(out: Path, methods: Iterable[str]) -> dict[str, dict[str, Curves]]:
+    """Method -> "seedK" -> its curves, of those ``methods`` that have some.
+
+    Curves are {"autoencoder": ..., "second": ...}, for each network one dict of figures per epoch.
+    """
+    found: dict[str, dict[str, Curves]] = {}
+    for method in methods:
+        for path in sorted((out / "results" / method).glob("seed*.curves.json")):
+            found.setdefault(method, {})[path.name.split(".")[0]] = read_json(path)
+    return found
 
 
 def identity_of(task: Task, said: Any) -> str:

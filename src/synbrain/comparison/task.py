@@ -26,6 +26,7 @@ class Task:
         measured: its test side; the same object for every method, so that rows can be paired.
         preset: sizes of networks, a name in models/presets.py.
         folder: where a training may keep its checkpoints.
+        curves: the JSON file that takes the training curves of a method that has them; None keeps none.
         seed: of weights, batches, folds and synthetic trials.
         n_samples: synthetic trials per test image.
         n_way, n_subsets: of raw and synthetic retrieval.
@@ -38,6 +39,7 @@ class Task:
     measured: Measured
     preset: str
     folder: Path
+    curves: Path | None = None
     seed: int = 0
     n_samples: int = N_SAMPLES
     n_way: int = N_WAY
