@@ -11,8 +11,8 @@ from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, ResponseScale
 from synbrain.metrics.voxel import voxel_r
 
 LEARNS = MLPConfig(
-    tokens=2, dim=8, hidden=32, blocks=1, dropout=0.0, lr=5e-3, epochs=8, second_epochs=16, depth=1, heads=2,
-    clip_weight=0.1, sample_steps=10,
+    tokens=1, dim=16, hidden=32, blocks=1, dropout=0.0, lr=5e-3, second_lr=5e-3, batch_size=32, epochs=8,
+    depth=1, heads=2, clip_weight=0.1, sample_steps=10,
 )  # fmt: skip
 
 

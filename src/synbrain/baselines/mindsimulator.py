@@ -37,10 +37,8 @@ class MindSimulator(MLPAE):
         config = self.config
         self.kept_signal = cosine_schedule(config.timesteps)
         latents, held_latents = self._trial_latents(rest), self._trial_latents(held)
-        self.latent_mean = latents.mean(dim=0)
-        self.latent_sd = float((latents - self.latent_mean).square().mean().sqrt()) or 1.0
-        latents = (latents - self.latent_mean) / self.latent_sd
-        held_latents = (held_latents - self.latent_mean) / self.latent_sd
+        self._standardise(latents)
+        latents, held_latents = self._standard(latents), self._standard(held_latents)
         self.prior = Denoiser(config.tokens, config.dim, config.depth, config.heads, config.timesteps)
         levels = torch.arange(len(held_latents)) % config.timesteps  # the same in every epoch
         seen_by = self.grid.bank(rest.tokens)
@@ -61,7 +59,7 @@ class MindSimulator(MLPAE):
             return {"validation": float(torch.nn.functional.mse_loss(found, held_latents))}
 
         self.mapper_curves = train_loop(
-            self.prior, loss, rest.n_trials, config, config.second_epochs, "prior", after_epoch, show_progress
+            self.prior, loss, rest.n_trials, config, "prior", after_epoch, show_progress, second=True
         )
 
     def _trial_latents(self, pairs: Pairs) -> Tensor:

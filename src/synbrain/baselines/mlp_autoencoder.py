@@ -90,38 +90,30 @@ class MLPAE:
                 "responses_ranked_for_images": backward,
             }
 
-        return train_loop(
-            network, loss, rest.n_trials, config, config.epochs, "autoencoder", after_epoch, show_progress
-        )
+        return train_loop(network, loss, rest.n_trials, config, "autoencoder", after_epoch, show_progress)
 
     def _fit_second(self, rest: Pairs, held: Pairs, show_progress: bool) -> None:
         """The mapper: tokens to the mean latent of each image's trials, as in SynBrain."""
         config = self.config
-        n_tokens, dim = rest.tokens.shapes[self.grid.stage]
         self.mapper = Mapper(
             MapperConfig(
                 tokens=config.tokens, dim=config.dim, depth=config.depth, heads=config.heads,
-                input_tokens=n_tokens, input_dim=dim, modulation="constant",
+                modulation="constant",
             )
         )  # fmt: skip
         targets, held_targets = self.image_latents(rest), self.image_latents(held)
+        self._standardise(targets)
+        targets, held_targets = self._standard(targets), self._standard(held_targets)
+        read, held_tokens = self.grid.bank(rest.tokens), self.grid.read(held.tokens)
 
         def loss(items: Tensor) -> Tensor:
-            return torch.nn.functional.mse_loss(self._mapped(rest.tokens.take(items.numpy())), targets[items])
+            return torch.nn.functional.mse_loss(self.mapper(read(items.numpy())), targets[items])
 
         def after_epoch() -> dict[str, float]:
-            error = torch.nn.functional.mse_loss(self._mapped(held.tokens), held_targets)
-            return {"validation": float(error)}
+            return {"validation": float(torch.nn.functional.mse_loss(self.mapper(held_tokens), held_targets))}
 
         self.mapper_curves = train_loop(
-            self.mapper,
-            loss,
-            rest.n_images,
-            config,
-            config.second_epochs,
-            "mapper",
-            after_epoch,
-            show_progress,
+            self.mapper, loss, rest.n_images, config, "mapper", after_epoch, show_progress, second=True
         )
 
     def image_latents(self, pairs: Pairs) -> Tensor:
@@ -134,9 +126,16 @@ class MLPAE:
                 total.index_add_(0, torch.from_numpy(pairs.image_of_trial[which]), latents)
         return total / torch.from_numpy(np.maximum(pairs.repeats(), 1))[:, None, None]
 
+    def _standardise(self, latents: Tensor) -> None:
+        """Fix the mean (tokens, dim) and the one size of the latents that the second network gives."""
+        self.latent_mean = latents.mean(dim=0)
+        self.latent_sd = float((latents - self.latent_mean).square().mean().sqrt()) or 1.0
+
+    def _standard(self, latents: Tensor) -> Tensor:
+        return (latents - self.latent_mean) / self.latent_sd
+
     def _mapped(self, tokens: TokenSet) -> Tensor:
-        centred = torch.from_numpy(tokens.read(self.grid.stage) - self.grid.mean)
-        out: Tensor = self.mapper(centred / self.grid.scale)
+        out: Tensor = self.mapper(self.grid.read(tokens)) * self.latent_sd + self.latent_mean
         return out
 
     def predict(self, tokens: TokenSet) -> Responses:

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.voxel import blocks
-from synbrain.models.losses import contrastive_target
 from synbrain.progress import bar
 
 Responses = NDArray[np.float32]
 
 
 KEPT_VALUES = 2**26  # projected tokens of the training images kept in memory: 256 MiB
+MOST_IMAGES = 1024  # that principal components are taken from
 
 
 class MLPConfig(BaseModel):
-    """Sizes and training of the MLP baselines; small by default, the released sizes in brackets.
+    """Sizes and training of the MLP baselines; the released values in brackets.
+
+    The defaults were chosen on held-out training images (benchmarks/tune_baselines.py; docs/comparison.md).
 
     Attributes:
         tokens, dim: of the latent [257, 768].
@@ -32,7 +34,7 @@ class MLPConfig(BaseModel):
         blocks, dropout: residual blocks of encoder and decoder [2], dropout in them [.15].
         lr, weight_decay, batch_size: AdamW with a one-cycle schedule [3e-4, 1e-2, 32].
         epochs: of the autoencoder [300].
-        second_epochs: of the mapper or the prior [150].
+        second_lr, second_weight_decay, second_epochs: of the mapper or the prior [3e-4, 1e-2, 150].
         depth, heads: of the mapper or the prior [6, 14].
         clip_weight: of SoftCLIP beside the MSE per voxel [1].
         kl_weight: of the divergence per voxel, for the variational one.
@@ -42,19 +44,21 @@ class MLPConfig(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    tokens: int = Field(8, ge=1)
-    dim: int = Field(32, ge=2)
+    tokens: int = Field(1, ge=1)
+    dim: int = Field(256, ge=2)
     hidden: int = Field(128, ge=2)
     blocks: int = Field(2, ge=0)
     dropout: float = Field(0.15, ge=0, lt=1)
-    lr: float = Field(3e-4, gt=0)
+    lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(1e-2, ge=0)
-    batch_size: int = Field(32, ge=2)
-    epochs: int = Field(30, ge=1)
-    second_epochs: int = Field(30, ge=1)
-    depth: int = Field(2, ge=1)
+    batch_size: int = Field(64, ge=2)
+    epochs: int = Field(8, ge=1)
+    second_epochs: int = Field(40, ge=1)
+    second_lr: float = Field(1e-3, gt=0)
+    second_weight_decay: float = Field(1e-2, ge=0)
+    depth: int = Field(1, ge=1)
     heads: int = Field(4, ge=1)
-    clip_weight: float = Field(1.0, ge=0)
+    clip_weight: float = Field(0.1, ge=0)
     kl_weight: float = Field(1e-3, ge=0)
     timesteps: int = Field(100, ge=2)
     sample_steps: int = Field(20, ge=1)
@@ -88,10 +92,12 @@ class ResponseScale:
 
 
 class LatentTokens:
-    """Image tokens in the latent's shape: centred on training images, averaged, projected, of unit size.
+    """Image tokens in the latent's shape: the contrast's target and the condition of mapper and prior.
 
-    One stage is used: the encoder's final one, or the last of the token set. See ``contrastive_target`` for
-    the projection; tokens that have the latent's shape are only centred and scaled.
+    One stage is used: the encoder's final one, or the last of the token set. Tokens that have the latent's
+    shape (the published case) are centred on training images and scaled to unit size. Others are replaced by
+    as many principal components of the flattened tokens, from at most ``MOST_IMAGES`` training images, turned
+    by a fixed random rotation so that all values have one size; cosines between images stay what they were.
     """
 
     def __init__(self, train: TokenSet, tokens: int, dim: int) -> None:
@@ -102,22 +108,39 @@ class LatentTokens:
         for rows in parts:
             total += train.read(self.stage, rows).sum(axis=0, dtype=np.float64)
         self.mean = (total / len(train)).astype(np.float32)
+        self.projection = None if total.shape == self.shape else self._components(train)
         self.scale = 1.0
         squares = sum(float(self.read(train, rows).square().sum()) for rows in parts)
         self.scale = float(np.sqrt(squares / (len(train) * tokens * dim))) or 1.0
 
+    def _components(self, train: TokenSet) -> Tensor:
+        """(n_tokens * token_dim, tokens * dim), orthonormal where the images give as many components."""
+        rng, size = np.random.default_rng(0), self.shape[0] * self.shape[1]
+        rows = np.sort(rng.permutation(len(train))[:MOST_IMAGES])
+        x = torch.from_numpy(train.read(self.stage, rows) - self.mean).flatten(1)
+        values, vectors = torch.linalg.eigh((x @ x.T).double())
+        kept = (values > 1e-6 * values[-1]).nonzero()[:, 0][-size:]
+        axes = x.T @ (vectors[:, kept] / values[kept].sqrt()).float()
+        turned = torch.linalg.qr(torch.from_numpy(rng.normal(size=(size, len(kept))))).Q.float()
+        projection: Tensor = axes @ turned.T
+        return projection
+
     def read(self, tokens: TokenSet, rows: NDArray[np.int64] | None = None) -> Tensor:
         """(n, tokens, dim) float32."""
-        centred = torch.from_numpy(tokens.read(self.stage, rows) - self.mean)
-        return contrastive_target(centred, *self.shape) / self.scale
+        rows = np.arange(len(tokens)) if rows is None else rows
+        out = torch.empty(len(rows), *self.shape)
+        for part in blocks(len(rows), self.mean.size):  # the encoder's tokens are many times as large
+            centred = torch.from_numpy(tokens.read(self.stage, rows[part]) - self.mean)
+            if self.projection is not None:
+                centred = (centred.flatten(1) @ self.projection).unflatten(1, self.shape)
+            out[part] = centred / self.scale
+        return out
 
     def bank(self, tokens: TokenSet) -> Callable[[NDArray[np.int64]], Tensor]:
         """Rows of ``tokens`` to (n, tokens, dim); projected once and kept where that is small."""
         if len(tokens) * self.shape[0] * self.shape[1] > KEPT_VALUES:
             return lambda rows: self.read(tokens, rows)
-        width = int(np.prod(tokens.shapes[self.stage]))
-        parts = [self.read(tokens, np.arange(p.start, p.stop)) for p in blocks(len(tokens), width)]
-        kept = torch.cat(parts)
+        kept = self.read(tokens)
         return lambda rows: kept[torch.from_numpy(rows)]
 
 
@@ -134,10 +157,11 @@ def train_loop(
     loss: Callable[[Tensor], Tensor],
     n_items: int,
     config: MLPConfig,
-    epochs: int,
     what: str,
     after_epoch: Callable[[], dict[str, float]],
     show_progress: bool,
+    *,
+    second: bool = False,
 ) -> list[dict[str, float]]:
     """AdamW with a one-cycle schedule; the epoch of the smallest "validation" is kept.
 
@@ -145,17 +169,21 @@ def train_loop(
         networks: whose parameters are trained, in place.
         loss: of the items (batch,) int64.
         n_items: number of training items.
-        config, epochs: settings.
+        config: settings.
         what: words before the bar.
         after_epoch: measures one epoch; "validation" decides.
         show_progress: a bar.
+        second: epochs, lr and weight decay of the mapper or the prior, not those of the autoencoder.
 
     Returns:
         What ``after_epoch`` gave, with the mean training loss, for each epoch.
     """
     steps = -(-n_items // config.batch_size)
-    optimiser = torch.optim.AdamW(networks.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=config.lr, total_steps=epochs * steps)
+    lr, decay, epochs = config.lr, config.weight_decay, config.epochs
+    if second:
+        lr, decay, epochs = config.second_lr, config.second_weight_decay, config.second_epochs
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=lr, weight_decay=decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=lr, total_steps=epochs * steps)
     history: list[dict[str, float]] = []
     best, kept = float("inf"), {k: v.clone() for k, v in networks.state_dict().items()}
     progress = bar(what, total=epochs, unit="epoch", show=show_progress)
