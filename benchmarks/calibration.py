@@ -7,7 +7,7 @@
     python benchmarks/calibration.py cost RUN DATASET
 
 ``simulated`` runs commands whose output does not stand in WORK yet. ``repeats`` is for recordings of few
-images with many repeats (miyawaki_v1): halves of each image's repeats, one to fit on and one to judge by, then
+images with many repeats (miyawaki_v1): half of each image's repeats to fit on, half to judge by, and then
 the other way round. ``cost`` times ``predict`` and 20 trials of ``sample`` in turn.
 """
 

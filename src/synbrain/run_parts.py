@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
+from synbrain.models.held_out_scores import HeldOutScores
 from synbrain.models.linear_path import LinearPath
 from synbrain.models.response_noise import ResponseNoise
 
@@ -69,6 +70,7 @@ class SubjectPart:
         response_mean, response_sd: (n_voxels,) float32, in ``unit``; 0 and 1 where
             responses go in as they are.
         linear: tokens to mean responses, if the recipe has it.
+        held_out: what ``linear`` predicts for its training images without them, for later adaptations.
         noise: trial-to-trial variability, if the recipe has it.
         shrink: (n_voxels,) float32, weight of the networks beside a linear path.
     """
@@ -80,6 +82,7 @@ class SubjectPart:
     response_sd: NDArray[np.float32]
     scaling: dict[str, Any] = field(default_factory=dict)
     linear: LinearPath | None = None
+    held_out: HeldOutScores | None = None
     noise: ResponseNoise | None = None
     shrink: NDArray[np.float32] | float = 1.0
 
@@ -105,9 +108,8 @@ class SubjectPart:
     def save(self, folder: Path) -> list[str]:
         """Write the subject into ``folder`` and return the file names written, relative to it."""
         folder.mkdir(parents=True, exist_ok=True)
-        parts: dict[str, VoxelSpace | LinearPath | ResponseNoise] = {"space": self.space}
-        parts |= {"linear": self.linear} if self.linear is not None else {}
-        parts |= {"noise": self.noise} if self.noise is not None else {}
+        given = {"space": self.space, "linear": self.linear, "held_out": self.held_out, "noise": self.noise}
+        parts = {part: held for part, held in given.items() if held is not None}
         files = [f"{part}/{name}" for part, held in parts.items() for name in held.save(folder / part)]
         tensors = {"response_mean": self.response_mean, "response_sd": self.response_sd}
         tensors |= {"shrink": np.asarray(self.shrink)}
@@ -131,6 +133,7 @@ class SubjectPart:
             response_sd=held["response_sd"],
             scaling=about["scaling"],
             linear=LinearPath.load(folder / "linear") if "linear" in parts else None,
+            held_out=HeldOutScores.load(folder / "held_out") if "held_out" in parts else None,
             noise=ResponseNoise.load(folder / "noise") if "noise" in parts else None,
             shrink=held["shrink"],
         )

@@ -26,7 +26,7 @@ from synbrain.models.mapper import Mapper, MapperConfig
 from synbrain.models.presets import PRESETS, Preset
 from synbrain.run_parts import SubjectPart
 from synbrain.training.adapt import adapt, updated_parameters
-from synbrain.training.adapt_guard import images_to_adapt_on, marks_of
+from synbrain.training.adapt_guard import images_to_adapt_on, marks_of, unpacked
 from synbrain.training.fit_linear_path import LinearPathConfig, fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
 from synbrain.training.overrides import overridden
@@ -246,7 +246,10 @@ def test_the_adapted_run_loads_alone(base: SynBrain, new: Dataset, tmp_path: Pat
     np.testing.assert_array_equal(loaded.predict(tokens), model.predict(tokens))
     assert loaded.subject().n_voxels == 7
     assert loaded.vae is None
-    assert loaded.config.adaptation["n_images"] == 10
+    held_out = loaded.subject().held_out
+    assert held_out is not None
+    assert set(map(bytes, held_out.marks)) <= unpacked(loaded.config.trained_images)
+    assert loaded.config.adaptation["n_images"] == len(held_out.scores) == 10
     assert loaded.config.adaptation["updated_parameters"] == {"vae": 0, "mapper": 0}
 
 
@@ -319,3 +322,14 @@ def test_a_base_without_anything_linear_needs_its_networks(base: SynBrain, new: 
     done = adapt(reference, new, "all", changes=FEW)
     assert done.model.subject().linear is None
     assert np.isfinite(done.model.predict(pairs_of(new, open_tokens(new, "pixels"), "test").tokens)).all()
+
+
+def test_a_folded_base_keeps_its_mapper_or_is_refused(base: SynBrain, new: Dataset) -> None:
+    assert base.mapper is not None
+    folded = SynBrain(base.config, base.subjects, base.vae, base.mapper).fold()
+    with pytest.raises(SynBrainError, match=r"folded for inference.*without fold=True"):
+        folded.adapt(new, "all", update="mlp", changes=FEW)
+    done = folded.adapt(new, "all", update="none", changes=FEW)
+    assert done.mapper is not None
+    assert done.mapper.config.modulation == "folded"
+    assert base.mapper.config.modulation == "timestep"

@@ -18,9 +18,10 @@ from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model import SynBrain
+from synbrain.models.held_out_scores import held_out_scores
 from synbrain.models.mapper import Mapper, mlp_parameters
 from synbrain.run_parts import RunConfig, SubjectPart
-from synbrain.training.adapt_guard import images_to_adapt_on, marks_of, packed, unpacked
+from synbrain.training.adapt_guard import image_marks, images_to_adapt_on, marks_of, packed, unpacked
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit_linear_path import LinearFit, LinearPathConfig, fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig
@@ -110,8 +111,9 @@ def adapt(
         )
     base_parts = list(base.subjects.values())
     info = dataset.info
-    subject = TrainingSubject(info.subject, pairs, dataset.space, info.unit, info.scaling)
-    fit_linear, fit_noise = _with_prior(base_parts, prior)
+    marks = tuple(image_marks(dataset, rows))
+    subject = TrainingSubject(info.subject, pairs, dataset.space, info.unit, info.scaling, marks)
+    fit_linear, fit_noise = _with_prior(base_parts, prior, marks)
     if use_networks:
         assert base.vae is not None
         assert base.mapper is not None
@@ -194,7 +196,9 @@ def adaptation_config(base: SynBrain, changes: dict[str, Any] | None, seed: int)
 
 
 def updated_parameters(mapper: Mapper, update: Update) -> frozenset[str]:
-    """Names of the mapper's parameters that an adaptation trains."""
+    """Names of the mapper's parameters that an adaptation trains; a folded mapper has none."""
+    if update != "none":
+        mapper.require_trainable()
     if update == "mlp":
         return frozenset(mlp_parameters(mapper))
     names = [name for name, _ in mapper.named_parameters()]
@@ -207,14 +211,16 @@ def updated_parameters(mapper: Mapper, update: Update) -> frozenset[str]:
     raise SynBrainError(f"update={update!r}", "choose mlp, attention, all or none")
 
 
-def _with_prior(parts: list[SubjectPart], prior: bool) -> tuple[Callable[..., LinearFit], Callable[..., Any]]:
+def _with_prior(
+    parts: list[SubjectPart], prior: bool, marks: tuple[bytes, ...]
+) -> tuple[Callable[..., LinearFit], Callable[..., Any]]:
     """The fits of linear path and noise, with the base's knowledge where there is some."""
     space = response_space(parts) if prior else None
 
     def linear(pairs: Pairs, config: LinearPathConfig, *, seed: int, show_progress: bool) -> LinearFit:
         if space is None:
             return fit_linear_path(pairs, config, seed=seed, show_progress=show_progress)
-        return fit_with_prior(pairs, space, config, seed=seed, show_progress=show_progress)
+        return fit_with_prior(pairs, space, config, marks=marks, seed=seed, show_progress=show_progress)
 
     def noise(pairs: Pairs, mean: Any, config: NoiseConfig, *, seed: int) -> Any:
         return fit_noise_with_prior(pairs, mean, config, parts if prior else [], seed=seed)
@@ -241,6 +247,7 @@ def _linear_only(
         response_mean=mean,
         response_sd=sd,
         linear=fit.path,
+        held_out=held_out_scores(fit.path, fit.out_of_fold, sd, subject.image_marks),
         noise=noise if config.response_noise else None,
     )
     r = mean_voxel_r(fit.out_of_fold, pairs.repeat_means())

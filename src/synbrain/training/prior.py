@@ -3,7 +3,9 @@
 What base subjects are predicted to do is a low-dimensional, denoised account of an image that was learned
 from far more data than the new subject has. Ridge from these predictions to the new voxels is ridge from the
 tokens with another prior on the weights: the covariance of the base voxels' weights instead of the identity.
-No image and no voxel needs to be shared with them.
+No image and no voxel needs to be shared with them. Where images are shared, the base's predictions for them
+are too good to be judged by: they know the responses of base subjects to these very images. The fit keeps
+them (they are nearer to the truth), cross-validation takes what the base predicts without the image.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from scipy.linalg import eigh
 
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.models.held_out_scores import HeldOutScores
 from synbrain.models.linear_path import LinearPath
 from synbrain.run_parts import SubjectPart
 from synbrain.training.fit_linear_path import LinearFit, LinearPathConfig, fit_linear_path
@@ -37,10 +40,12 @@ class ResponseSpace:
     Attributes:
         paths: the base subjects' linear paths.
         roots: (r_s, r_s) float64 for each of them.
+        held_out: for each of them its scores for its training images without them, where it kept any.
     """
 
     paths: tuple[LinearPath, ...]
     roots: tuple[Floats, ...]
+    held_out: tuple[HeldOutScores | None, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -62,6 +67,26 @@ class ResponseSpace:
             parts.append(bare.predict(tokens))
         return np.concatenate(parts, axis=1)
 
+    def unseen_features(
+        self, features: NDArray[np.float32], marks: Sequence[bytes]
+    ) -> tuple[NDArray[np.float32], int]:
+        """``features`` (n_images, dim) as the base predicts them without the image, and how many differ.
+
+        Args:
+            features: of :meth:`features`.
+            marks: of the images; none where they are not known.
+        """
+        found, start = features.copy(), 0
+        known = np.zeros(len(features), dtype=bool)
+        for held, root in zip(self.held_out, self.roots, strict=False):
+            if held is not None and len(marks):
+                rows = held.rows_of(marks)
+                ours = rows >= 0
+                found[ours, start : start + root.shape[1]] = held.scores[rows[ours]] @ root
+                known |= ours
+            start += root.shape[1]
+        return found, int(known.sum())
+
     def weights(self, on_features: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """Stage -> (n_tokens * dim, k) float32: weights on the tokens that equal (dim, k) on the features."""
         found: dict[str, NDArray[np.float32]] = {}
@@ -77,15 +102,16 @@ class ResponseSpace:
 
 def response_space(parts: Sequence[SubjectPart]) -> ResponseSpace | None:
     """The space that the linear paths of ``parts`` span; None where none of them has one."""
-    paths, roots = [], []
+    paths, roots, held_out = [], [], []
     for part in parts:
         if part.linear is None:
             continue
         mixing = part.linear.mixing.astype(np.float64) / np.maximum(part.response_sd, 1e-12)
         values, vectors = eigh(mixing @ mixing.T)
         paths.append(part.linear)
+        held_out.append(part.held_out)
         roots.append(vectors * np.sqrt(np.maximum(values, 0)))
-    return ResponseSpace(tuple(paths), tuple(roots)) if paths else None
+    return ResponseSpace(tuple(paths), tuple(roots), tuple(held_out)) if paths else None
 
 
 def fit_with_prior(
@@ -93,6 +119,7 @@ def fit_with_prior(
     space: ResponseSpace,
     config: LinearPathConfig,
     *,
+    marks: Sequence[bytes] = (),
     seed: int = 0,
     show_progress: bool = False,
 ) -> LinearFit:
@@ -105,20 +132,30 @@ def fit_with_prior(
         pairs: training images of the new subject with their trials.
         space: of the base subjects.
         config: of all three fits; its folds are the same in each.
+        marks: of the images in ``pairs.tokens``; those that a base subject was trained on are judged by
+            its held-out scores.
         seed: of the folds.
         show_progress: show bars.
     """
     plain = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
-    both = _with_features(pairs.tokens, plain, space)
+    features = space.features(pairs.tokens)
+    unseen_features, n_shared = space.unseen_features(features, marks)
     through = config.model_copy(update={"stages": None, "windows": 0, "blur": 0.0})
     free = config.model_copy(update={"stages": None})
-    fits = [
-        fit_linear_path(replace(pairs, tokens=tokens), how, seed=seed, show_progress=show_progress)
-        for tokens, how in ((plain, free), (both.only(STAGE), through), (both, free))
-    ]
+
+    def fit(tokens: TokenSet, how: LinearPathConfig) -> LinearFit:
+        return fit_linear_path(replace(pairs, tokens=tokens), how, seed=seed, show_progress=show_progress)
+
+    def through_base(features: NDArray[np.float32]) -> list[LinearFit]:
+        both = _with_features(plain, features)
+        return [fit(both.only(STAGE), through), fit(both, free)]
+
+    alone = fit(plain, free)
+    fits = [alone, *through_base(features)]
+    judged = fits if n_shared == 0 else [alone, *through_base(unseen_features)]
     y = pairs.repeat_means().astype(np.float64)
-    folds = fits[0].folds
-    unseen = np.stack([fit.out_of_fold for fit in fits]).astype(np.float64)
+    folds = alone.folds
+    unseen = np.stack([fit.out_of_fold for fit in judged]).astype(np.float64)
     shares = stacking_weights(unseen, y)
     stacked = np.empty_like(y)
     for fold in np.unique(folds):  # what is predicted of a fold may not have been weighed on it
@@ -130,6 +167,7 @@ def fit_with_prior(
         "n_images": len(y),
         "base_subjects": len(space.paths),
         "base_dimensions": space.dim,
+        "images_shared_with_base": n_shared,
         "share_of_tokens_alone": float(shares[0].mean()),
         "share_of_base_responses": float(shares[1].mean()),
         "share_of_both": float(shares[2].mean()),
@@ -159,12 +197,12 @@ def stacking_weights(unseen: Floats, y: Floats, temper: float = 0.25) -> Floats:
     return np.asarray(share / share.sum(axis=0))
 
 
-def _with_features(tokens: TokenSet, plain: TokenSet, space: ResponseSpace) -> TokenSet:
-    """``plain`` with one more stage: a single token that holds the base responses of each image."""
-    n_stored = len(next(iter(plain.stages.values())))
-    held = np.zeros((n_stored, 1, space.dim), dtype=np.float32)
-    held[tokens.rows, 0] = space.features(tokens)
-    return replace(plain, stages={**plain.stages, STAGE: held})
+def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:
+    """``tokens`` with one more stage: a single token that holds the base responses of each image."""
+    n_stored = len(next(iter(tokens.stages.values())))
+    held = np.zeros((n_stored, 1, features.shape[1]), dtype=np.float32)
+    held[tokens.rows, 0] = features
+    return replace(tokens, stages={**tokens.stages, STAGE: held})
 
 
 def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:

@@ -18,6 +18,7 @@ from synbrain.features.tokens import Pairs
 from synbrain.files import digest_of, write_json
 from synbrain.model import SynBrain
 from synbrain.models.brainvae import BrainVAE
+from synbrain.models.held_out_scores import held_out_scores
 from synbrain.models.mapper import Mapper
 from synbrain.models.presets import preset
 from synbrain.models.response_noise import ResponseNoise
@@ -35,13 +36,18 @@ from synbrain.training.vae_stage import train_vae
 
 @dataclass(frozen=True)
 class TrainingSubject:
-    """One subject's training pairs, and what its part of the run says about it."""
+    """One subject's training pairs, and what its part of the run says about it.
+
+    ``image_marks`` tell the images of ``pairs.tokens`` apart (training/adapt_guard.py); left out, the run
+    keeps no held-out scores.
+    """
 
     name: str
     pairs: Pairs
     space: VoxelSpace
     unit: str
     scaling: dict[str, Any] = field(default_factory=dict)
+    image_marks: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -266,6 +272,9 @@ def _finish(
         report["validation_error_linear"] = float(np.mean((linear - wanted) ** 2))
         if config.response_noise:
             noise = fit_noise(subject.pairs, fit.out_of_fold, config.noise, seed=config.seed)
+    held_out = None
+    if fit is not None and subject.image_marks:
+        held_out = held_out_scores(fit.path, fit.out_of_fold, data.sd, subject.image_marks)
     made = SubjectPart(
         name=subject.name,
         space=subject.space,
@@ -274,6 +283,7 @@ def _finish(
         response_mean=data.mean,
         response_sd=data.sd,
         linear=None if fit is None else fit.path,
+        held_out=held_out,
         noise=noise,
         shrink=shrink,
     )
