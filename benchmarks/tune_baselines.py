@@ -61,7 +61,8 @@ def tune(path: Path, methods: list[str], encoder: str, n_seeds: int, only: int |
         for changes in OWN[method][:only]:
             found, started = [], time.process_time()
             for seed in range(n_seeds):
-                found.append(score(KINDS[method](MLPConfig(**changes)).fit(rest, seed=seed)))
+                config = MLPConfig(**KINDS[method]().config.model_dump() | changes)
+                found.append(score(KINDS[method](config).fit(rest, seed=seed)))
             seconds = (time.process_time() - started) / n_seeds
             said = ", ".join(f"{key} {value}" for key, value in changes.items()) or "-"
             print(f"| {method} | {said} | {np.mean(found):.3f} | {seconds:.0f} |", flush=True)

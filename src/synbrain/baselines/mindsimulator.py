@@ -24,12 +24,12 @@ class MindSimulator(MLPAE):
     """Synthetic trials by denoising; the prediction is the mean of ``n_average`` of them.
 
     Args:
-        config: settings.
+        config: settings; by default those of ``mlp_ae`` with 8 epochs for the prior.
         n_average: 5 is the published multi-trial enhancement, 1 its single trial.
     """
 
     def __init__(self, config: MLPConfig | None = None, n_average: int = 5) -> None:
-        super().__init__(config)
+        super().__init__(config or MLPConfig(second_epochs=8))  # trials, several to an image: more steps each
         self.n_average = n_average
 
     def _fit_second(self, rest: Pairs, held: Pairs, show_progress: bool) -> None:
