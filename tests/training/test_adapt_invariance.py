@@ -17,6 +17,7 @@ from synbrain.models.mapper import Mapper
 from synbrain.training import vae_stage
 from synbrain.training.batches import SubjectData
 from synbrain.training.recipes import recipe
+from synbrain.training.stage_setup import StageSetup
 from synbrain.training.vae_stage import train_vae
 
 
@@ -57,9 +58,9 @@ def test_a_subjects_loss_does_not_depend_on_how_many_others_there_are(
     config = recipe("calibrated").vae.model_copy(update={"epochs": 1, "batch_size": 8, "lr": 1e-9})
     config = config.model_copy(update={"weight_decay": 0.0})
     vae, _ = networks()
-    train_vae(vae, people, config, **{**common, "weights": [1.0] * len(people)})
+    train_vae(vae, config, StageSetup(people, **{**common, "weights": [1.0] * len(people)}))
     vae, _ = networks()
     alone: dict[int, float] = {}
     seen, together = alone, seen
-    train_vae(vae, people[:1], config, **{**common, "folder": tmp_path / "alone"})
+    train_vae(vae, config, StageSetup(people[:1], **{**common, "folder": tmp_path / "alone"}))
     assert together[6] == pytest.approx(alone[6], rel=1e-4)

@@ -20,6 +20,7 @@ from synbrain.training.loop import Position, Stage, autocast_dtype, derived_seed
 from synbrain.training.mapper_stage import MapperData, train_mapper
 from synbrain.training.metrics_log import LOG_NAME, MetricsLog, read_log
 from synbrain.training.recipes import RECIPES
+from synbrain.training.stage_setup import StageSetup
 from synbrain.training.vae_stage import VAEStep, train_vae
 
 PAPER = (256, 1664)  # the published latent: 425,984 terms
@@ -188,11 +189,11 @@ def test_both_stages_train_in_float16_on_a_cpu(networks: Make, subject: Make, co
     for precision in ("fp32", "fp16"):
         vae, mapper = networks()
         folder = common["folder"] / precision
-        told = {**common, "folder": folder, "log": MetricsLog(folder)}
+        setup = StageSetup([subject()], **{**common, "folder": folder, "log": MetricsLog(folder)})
         shared: dict[str, Any] = {"batch_size": 8, "stop": "never", "log_every": 1, "precision": precision}
-        train_vae(vae, [subject()], VAEStageConfig(epochs=2, loss=VALUES, **shared), **told)
+        train_vae(vae, VAEStageConfig(epochs=2, loss=VALUES, **shared), setup)
         mapper_config = MapperStageConfig(steps=8, round_steps=4, clip_grad=1.0, lr=1e-3, **shared)
-        train_mapper(mapper, vae, [subject()], [MapperData()], mapper_config, **told)
+        train_mapper(mapper, vae, [MapperData()], mapper_config, setup)
         logs[precision] = [row for row in read_log(folder / LOG_NAME) if row["split"] == "train"]
     assert [row["step"] for row in logs["fp16"]] == [row["step"] for row in logs["fp32"]]
     losses = {name: [row["loss"] for row in rows] for name, rows in logs.items()}

@@ -18,6 +18,7 @@ from synbrain.training.config import MapperStageConfig, VAEStageConfig
 from synbrain.training.mapper_stage import MapperData, MapperStep, network_part, train_mapper
 from synbrain.training.metrics_log import LOG_NAME, read_log
 from synbrain.training.recipes import RECIPES, recipe
+from synbrain.training.stage_setup import StageSetup
 from synbrain.training.targets import posterior_means
 from synbrain.training.vae_stage import VAEStep, train_vae, validation_error
 
@@ -65,17 +66,17 @@ def test_the_loss_of_a_subject_does_not_depend_on_the_others(networks: Make, sub
 def test_vae_training_lowers_the_held_out_error(networks: Make, subject: Make, common: Any) -> None:
     vae, data = networks()[0], subject()
     before = validation_error(vae, data, torch.device("cpu"), 8)
-    train_vae(vae, [data], VAE.model_copy(update={"epochs": 10}), **common)
+    train_vae(vae, VAE.model_copy(update={"epochs": 10}), StageSetup([data], **common))
     assert validation_error(vae, data, torch.device("cpu"), 8) < before
 
 
 def test_several_subjects_share_one_network(networks: Make, subject: Make, common: Any) -> None:
     vae, mapper = networks()
     subjects = [subject("a", n_voxels=5), subject("b", n_voxels=9, seed=1)]
-    common["weights"] = [1.0, 1.0]
-    train_vae(vae, subjects, VAE, **common)
+    setup = StageSetup(subjects, **{**common, "weights": [1.0, 1.0]})
+    train_vae(vae, VAE, setup)
     config = MAPPER.model_copy(update={"response_weight": 1.0, "latent_weight": 0.1})
-    train_mapper(mapper, vae, subjects, [MapperData(), MapperData()], config, **common)
+    train_mapper(mapper, vae, [MapperData(), MapperData()], config, setup)
     rows = read_log(common["folder"] / LOG_NAME)
     assert all({"score/a", "score/b"} <= row.keys() for row in rows if row["split"] == "validation")
     for data in subjects:
@@ -116,7 +117,7 @@ def test_stored_and_reencoded_targets_give_the_same_losses(
         here = {**common, "folder": common["folder"] / kind}
         here["log"] = type(common["log"])(here["folder"])
         config = MAPPER.model_copy(update={"targets": kind})
-        train_mapper(mapper, vae, [subject()], [MapperData()], config, **here)
+        train_mapper(mapper, vae, [MapperData()], config, StageSetup([subject()], **here))
         logs[kind] = [r["loss"] for r in read_log(here["folder"] / LOG_NAME) if r["split"] == "train"]
     assert np.allclose(logs["trial"], logs["reencode"], rtol=2e-3)  # float16 storage
 
@@ -157,7 +158,7 @@ def test_the_decoder_is_trained_only_where_asked(
     vae, mapper = networks()
     before = {name: p.detach().clone() for name, p in vae.named_parameters()}
     config = MAPPER.model_copy(update={"response_weight": 1.0, "decoder": kind})
-    train_mapper(mapper, vae, [subject()], [MapperData()], config, **common)
+    train_mapper(mapper, vae, [MapperData()], config, StageSetup([subject()], **common))
     moved = {name.split(".")[0] for name, p in vae.named_parameters() if not torch.equal(p, before[name])}
     assert moved == (set() if kind == "frozen" else {"decoder", "post"})
 
@@ -217,7 +218,7 @@ def test_quirk_target_is_the_mean_or_a_sample(networks: Make) -> None:
 @pytest.mark.parametrize("kind", ["trials", "image_mean"])
 def test_quirk_trials_are_samples_or_averaged(kind: str, networks: Make, subject: Make, common: Any) -> None:
     config = VAE.model_copy(update={"responses": kind, "epochs": 1, "batch_size": 4})
-    at = train_vae(networks()[0], [subject(n_images=20, n_repeats=2)], config, **common)
+    at = train_vae(networks()[0], config, StageSetup([subject(n_images=20, n_repeats=2)], **common))
     assert at.step == {"trials": 8, "image_mean": 4}[kind]  # 16 images are left after holding out
 
 

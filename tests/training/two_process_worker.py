@@ -17,6 +17,7 @@ from synbrain.models.mapper import Mapper
 from synbrain.training.config import MapperStageConfig, VAEStageConfig
 from synbrain.training.mapper_stage import MapperData, train_mapper
 from synbrain.training.metrics_log import MetricsLog
+from synbrain.training.stage_setup import StageSetup
 from synbrain.training.vae_stage import train_vae
 
 LOOP: dict[str, Any] = {
@@ -37,19 +38,19 @@ def train_both_stages(out: Path, replicas: int) -> None:
     torch.manual_seed(0)
     vae, mapper = BrainVAE(helpers.MICRO.vae), Mapper(helpers.MICRO.mapper)
     subjects = [helpers.make_subject("a"), helpers.make_subject("b", n_voxels=9, seed=1)]
-    common: dict[str, Any] = {
-        "token_stage": "final", "weights": [1.0, 1.0], "accelerator": accelerator, "folder": out, "seed": 3,
-        "log": MetricsLog(out, active=accelerator.is_main_process),
-    }  # fmt: skip
+    setup = StageSetup(
+        subjects, token_stage="final", weights=[1.0, 1.0], accelerator=accelerator, folder=out, seed=3,
+        log=MetricsLog(out, active=accelerator.is_main_process),
+    )  # fmt: skip
     loss = VAELossConfig(
         reconstruction="mean", contrast_on="sample", clip_weight=1.0,
         contrast_batch="replica" if replicas else "gathered", replicas=max(replicas, 1),
     )  # fmt: skip
-    train_vae(vae, subjects, VAEStageConfig(epochs=2, loss=loss, **LOOP), **common)
+    train_vae(vae, VAEStageConfig(epochs=2, loss=loss, **LOOP), setup)
     config = MapperStageConfig(
         steps=12, round_steps=6, response_weight=1.0, contrastive_weight=0.1, decoder="finetune", **LOOP
     )
-    train_mapper(mapper, vae, subjects, [MapperData(), MapperData()], config, **common)
+    train_mapper(mapper, vae, [MapperData(), MapperData()], config, setup)
     if accelerator.is_main_process:
         save_file(vae.state_dict(), out / "vae.safetensors")
         save_file(mapper.state_dict(), out / "mapper.safetensors")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ from synbrain.models.posterior import Posterior
 from synbrain.training.batches import SubjectData, batch_rows, make_schedule, share_of
 from synbrain.training.config import MapperStageConfig
 from synbrain.training.loop import Batch, Position, Stage, derived_seed, run_stage
-from synbrain.training.metrics_log import MetricsLog
+from synbrain.training.stage_setup import StageSetup
 from synbrain.training.targets import posterior_means
 
 
@@ -102,51 +100,35 @@ class MapperStep(nn.Module):
 def train_mapper(
     mapper: Mapper,
     vae: BrainVAE,
-    subjects: list[SubjectData],
     data: list[MapperData],
     config: MapperStageConfig,
-    *,
-    token_stage: str,
-    weights: list[float],
-    accelerator: Accelerator,
-    folder: Path,
-    log: MetricsLog,
-    seed: int,
-    identity: str = "",
-    show_progress: bool = False,
+    setup: StageSetup,
 ) -> Position:
     """Train ``mapper`` in place (and the decoder of ``vae`` where the configuration says so).
 
     Args:
-        mapper: from tokens of ``token_stage`` to latents of ``vae``.
+        mapper: from tokens of the setup's stage to latents of ``vae``.
         vae: as stage 1 left it.
-        subjects: training and validation images of each subject.
         data: offsets, one entry per subject.
         config: of this stage.
-        token_stage: which stage's tokens the mapper reads.
-        weights: of each subject in sampling, one per subject.
-        accelerator: device and processes.
-        folder: for checkpoints and stored targets.
-        log: for metrics.
-        seed: of batches and noise.
-        identity: what else a checkpoint must agree on.
-        show_progress: whether to show bars.
+        setup: on whom, where and with which seed.
     """
-    device = accelerator.device
+    subjects, accelerator, seed = setup.subjects, setup.accelerator, setup.seed
+    token_stage, device = setup.token_stage, accelerator.device
     vae.to(device).eval()
     per_trial = config.targets != "image"
     needs_target = config.targets != "reencode" and (config.latent_weight or config.contrastive_weight)
     stored: list[NDArray[Any] | None] = [
         posterior_means(
-            vae, s, per_trial=per_trial, path=folder / "targets" / f"{i}.npy",
-            accelerator=accelerator, batch_size=config.batch_size, show_progress=show_progress,
+            vae, s, per_trial=per_trial, path=setup.folder / "targets" / f"{i}.npy",
+            accelerator=accelerator, batch_size=config.batch_size, show_progress=setup.show_progress,
         )
         if needs_target
         else None
         for i, s in enumerate(subjects)
     ]  # fmt: skip
     means = [s.scaled(s.train.repeat_means()) if config.response_weight else None for s in subjects]
-    schedule = make_schedule(config.steps, weights, seed)
+    schedule = make_schedule(config.steps, setup.weights, seed)
 
     def read_batch(step: int) -> Batch:
         which = int(schedule.subject[step])
@@ -192,17 +174,17 @@ def train_mapper(
         validate=validate,
         n_steps=config.steps,
         round_steps=config.round_steps,
-        identity=identity,
+        identity=setup.identity,
         noise_shape=(vae.config.tokens, vae.config.dim) if config.target == "sample" else None,
     )
     return run_stage(
         stage,
         config,
         accelerator=accelerator,
-        folder=folder / "mapper",
-        log=log,
+        folder=setup.folder / "mapper",
+        log=setup.log,
         seed=derived_seed(seed, 12),
-        show_progress=show_progress,
+        show_progress=setup.show_progress,
     )
 
 

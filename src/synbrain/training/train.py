@@ -31,6 +31,7 @@ from synbrain.training.loop import Position, derived_seed
 from synbrain.training.mapper_stage import MapperData, network_part, train_mapper
 from synbrain.training.metrics_log import MetricsLog
 from synbrain.training.shrink import shrink_factor
+from synbrain.training.stage_setup import StageSetup
 from synbrain.training.vae_stage import train_vae
 
 
@@ -135,23 +136,23 @@ def train_model(
         for s in subjects
     ]
     data = [_split(s, config, fit) for s, fit in zip(subjects, fits, strict=True)]
-    split = [part.subject for part in data]
-    common: dict[str, Any] = {
-        "token_stage": stage,
-        "weights": weights,
-        "accelerator": accelerator,
-        "folder": folder,
-        "log": log,
-        "seed": config.seed,
-        "identity": _identity(subjects, config),
-        "show_progress": show_progress,
-    }
-    vae_end = train_vae(vae, split, config.vae, **common)
+    setup = StageSetup(
+        subjects=[part.subject for part in data],
+        token_stage=stage,
+        weights=weights,
+        accelerator=accelerator,
+        folder=folder,
+        log=log,
+        seed=config.seed,
+        identity=_identity(subjects, config),
+        show_progress=show_progress,
+    )
+    vae_end = train_vae(vae, config.vae, setup)
     mapper_end = Position()
     if start is None or start.updated:
         for name, parameter in mapper.named_parameters():
             parameter.requires_grad_(start is None or name in start.updated)
-        mapper_end = train_mapper(mapper, vae, split, [p.offsets for p in data], config.mapper, **common)
+        mapper_end = train_mapper(mapper, vae, [part.offsets for part in data], config.mapper, setup)
     log.close()
     vae.eval().requires_grad_(True)
     mapper.eval().requires_grad_(True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from synbrain.features.tokens import Pairs
@@ -16,7 +14,7 @@ from synbrain.models.losses import contrastive_target, vae_losses
 from synbrain.training.batches import SubjectData, batch_rows, make_schedule, share_of
 from synbrain.training.config import VAEStageConfig
 from synbrain.training.loop import Batch, Position, Stage, derived_seed, run_stage
-from synbrain.training.metrics_log import MetricsLog
+from synbrain.training.stage_setup import StageSetup
 
 
 class VAEStep(nn.Module):
@@ -51,39 +49,19 @@ def samples_of(pairs: Pairs, kind: str) -> int:
     return pairs.n_trials if kind == "trials" else pairs.n_images
 
 
-def train_vae(
-    vae: BrainVAE,
-    subjects: list[SubjectData],
-    config: VAEStageConfig,
-    *,
-    token_stage: str,
-    weights: list[float],
-    accelerator: Accelerator,
-    folder: Path,
-    log: MetricsLog,
-    seed: int,
-    identity: str = "",
-    show_progress: bool = False,
-) -> Position:
+def train_vae(vae: BrainVAE, config: VAEStageConfig, setup: StageSetup) -> Position:
     """Train ``vae`` in place until its stop rule or its last epoch.
 
     Args:
         vae: the network, of any size.
-        subjects: training and validation images of each subject.
         config: of this stage.
-        token_stage: which stage's tokens the latents are contrasted with.
-        weights: of each subject in sampling, one per subject.
-        accelerator: device and processes.
-        folder: for checkpoints.
-        log: for metrics.
-        seed: of batches and noise.
-        identity: what else a checkpoint must agree on.
-        show_progress: whether to show a bar.
+        setup: on whom, where and with which seed.
     """
+    subjects, accelerator, seed = setup.subjects, setup.accelerator, setup.seed
     per_epoch = sum(samples_of(s.train, config.responses) for s in subjects) / config.batch_size
     round_steps = max(1, math.ceil(per_epoch))
     n_steps = round_steps * config.epochs
-    schedule = make_schedule(n_steps, weights, seed)
+    schedule = make_schedule(n_steps, setup.weights, seed)
     means = [s.train.repeat_means() if config.responses == "image_mean" else None for s in subjects]
 
     def read_batch(step: int) -> Batch:
@@ -103,7 +81,7 @@ def train_vae(
         responses = mean[rows] if mean is not None else subject.train.trial_responses(rows)
         return {
             "responses": torch.from_numpy(subject.scaled(responses)),
-            "tokens": torch.from_numpy(subject.train.tokens.read(token_stage, images)),
+            "tokens": torch.from_numpy(subject.train.tokens.read(setup.token_stage, images)),
         }
 
     def validate() -> dict[str, float]:
@@ -118,7 +96,7 @@ def train_vae(
         validate=validate,
         n_steps=n_steps,
         round_steps=round_steps,
-        identity=identity,
+        identity=setup.identity,
         noise_shape=(vae.config.tokens, vae.config.dim),
         threshold_metric="reconstruction",
     )
@@ -126,10 +104,10 @@ def train_vae(
         stage,
         config,
         accelerator=accelerator,
-        folder=folder / "vae",
-        log=log,
+        folder=setup.folder / "vae",
+        log=setup.log,
         seed=derived_seed(seed, 11),
-        show_progress=show_progress,
+        show_progress=setup.show_progress,
     )
 
 
