@@ -5,7 +5,7 @@
     RUN/
       config.json         recipe, encoder with digest and stages, subjects
       vae/ mapper/        config.json + model.safetensors, where the recipe has them
-      subjects/NAME/      subject.json, scale.safetensors, space/, linear/, noise/
+      subjects/NAME/      subject.json, scale.safetensors, space/, linear/, held_out/, noise/
       scores.json         scores on test images, where it was evaluated
       README.md           model card
       checksums.json      SHA-256 of every file above but the scores and the card
