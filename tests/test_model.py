@@ -95,6 +95,28 @@ def test_a_saved_run_predicts_the_same(recipe: str, pictures: np.ndarray, tmp_pa
     assert written == {".json", ".safetensors", ".npz", ".md"}
 
 
+@pytest.mark.parametrize("recipe", ["reference", "calibrated"])
+def test_folding_predicts_the_same_in_less_memory(recipe: str, pictures: np.ndarray, tmp_path: Path) -> None:
+    model = make_model(recipe)
+    with torch.no_grad():
+        for parameter in model.mapper.parameters():  # it starts at zero output
+            parameter.normal_(std=0.2)
+    model.save_pretrained(tmp_path / "run")
+    folded = SynBrain.from_pretrained(tmp_path / "run", fold=True)
+    np.testing.assert_array_equal(folded.predict(pictures), model.predict(pictures))
+    np.testing.assert_array_equal(folded.sample(pictures, 3, 5), model.sample(pictures, 3, 5))
+    folded.save_pretrained(tmp_path / "for inference")
+    again = SynBrain.from_pretrained(tmp_path / "for inference")
+    np.testing.assert_array_equal(again.predict(pictures), model.predict(pictures))
+    files = [tmp_path / name / "mapper" / "model.safetensors" for name in ("run", "for inference")]
+    held = [sum(p.nbytes for p in m.mapper.parameters()) for m in (model, folded, again)]
+    assert held[1] == held[2] < 0.8 * held[0]
+    assert files[1].stat().st_size < 0.8 * files[0].stat().st_size
+    for copy in (folded, again):
+        with pytest.raises(SynBrainError, match="folded for inference and cannot be trained"):
+            copy.mapper.require_trainable()
+
+
 def test_paths_pictures_arrays_and_tokens_agree(pictures: np.ndarray, tmp_path: Path) -> None:
     model = make_model("calibrated")
     expected = model.predict(pictures)

@@ -74,16 +74,38 @@ class SynBrain:
                 module.to(self.device).eval()
         return self
 
+    def fold(self) -> Self:
+        """Fold the mapper's modulation, in place, and return self: equal predictions, less memory.
+
+        The published mapper falls from 410 M to 268 M parameters. The model can then predict, sample and be
+        saved (as a copy for inference), but its mapper cannot be trained further.
+        """
+        if self.mapper is not None:
+            self.mapper = self.mapper.fold()
+        return self
+
     @classmethod
     def from_pretrained(
-        cls, run: str | Path, *, device: str | torch.device = "cpu", encoder: Encoder | None = None
+        cls,
+        run: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        encoder: Encoder | None = None,
+        fold: bool = False,
     ) -> Self:
         """Open a run: a folder, or the id of one on the Hugging Face hub.
+
+        Args:
+            run: folder or id.
+            device: where the networks run.
+            encoder: an encoder to use instead of the registry's.
+            fold: for inference alone, see :meth:`fold`.
 
         Raises:
             SynBrainError: where it is no run, a file is missing, or a checksum differs.
         """
-        return cls(*load_run(fetch(run), device), device=device, encoder=encoder)
+        model = cls(*load_run(fetch(run), device), device=device, encoder=encoder)
+        return model.fold() if fold else model
 
     def save_pretrained(
         self, folder: str | Path, *, overwrite: bool = False, scores: dict[str, Any] | None = None

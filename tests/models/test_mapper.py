@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from synbrain.errors import SynBrainError
 from synbrain.models.blocks import sinusoid
 from synbrain.models.mapper import Mapper, MapperConfig, mlp_parameters
 
@@ -56,12 +57,30 @@ def test_tokens_of_another_grid_are_projected(n_in, d_in):
 def test_quirk_modulation_folds_into_constants_of_the_same_function():
     mapper = randomised(CONFIG)
     folded = mapper.fold()
-    assert folded.config.modulation == "constant"
+    assert folded.config.modulation == "folded"
     x = torch.randn(3, 5, 12)
-    assert torch.allclose(folded(x), mapper(x), atol=1e-6)
+    assert torch.equal(folded(x), mapper(x))
     n_params = [sum(p.numel() for p in m.parameters()) for m in (mapper, folded)]
     assert n_params[1] < 0.7 * n_params[0]
-    assert torch.allclose(folded.fold()(x), folded(x))
+    assert torch.equal(folded.fold()(x), folded(x))
+
+
+def test_a_folded_mapper_shares_its_weights_and_is_not_to_be_trained():
+    mapper = randomised(CONFIG)
+    folded = mapper.fold()
+    assert folded.blocks[0].qkv.weight.data_ptr() == mapper.blocks[0].qkv.weight.data_ptr()
+    mapper.require_trainable()
+    with pytest.raises(SynBrainError, match="without fold=True"):
+        folded.require_trainable()
+
+
+def test_folding_the_published_mapper_saves_142_million_parameters():
+    with torch.device("meta"):
+        mapper = Mapper(MapperConfig())
+    folded = mapper.fold()
+    whole, less = (sum(p.numel() for p in m.parameters()) / 1e6 for m in (mapper, folded))
+    assert whole == pytest.approx(410.4, abs=0.1)
+    assert whole - less == pytest.approx(142, abs=0.5)
 
 
 def test_quirk_constant_modulation_trains():

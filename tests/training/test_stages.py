@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from synbrain.errors import SynBrainError
 from synbrain.models.losses import VAELossConfig
 from synbrain.models.presets import Preset
 from synbrain.training.batches import SubjectData
@@ -85,6 +86,13 @@ def test_several_subjects_share_one_network(networks: Make, subject: Make, commo
 
 
 # --- stage 2 -------------------------------------------------------------------------------------------
+
+
+def test_a_folded_mapper_is_not_trained(networks: Make, subject: Make, common: Any) -> None:
+    vae, mapper = networks()
+    with pytest.raises(SynBrainError, match=r"folded for inference.*without fold=True"):
+        train_mapper(mapper.fold(), vae, [MapperData()], MAPPER, StageSetup([subject()], **common))
+    assert not (common["folder"] / "mapper").exists()
 
 
 @pytest.mark.parametrize("per_trial", [False, True])

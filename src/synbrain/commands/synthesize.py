@@ -50,10 +50,10 @@ def synthesize(
 
     where = pick_device(device)
     folder = fetch(run)
-    model = SynBrain.from_pretrained(folder, device=where)
+    model = SynBrain.from_pretrained(folder, device=where, fold=True)
     if encoder_weights is not None:
         encoder = get_encoder(model.config.encoder, weights=encoder_weights, device=where)
-        model = SynBrain.from_pretrained(folder, device=where, encoder=encoder)
+        model = SynBrain.from_pretrained(folder, device=where, encoder=encoder, fold=True)
     files = list_images(images)
     part = model.subject(subject)
     if format == "nifti" and part.space.kind != "volume":

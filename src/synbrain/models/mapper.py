@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from synbrain.errors import SynBrainError
 from synbrain.models.blocks import NORM_EPS, sinusoid
 from synbrain.models.posterior import without_autocast
 
@@ -28,7 +29,8 @@ class MapperConfig(BaseModel):
         input_tokens: image tokens where they are not as many as latent tokens (None: the same).
         input_dim: width of an image token where it is not ``dim`` (None: the same).
         modulation: "timestep" computes shifts, scales and gates from an embedded t = 0, as the released
-            code does; "constant" learns them directly: the same functions with a third fewer parameters.
+            code does; "constant" learns them directly: the same functions with a third fewer parameters;
+            "folded" is what :meth:`Mapper.fold` makes of either, for inference alone.
         prediction: "x" gives the latent, "v" its difference from the image token (the reference's
             ``--prediction``; the published runs use x).
     """
@@ -44,7 +46,7 @@ class MapperConfig(BaseModel):
     input_dim: int | None = Field(None, gt=0)
     # Quirk: the paper draws a plain pre-LN transformer; the code is a SiT with adaLN-Zero whose
     # timestep is always 0 (src/s2n/sit.py, src/s2n/loss.py).
-    modulation: Literal["timestep", "constant"] = "timestep"
+    modulation: Literal["timestep", "constant", "folded"] = "timestep"
     prediction: Literal["x", "v"] = "x"
 
     @property
@@ -91,7 +93,7 @@ class _Modulation(nn.Module):
         super().__init__()
         self.n = n
         self.linear = nn.Linear(dim, n * dim) if kind == "timestep" else None
-        self.constant = nn.Parameter(torch.zeros(n, dim)) if kind == "constant" else None
+        self.constant = nn.Parameter(torch.zeros(n, dim)) if kind != "timestep" else None
 
     def forward(self, embedding: Tensor | None) -> Tensor:
         if self.linear is None or embedding is None:
@@ -181,17 +183,32 @@ class Mapper(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> Mapper:
-        """The same function with its modulation as constants: a third fewer parameters, for inference."""
-        folded = Mapper(self.config.model_copy(update={"modulation": "constant"}))
-        folded.to(self.final.weight.device, self.final.weight.dtype)
+        """The same function with its modulation as constants: a third fewer parameters, for inference.
+
+        Its other weights are this mapper's own, not copies.
+        """
+        with torch.device("meta"):  # no memory and no drawing of weights that are replaced at once
+            folded = Mapper(self.config.model_copy(update={"modulation": "folded"}))
         embedding = None if self.timestep is None else self.timestep()
         state = {k: v for k, v in self.state_dict().items() if ".linear." not in k}
         state = {k: v for k, v in state.items() if not k.startswith(("timestep.", "final_modulation."))}
         for i, block in enumerate(self.blocks):
             state[f"blocks.{i}.modulation.constant"] = block.modulation(embedding)  # type: ignore[operator]
         state["final_modulation.constant"] = self.final_modulation(embedding)
-        folded.load_state_dict(state)
+        folded.load_state_dict(state, assign=True)
         return folded.train(self.training)
+
+    def require_trainable(self) -> None:
+        """Refuse to train a folded mapper.
+
+        Raises:
+            SynBrainError: where it was folded: what its modulation was computed from is gone.
+        """
+        if self.config.modulation == "folded":
+            raise SynBrainError(
+                "the mapper was folded for inference and cannot be trained further",
+                "take the run that it was folded from, opened without fold=True",
+            )
 
     def _initialise(self) -> None:
         # Source: initialize_weights in src/s2n/sit.py (Xavier, adaLN-Zero, zero output).

@@ -112,7 +112,11 @@ def train_mapper(
         data: offsets, one entry per subject.
         config: of this stage.
         setup: on whom, where and with which seed.
+
+    Raises:
+        SynBrainError: for a mapper that was folded, and as :func:`run_stage`.
     """
+    mapper.require_trainable()
     subjects, accelerator, seed = setup.subjects, setup.accelerator, setup.seed
     token_stage, device = setup.token_stage, accelerator.device
     vae.to(device).eval()
