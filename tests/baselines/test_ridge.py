@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from himalaya.kernel_ridge import solve_kernel_ridge_eigenvalues
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import RidgeCV
 
@@ -105,3 +106,15 @@ def test_tokens_of_another_encoder_are_refused(make_pairs) -> None:
     other = type(test.tokens)("toy", "other digest", test.tokens.stages, test.tokens.rows)
     with pytest.raises(SynBrainError, match="own encoder"):
         model.predict(other)
+
+
+def test_cross_fitting_solves_what_himalaya_solves() -> None:
+    rng = np.random.default_rng(0)
+    features, targets = rng.standard_normal((30, 8)), rng.standard_normal((30, 5)).astype(np.float32)
+    gram, alphas = features @ features.T, np.array([0.01, 0.1, 1.0, 10.0, 100.0])
+    found = cross_fit(gram, targets, alphas, n_folds=3, seed=1)
+    for train, held in folds(30, 3, 1).split(gram):
+        offset = targets[train].mean(axis=0, dtype=np.float64)
+        weights = solve_kernel_ridge_eigenvalues(gram[np.ix_(train, train)], targets[train] - offset, alphas)
+        expected = gram[np.ix_(held, train)] @ weights + offset
+        np.testing.assert_allclose(found[held], expected, rtol=1e-4, atol=1e-5)
