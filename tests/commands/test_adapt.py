@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from synbrain.cli import main
+from synbrain.comparison import adaptation_curve as curve_module
+from synbrain.data.budget import parse_budget
+from synbrain.data.dataset import load_dataset
 from synbrain.data.table import prepare_table
+from synbrain.evaluation.evaluate import split_pairs
+from synbrain.features.store import open_tokens
+from synbrain.metrics.voxel import voxel_r
 from synbrain.model import SynBrain
 from synbrain.models.brainvae import BrainVAEConfig
 from synbrain.models.mapper import MapperConfig
 from synbrain.models.presets import PRESETS, Preset
+from synbrain.training import prior
+from synbrain.training.adapt import adapt, adaptation_config, budget_pairs
+from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
 
 MICRO = Preset(
     BrainVAEConfig(
@@ -111,3 +121,31 @@ def test_the_curve_has_every_baseline_and_paired_intervals(run: Path, new: Path,
     assert points["all"]["intervals"]["adapted"]["draws"] is None
     assert (out / "curve.png").stat().st_size > 1000
     assert "adapted - scratch" in (out / "table.md").read_text()
+
+
+def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
+    run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, dataset = SynBrain.from_pretrained(run), load_dataset(new)
+    changes = {"linear": {"n_folds": 3, "windows": 0, "blur": 0.0}}
+    fits: list[LinearFit] = []
+
+    def counted(*given: Any, **options: Any) -> LinearFit:
+        fits.append(fit_linear_path(*given, **options))
+        return fits[-1]
+
+    for module in (curve_module, prior):
+        monkeypatch.setattr(module, "fit_linear_path", counted)
+    found = curve_module.adaptation_curve(
+        base, dataset, ["9"], draws=1, networks=False, changes=changes, seed=4
+    )
+    assert len(fits) == 4, "full, scratch, through the base's responses, and from both"
+    tokens = open_tokens(dataset, base.config.encoder, base.config.stages)
+    pairs, _ = budget_pairs(base.config, dataset, tokens, parse_budget("9", "images", 4))
+    fit = fit_linear_path(pairs, adaptation_config(base, changes, 4).linear, seed=4)
+    _, test = split_pairs(dataset, tokens)
+    direct = voxel_r(fit.path.predict(test.tokens), test.repeat_means()).mean()
+    assert found["curve"][0]["scratch"] == pytest.approx(direct, abs=1e-12)
+    alone = adapt(base, dataset, "9", "images", networks=False, changes=changes, seed=4).model
+    given = adapt(base, dataset, "9", "images", networks=False, changes=changes, seed=4, scratch=fit).model
+    np.testing.assert_array_equal(alone.predict(test.tokens), given.predict(test.tokens))

@@ -86,16 +86,19 @@ def adaptation_curve(
     for budget, draw in track(jobs, "adaptation curve", unit="fit", show=show_progress):
         chosen = parse_budget(budget, "images", seed + draw)
         pairs, _ = budget_pairs(base.config, dataset, tokens, chosen, shared_test_images)
+        config = adaptation_config(base, changes, seed + draw)
         started = time.monotonic()
+        scratch = fit_linear_path(pairs, config.linear, seed=seed + draw)
+        if not config.linear_path:  # then it is the control's alone, and no part of the adaptation
+            started = time.monotonic()
         options: dict[str, Any] = {"networks": networks, "changes": changes, "seed": seed + draw}
-        options |= {"shared_test_images": shared_test_images, "tokens": tokens}
+        options |= {"shared_test_images": shared_test_images, "tokens": tokens, "scratch": scratch}
         done = adapt(base, dataset, chosen, update=update, **options)
         seconds = time.monotonic() - started
-        config = adaptation_config(base, changes, seed + draw)
         predicted = {
             "adapted": done.model.predict(test.tokens),
             "ridge": Ridge().fit(pairs, seed=seed + draw).predict(test.tokens),
-            "scratch": fit_linear_path(pairs, config.linear, seed=seed + draw).path.predict(test.tokens),
+            "scratch": scratch.path.predict(test.tokens),
         }
         by_budget[str(budget)].append(
             {

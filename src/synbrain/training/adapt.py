@@ -67,6 +67,7 @@ def adapt(
     *,
     networks: bool = True,
     prior: bool = True,
+    scratch: LinearFit | None = None,
     changes: dict[str, Any] | None = None,
     shared_test_images: SharedTestImages = "refuse",
     base_digest: str = "",
@@ -85,6 +86,8 @@ def adapt(
         update: what of the mapper is trained further; the VAE is trained whole. "mlp" as published.
         networks: False leaves the networks out: linear path and noise alone (recipe calibrated).
         prior: False fits the linear path without the base's (a control).
+        scratch: the linear path without the base's, where it was fitted already: ``fit_linear_path`` on
+            ``budget_pairs`` with ``adaptation_config(base, changes, seed).linear`` and the same seed.
         changes: values of the training configuration that differ from the adaptation's.
         shared_test_images: what to do about images that are test images of a base subject.
         base_digest: of the base run's folder, to be recorded.
@@ -113,7 +116,7 @@ def adapt(
     info = dataset.info
     marks = tuple(image_marks(dataset, rows))
     subject = TrainingSubject(info.subject, pairs, dataset.space, info.unit, info.scaling, marks)
-    fit_linear, fit_noise = _with_prior(base_parts, prior, marks)
+    fit_linear, fit_noise = _with_prior(base_parts, prior, marks, scratch)
     if use_networks:
         assert base.vae is not None
         assert base.mapper is not None
@@ -212,15 +215,17 @@ def updated_parameters(mapper: Mapper, update: Update) -> frozenset[str]:
 
 
 def _with_prior(
-    parts: list[SubjectPart], prior: bool, marks: tuple[bytes, ...]
+    parts: list[SubjectPart], prior: bool, marks: tuple[bytes, ...], scratch: LinearFit | None
 ) -> tuple[Callable[..., LinearFit], Callable[..., Any]]:
     """The fits of linear path and noise, with the base's knowledge where there is some."""
     space = response_space(parts) if prior else None
 
     def linear(pairs: Pairs, config: LinearPathConfig, *, seed: int, show_progress: bool) -> LinearFit:
-        if space is None:
-            return fit_linear_path(pairs, config, seed=seed, show_progress=show_progress)
-        return fit_with_prior(pairs, space, config, marks=marks, seed=seed, show_progress=show_progress)
+        if space is not None:
+            return fit_with_prior(
+                pairs, space, config, marks=marks, seed=seed, show_progress=show_progress, alone=scratch
+            )
+        return scratch or fit_linear_path(pairs, config, seed=seed, show_progress=show_progress)
 
     def noise(pairs: Pairs, mean: Any, config: NoiseConfig, *, seed: int) -> Any:
         return fit_noise_with_prior(pairs, mean, config, parts if prior else [], seed=seed)

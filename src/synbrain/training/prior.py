@@ -122,6 +122,7 @@ def fit_with_prior(
     marks: Sequence[bytes] = (),
     seed: int = 0,
     show_progress: bool = False,
+    alone: LinearFit | None = None,
 ) -> LinearFit:
     """Fit from the tokens, from the base responses and from both, and average the three voxel by voxel.
 
@@ -136,6 +137,7 @@ def fit_with_prior(
             its held-out scores.
         seed: of the folds.
         show_progress: show bars.
+        alone: the fit from the tokens alone (``pairs``, ``config`` and ``seed`` as here), if there is one.
     """
     plain = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
     features = space.features(pairs.tokens)
@@ -150,7 +152,7 @@ def fit_with_prior(
         both = _with_features(plain, features)
         return [fit(both.only(STAGE), through), fit(both, free)]
 
-    alone = fit(plain, free)
+    alone = alone or fit(plain, free)
     fits = [alone, *through_base(features)]
     judged = fits if n_shared == 0 else [alone, *through_base(unseen_features)]
     y = pairs.repeat_means().astype(np.float64)
