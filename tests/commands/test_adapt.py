@@ -136,16 +136,16 @@ def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
 
     for module in (curve_module, prior):
         monkeypatch.setattr(module, "fit_linear_path", counted)
-    found = curve_module.adaptation_curve(
-        base, dataset, ["9"], draws=1, networks=False, changes=changes, seed=4
-    )
+    options: dict[str, Any] = {"networks": False, "changes": changes, "seed": 4}
+    found = curve_module.adaptation_curve(base, dataset, ["9"], draws=1, **options)
     assert len(fits) == 4, "full, scratch, through the base's responses, and from both"
     tokens = open_tokens(dataset, base.config.encoder, base.config.stages)
-    pairs, _ = budget_pairs(base.config, dataset, tokens, parse_budget("9", "images", 4))
+    budget = parse_budget("9", "images", 4)
+    pairs, _ = budget_pairs(base.config, dataset, tokens, budget)
     fit = fit_linear_path(pairs, adaptation_config(base, changes, 4).linear, seed=4)
     _, test = split_pairs(dataset, tokens)
     direct = voxel_r(fit.path.predict(test.tokens), test.repeat_means()).mean()
     assert found["curve"][0]["scratch"] == pytest.approx(direct, abs=1e-12)
-    alone = adapt(base, dataset, "9", "images", networks=False, changes=changes, seed=4).model
-    given = adapt(base, dataset, "9", "images", networks=False, changes=changes, seed=4, scratch=fit).model
+    alone = adapt(base, dataset, budget, **options).model
+    given = adapt(base, dataset, budget, scratch=fit, **options).model
     np.testing.assert_array_equal(alone.predict(test.tokens), given.predict(test.tokens))
