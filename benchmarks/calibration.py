@@ -151,7 +151,7 @@ def cost(run: Path, dataset: Dataset, rounds: int = 7) -> None:
         model.sample(tokens, 20, seed=0)
         spent["sample"].append(time.perf_counter() - started)
     predict, sample = (float(np.median(spent[name])) for name in ("predict", "sample"))
-    print(f"{len(tokens)} images, {model.n_voxels} voxels, median of {rounds} in turn")
+    print(f"{len(tokens)} images, {model.subject().n_voxels} voxels, median of {rounds} in turn")
     print(f"predict once {predict:.3f} s, 20 trials {sample:.3f} s, ratio {sample / predict:.2f}")
 
 
