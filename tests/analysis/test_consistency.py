@@ -15,6 +15,7 @@ from synbrain.analysis.consistency import (
     profile_agreement,
     selectivity_agreement,
     shuffled_agreement,
+    shuffled_selectivity,
     trial_consistency,
 )
 from synbrain.analysis.profiles import merged_rois, pattern_consistency, selectivity
@@ -65,6 +66,9 @@ def test_selectivity_maps_agree_within_and_between_subjects() -> None:
     within = selectivity_agreement(brain(0), brain(1), CATEGORY)
     assert within["face"] is not None
     assert within["face"] > 0.9
+    shuffled = shuffled_selectivity(brain(0), brain(1), CATEGORY)
+    assert shuffled["face"] is not None
+    assert 0 < shuffled["face"] < within["face"] - 0.3
     three_rois = brain(1, n_voxels=40)
     assert set(selectivity_agreement(brain(0), three_rois, CATEGORY)) == {"face", "place", "word"}
 
@@ -103,11 +107,11 @@ def test_table_has_every_comparison_for_every_roi() -> None:
         "full vs measured",
         "adapted vs full",
         "adapted vs other subjects",
-        "adapted vs measured, shuffled",
+        "adapted vs measured, shuffled (mean |r|)",
     ]
     assert row["adapted vs measured"] is not None
-    assert row["adapted vs measured, shuffled"] is not None
-    assert row["adapted vs measured"] > row["adapted vs measured, shuffled"]
+    assert row["adapted vs measured, shuffled (mean |r|)"] is not None
+    assert row["adapted vs measured"] > row["adapted vs measured, shuffled (mean |r|)"]
 
 
 def test_areas_are_joined_under_shared_names() -> None:

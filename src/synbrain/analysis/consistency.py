@@ -92,6 +92,19 @@ def selectivity_agreement(a: Source, b: Source, category: dict[Any, str]) -> dic
     return found
 
 
+def shuffled_selectivity(
+    a: Source, b: Source, category: dict[Any, str], seed: int = 0
+) -> dict[str, float | None]:
+    """Category -> mean |r| of :func:`selectivity_agreement` with the responses of ``a`` in random order."""
+    rng = np.random.default_rng(seed)
+    found: dict[str, list[float]] = {}
+    for _ in range(N_SHUFFLES):
+        mixed = Source(a.images, a.responses[rng.permutation(len(a.images))], a.rois)
+        for kind, value in selectivity_agreement(mixed, b, category).items():
+            found.setdefault(kind, []).extend([] if value is None else [abs(value)])
+    return {kind: float(np.mean(values)) if values else None for kind, values in found.items()}
+
+
 def trial_consistency(
     trials: NDArray[Any],
     image_of_trial: NDArray[Any],
@@ -142,7 +155,7 @@ def agreement_table(
         columns[f"{first} vs other subjects"] = {
             roi: _mean([values.get(roi) for values in between]) for roi in subject.rois
         }
-    columns[f"{first} vs measured, shuffled"] = shuffled_agreement(synthetic[first], subject, seed)
+    columns[f"{first} vs measured, shuffled (mean |r|)"] = shuffled_agreement(synthetic[first], subject, seed)
     return {roi: {name: values.get(roi) for name, values in columns.items()} for roi in subject.rois}
 
 

@@ -13,6 +13,7 @@ from synbrain.analysis.consistency import (
     Source,
     agreement_table,
     selectivity_agreement,
+    shuffled_selectivity,
     trial_consistency,
 )
 from synbrain.analysis.profiles import merged_rois
@@ -102,7 +103,7 @@ def consistency_report(
         "selectivity": {},
     }
     if categories is not None:
-        found["selectivity"] = _selectivity(subject, synthetic, between, dict(categories), rng)
+        found["selectivity"] = _selectivity(subject, synthetic, between, dict(categories), seed)
     found["means"] = {"profiles": _means(profiles), "trials": _means(trials)}
     return found
 
@@ -131,9 +132,9 @@ def _selectivity(
     synthetic: dict[str, Source],
     others: dict[str, Source],
     categories: dict[str, str],
-    rng: np.random.Generator,
+    seed: int,
 ) -> Table:
-    """Comparison -> category -> r; the shuffled control permutes the categories of one side."""
+    """Comparison -> category -> r; the shuffled control permutes the images of one side."""
     category: dict[Any, str] = categories
     found: Table = {
         f"{name} vs measured": selectivity_agreement(source, subject, category)
@@ -143,10 +144,9 @@ def _selectivity(
         found["adapted vs full"] = selectivity_agreement(synthetic["adapted"], synthetic["full"], category)
     for name, other in others.items():
         found[f"adapted vs {name} (ROI means)"] = selectivity_agreement(synthetic["adapted"], other, category)
-    own = synthetic["adapted"]
-    order = rng.permutation(len(own.images))
-    shuffled = Source(own.images, own.responses[order], own.rois)
-    found["adapted vs measured, shuffled"] = selectivity_agreement(shuffled, subject, category)
+    found["adapted vs measured, shuffled (mean |r|)"] = shuffled_selectivity(
+        synthetic["adapted"], subject, category, seed
+    )
     return found
 
 

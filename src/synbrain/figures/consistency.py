@@ -37,7 +37,14 @@ def consistency_figure(found: dict[str, Any]) -> Figure:
                 [x for x, _ in kept], [v for _, v in kept], width, label=name, color=PALETTE[i % len(PALETTE)]
             )
         axes.axhline(0, color="black", linewidth=0.6)
-        axes.set_xticks(range(len(table)), list(table), fontsize=8)
+        crowded = len(table) > 12
+        axes.set_xticks(
+            range(len(table)),
+            list(table),
+            fontsize=8,
+            rotation=45 if crowded else 0,
+            ha="right" if crowded else "center",
+        )
         axes.set_ylabel("Pearson r", fontsize=8)
         axes.set_title(title, fontsize=9)
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
