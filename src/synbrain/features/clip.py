@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder, encoder_digest, weights_digest
+from synbrain.features.encoder import Encoder, encoder_digest, frozen, weights_digest
 from synbrain.features.preprocessing import clip_preprocessing
 
 EXAMPLE = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
@@ -51,7 +51,7 @@ def clip(name: str, weights: str | None, device: torch.device, precision: str = 
         "tokens": "patches, row-major, class token dropped; final after the final layer norm",
     }
     digest = encoder_digest(name, weights_digest(_portable(model.state_dict())), describe)
-    model = model.to(device)
+    model = frozen(model, device)
 
     def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
         inside = [stage for stage in wanted if stage != "final"]
@@ -103,7 +103,7 @@ def _load(weights: str) -> tuple[Any, str | None]:
             f"{weights} lacks {len(missing)} weights of a CLIP vision model, {sorted(missing)[0]} among them",
             "give the weights of a CLIP model (other kinds of encoder need their own entry)",
         )
-    return model.eval().requires_grad_(False), None if local else weights
+    return model, None if local else weights
 
 
 def _portable(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder, encoder_digest, grid_tokens, weights_digest
+from synbrain.features.encoder import Encoder, encoder_digest, frozen, grid_tokens, weights_digest
 from synbrain.features.preprocessing import EFFICIENTNET_LITE
 
 LARGEST_GRID = 14
@@ -54,7 +54,6 @@ def efficientnet_lite0(
             f"{path} holds no EfficientNet-Lite0 weights ({first})",
             "leave --weights out for the built-in ones",
         ) from error
-    net = net.eval().requires_grad_(False)
     pooled = {f"block{i}": (min(rows, LARGEST_GRID) ** 2, dim) for i, (rows, dim) in enumerate(BLOCKS)}
     stages = pooled | {"final": FINAL}
     describe = {
@@ -63,8 +62,7 @@ def efficientnet_lite0(
         "tokens": f"grid, row-major, average-pooled to at most {LARGEST_GRID} rows",
     }
     digest = encoder_digest(name, weights_digest(net.state_dict()), describe)
-    net = net.to(device)  # type: ignore[no-untyped-call,unused-ignore]
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = frozen(net, device, channels_last=True)
 
     def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
         last = max(len(BLOCKS) if stage == "final" else int(stage[5:]) for stage in wanted)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from synbrain.errors import SynBrainError
@@ -74,8 +75,7 @@ class Encoder:
             stages: None for the default stage.
         """
         wanted = self.chosen(stages)
-        half = self.precision != "float32"
-        casting = torch.autocast(self.device.type, PRECISIONS[self.precision]) if half else nullcontext()
+        casting = autocast_of(self.device, self.precision)
         step = CPU_BATCH if self.device.type == "cpu" else max(1, len(batch))
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
         with torch.inference_mode(), casting:
@@ -93,6 +93,18 @@ def pick_device(device: str | torch.device) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def autocast_of(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The context in which a network on ``device`` computes in ``precision``, a key of ``PRECISIONS``."""
+    half = precision != "float32"
+    return torch.autocast(device.type, PRECISIONS[precision]) if half else nullcontext()
+
+
+def frozen(network: nn.Module, device: torch.device, *, channels_last: bool = False) -> nn.Module:
+    """``network`` on ``device`` for inference, without gradients; convolutions channels last if asked."""
+    network = network.eval().requires_grad_(False).to(device)
+    return network.to(memory_format=torch.channels_last) if channels_last else network  # type: ignore[call-overload]
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
