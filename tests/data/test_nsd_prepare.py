@@ -1,11 +1,9 @@
-"""prepare nsd on a simulated tree: exact values, formats, scalings, resuming, and damaged input."""
+"""prepare nsd on a simulated tree: exact values, formats, spaces and scalings."""
 
 from __future__ import annotations
 
-import errno
 import gzip
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,19 +15,12 @@ import pandas as pd
 import pytest
 from scipy.io import loadmat
 
-from synbrain.cli import main
-from synbrain.data import betas as reader
-from synbrain.data import sessions
-from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.nsd_prepare import prepare_nsd
 from synbrain.data.scaling import invert
-from synbrain.data.scaling import scale_session as scaling_of_session
-from synbrain.errors import SynBrainError
 from synbrain.files import verify_manifest
 
 Folder = Callable[[Path, int], Path]
 PER_SESSION = 40
-REAL = reader.read_masked
 
 
 def masked_int16(tree: Path, betas: Path, subject: int, n_sessions: int) -> np.ndarray:
@@ -214,14 +205,8 @@ def test_reference_scaling_and_its_inverse(nsd_tree: Path, nsd_betas: Folder, tm
     assert np.array_equal(np.round(back * 300), stored)
 
 
-def spoil_betas(path: Path, change: Callable[[np.ndarray], Any]) -> None:
-    image = nib.load(path)
-    volume = np.array(image.dataobj)
-    nib.save(nib.Nifti1Image(change(volume), image.affine), path)
-
-
 def test_voxels_without_data_or_variance_are_listed(
-    own_nsd_tree: Path, nsd_betas: Folder, tmp_path: Path
+    own_nsd_tree: Path, nsd_betas: Folder, tmp_path: Path, spoil_betas: Any
 ) -> None:
     roi = own_nsd_tree / "nsddata/ppdata/subj01/func1pt8mm/roi/nsdgeneral.nii.gz"
     inside = np.argwhere(np.asarray(nib.load(roi).dataobj) > 0)
@@ -248,100 +233,6 @@ def test_voxels_without_data_or_variance_are_listed(
     assert percent.info.provenance["constant_voxels"] == [9]
 
 
-class Counting:
-    """``read_masked`` that notes the files read and is interrupted at one of them."""
-
-    def __init__(self, stop_at: str | None = None) -> None:
-        self.read: list[str] = []
-        self.stop_at = stop_at
-
-    def __call__(self, about: reader.BetaFile, index: np.ndarray) -> Any:
-        if self.stop_at is not None and self.stop_at in about.path.name:
-            raise KeyboardInterrupt
-        self.read.append(about.path.name)
-        return REAL(about, index)
-
-
-def same(a: Dataset, b: Dataset) -> bool:
-    return all(
-        (a.path / name).read_bytes() == (b.path / name).read_bytes()
-        for name in ("responses.npy", "trials.parquet", "images.parquet", "checksums.json")
-    )
-
-
-@pytest.mark.parametrize("scaling", ["percent", "session-zscore"])
-def test_interrupted_run_goes_on_at_the_session(
-    scaling: Any, nsd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "new" / "out"
-    monkeypatch.setattr(reader, "read_masked", Counting(stop_at="session03"))
-    with pytest.raises(KeyboardInterrupt):
-        prepare_nsd(nsd_tree, out, subject=1, scaling=scaling)
-    assert not out.exists()
-    second = Counting()
-    monkeypatch.setattr(reader, "read_masked", second)
-    made = prepare_nsd(nsd_tree, out, subject=1, scaling=scaling)
-    assert second.read == ["betas_session03.nii.gz"]
-    assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
-    assert not (out / "done").exists()
-    assert same(made, prepare_nsd(nsd_tree, tmp_path / "new" / "at_once", subject=1, scaling=scaling))
-
-
-def test_changed_session_or_options_are_not_taken_from_the_interrupted_run(
-    own_nsd_tree: Path, nsd_betas: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt() -> None:
-        monkeypatch.setattr(reader, "read_masked", Counting(stop_at="session03"))
-        with pytest.raises(KeyboardInterrupt):
-            prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1)
-
-    interrupt()
-    again = Counting()
-    monkeypatch.setattr(reader, "read_masked", again)
-    spoil_betas(nsd_betas(own_nsd_tree, 1) / "betas_session02.nii.gz", lambda volume: volume[::-1])
-    prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1)
-    assert again.read == ["betas_session02.nii.gz", "betas_session03.nii.gz"]
-    (tmp_path / "out").rename(tmp_path / "first")
-    interrupt()
-    again = Counting()
-    monkeypatch.setattr(reader, "read_masked", again)
-    made = prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1, scaling="reference")
-    assert len(again.read) == 3
-    assert made.info.unit == "percent signal change x 0.15"
-
-
-def test_full_disk_is_told_and_finished_sessions_are_kept(
-    nsd_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "no space")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", full)
-        with pytest.raises(SynBrainError, match="disk is full"):
-            prepare_nsd(nsd_tree, tmp_path / "out", subject=1)
-    assert list(tmp_path.iterdir()) == []
-    real, calls = scaling_of_session, []
-
-    def fills_later(*given: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 3:
-            full()
-        return real(*given)
-
-    monkeypatch.setattr(sessions, "scale_session", fills_later)
-    with pytest.raises(SynBrainError, match="disk is full"):
-        prepare_nsd(nsd_tree, tmp_path / "out", subject=1)
-    assert not (tmp_path / "out").exists()
-    prepare_nsd(nsd_tree, tmp_path / "out", subject=1)
-    assert len(calls) == 4  # the third session again, and nothing else
-
-
-def test_two_workers_give_the_same(nsd_tree: Path, tmp_path: Path) -> None:
-    one = prepare_nsd(nsd_tree, tmp_path / "one", subject=1, workers=1)
-    assert same(one, prepare_nsd(nsd_tree, tmp_path / "two", subject=1, workers=2))
-
-
 def test_rois_and_masks_choose_voxels(nsd_tree: Path, tmp_path: Path) -> None:
     whole = prepare_nsd(nsd_tree, tmp_path / "whole", subject=1)
     masks = whole.space.roi_masks()
@@ -355,116 +246,3 @@ def test_rois_and_masks_choose_voxels(nsd_tree: Path, tmp_path: Path) -> None:
     nib.save(whole.space.to_nifti(masks["floc-places/PPA"].astype(np.float32)), file)
     mine = prepare_nsd(nsd_tree, tmp_path / "mine", subject=1, mask=file)
     assert np.array_equal(mine.responses, np.asarray(whole.responses)[:, masks["floc-places/PPA"]])
-
-
-def _cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-3000])
-
-
-def _flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-6] ^= 255  # in the checksum at the end
-    path.write_bytes(content)
-
-
-BAD_BETAS = {
-    "cut short": (_cut, "betas_session02.nii.gz is damaged or cut short"),
-    "wrong checksum": (_flip, "betas_session02.nii.gz is damaged or cut short"),
-    "empty": (lambda path: path.write_bytes(b""), "damaged or cut short"),
-    "no gzip": (lambda path: path.write_bytes(b"hello" * 99), "damaged or cut short"),
-    "fewer trials": (
-        lambda path: spoil_betas(path, lambda v: v[..., :-3]),
-        "has 37 trials, the other sessions",
-    ),
-    "other grid": (lambda path: spoil_betas(path, lambda v: v[:-1]), "has grid (16, 11, 11)"),
-    "three axes": (lambda path: spoil_betas(path, lambda v: v[..., 0]), "has 3 axes"),
-    "missing": (lambda path: path.unlink(), "lacks sessions [2] of 3"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_BETAS)
-def test_damaged_betas_are_told(
-    case: str,
-    own_nsd_tree: Path,
-    nsd_betas: Folder,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    spoil, message = BAD_BETAS[case]
-    path = nsd_betas(own_nsd_tree, 1) / "betas_session02.nii.gz"
-    good = path.read_bytes()
-    spoil(path)
-    command = ["prepare", "nsd", str(own_nsd_tree), str(tmp_path / "out"), "--subject", "1"]
-    assert main(command) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    path.write_bytes(good)
-    assert main(command) == 0
-    assert load_dataset(tmp_path / "out").n_trials == 120
-
-
-def test_other_bad_input_is_told_and_nothing_written(
-    own_nsd_tree: Path, nsd_betas: Folder, tmp_path: Path
-) -> None:
-    def told(message: str, **options: Any) -> None:
-        with pytest.raises(SynBrainError) as caught:
-            prepare_nsd(own_nsd_tree, tmp_path / "out", **{"subject": 1, **options})
-        assert message in str(caught.value)
-        assert not [path for path in tmp_path.iterdir() if "out" in path.name]
-
-    told("no betas of subj04", subject=4)
-    told("no betas of subj01", betas="betas_assumehrf")
-    told("pass --betas betas_fithrf_GLMdenoise_RR", betas="betas_assumehrf")
-    told("lacks sessions [4] of 4", sessions=4)
-    told("is no number of sessions", sessions="some")
-    told("there is no mask motor", mask="motor")
-    told("there is no ROI V9", rois=["V9"])
-    told("no voxel lies in", mask="floc-faces", rois=["prf-visualrois/V1v"])
-    small = tmp_path / "small.nii.gz"
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), dtype=np.int16), np.eye(4)), small)
-    told("has shape (4, 4, 4), the betas have (17, 11, 11)", mask=small)
-    behaviour = own_nsd_tree / "nsddata/ppdata/subj01/behav/responses.tsv"
-    table = pd.read_csv(behaviour, sep="\t")
-    table.loc[5, "73KID"] += 1
-    table.to_csv(behaviour, sep="\t", index=False)
-    told("tells other images than nsd_expdesign.mat")
-    behaviour.unlink()
-    stimuli = own_nsd_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
-    _cut(stimuli)
-    told("nsd_stimuli.hdf5 is damaged or cut short")
-    design = own_nsd_tree / "nsddata/experiments/nsd/nsd_expdesign.mat"
-    design.write_bytes(b"no design")
-    told("nsd_expdesign.mat cannot be read")
-    design.unlink()
-    told("nsd_expdesign.mat is missing")
-
-
-def test_missing_optional_files_leave_unknowns(own_nsd_tree: Path, tmp_path: Path) -> None:
-    (own_nsd_tree / "nsddata/ppdata/subj01/behav/responses.tsv").unlink()
-    (own_nsd_tree / "nsddata/experiments/nsd/nsd_stim_info_merged.csv").unlink()
-    (own_nsd_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5").unlink()
-    for path in (own_nsd_tree / "nsddata/freesurfer/subj01/label").iterdir():
-        path.unlink()
-    made = prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1)
-    assert made.trials["run"].isna().all()
-    assert (made.trials["coco_id"] == -1).all()
-    assert any("stimuli are missing" in note for note in made.info.provenance["notes"])
-    assert "floc-places/label 2" in made.space.roi_masks()
-    assert "no file of label names" in made.space.atlases["floc-places"].source
-
-
-def test_hemisphere_volumes_alone_make_an_atlas(own_nsd_tree: Path, tmp_path: Path) -> None:
-    whole = prepare_nsd(own_nsd_tree, tmp_path / "whole", subject=1)
-    (own_nsd_tree / "nsddata/ppdata/subj01/func1pt8mm/roi/streams.nii.gz").unlink()
-    made = prepare_nsd(own_nsd_tree, tmp_path / "halves", subject=1)
-    assert np.array_equal(made.space.atlases["streams"].values, whole.space.atlases["streams"].values)
-    assert "lh.streams.nii.gz + " in made.space.atlases["streams"].source
-
-
-def test_output_that_exists_is_kept(nsd_tree: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    prepare_nsd(nsd_tree, out, subject=1)
-    with pytest.raises(SynBrainError, match="exists already"):
-        prepare_nsd(nsd_tree, out, subject=2)
-    assert load_dataset(out).info.subject == "subj01"
-    assert prepare_nsd(nsd_tree, out, subject=2, overwrite=True).info.subject == "subj02"
