@@ -383,3 +383,45 @@ def test_a_config_key_with_a_typo(
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
     assert files(own) == before
+
+
+MISTAKES = {
+    "a device that torch does not know": ("evaluate run data --device gpu9", "no device 'gpu9'", "auto, cpu"),
+    "a device, features": ("features data --encoder pixels --device gpu9", "no device 'gpu9'", "auto, cpu"),
+    "a negative seed, report": ("report run data --out page --seed -1", "--seed -1", "from 0 on"),
+    "a negative seed, check": ("check data --seed -1", "--seed -1", "from 0 on"),
+    "a negative seed, calibrate": ("calibrate run data --out new --seed -1", "--seed -1", "from 0 on"),
+    "a negative seed, simulate": ("simulate new --size tiny --seed -1", "--seed -1", "from 0 on"),
+    "a negative seed, demo": ("demo --out new --size tiny --seed -1", "--seed -1", "from 0 on"),
+    "no image at a time": ("synthesize run source --out y.npy --batch-size 0", "size 0", "at least 1"),
+    "a run as a dataset": ("train run --out new", "run is not a dataset", "synbrain prepare"),
+    "a dataset as a run": ("evaluate data data", "data is not a finished run", "synbrain train --out"),
+    "run and dataset swapped": ("report data run --out page", "not a finished run", "synbrain train"),
+    "the wrong encoder": ("train data --out new --encoder clip", "no tokens of clip", "synbrain features"),
+    "an unknown encoder": ("features data --encoder vgg", "no encoder 'vgg'", "choose from"),
+    "a stage without tokens": (
+        "train data --out new --encoder pixels --stages nope",
+        "hold the stages grid4, not nope",
+        "--encoder pixels --stages nope`",
+    ),
+    "an unknown network stage": (
+        "train data --out new --encoder pixels --network-stage nope", "not ['nope']", "synbrain features",
+    ),
+    "an unknown preset": ("train data --out new --encoder pixels --preset huge", "'huge'", "choose one of"),
+    "a share above 1": (
+        "train data --out new --encoder pixels --validation-fraction 2", "--validation-fraction", "--help",
+    ),
+    "one dataset twice": ("train data data --out new --encoder pixels", "two subjects", "--name"),
+    "an unknown method": ("compare data --out new --encoder pixels --methods gnet", "gnet", "ridge"),
+    "one candidate": ("compare data --out new --encoder pixels --n-way 1", "1 candidates", "2 candidates"),
+    "an unknown row": ("evaluate run data --rows gnet", "gnet", "mean_map"),
+    "a budget that is none": ("adapt run data --out new --budget lots", "'lots' is no budget", "1h"),
+    "a curve that is none": ("adapt run data --out new --curve lots", "'lots' is no budget", "a number"),
+    "a file as a folder": ("report run data --out source/trials.csv", "is a file", "name a folder"),
+    "no path": ("info nowhere", "neither a dataset nor a run", "synbrain prepare"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_on_the_command_line(case: str, own: Path, refused: Callable[..., None]) -> None:
+    refused(*MISTAKES[case])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from synbrain.cli import main
 from synbrain.commands.parsing import run_function
 
 
@@ -71,3 +72,11 @@ def test_missing_output_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
         run("A")
     assert stopped.value.code == 2
     assert "out" in capsys.readouterr().err
+
+
+def test_help_writes_options_with_dashes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = capsys.readouterr().out
+    assert "--n-way" in told
+    assert "--n_way" not in told

@@ -31,13 +31,14 @@ def evaluate(
         rows: control rows beside the run: names of baselines, ceiling, oracle (simulated data only).
         subject: of a run with several subjects; the dataset's own where left out.
         n_way: candidates in raw and synthetic retrieval.
-        device: where the run's networks work.
+        device: where the run's networks work: cpu, cuda, ..., or auto.
         overwrite: replace an existing output.
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.errors import SynBrainError
     from synbrain.evaluation.evaluate import evaluate as score
     from synbrain.evaluation.table import terminal
+    from synbrain.features.encoder import pick_device
     from synbrain.files import require_absent
     from synbrain.model import SynBrain
     from synbrain.run_folder import refresh_card
@@ -50,7 +51,7 @@ def evaluate(
             "give at least 2 samples, a seed from 0 on and at least 2 candidates",
         )
     scores = score(
-        SynBrain.from_pretrained(run, device=device),
+        SynBrain.from_pretrained(run, device=pick_device(device)),
         load_dataset(dataset),
         n_samples=samples,
         seed=seed,

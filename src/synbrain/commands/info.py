@@ -38,7 +38,10 @@ def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
     elif (path / CONFIG).exists():
         print(describe_run(path))
     else:
-        raise SynBrainError(f"{path} is neither a dataset nor a run", "check the path")
+        raise SynBrainError(
+            f"{path} is neither a dataset nor a run",
+            "name a folder that `synbrain prepare` or `synbrain train` wrote",
+        )
 
 
 def describe_dataset(dataset: Dataset) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser
+
+from synbrain.errors import SynBrainError
 
 
 def run_function(function: Callable[..., Any], name: str, words: list[str]) -> Any:
@@ -17,8 +20,13 @@ def run_function(function: Callable[..., Any], name: str, words: list[str]) -> A
     default may be left out; ``list[X]`` takes several words; a ``bool`` is a flag; a pydantic config becomes
     nested options (``--vae.lr``); ``--config`` reads any of them from YAML, unless the function has a
     ``config`` of its own. Option names may be written with dashes or underscores.
+
+    Raises:
+        SynBrainError: for a negative ``seed``, which no generator takes.
     """
     given = parse_words(function, name, words)
+    if isinstance(given.get("seed"), int) and given["seed"] < 0:
+        raise SynBrainError(f"--seed {given['seed']}", "give a whole number from 0 on")
     parameters = inspect.signature(function).parameters
     by_place = [given.pop(key) for key, p in parameters.items() if p.kind is p.POSITIONAL_ONLY]
     return function(*by_place, **given)
@@ -32,6 +40,20 @@ def parse_words(function: Callable[..., Any], name: str, words: list[str]) -> di
     names = inspect.signature(function).parameters
     given = {key: values[key] for key in names if key in values}
     return {k: plain[k](v) if k in plain and v is not None else v for k, v in given.items()}
+
+
+class _DashedParser(ArgumentParser):
+    """Shows option names with dashes, as the documentation writes them; both are understood."""
+
+    def format_help(self, *given: Any, **named: Any) -> str:  # older jsonargparse passes no formatter
+        return _dashed(super().format_help(*given, **named))
+
+    def format_usage(self) -> str:
+        return _dashed(super().format_usage())
+
+
+def _dashed(text: str) -> str:
+    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
 
 
 def _underscored(word: str) -> str:
@@ -53,7 +75,7 @@ def _word_of_list(hint: Any) -> Any:
 def _parser(function: Callable[..., Any], name: str) -> tuple[ArgumentParser, dict[str, Any]]:
     doc = parse_docstring(function.__doc__ or "")
     help_of = {entry.arg_name: entry.description for entry in doc.params}
-    parser = ArgumentParser(prog=f"synbrain {name}", description=doc.short_description)
+    parser = _DashedParser(prog=f"synbrain {name}", description=doc.short_description)
     if "config" not in inspect.signature(function).parameters:
         parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of the options")
     hints = get_type_hints(function)

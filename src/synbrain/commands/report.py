@@ -44,6 +44,8 @@ def report(
     from synbrain.report import Shown, write_report
     from synbrain.run_folder import refresh_card
 
+    if out.is_file():
+        raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
     for path in (out / "report.html", out / "scores.json"):
         require_absent(path, overwrite)
     model, recordings = SynBrain.from_pretrained(run), load_dataset(dataset)

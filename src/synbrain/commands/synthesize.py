@@ -42,12 +42,14 @@ def synthesize(
         noise_factor: published isotropic noise on the latents instead of the run's trial noise.
         encoder_weights: file, folder or hub id of the encoder's weights, where the run cannot name it.
         batch_size: images at a time.
-        device: as torch names it, or auto.
+        device: auto, cpu, cuda, ...
         overwrite: replace what stands at out.
     """
     from synbrain.features.encoder import pick_device
     from synbrain.features.encoders import get_encoder
 
+    if samples < 1 or batch_size < 1:
+        raise SynBrainError(f"--samples {samples} --batch-size {batch_size}", "give at least 1 of each")
     where = pick_device(device)
     folder = fetch(run)
     model = SynBrain.from_pretrained(folder, device=where, fold=True)

@@ -24,7 +24,7 @@ from synbrain.training.fit_response_noise import NoiseConfig
 from synbrain.training.guard import safe_training_images
 from synbrain.training.overrides import options_of, overridden
 from synbrain.training.recipes import recipe as recipe_called
-from synbrain.training.train import Trained, TrainingSubject, train_model
+from synbrain.training.train import Trained, TrainingSubject, check_training, train_model
 
 # The same fields, each None where the recipe decides.
 LinearOptions, NoiseOptions = options_of(LinearPathConfig), options_of(NoiseConfig)
@@ -112,6 +112,7 @@ def train(
     others = [load_dataset(path) for path in keep_out or []]
     safe = training_images(opened, shared_test_images, others)
     subjects = training_subjects(opened, encoder, stages, rows=safe)
+    check_training(subjects, config)
     process = PartialState()
     if process.is_main_process:
         _prepare_out(out, config, resume, overwrite)

@@ -108,8 +108,11 @@ def compare(
     words = list(methods)
     names = chosen_methods(words, known)
     checked_preset(preset)
-    if n_seeds < 1 or n_samples < 2:
-        raise SynBrainError(f"{n_seeds} seeds, {n_samples} samples", "give at least 1 seed and 2 samples")
+    if n_seeds < 1 or n_samples < 2 or n_way < 2:
+        raise SynBrainError(
+            f"{n_seeds} seeds, {n_samples} samples, {n_way} candidates",
+            "give at least 1 seed, 2 samples and 2 candidates",
+        )
     train, test = split_pairs(dataset, tokens or open_tokens(dataset, encoder, stages))
     tokens = tokens or open_tokens(dataset, encoder, stages)
     _prepare(out, resume, overwrite)

@@ -87,9 +87,19 @@ class Encoder:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """``auto`` is CUDA, then Apple's MPS, then the CPU; anything else is taken as torch names it."""
+    """``auto`` is CUDA, then Apple's MPS, then the CPU; anything else is taken as torch names it.
+
+    Raises:
+        SynBrainError: for a name that torch does not know, or a device that is not there.
+    """
     if device != "auto":
-        return torch.device(device)
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            said = str(error).splitlines()[0]
+            raise SynBrainError(f"no device {device!r} ({said})", "choose auto, cpu, cuda or mps") from error
+        return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -103,13 +103,14 @@ def open_tokens(dataset: Dataset, encoder_name: str, stages: Iterable[str] | Non
         SynBrainError: where they are missing, cut short, or belong to other images.
     """
     folder = tokens_folder(dataset, encoder_name)
-    command = f"run `synbrain features {dataset.path} --encoder {encoder_name}`"
+    command = f"synbrain features {dataset.path} --encoder {encoder_name}"
     if not (folder / TOKENS_JSON).exists():
-        raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", command)
+        raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`")
     said = _read(folder)
     if said["images"] != image_set_digest(dataset):
         raise SynBrainError(
-            f"the tokens in {folder} belong to other images than the dataset's", f"{command} --overwrite"
+            f"the tokens in {folder} belong to other images than the dataset's",
+            f"run `{command} --overwrite`",
         )
     rows: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
     if "store" in said:
@@ -117,12 +118,13 @@ def open_tokens(dataset: Dataset, encoder_name: str, stages: Iterable[str] | Non
         if not (shared / TOKENS_JSON).exists():
             raise SynBrainError(
                 f"the shared tokens {shared} are missing",
-                f"restore them, or {command} --store FOLDER --overwrite",
+                f"restore them, or run `{command} --store FOLDER --overwrite`",
             )
         pointed, said, folder = said, _read(shared), shared
         if said["digest"] != pointed["digest"] or said["images"] != pointed["store_images"]:
             raise SynBrainError(
-                f"the shared tokens {shared} were replaced", f"{command} --store {shared.parent} --overwrite"
+                f"the shared tokens {shared} were replaced",
+                f"run `{command} --store {shared.parent} --overwrite`",
             )
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
     wanted = list(stages) if stages else list(said["stages"])
@@ -130,7 +132,7 @@ def open_tokens(dataset: Dataset, encoder_name: str, stages: Iterable[str] | Non
     if missing:
         raise SynBrainError(
             f"tokens of {encoder_name} hold the stages {', '.join(said['stages'])}, not {', '.join(missing)}",
-            f"{command} --stages {' '.join(missing)}",
+            f"choose among them, or run `{command} --stages {' '.join(missing)}`",
         )
     arrays = {stage: _open_stage(folder, stage, said) for stage in wanted}
     return TokenSet(encoder=encoder_name, digest=said["digest"], stages=arrays, rows=rows)

@@ -43,8 +43,9 @@ def overridden(config: Config, given: dict[str, Any], where: str = "") -> Config
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join([where, *map(str, first["loc"])] if where else map(str, first["loc"]))
+        name = name.replace("_", "-")  # as options are written
         said = f"--{name} cannot be {first['input']!r} ({first['msg']})" if first["loc"] else first["msg"]
-        raise SynBrainError(said, "see `synbrain train --help`") from error
+        raise SynBrainError(said, "give another value; --help says what each option takes") from error
 
 
 def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

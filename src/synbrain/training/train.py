@@ -112,7 +112,7 @@ def train_model(
             checkpoints of another configuration.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    _check(subjects)
+    check_training(subjects, config, new_networks=start is None)
     accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's, as stages differ in it
     log = MetricsLog(folder, active=accelerator.is_main_process, tensorboard=tensorboard)
     tokens = subjects[0].pairs.tokens
@@ -299,7 +299,14 @@ def mean_voxel_r(predicted: NDArray[np.float32], measured: NDArray[np.float32]) 
     return float(((a * b).sum(axis=0)[kept] / norm[kept]).mean()) if kept.any() else None
 
 
-def _check(subjects: list[TrainingSubject]) -> None:
+def check_training(
+    subjects: list[TrainingSubject], config: TrainConfig, *, new_networks: bool = True
+) -> None:
+    """See before anything is written or fitted that subjects and configuration fit each other.
+
+    Raises:
+        SynBrainError: two subjects of one name, different tokens, an unknown stage, preset or subject weight.
+    """
     names = [s.name for s in subjects]
     if len(set(names)) != len(names):
         raise SynBrainError(
@@ -313,6 +320,11 @@ def _check(subjects: list[TrainingSubject]) -> None:
                 f"{s.name} has tokens of another encoder, version or stage than {names[0]}",
                 "run `synbrain features` with the same encoder and stages on every dataset",
             )
+    stage = config.network_stage or list(first.stages)[-1]
+    shape = first.only(stage).shapes[stage]
+    if new_networks:
+        preset(config.preset, shape)
+    sampling_weights(subjects, config.subject_weights)
 
 
 def _identity(subjects: list[TrainingSubject], config: TrainConfig) -> str:
