@@ -7,12 +7,13 @@ from typing import Any
 
 from synbrain.comparison.compare import Comparison
 from synbrain.evaluation.scores import Scores
-from synbrain.evaluation.table import header
+from synbrain.evaluation.table import COLUMNS, header
 from synbrain.files import write_json, write_text
 
 ALPHA = 0.05
 SMALLER_IS_BETTER = ("mse", "crps", "energy_score")
 
+DISTRIBUTION = ("crps", "energy_score", "variance_ratio", "coverage_50", "coverage_90", "noise_covariance_r")
 # title -> metric -> heading
 TABLES: dict[str, dict[str, str]] = {
     "Mean responses": {
@@ -23,14 +24,7 @@ TABLES: dict[str, dict[str, str]] = {
         "response_retrieval": "retrieval",
         "rdm_r": "RDM r",
     },
-    "Trials as a distribution": {
-        "crps": "CRPS",
-        "energy_score": "energy",
-        "variance_ratio": "var. ratio",
-        "coverage_50": "50 % cover",
-        "coverage_90": "90 % cover",
-        "noise_covariance_r": "noise cov. r",
-    },
+    "Trials as a distribution": {metric: COLUMNS[metric] for metric in DISTRIBUTION},
     "Published protocol": {
         "mse": "MSE",
         "pearson": "Pearson",
