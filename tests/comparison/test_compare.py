@@ -166,3 +166,25 @@ def test_against_gaussian_residuals_only_where_they_are_a_row(run, registry, toy
     said = found.scores.about["differences_from_ridge_gaussian"]
     assert set(said["ridge"]) == {"crps", "energy_score"}
     assert said["ridge"]["crps"]["difference"] > 0
+
+
+def test_ablations_are_held_against_the_row_that_they_change(run, registry, toy, tmp_path):
+    assert run("good").scores.about["differences_from_base"] == {}
+    changed = dict(registry)
+    changed["poor"] = Method(registry["poor"].maker, "worse", "ablations", base="good")
+    found = run("good", "poor", registry=changed, out=tmp_path / "other", n_seeds=1)
+    said = found.scores.about["differences_from_base"]
+    assert list(said) == ["poor"]
+    scores = found.scores
+    apart = scores.value("poor", "voxel_r") - scores.value("good", "voxel_r")
+    assert said["poor"]["voxel_r"]["difference"] == pytest.approx(apart)
+    assert said["poor"]["mse"]["p_holm"] < 0.05
+    words = write_table(found, tmp_path / "other")
+    assert "## What each ablation changes" in words
+    assert f"| poor | **{apart:+.4f}** [" in words
+
+
+def test_every_ablation_names_a_row_that_is_there():
+    ablations = {name: method for name, method in METHODS.items() if method.group == "ablations"}
+    assert {method.base for method in ablations.values()} == {"reference", "synbrain"}
+    assert not any(method.base for name, method in METHODS.items() if name not in ablations)

@@ -164,6 +164,7 @@ def compare(
         "skipped": skipped,
         "over_seeds": _over_seeds(rows),
         "differences_from_ridge_gaussian": _against_gaussian(made),
+        "differences_from_base": _against_base(made, {name: known[name].base for name in made}),
     }
     return Comparison(Scores.of_rows(made, about, differences(made, AGAINST)), failed)
 
@@ -220,6 +221,16 @@ def _against_gaussian(rows: dict[str, Row]) -> dict[str, dict[str, dict[str, Any
     found = differences(rows, GAUSSIAN)
     kept = {n: {m: said for m, said in row.items() if m in DISTRIBUTION} for n, row in found.items()}
     return {name: row for name, row in kept.items() if row}
+
+
+def _against_base(rows: dict[str, Row], base: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Paired differences of ablations from the row that each is a difference of, corrected among its kind."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in dict.fromkeys(base.values()):
+        family = {n: row for n, row in rows.items() if n == name or base[n] == name}
+        if name in rows and len(family) > 1:
+            found |= differences(family, name)
+    return found
 
 
 def _over_seeds(rows: dict[str, dict[int, Row]]) -> dict[str, dict[str, dict[str, Any]]]:

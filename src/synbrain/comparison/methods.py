@@ -46,12 +46,14 @@ class Method:
         about: what it is, in one line.
         group: "controls", "linear", "networks", "ablations" or "bounds".
         seeded: whether a fit depends on the seed; others are fitted once.
+        base: of an ablation, the row that it is a difference of.
     """
 
     maker: Maker
     about: str
     group: str
     seeded: bool = True
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ _BASELINES = {
 
 def _ablations() -> dict[str, Method]:
     def row(about: str, recipe: Any = "reference", base: str = "reference", **difference: Any) -> Method:
-        return Method(Networks(recipe, base=base, **difference), about, "ablations")
+        return Method(Networks(recipe, base=base, **difference), about, "ablations", base=base)
 
     ours: dict[str, Any] = {"recipe": "calibrated", "base": "synbrain"}
     autoencoder = {"vae": {"sampling": False, "loss": {"kl_weight": 0.0}}}
@@ -141,7 +143,7 @@ def _ablations() -> dict[str, Method]:
         "latent_down2": row("reference, VAE that halves the length twice", down_blocks=2),
         "latent_down3": row("reference, VAE that halves the length three times", down_blocks=3),
         "diffusion": Method(
-            Diffusion(), "reference, diffusion transformer in place of the mapper", "ablations"
+            Diffusion(), "reference, diffusion transformer for the mapper", "ablations", base="reference"
         ),
         "other_encoder": row("reference on tokens of another stored encoder", other_encoder=True),
         "synbrain_no_networks": row("synbrain's linear path and noise alone", without="networks", **ours),

@@ -88,6 +88,7 @@ def markdown(found: Comparison) -> str:
     for title, columns in TABLES.items():
         lines += _table(title, columns, scores)
     lines += _against_gaussian(about)
+    lines += _against_base(about)
     lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
     lines += _list("Failed", found.failed)
     lines += _list("Left out", about.get("skipped", {}))
@@ -138,14 +139,32 @@ def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
 
 def _against_gaussian(about: dict[str, Any]) -> list[str]:
     found = about.get("differences_from_ridge_gaussian", {})
+    title = "Distribution scores against ridge with Gaussian residuals"
+    words = "Differences from ridge_gaussian [95 % interval]; negative is better; bold as above."
+    return _apart(title, words, found, {"crps": "CRPS", "energy_score": "energy"})
+
+
+def _against_base(about: dict[str, Any]) -> list[str]:
+    found = about.get("differences_from_base", {})
+    words = (
+        "Differences from the row that each changes (`synbrain` where the name begins so, else `reference`) "
+        "[95 % interval over test images and seeds], corrected among that row's ablations; bold as above."
+    )
+    columns = {"voxel_r": "voxel r", "pearson": "Pearson", "mse": "MSE", "skill": "skill", "crps": "CRPS"}
+    return _apart("What each ablation changes", words, found, columns)
+
+
+def _apart(
+    title: str, words: str, found: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
+) -> list[str]:
+    """A table of differences; nothing where there are none."""
     if not found:
         return []
-    lines = ["## Distribution scores against ridge with Gaussian residuals", ""]
-    lines += ["Differences from ridge_gaussian [95 % interval]; negative is better; bold as above.", ""]
-    lines += ["| method | CRPS | energy |", "|---|---:|---:|"]
+    lines = [f"## {title}", "", words, ""]
+    lines += ["| method | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for name, row in found.items():
         texts = []
-        for metric in ("crps", "energy_score"):
+        for metric in columns:
             said = row.get(metric)
             if said is None:
                 texts.append("-")
