@@ -49,6 +49,7 @@ PAPER = {
 SCORES = ("mse", "pearson", "raw_retrieval", "syn_retrieval")
 N_SHUFFLES = 20
 OURS = (*SCORES, "voxel_r", "response_retrieval")
+APART = ("pearson", "voxel_r")
 
 
 def opened(dataset_path: Path, run: Path) -> tuple[SynBrain, Measured]:
@@ -188,6 +189,13 @@ def retrievals(model: SynBrain, measured: Measured, order: NDArray[np.int64] | N
     }
 
 
+def _difference(said: dict[str, Any]) -> str:
+    """A difference with its interval; bold where Holm's p is below .05."""
+    low, high = said["interval"]
+    text = f"{said['difference']:+.3f}"
+    return (f"**{text}**" if said["p_holm"] < 0.05 else text) + f" [{low:+.3f}, {high:+.3f}]"
+
+
 def ablations(tables: list[Path], out: Path) -> None:
     """Differences of the ablations from the reference, the paper's beside those of ``synbrain compare``."""
     lines: list[str] = []
@@ -200,13 +208,16 @@ def ablations(tables: list[Path], out: Path) -> None:
     for axes, path in zip(panels[1:], tables, strict=True):
         said = read_json(path)
         scores, seeds = said["scores"], said["over_seeds"]
+        apart = said.get("differences_from_base", {})
         lines += [f"### {said['dataset']}", "", f"    {said['command']}", ""]
         lines += [
             "| variant | "
             + " | ".join(f"{m} (sd over seeds)" for m in OURS)
+            + " | "
+            + " | ".join(f"{m} - reference's [95 %]" for m in APART)
             + " | paper: MSE, Pearson, raw, syn |"
         ]
-        lines += ["|---|" + "---:|" * (len(OURS) + 1)]
+        lines += ["|---|" + "---:|" * (len(OURS) + len(APART) + 1)]
         for name in [n for n in (*PAPER, "latent_down1", "other_encoder") if n in scores]:
             cells = []
             for metric in OURS:
@@ -215,6 +226,9 @@ def ablations(tables: list[Path], out: Path) -> None:
                 cells.append(
                     "-" if value is None else f"{value:.3f}" + (f" ({sd:.3f})" if sd is not None else "")
                 )
+            for metric in APART:
+                said_of = apart.get(name, {}).get(metric)
+                cells.append("-" if said_of is None else _difference(said_of))
             paper = ", ".join(map(str, PAPER[name])) if name in PAPER else "-"
             lines.append(f"| {name} | {' | '.join(cells)} | {paper} |")
         lines.append("")
