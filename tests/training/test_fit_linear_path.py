@@ -12,8 +12,9 @@ from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.voxel import voxel_r
 from synbrain.models.linear_path import LinearPath
+from synbrain.training import fit_linear_path as fit_linear_path_module
 from synbrain.training.fit_linear_path import LinearPathConfig, assign_folds, fit_linear_path, image_weights
-from synbrain.training.kernel_ridge import out_of_fold, ridge_inverse
+from synbrain.training.kernel_ridge import out_of_fold, out_of_two_folds, ridge_inverse
 from synbrain.training.token_kernels import (
     Window,
     blur_matrix,
@@ -56,6 +57,12 @@ def test_closed_form_predictions_are_those_of_refitting(alpha: float) -> None:
         held = folds == fold
         refitted = Ridge(alpha).fit(x[~held], y[~held], sample_weight=weights[~held])
         np.testing.assert_allclose(predicted[held], refitted.predict(x[held]), rtol=1e-3, atol=1e-3)
+    for first, second in ((0, 1), (2, 4)):
+        held = (folds == first) | (folds == second)
+        refitted = Ridge(alpha).fit(x[~held], y[~held], sample_weight=weights[~held])
+        pair = out_of_two_folds(solution, y, solution.matrix @ y, first, second)
+        for fold, found in zip((first, second), pair, strict=True):
+            np.testing.assert_allclose(found, refitted.predict(x[folds == fold]), rtol=1e-3, atol=1e-3)
     whole = Ridge(alpha).fit(x, y, sample_weight=weights)
     dual = solution.matrix @ y
     np.testing.assert_allclose(x @ (x.T @ dual) + solution.offset @ y, whole.predict(x), rtol=1e-3, atol=1e-3)
@@ -114,6 +121,47 @@ def test_choosing_among_candidates_finds_nothing_in_noise() -> None:
     noise = rng.normal(size=(100, 40)).astype(np.float32)
     fit = fit_linear_path(Pairs(pairs.tokens, noise, np.arange(100), np.arange(100)), LinearPathConfig())
     assert np.mean(voxel_r(fit.out_of_fold, noise)) < 0.03
+
+
+@pytest.mark.parametrize("bound", [fit_linear_path_module.NESTED_BYTES, 1])
+def test_sharing_among_many_voxels_finds_nothing_in_noise(
+    bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit_linear_path_module, "NESTED_BYTES", bound)  # 1: maps of two folds alone
+    pairs, _ = make_pairs(60)
+    noise = np.random.default_rng(6).normal(size=(60, 400)).astype(np.float32)
+    config = LinearPathConfig(windows=0, blur=0, alphas=(1.0,))  # a small penalty: noise is fitted
+    fit = fit_linear_path(Pairs(pairs.tokens, noise, np.arange(60), np.arange(60)), config)
+    plain = fit_linear_path(
+        Pairs(pairs.tokens, noise, np.arange(60), np.arange(60)), config.model_copy(update={"share": False})
+    )
+    others, _ = make_pairs(200)
+    assert fit.path.predict(others.tokens).std() < 0.5 * plain.path.predict(others.tokens).std()
+    if bound > 1:
+        assert np.mean(voxel_r(fit.out_of_fold, noise)) < 0.05
+
+
+def test_sharing_pays_where_voxels_have_patterns_in_common() -> None:
+    rng = np.random.default_rng(7)
+    pairs, truth = make_pairs(200, n_voxels=3)
+    mixing = rng.normal(size=(3, 60))
+    responses = (truth @ mixing + 12 * rng.normal(size=(200, 60))).astype(np.float32)
+    train = Pairs(pairs.tokens, responses, np.arange(200), np.arange(200)).take(np.arange(100))
+    test = pairs.tokens.take(np.arange(100, 200))
+    config = LinearPathConfig(windows=0, blur=0)
+    reached = [
+        voxel_r(fit_linear_path(train, how).path.predict(test), truth[100:] @ mixing).mean()
+        for how in (config, config.model_copy(update={"share": False}))
+    ]
+    assert reached[0] > reached[1] + 0.03
+
+
+def test_two_folds_share_nothing() -> None:
+    pairs, _ = make_pairs(20)
+    config = LinearPathConfig(windows=0, blur=0, n_folds=2)
+    fit = fit_linear_path(pairs, config)
+    apart = fit_linear_path(pairs, config.model_copy(update={"share": False}))
+    np.testing.assert_array_equal(fit.out_of_fold, apart.out_of_fold)
 
 
 def test_half_precision_and_few_ranks_lose_little() -> None:

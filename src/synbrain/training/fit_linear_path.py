@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.models.linear_path import LinearPath
 from synbrain.progress import bar
-from synbrain.training.kernel_ridge import out_of_fold, ridge_inverse
-from synbrain.training.share_voxels import SharedMap, shared_map, shared_out_of_fold
+from synbrain.training.kernel_ridge import out_of_fold, out_of_two_folds, ridge_inverse
+from synbrain.training.share_voxels import Nested, SharedMap, share_voxels
 from synbrain.training.token_kernels import (
     StageGrid,
     Window,
@@ -33,6 +34,7 @@ from synbrain.training.token_kernels import (
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 POSITION_BYTES = 1 << 30  # what kernels of single positions may take
+NESTED_BYTES = 1 << 30  # what predictions without two folds may take
 
 
 class LinearPathConfig(BaseModel):
@@ -229,6 +231,7 @@ def _fit(
 ) -> LinearFit:
     """Fit what was selected on all images, with predictions out of fold, and fold it into one path."""
     unseen = np.zeros_like(y)
+    nested = _outer_folds(y, config)
     duals: list[tuple[_Kernel, float, Rows, NDArray[np.float32]]] = []
     for k, kernel in enumerate(kernels):
         used = np.flatnonzero((shares[:, k] > 0).any(axis=(0, 1)))
@@ -242,14 +245,19 @@ def _fit(
                 at, share = used[mine], share[:, mine]
                 own = solution.matrix @ y[:, at]
                 unseen[:, at] += share[folds] * out_of_fold(solution, y[:, at], own)
+                for first, second in _pairs(nested, config.n_folds):
+                    both = out_of_two_folds(solution, y[:, at], own, first, second)
+                    for fold, other, predicted in ((second, first, both[0]), (first, second, both[1])):
+                        if fold in nested:
+                            nested[fold][np.ix_(folds == other, at)] += share[fold] * predicted
                 dual[:, mine] += share[-1] * own
             if shares[-1, k].any():
                 duals.append((kernel, factor, used, dual.astype(np.float32)))
         done()
     before = mean_defined(voxel_r(unseen, y))[0]
-    shared = shared_map(unseen, y, weights, config.rank) if config.share else None
-    if config.share:
-        unseen = shared_out_of_fold(unseen, y, weights, folds, config.rank)
+    shared = None
+    if nested:
+        shared, unseen = share_voxels(unseen, nested, y, weights, folds, config.rank)
     path = _path(tokens, duals, y, weights, shared, config)
     about = {
         "n_images": len(y),
@@ -260,6 +268,22 @@ def _fit(
         "rank": len(path.mixing),
     }
     return LinearFit(replace(path, about=about), unseen.astype(np.float32), folds)
+
+
+def _outer_folds(y: Floats, config: LinearPathConfig) -> Nested:
+    """Room for predictions without two folds, for as many folds as memory allows, but two at least.
+
+    None where nothing is shared: not asked for, or fewer than three folds (a fit without two needs a third).
+    """
+    if not config.share or config.n_folds < 3:
+        return {}
+    most = max(2, min(config.n_folds, NESTED_BYTES // (4 * y.size)))
+    return {fold: np.zeros(y.shape, dtype=np.float32) for fold in range(most)}
+
+
+def _pairs(nested: Nested, n_folds: int) -> list[tuple[int, int]]:
+    """Pairs of folds of which one at least is in ``nested``."""
+    return [(a, b) for a, b in combinations(range(n_folds), 2) if a in nested]
 
 
 def _path(

@@ -68,3 +68,20 @@ def out_of_fold(solution: RidgeInverse, responses: Floats, dual: Floats) -> Floa
     for rows, block in solution.blocks:
         predicted[rows] = responses[rows] - block @ dual[rows]
     return predicted
+
+
+def out_of_two_folds(
+    solution: RidgeInverse, responses: Floats, dual: Floats, first: int, second: int
+) -> tuple[Floats, Floats]:
+    """Predictions of two folds, (n, n_voxels) each, by the ridge that was fitted on neither.
+
+    Args:
+        solution: of :func:`ridge_inverse`, on three folds at least.
+        responses, dual: as for :func:`out_of_fold`.
+        first, second: places of the folds in ``solution.blocks``.
+    """
+    one, two = solution.blocks[first][0], solution.blocks[second][0]
+    rows = np.concatenate([one, two])
+    left = np.linalg.solve(solution.matrix[np.ix_(rows, rows)], dual[rows])
+    predicted = responses[rows] - left
+    return predicted[: len(one)], predicted[len(one) :]
