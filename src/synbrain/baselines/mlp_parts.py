@@ -108,13 +108,18 @@ class LatentTokens:
         for rows in parts:
             total += train.read(self.stage, rows).sum(axis=0, dtype=np.float64)
         self.mean = (total / len(train)).astype(np.float32)
-        self.projection = None if total.shape == self.shape else self._components(train)
+        self.projection = self._fitted(train)
         self.scale = 1.0
         squares = sum(float(self.read(train, rows).square().sum()) for rows in parts)
         self.scale = float(np.sqrt(squares / (len(train) * tokens * dim))) or 1.0
 
-    def _components(self, train: TokenSet) -> Tensor:
-        """(n_tokens * token_dim, tokens * dim), orthonormal where the images give as many components."""
+    def _fitted(self, train: TokenSet) -> Tensor | None:
+        """(n_tokens * token_dim, tokens * dim), orthonormal where the images give as many components.
+
+        None where the tokens have the latent's shape.
+        """
+        if self.mean.shape == self.shape:
+            return None
         rng, size = np.random.default_rng(0), self.shape[0] * self.shape[1]
         rows = np.sort(rng.permutation(len(train))[:MOST_IMAGES])
         x = torch.from_numpy(train.read(self.stage, rows) - self.mean).flatten(1)
@@ -131,10 +136,15 @@ class LatentTokens:
         out = torch.empty(len(rows), *self.shape)
         for part in blocks(len(rows), self.mean.size):  # the encoder's tokens are many times as large
             centred = torch.from_numpy(tokens.read(self.stage, rows[part]) - self.mean)
-            if self.projection is not None:
-                centred = (centred.flatten(1) @ self.projection).unflatten(1, self.shape)
-            out[part] = centred / self.scale
+            out[part] = self._shaped(centred) / self.scale
         return out
+
+    def _shaped(self, centred: Tensor) -> Tensor:
+        """(n, n_tokens, token_dim) to (n, tokens, dim)."""
+        if self.projection is None:
+            return centred
+        components: Tensor = centred.flatten(1) @ self.projection
+        return components.unflatten(1, self.shape)
 
     def bank(self, tokens: TokenSet) -> Callable[[NDArray[np.int64]], Tensor]:
         """Rows of ``tokens`` to (n, tokens, dim); projected once and kept where that is small."""

@@ -17,9 +17,10 @@ from synbrain.comparison.task import Task
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model import SynBrain
 from synbrain.models.brainvae import BrainVAE
+from synbrain.models.losses import contrastive_target
 from synbrain.models.posterior import Posterior
 from synbrain.models.presets import preset
 from synbrain.run_parts import SubjectPart
@@ -94,10 +95,23 @@ class LatentDiffusion(MindSimulator):
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit the prior on latents of single trials."""
         rest, held = pairs.hold_out(self.config.validation, seed)
-        self.grid = LatentTokens(rest.tokens, self.config.tokens, self.config.dim)
+        self.grid = AlignedTokens(rest.tokens, self.config.tokens, self.config.dim)
         with seeded(seed):
             self._fit_second(rest, held, show_progress)
         return self
+
+
+class AlignedTokens(LatentTokens):
+    """Image tokens as the VAE's latents were contrasted with them: each at its place, projected where wider.
+
+    BrainVAE's latent tokens stand for places of the image, which components of the whole image would mix.
+    """
+
+    def _fitted(self, train: TokenSet) -> None:
+        return None
+
+    def _shaped(self, centred: Tensor) -> Tensor:
+        return contrastive_target(centred, *self.shape)
 
 
 class _Latents(nn.Module):
