@@ -91,7 +91,7 @@ def base(base_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Syn
         patched.setitem(PRESETS, "micro", MICRO)
         trained = train_model(subjects, config, folder=tmp_path_factory.mktemp("training"))
     return SynBrain(
-        trained.config.model_copy(update=marks_of([base_dataset], safe)),
+        trained.config.model_copy(update=marks_of([base_dataset], subjects[0].image_marks)),
         trained.subjects,
         trained.vae,
         trained.mapper,

@@ -123,7 +123,8 @@ def train(
         subjects, config, folder=out / TRAINING, tensorboard=tensorboard, show_progress=True
     )
     if process.is_main_process:
-        config_of_run = trained.config.model_copy(update=marks_of(opened, safe))
+        marks = (mark for subject in subjects for mark in subject.image_marks)
+        config_of_run = trained.config.model_copy(update=marks_of(opened, marks))
         save_run(out, config_of_run, trained.subjects, trained.vae, trained.mapper, overwrite=overwrite)
         for leftover in UNFINISHED:  # checkpoints of a finished run
             shutil.rmtree(out / TRAINING / leftover, ignore_errors=True)

@@ -157,7 +157,7 @@ def adapt(
             "update": update if use_networks else "no networks",
             "updated_parameters": counts,
         },
-        **_marks(base.config, dataset, rows),
+        **_marks(base.config, dataset, marks),
     }
     made.config = made.config.model_copy(update=record)
     return Adapted(made, counts, report)
@@ -259,7 +259,7 @@ def _linear_only(
     return part, {"subjects": {subject.name: {"cross_validated_r_linear": r}}}
 
 
-def _marks(config: RunConfig, dataset: Dataset, rows: Rows) -> dict[str, str]:
+def _marks(config: RunConfig, dataset: Dataset, trained: tuple[bytes, ...]) -> dict[str, str]:
     """The base's marks of images and the new subject's."""
-    own = marks_of([dataset], [rows])
+    own = marks_of([dataset], trained)
     return {key: packed(unpacked(getattr(config, key)) | unpacked(value)) for key, value in own.items()}

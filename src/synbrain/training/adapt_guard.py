@@ -49,17 +49,15 @@ def unpacked(text: str) -> set[bytes]:
     return {held[i : i + BYTES] for i in range(0, len(held), BYTES)}
 
 
-def marks_of(datasets: Iterable[Dataset], trained: Iterable[NDArray[np.int64]]) -> dict[str, str]:
+def marks_of(datasets: Iterable[Dataset], trained: Iterable[bytes]) -> dict[str, str]:
     """The fields ``trained_images`` and ``test_images`` of a run's configuration.
 
     Args:
         datasets: all that the run was trained on.
-        trained: for each of them, rows of ``images`` whose trials went into training.
+        trained: marks (:func:`image_marks`) of the images whose trials went into training.
     """
-    pairs = list(zip(datasets, trained, strict=True))
-    train = [mark for dataset, rows in pairs for mark in image_marks(dataset, rows)]
-    test = [mark for dataset, _ in pairs for mark in image_marks(dataset, dataset.image_rows("test"))]
-    return {"trained_images": packed(train), "test_images": packed(test)}
+    test = [mark for dataset in datasets for mark in image_marks(dataset, dataset.image_rows("test"))]
+    return {"trained_images": packed(trained), "test_images": packed(test)}
 
 
 def images_to_adapt_on(
