@@ -57,8 +57,7 @@ def shuffled_agreement(a: Source, b: Source, seed: int = 0) -> dict[str, float |
         if roi not in two:
             continue
         values = [pearson(one[roi], rng.permutation(two[roi])) for _ in range(N_SHUFFLES)]
-        known = [abs(value) for value in values if value is not None]
-        found[roi] = float(np.mean(known)) if known else None
+        found[roi] = _mean_size(values)
     return found
 
 
@@ -72,24 +71,9 @@ def selectivity_agreement(a: Source, b: Source, category: dict[Any, str]) -> dic
         a, b: two brains.
         category: image name -> category.
     """
-    found: dict[str, float | None] = {}
-    rows = aligned(a, b)
-    kinds = np.array([category.get(name, "") for name in a.images[rows[0]]])
-    same_voxels = a.responses.shape[1] == b.responses.shape[1] and all(
-        roi in b.rois and np.array_equal(a.rois[roi], b.rois[roi]) for roi in a.rois
-    )
-    for kind in sorted(set(kinds) - {""}):
-        preferred = kinds == kind
-        if min(preferred.sum(), (~preferred).sum()) < 2:
-            continue
-        maps = [selectivity(s.responses[r], preferred) for s, r in zip((a, b), rows, strict=True)]
-        if not same_voxels:
-            shared = [roi for roi in a.rois if roi in b.rois]
-            maps = [
-                np.array([t[s.rois[roi]].mean() for roi in shared]) for s, t in zip((a, b), maps, strict=True)
-            ]
-        found[kind] = pearson(maps[0], maps[1])
-    return found
+    rows_a, rows_b = aligned(a, b)
+    kinds = np.array([category.get(name, "") for name in a.images[rows_a]])
+    return _agreement(a, b, _t_maps(a, rows_a, kinds), _t_maps(b, rows_b, kinds))
 
 
 def shuffled_selectivity(
@@ -97,12 +81,40 @@ def shuffled_selectivity(
 ) -> dict[str, float | None]:
     """Category -> mean |r| of :func:`selectivity_agreement` with the responses of ``a`` in random order."""
     rng = np.random.default_rng(seed)
-    found: dict[str, list[float]] = {}
-    for _ in range(N_SHUFFLES):
-        mixed = Source(a.images, a.responses[rng.permutation(len(a.images))], a.rois)
-        for kind, value in selectivity_agreement(mixed, b, category).items():
-            found.setdefault(kind, []).extend([] if value is None else [abs(value)])
-    return {kind: float(np.mean(values)) if values else None for kind, values in found.items()}
+    rows_a, rows_b = aligned(a, b)
+    kinds = np.array([category.get(name, "") for name in a.images[rows_a]])
+    of_b = _t_maps(b, rows_b, kinds)
+    found = [
+        _agreement(a, b, _t_maps(a, rng.permutation(len(a.images))[rows_a], kinds), of_b)
+        for _ in range(N_SHUFFLES)
+    ]
+    return {kind: _mean_size([one[kind] for one in found]) for kind in of_b}
+
+
+def _t_maps(source: Source, rows: NDArray[np.int64], kinds: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Category -> (n_voxels,) Welch's t over ``rows``, where two images at least are in it and out of it."""
+    found = {}
+    for kind in sorted(set(kinds) - {""}):
+        preferred = kinds == kind
+        if min(preferred.sum(), (~preferred).sum()) >= 2:
+            found[kind] = selectivity(source.responses[rows], preferred)
+    return found
+
+
+def _agreement(
+    a: Source, b: Source, maps_a: dict[str, NDArray[Any]], maps_b: dict[str, NDArray[Any]]
+) -> dict[str, float | None]:
+    """Category -> Pearson of two brains' maps, across voxels or, where voxels differ, across shared ROIs."""
+    same_voxels = a.responses.shape[1] == b.responses.shape[1] and all(
+        roi in b.rois and np.array_equal(a.rois[roi], b.rois[roi]) for roi in a.rois
+    )
+    if not same_voxels:
+        shared = [roi for roi in a.rois if roi in b.rois]
+        maps_a, maps_b = (
+            {kind: np.array([t[source.rois[roi]].mean() for roi in shared]) for kind, t in maps.items()}
+            for source, maps in ((a, maps_a), (b, maps_b))
+        )
+    return {kind: pearson(maps_a[kind], maps_b[kind]) for kind in maps_a}
 
 
 def trial_consistency(
@@ -162,3 +174,8 @@ def agreement_table(
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def _mean_size(values: list[float | None]) -> float | None:
+    """Mean without signs."""
+    return _mean([None if value is None else abs(value) for value in values])
