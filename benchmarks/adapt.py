@@ -11,22 +11,12 @@ Steps whose output stands in WORK already are not done again.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from synbrain.cli import main as synbrain
+from steps import step
 
 BASE = ("v4_190923", "v4_201017", "v4_210224", "v4_210322")
 NEW = "v4_210325"
-
-
-def step(output: Path, *words: str) -> None:
-    """One command, unless its output is there."""
-    if output.exists():
-        return
-    print("synbrain", *words, flush=True)
-    if synbrain(list(words)):
-        sys.exit(f"failed: synbrain {' '.join(words)}")
 
 
 def real(data: Path, work: Path, draws: int) -> None:

@@ -14,7 +14,6 @@ the other way round. ``cost`` times ``predict`` and 20 trials of ``sample`` in t
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from steps import step
 from synbrain import SynBrain, load_dataset
-from synbrain.cli import main as synbrain
 from synbrain.data.dataset import Dataset
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
@@ -41,15 +40,6 @@ from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
 
 ENCODER = "efficientnet-lite0"
 N_SAMPLES = 200
-
-
-def step(output: Path, *words: str) -> None:
-    """One command, unless its output is there."""
-    if output.exists():
-        return
-    print("synbrain", *words, flush=True)
-    if synbrain(list(words)):
-        sys.exit(f"failed: synbrain {' '.join(words)}")
 
 
 def simulated(work: Path, size: str, noises: list[str], stages: list[str], seeds: int) -> None:

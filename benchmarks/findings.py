@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.comparison.table import difference_cell
 from synbrain.data.dataset import load_dataset
 from synbrain.evaluation.evaluate import BoundModel, split_pairs
 from synbrain.evaluation.latents import latent_retrieval
@@ -189,13 +190,6 @@ def retrievals(model: SynBrain, measured: Measured, order: NDArray[np.int64] | N
     }
 
 
-def _difference(said: dict[str, Any]) -> str:
-    """A difference with its interval; bold where Holm's p is below .05."""
-    low, high = said["interval"]
-    text = f"{said['difference']:+.3f}"
-    return (f"**{text}**" if said["p_holm"] < 0.05 else text) + f" [{low:+.3f}, {high:+.3f}]"
-
-
 def ablations(tables: list[Path], out: Path) -> None:
     """Differences of the ablations from the reference, the paper's beside those of ``synbrain compare``."""
     lines: list[str] = []
@@ -226,9 +220,7 @@ def ablations(tables: list[Path], out: Path) -> None:
                 cells.append(
                     "-" if value is None else f"{value:.3f}" + (f" ({sd:.3f})" if sd is not None else "")
                 )
-            for metric in APART:
-                said_of = apart.get(name, {}).get(metric)
-                cells.append("-" if said_of is None else _difference(said_of))
+            cells += [difference_cell(apart.get(name, {}).get(metric), digits=3) for metric in APART]
             paper = ", ".join(map(str, PAPER[name])) if name in PAPER else "-"
             lines.append(f"| {name} | {' | '.join(cells)} | {paper} |")
         lines.append("")

@@ -154,6 +154,16 @@ def _against_base(about: dict[str, Any]) -> list[str]:
     return _apart("What each ablation changes", words, found, columns)
 
 
+def difference_cell(said: dict[str, Any] | None, digits: int = 4) -> str:
+    """A difference with its 95 % interval; bold where Holm's p is below ``ALPHA``."""
+    if said is None:
+        return "-"
+    low, high = said["interval"]
+    text = f"{said['difference']:+.{digits}f}"
+    differs = said["p_holm"] < ALPHA and said["difference"] != 0
+    return f"{f'**{text}**' if differs else text} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
 def _apart(
     title: str, words: str, found: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
 ) -> list[str]:
@@ -163,16 +173,7 @@ def _apart(
     lines = [f"## {title}", "", words, ""]
     lines += ["| method | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
     for name, row in found.items():
-        texts = []
-        for metric in columns:
-            said = row.get(metric)
-            if said is None:
-                texts.append("-")
-                continue
-            low, high = said["interval"]
-            text = f"{said['difference']:+.4f}"
-            differs = said["p_holm"] < ALPHA and said["difference"] != 0
-            texts.append(f"{f'**{text}**' if differs else text} [{low:+.4f}, {high:+.4f}]")
+        texts = [difference_cell(row.get(metric)) for metric in columns]
         lines.append(f"| {name} | {' | '.join(texts)} |")
     return [*lines, ""]
 
