@@ -143,8 +143,7 @@ class LatentTokens:
         """(n, n_tokens, token_dim) to (n, tokens, dim)."""
         if self.projection is None:
             return centred
-        components: Tensor = centred.flatten(1) @ self.projection
-        return components.unflatten(1, self.shape)
+        return (centred.flatten(1) @ self.projection).view(-1, *self.shape)
 
     def bank(self, tokens: TokenSet) -> Callable[[NDArray[np.int64]], Tensor]:
         """Rows of ``tokens`` to (n, tokens, dim); projected once and kept where that is small."""

@@ -55,7 +55,7 @@ def synthesize(
     model = SynBrain.from_pretrained(folder, device=where, fold=True)
     if encoder_weights is not None:
         encoder = get_encoder(model.config.encoder, weights=encoder_weights, device=where)
-        model = SynBrain.from_pretrained(folder, device=where, encoder=encoder, fold=True)
+        model = SynBrain(model.config, model.subjects, model.vae, model.mapper, device=where, encoder=encoder)
     files = list_images(images)
     part = model.subject(subject)
     if format == "nifti" and part.space.kind != "volume":

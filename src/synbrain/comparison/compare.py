@@ -113,8 +113,8 @@ def compare(
             f"{n_seeds} seeds, {n_samples} samples, {n_way} candidates",
             "give at least 1 seed, 2 samples and 2 candidates",
         )
-    train, test = split_pairs(dataset, tokens or open_tokens(dataset, encoder, stages))
     tokens = tokens or open_tokens(dataset, encoder, stages)
+    train, test = split_pairs(dataset, tokens)
     _prepare(out, resume, overwrite)
     measured = measure(test, train, dataset.space, n_bootstrap=n_bootstrap)
     task = Task(

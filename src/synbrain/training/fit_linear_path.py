@@ -273,7 +273,7 @@ def _fit(
 def _outer_folds(y: Floats, config: LinearPathConfig) -> Nested:
     """Room for predictions without two folds, for as many folds as memory allows, but two at least.
 
-    None where nothing is shared: not asked for, or fewer than three folds (a fit without two needs a third).
+    Empty where nothing is shared: not asked for, or fewer than three folds (a fit without two needs a third).
     """
     if not config.share or config.n_folds < 3:
         return {}

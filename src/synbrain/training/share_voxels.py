@@ -23,14 +23,12 @@ class SharedMap:
         reduce: (n_voxels, r).
         expand: (r, n_voxels), gains included.
         predicted_mean, response_mean: (n_voxels,).
-        gains: (r,), not increasing.
     """
 
     reduce: Floats
     expand: Floats
     predicted_mean: Floats
     response_mean: Floats
-    gains: Floats
 
     def apply(self, predicted: Floats) -> Floats:
         """(n_images, n_voxels) predictions, shared."""
@@ -58,7 +56,6 @@ class _Patterns:
             gains[:, None] * patterns * self.sd,
             self.predicted_mean,
             self.response_mean,
-            gains,
         )
 
 
