@@ -35,8 +35,9 @@ from synbrain.metrics.distribution import (
     within_image_squares,
 )
 from synbrain.models.response_noise import ResponseNoise
-from synbrain.training.fit_linear_path import LinearPathConfig, fit_linear_path
+from synbrain.training.fit_linear_path import fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
+from synbrain.training.linear_path_config import LinearPathConfig
 
 ENCODER = "efficientnet-lite0"
 N_SAMPLES = 200

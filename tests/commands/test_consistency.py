@@ -17,8 +17,9 @@ from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens, write_tokens
 from synbrain.model import SynBrain
 from synbrain.run_parts import RunConfig, SubjectPart
-from synbrain.training.fit_linear_path import LinearPathConfig, fit_linear_path
+from synbrain.training.fit_linear_path import fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
+from synbrain.training.linear_path_config import LinearPathConfig
 
 SIZE = SimulationSize(150, 40, 5, 90, (17, 11, 11), 9.0, 200, 48)
 

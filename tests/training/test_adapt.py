@@ -27,10 +27,12 @@ from synbrain.models.presets import PRESETS, Preset
 from synbrain.run_parts import SubjectPart
 from synbrain.training.adapt import adapt, updated_parameters
 from synbrain.training.adapt_guard import images_to_adapt_on, marks_of, unpacked
-from synbrain.training.fit_linear_path import LinearPathConfig, fit_linear_path
+from synbrain.training.candidates import stacking_weights
+from synbrain.training.fit_linear_path import fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
+from synbrain.training.linear_path_config import LinearPathConfig
 from synbrain.training.overrides import overridden
-from synbrain.training.prior import fit_with_prior, response_space, stacking_weights
+from synbrain.training.prior import fit_with_prior, response_space
 from synbrain.training.prior_noise import fit_noise_with_prior
 from synbrain.training.recipes import recipe
 from synbrain.training.train import train_model

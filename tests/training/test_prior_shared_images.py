@@ -13,7 +13,8 @@ from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.voxel import voxel_r
 from synbrain.models.held_out_scores import HeldOutScores, held_out_scores
 from synbrain.run_parts import SubjectPart
-from synbrain.training.fit_linear_path import LinearFit, LinearPathConfig, fit_linear_path
+from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
+from synbrain.training.linear_path_config import LinearPathConfig
 from synbrain.training.prior import fit_with_prior, response_space
 
 CONFIG = LinearPathConfig(n_folds=5, windows=0, blur=0.0, dtype="float32", alphas=(0.1, 1.0, 10.0))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from synbrain.training.config import MapperStageConfig, VAEStageConfig
-from synbrain.training.fit_linear_path import LinearPathConfig
+from synbrain.training.linear_path_config import LinearPathConfig
 from synbrain.training.overrides import options_of
 
 LinearOptions = options_of(LinearPathConfig)

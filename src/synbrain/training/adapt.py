@@ -23,8 +23,9 @@ from synbrain.models.mapper import Mapper, mlp_parameters
 from synbrain.run_parts import RunConfig, SubjectPart
 from synbrain.training.adapt_guard import image_marks, images_to_adapt_on, marks_of, packed, unpacked
 from synbrain.training.config import TrainConfig
-from synbrain.training.fit_linear_path import LinearFit, LinearPathConfig, fit_linear_path
+from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig
+from synbrain.training.linear_path_config import LinearPathConfig
 from synbrain.training.overrides import overridden
 from synbrain.training.prior import fit_with_prior, response_space
 from synbrain.training.prior_noise import fit_noise_with_prior

@@ -11,8 +11,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from synbrain.models.losses import VAELossConfig
-from synbrain.training.fit_linear_path import LinearPathConfig
 from synbrain.training.fit_response_noise import NoiseConfig
+from synbrain.training.linear_path_config import LinearPathConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
@@ -17,45 +15,24 @@ from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.models.linear_path import LinearPath
 from synbrain.progress import bar
-from synbrain.training.kernel_ridge import out_of_fold, out_of_two_folds, ridge_inverse
-from synbrain.training.share_voxels import Nested, SharedMap, share_voxels
-from synbrain.training.token_kernels import (
-    StageGrid,
-    Window,
-    blurred_grid,
-    plain_grid,
-    position_kernels,
-    projection,
-    seen_through,
-    window_kernel,
-    window_lattice,
+from synbrain.training.candidates import (
+    Dual,
+    Kernel,
+    candidate_errors,
+    candidate_kernels,
+    fold_shares,
+    stacked,
 )
+from synbrain.training.fit_components import fit_components
+from synbrain.training.kernel_ridge import out_of_fold, out_of_two_folds, ridge_inverse
+from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.training.noise_units import no_units, noise_units
+from synbrain.training.share_voxels import Nested, share_voxels
+from synbrain.training.token_kernels import projection
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
-POSITION_BYTES = 1 << 30  # what kernels of single positions may take
 NESTED_BYTES = 1 << 30  # what predictions without two folds may take
-
-
-class LinearPathConfig(BaseModel):
-    """How the linear path is fitted; nothing here looks at test images."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    stages: tuple[str, ...] | None = Field(None, description="token stages; none: all that the tokens hold")
-    side: int = Field(7, ge=1, description="rows of the grid that stages are brought to")
-    blur: float = Field(0.085, ge=0, description="sd of the blur over positions, share of the image's width")
-    windows: int | None = Field(
-        None, ge=0, description="windows a side; 0: none; none: 5 up to 600 images, else 3"
-    )
-    window_sd: float = Field(0.12, gt=0, description="sd of the windows, share of the image's width")
-    alphas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), min_length=1)
-    n_folds: int = Field(10, ge=2, description="folds by image; fewer where images are fewer")
-    temper: float = Field(0.25, gt=0, description="exponent on the pseudo-likelihood of a candidate")
-    keep: int = Field(8, ge=1, description="candidates that a voxel averages at most")
-    select_images: int = Field(800, ge=10, description="images on which candidates are compared at most")
-    share: bool = Field(True, description="share among voxels through the patterns of their predictions")
-    rank: int = Field(256, ge=1, description="patterns that are shared, and rank of the stored map, at most")
-    dtype: str = Field("float16", pattern="^float(16|32)$", description="of the stored projections")
 
 
 @dataclass(frozen=True)
@@ -75,12 +52,18 @@ class LinearFit:
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """Stages on their grids, seen through one window; ``full`` gives the kernel over all images."""
+class _Part:
+    """One part of the path: dual weights on kernels, reduced to r columns, and what these mean to voxels.
 
-    grids: list[StageGrid]
-    window: Window
-    full: Callable[[], tuple[NDArray[np.float32], float]]
+    Attributes:
+        duals: on kernels, (n_images, n) each.
+        reduce: (n, r).
+        expand: (r, n_voxels), in the responses' unit.
+    """
+
+    duals: list[Dual]
+    reduce: Floats
+    expand: Floats
 
 
 def fit_linear_path(
@@ -103,15 +86,47 @@ def fit_linear_path(
     tokens = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
     weights = image_weights(pairs)
     folds = assign_folds(len(y), config.n_folds, seed)
-    kernels = _kernels(tokens, len(y), config)
+    kernels = candidate_kernels(tokens, len(y), config)
     selected = np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[: config.select_images])
-    moving = bar("fit linear path", total=2 * len(kernels), unit="kernel", show=show_progress)
-    errors = _errors(kernels, y, weights, folds, selected, config, moving.update)
-    sizes = [int(np.sum(folds[selected] == fold)) for fold in range(config.n_folds)]
-    shares = _shares(errors, sizes, config)
-    fit = _fit(tokens, kernels, y, weights, folds, shares, config, moving.update)
+    nested = _outer_folds(y, config)
+    passes = 4 if nested and config.components else 2
+    moving = bar("fit linear path", total=passes * len(kernels), unit="kernel", show=show_progress)
+    # voxels that share nothing have no units in common to be brought to
+    units = noise_units(pairs, y, seed=seed) if nested else no_units(y.shape[1])
+    scaled = units.into(y)
+    errors = candidate_errors(kernels, scaled, weights, folds, selected, config, moving.update)
+    shares = fold_shares(errors, folds[selected], config)
+    unseen, duals = _fit_voxels(kernels, scaled, weights, folds, shares, nested, config, moving.update)
+    about = {
+        "n_images": len(y),
+        "kernels_used": len(duals),
+        "mean_share_of_plain_ridge": float(shares[-1, 0].sum(axis=0).mean()),
+        "cross_validated_r_of_single_voxels": mean_defined(voxel_r(units.back(unseen), y))[0],
+    }
+    parts = [_Part(duals, np.eye(y.shape[1]), units.back(np.eye(y.shape[1])))]
+    predicted = units.back(unseen)
+    if nested:
+        n_components = min(config.components, y.shape[1])
+        shared, from_shared = share_voxels(unseen, nested, scaled, weights, folds, config.rank)
+        parts = [_Part(duals, shared.reduce, units.back(shared.expand))]
+        predicted = units.back(from_shared)
+        about |= {"noise_patterns": len(units.factors), "patterns": shared.reduce.shape[1]}
+        if n_components:
+            found = fit_components(
+                kernels, scaled, weights, folds, selected, unseen, nested, n_components, config, moving.update
+            )
+            parts.append(_Part(found.duals, np.diag(found.gains), units.back(found.patterns)))
+            both = np.stack([predicted, units.back(found.out_of_fold)])
+            share, predicted = stacked(both, y, folds)
+            parts = [replace(part, expand=part.expand * own) for part, own in zip(parts, share, strict=True)]
+            about |= {
+                "components": int(np.count_nonzero(found.gains)),
+                "share_of_components": float(share[1].mean()),
+            }
     moving.close()
-    return fit
+    path = _path(tokens, parts, y, weights, config)
+    about |= {"cross_validated_r": mean_defined(voxel_r(predicted, y))[0], "rank": len(path.mixing)}
+    return LinearFit(replace(path, about=about), predicted.astype(np.float32), folds)
 
 
 def _check(y: Floats) -> None:
@@ -148,101 +163,32 @@ def image_weights(pairs: Pairs) -> Floats:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig) -> list[_Kernel]:
-    """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
-    n_side = config.windows if config.windows is not None else (5 if n_images <= 600 else 3)
-    plain = [plain_grid(tokens, stage) for stage in tokens.stages]
-    kernels = [_Kernel(plain, Window(), cache(partial(window_kernel, plain, Window())))]
-    if n_side == 0 and config.blur == 0:
-        return kernels
-    blurred = [blurred_grid(tokens, stage, side=config.side, blur=config.blur) for stage in tokens.stages]
-    seen = [Window(), *window_lattice(n_side, config.window_sd)]
-    held = None
-    if 4 * n_images**2 * sum({grid.n_positions for grid in blurred}) <= POSITION_BYTES:
-        held = position_kernels(blurred)
-    for window in seen:
-        full = partial(window_kernel, blurred) if held is None else partial(seen_through, held)
-        kernels.append(_Kernel(blurred, window, partial(full, window)))
-    return kernels
-
-
-def _errors(
-    kernels: list[_Kernel],
-    y: Floats,
-    weights: Floats,
-    folds: Rows,
-    selected: Rows,
-    config: LinearPathConfig,
-    done: Callable[[], object],
-) -> Floats:
-    """(n_folds, n_kernels, n_alphas, n_voxels): weighted squared error in each fold, among ``selected``.
-
-    Alphas that no voxel comes near to choosing with the first kernel are left out of the others (infinity).
-    """
-    y, weights, folds = y[selected], weights[selected], folds[selected]
-    errors = np.full((config.n_folds, len(kernels), len(config.alphas), y.shape[1]), np.inf)
-    alphas = list(range(len(config.alphas)))
-    for k, kernel in enumerate(kernels):
-        full = kernel.full()[0][np.ix_(selected, selected)]
-        for a in alphas:
-            solution = ridge_inverse(full, weights, config.alphas[a], folds)
-            squared = (out_of_fold(solution, y, solution.matrix @ y) - y) ** 2
-            for fold in range(config.n_folds):
-                rows = folds == fold
-                errors[fold, k, a] = weights[rows] @ squared[rows]
-        if k == 0:
-            best = np.argmin(errors[:, 0].sum(axis=0), axis=0)
-            low, high = np.quantile(best, [0.02, 0.98]).round().astype(int)
-            alphas = list(range(max(0, low - 1), min(len(config.alphas), high + 2)))
-        done()
-    return errors
-
-
-def _shares(errors: Floats, fold_sizes: list[int], config: LinearPathConfig) -> Floats:
-    """(n_folds + 1, n_kernels, n_alphas, n_voxels) shares of candidates; row f leaves fold f's errors out.
-
-    Pseudo-Bayesian averaging (Yao et al. 2018) with a tempered Gaussian pseudo-likelihood:
-    ``share ~ exp(-temper * n / 2 * (error / least error - 1))``; the last row uses every fold.
-    """
-    total = errors.sum(axis=0)
-    n_folds, n_voxels = len(errors), errors.shape[-1]
-    shares = np.zeros((n_folds + 1, *errors.shape[1:]))
-    for left_out in range(n_folds + 1):
-        n_images = sum(fold_sizes) - (fold_sizes[left_out] if left_out < n_folds else 0)
-        rest = np.delete(errors, left_out, axis=0).sum(axis=0) if left_out < n_folds else total
-        rest = rest.reshape(-1, n_voxels)
-        least = np.maximum(rest.min(axis=0), 1e-30)
-        log_share = -config.temper * n_images / 2 * (rest / least - 1)
-        last = np.sort(log_share, axis=0)[-min(config.keep, len(log_share))]
-        share = np.where(log_share >= np.maximum(last, np.log(1e-3)), np.exp(log_share), 0)
-        shares[left_out] = (share / share.sum(axis=0)).reshape(errors.shape[1:])
-    return shares
-
-
-def _fit(
-    tokens: TokenSet,
-    kernels: list[_Kernel],
+def _fit_voxels(
+    kernels: list[Kernel],
     y: Floats,
     weights: Floats,
     folds: Rows,
     shares: Floats,
+    nested: Nested,
     config: LinearPathConfig,
     done: Callable[[], object],
-) -> LinearFit:
-    """Fit what was selected on all images, with predictions out of fold, and fold it into one path."""
+) -> tuple[Floats, list[Dual]]:
+    """Fit what was selected for each voxel on all images.
+
+    Returns:
+        (n_images, n_voxels) predictions out of fold, and duals (n_images, n_voxels). ``nested`` is filled.
+    """
     unseen = np.zeros_like(y)
-    nested = _outer_folds(y, config)
-    duals: list[tuple[_Kernel, float, Rows, NDArray[np.float32]]] = []
+    duals: list[Dual] = []
     for k, kernel in enumerate(kernels):
         used = np.flatnonzero((shares[:, k] > 0).any(axis=(0, 1)))
         if len(used):
             full, factor = kernel.full()
-            dual = np.zeros((len(y), len(used)))
+            dual = np.zeros(y.shape, dtype=np.float32)
             for a in np.flatnonzero((shares[:, k] > 0).any(axis=(0, 2))):
                 solution = ridge_inverse(full, weights, config.alphas[a], folds)
-                share = shares[:, k, a][:, used]
-                mine = (share > 0).any(axis=0)
-                at, share = used[mine], share[:, mine]
+                at = np.flatnonzero((shares[:, k, a] > 0).any(axis=0))
+                share = shares[:, k, a][:, at]
                 own = solution.matrix @ y[:, at]
                 unseen[:, at] += share[folds] * out_of_fold(solution, y[:, at], own)
                 for first, second in _pairs(nested, config.n_folds):
@@ -250,24 +196,11 @@ def _fit(
                     for fold, other, predicted in ((second, first, both[0]), (first, second, both[1])):
                         if fold in nested:
                             nested[fold][np.ix_(folds == other, at)] += share[fold] * predicted
-                dual[:, mine] += share[-1] * own
+                dual[:, at] += share[-1] * own
             if shares[-1, k].any():
-                duals.append((kernel, factor, used, dual.astype(np.float32)))
+                duals.append(Dual(kernel, factor, dual))
         done()
-    before = mean_defined(voxel_r(unseen, y))[0]
-    shared = None
-    if nested:
-        shared, unseen = share_voxels(unseen, nested, y, weights, folds, config.rank)
-    path = _path(tokens, duals, y, weights, shared, config)
-    about = {
-        "n_images": len(y),
-        "kernels_used": len(duals),
-        "mean_share_of_plain_ridge": float(shares[-1, 0].sum(axis=0).mean()),
-        "cross_validated_r_of_single_voxels": before,
-        "cross_validated_r": mean_defined(voxel_r(unseen, y))[0],
-        "rank": len(path.mixing),
-    }
-    return LinearFit(replace(path, about=about), unseen.astype(np.float32), folds)
+    return unseen, duals
 
 
 def _outer_folds(y: Floats, config: LinearPathConfig) -> Nested:
@@ -287,24 +220,29 @@ def _pairs(nested: Nested, n_folds: int) -> list[tuple[int, int]]:
 
 
 def _path(
-    tokens: TokenSet,
-    duals: list[tuple[_Kernel, float, Rows, NDArray[np.float32]]],
-    y: Floats,
-    weights: Floats,
-    shared: SharedMap | None,
-    config: LinearPathConfig,
+    tokens: TokenSet, parts: list[_Part], y: Floats, weights: Floats, config: LinearPathConfig
 ) -> LinearPath:
     """Dual weights to projections of tokens; the intercept makes weighted residuals sum to zero."""
     n_voxels = y.shape[1]
-    basis = np.eye(n_voxels) if shared is None else shared.reduce
-    mixing = np.eye(n_voxels) if shared is None else shared.expand
-    groups: dict[int, list[tuple[_Kernel, float, Floats]]] = {}
-    for kernel, factor, used, dual in duals:
-        groups.setdefault(id(kernel.grids), []).append((kernel, factor, dual @ basis[used]))
+    mixing = np.concatenate([part.expand for part in parts])
+    one_column_a_voxel = len(mixing) >= n_voxels
+    if one_column_a_voxel:
+        parts = [_Part(part.duals, part.reduce @ part.expand, np.eye(n_voxels)) for part in parts]
+        mixing = np.eye(n_voxels)
+    groups: dict[int, list[Dual]] = {}
+    start = 0
+    for part in parts:
+        width = part.reduce.shape[1]
+        for dual in part.duals:
+            reduced = np.zeros((len(y), len(mixing)))
+            at = slice(None) if one_column_a_voxel else slice(start, start + width)
+            reduced[:, at] = dual.weights @ part.reduce
+            groups.setdefault(id(dual.kernel.grids), []).append(replace(dual, weights=reduced))
+        start += width
     weights_of: dict[str, Floats] = {}
     for members in groups.values():
-        found = projection(members[0][0].grids, [(kernel.window, f, dual) for kernel, f, dual in members])
-        for stage, held in found.items():
+        windows = [(dual.kernel.window, dual.factor, dual.weights) for dual in members]
+        for stage, held in projection(members[0].kernel.grids, windows).items():
             flat = held.reshape(-1, held.shape[-1])
             weights_of[stage] = weights_of[stage] + flat if stage in weights_of else flat
     # float16 holds 6e-8 to 65504: each column of a stage is brought to at most 1, the mixing takes the rest

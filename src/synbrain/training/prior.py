@@ -23,7 +23,9 @@ from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.models.held_out_scores import HeldOutScores
 from synbrain.models.linear_path import LinearPath
 from synbrain.run_parts import SubjectPart
-from synbrain.training.fit_linear_path import LinearFit, LinearPathConfig, fit_linear_path
+from synbrain.training.candidates import stacked
+from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
+from synbrain.training.linear_path_config import LinearPathConfig
 
 Floats = NDArray[np.float64]
 STAGE = "base responses"  # the name of the prior's features among token stages; no encoder has such a one
@@ -126,8 +128,8 @@ def fit_with_prior(
 ) -> LinearFit:
     """Fit from the tokens, from the base responses and from both, and average the three voxel by voxel.
 
-    Averages are weighed by cross-validation among the images at hand (:func:`stacking_weights`). The result
-    is one path from tokens: what goes through the base responses is folded into it.
+    Averages are weighed by cross-validation among the images at hand (``candidates.stacking_weights``). The
+    result is one path from tokens: what goes through the base responses is folded into it.
 
     Args:
         pairs: training images of the new subject with their trials.
@@ -158,12 +160,7 @@ def fit_with_prior(
     y = pairs.repeat_means().astype(np.float64)
     folds = alone.folds
     unseen = np.stack([fit.out_of_fold for fit in judged]).astype(np.float64)
-    shares = stacking_weights(unseen, y)
-    stacked = np.empty_like(y)
-    for fold in np.unique(folds):  # what is predicted of a fold may not have been weighed on it
-        held = folds == fold
-        rest = stacking_weights(unseen[:, ~held], y[~held])
-        stacked[held] = np.einsum("kv,knv->nv", rest, unseen[:, held])
+    shares, average = stacked(unseen, y, folds)
     path = _joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config)
     about = {
         "n_images": len(y),
@@ -174,29 +171,10 @@ def fit_with_prior(
         "share_of_base_responses": float(shares[1].mean()),
         "share_of_both": float(shares[2].mean()),
         "cross_validated_r_of_tokens_alone": mean_defined(voxel_r(unseen[0], y))[0],
-        "cross_validated_r": mean_defined(voxel_r(stacked, y))[0],
+        "cross_validated_r": mean_defined(voxel_r(average, y))[0],
         "rank": len(path.mixing),
     }
-    return LinearFit(replace(path, about=about), stacked.astype(np.float32), folds)
-
-
-def stacking_weights(unseen: Floats, y: Floats, temper: float = 0.25) -> Floats:
-    """(k, n_voxels) weights that sum to 1 over k predictions, from their errors on images not seen.
-
-    As for candidates within a path (pseudo-Bayesian averaging, Yao et al. 2018), with half of each voxel's
-    log likelihood ratio replaced by the mean over voxels: single voxels tell little from few images.
-
-    Args:
-        unseen: (k, n_images, n_voxels), out-of-fold predictions.
-        y: (n_images, n_voxels), repeat means.
-        temper: exponent on the likelihood.
-    """
-    errors = np.sum((unseen - y) ** 2, axis=1)
-    least = np.maximum(errors.min(axis=0), 1e-30)
-    log_share = -temper * len(y) / 2 * (errors / least - 1)
-    log_share = 0.5 * log_share + 0.5 * log_share.mean(axis=1, keepdims=True)
-    share = np.exp(log_share - log_share.max(axis=0))
-    return np.asarray(share / share.sum(axis=0))
+    return LinearFit(replace(path, about=about), average.astype(np.float32), folds)
 
 
 def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:

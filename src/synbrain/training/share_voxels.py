@@ -1,4 +1,4 @@
-"""Share among voxels: predictions in their principal response patterns, each with a gain of its own."""
+"""Share among voxels: predictions in patterns that the images explain, each with a gain of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.isotonic import IsotonicRegression
-from sklearn.utils.extmath import randomized_svd
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Nested = dict[int, NDArray[np.float32]]
 LARGEST_GAIN = 1.5
+DENSE_VOXELS = 2500  # up to here the covariance of all voxels is written out
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,16 @@ class SharedMap:
 
 @dataclass(frozen=True)
 class _Patterns:
-    """Principal patterns (r, n_voxels) of predictions, in units of the responses' ``sd``."""
+    """Orthonormal patterns (r, n_voxels) and the means that scores on them are taken around."""
 
     patterns: Floats
-    sd: Floats
     predicted_mean: Floats
     response_mean: Floats
-
-    def scores(self, values: Floats, mean: Floats) -> Floats:
-        return np.asarray(((values - mean) / self.sd) @ self.patterns.T)
 
     def with_gains(self, gains: Floats) -> SharedMap:
         kept = max(1, int(np.count_nonzero(gains[: len(self.patterns)])))
         patterns, gains = self.patterns[:kept], gains[:kept]
-        return SharedMap(
-            patterns.T / self.sd[:, None],
-            gains[:, None] * patterns * self.sd,
-            self.predicted_mean,
-            self.response_mean,
-        )
+        return SharedMap(patterns.T, gains[:, None] * patterns, self.predicted_mean, self.response_mean)
 
 
 def share_voxels(
@@ -64,11 +57,10 @@ def share_voxels(
 ) -> tuple[SharedMap, Floats]:
     """The map for all images, and out-of-fold predictions shared by maps that did not see their fold.
 
-    Patterns are the right singular vectors of predictions for unseen images, voxels in units of the
-    responses' sd. The gain of a pattern is the slope of the measured on the predicted score: near 1 where a
-    pattern is predicted as well as it seems, 0 where it is noise of single voxels, above 1 where ridge shrank
-    too much. Gains fall from pattern to pattern (isotonic regression), within [0, 1.5]. It is the curds and
-    whey of Breiman and Friedman (1997) with patterns of predictions for canonical coordinates.
+    The gain of a pattern (:func:`explained_patterns`) is the slope of the measured on the predicted score:
+    near 1 where a pattern is predicted as well as it seems, 0 where it is noise of single voxels, above 1
+    where ridge shrank too much. Gains fall from pattern to pattern (isotonic regression), within [0, 1.5].
+    It is the curds and whey of Breiman and Friedman (1997) with these patterns for canonical coordinates.
 
     A slope may not be measured on images whose noise is in its pattern. Out-of-fold predictions do not
     suffice for that: those of one fold were fitted on the responses of the others, so their patterns hold
@@ -79,7 +71,7 @@ def share_voxels(
         unseen: (n_images, n_voxels), predictions out of fold.
         nested: fold -> (n_images, n_voxels) predictions by fits without that fold and without the image's
             own; at least two folds. The rows of the fold itself are not read.
-        responses: (n_images, n_voxels), repeat means.
+        responses: (n_images, n_voxels), repeat means, in units in which voxels may be compared.
         weights: (n_images,).
         folds: (n_images,).
         rank: patterns at most.
@@ -93,45 +85,67 @@ def share_voxels(
         rest = ~held
         own[fold] = _patterns(predictions[rest].astype(np.float64), responses[rest], weights[rest], rank)
         found = own[fold]
-        root = np.sqrt(weights[held])[:, None]
-        predicted = root * found.scores(unseen[held], found.predicted_mean)
-        measured = root * found.scores(responses[held], found.response_mean)
-        n = min(most, predicted.shape[1])
-        products[place, :n] = np.sum(predicted * measured, axis=0)[:n]
-        powers[place, :n] = np.sum(predicted**2, axis=0)[:n]
+        predicted = (unseen[held] - found.predicted_mean) @ found.patterns.T
+        measured = (responses[held] - found.response_mean) @ found.patterns.T
+        products[place] = weights[held] @ (predicted * measured)
+        powers[place] = weights[held] @ predicted**2
     shared = np.empty_like(unseen)
-    total = whole.with_gains(_gains(products.sum(axis=0), powers.sum(axis=0)))
+    total = whole.with_gains(falling_gains(products.sum(axis=0), powers.sum(axis=0)))
     for fold in np.unique(folds):
         held = folds == fold
         applied = total  # where memory did not allow the fold's own map (many images)
         if fold in own:
             others = np.array([other != fold for other in nested])
-            applied = own[fold].with_gains(_gains(products[others].sum(axis=0), powers[others].sum(axis=0)))
+            gains = falling_gains(products[others].sum(axis=0), powers[others].sum(axis=0))
+            applied = own[fold].with_gains(gains)
         shared[held] = applied.apply(unseen[held])
     return total, shared
 
 
 def _patterns(predictions: Floats, responses: Floats, weights: Floats, rank: int) -> _Patterns:
     share = weights / weights.sum()
-    predicted_mean, response_mean = share @ predictions, share @ responses
-    sd = np.sqrt(share @ (responses - response_mean) ** 2)
-    sd = np.where(sd > 1e-12, sd, 1.0)
-    scaled = np.sqrt(share)[:, None] * (predictions - predicted_mean) / sd
-    most = min(rank, *scaled.shape)
-    if min(scaled.shape) <= 2 * rank:
-        patterns = np.linalg.svd(scaled, full_matrices=False)[2][:most]
-    else:
-        patterns = randomized_svd(scaled, most, random_state=0)[2]
-    return _Patterns(patterns, sd, predicted_mean, response_mean)
+    patterns = explained_patterns(predictions, responses, weights, rank)
+    return _Patterns(patterns.T, share @ predictions, share @ responses)
 
 
-def _gains(products: Floats, powers: Floats) -> Floats:
-    """Falling slopes of patterns that were scored; patterns beyond them are dropped (0)."""
-    known = int(np.count_nonzero(powers))
-    if known == 0:
-        return np.zeros_like(powers)
-    falling = IsotonicRegression(increasing=False, y_min=0, y_max=LARGEST_GAIN)
-    slopes = products[:known] / powers[:known]
+def explained_patterns(predictions: Floats, responses: Floats, weights: Floats, rank: int) -> Floats:
+    """(n_voxels, r) orthonormal patterns in which predictions and responses vary together most.
+
+    Principal axes of their symmetrised cross-covariance over images. As predictions do not know the noise
+    of the responses that they are held against, its expectation holds none, where the covariance of either
+    holds its own.
+
+    Args:
+        predictions: (n_images, n_voxels), none fitted on its own image.
+        responses: (n_images, n_voxels), repeat means.
+        weights: (n_images,).
+        rank: patterns at most; not more than there are voxels.
+    """
+    n_voxels = responses.shape[1]
+    rank = min(rank, n_voxels)
+    share = weights / weights.sum()
+    measured = responses - share @ responses
+    predicted = share[:, None] * (predictions - share @ predictions)
+    if n_voxels <= max(DENSE_VOXELS, 2 * rank):
+        cross = measured.T @ predicted
+        patterns = eigh((cross + cross.T) / 2, subset_by_index=(n_voxels - rank, n_voxels - 1))[1]
+        return np.asarray(patterns[:, ::-1])
+
+    def times(x: Floats) -> Floats:
+        return np.asarray(measured.T @ (predicted @ x) + predicted.T @ (measured @ x)) / 2
+
+    operator = LinearOperator((n_voxels, n_voxels), matvec=times, matmat=times, dtype=np.float64)
+    start = np.random.default_rng(0).normal(size=n_voxels)
+    values, patterns = eigsh(operator, k=rank, which="LA", v0=start)
+    return np.asarray(patterns[:, np.argsort(-values)])
+
+
+def falling_gains(products: Floats, powers: Floats) -> Floats:
+    """Falling slopes ``products / powers`` of patterns, in [0, 1.5]; 0 from the first without power."""
     gains = np.zeros_like(powers)
-    gains[:known] = falling.fit_transform(np.arange(known), slopes, sample_weight=powers[:known])
+    known = len(powers) if powers.all() else int(np.argmin(powers > 0))
+    if known:
+        falling = IsotonicRegression(increasing=False, y_min=0, y_max=LARGEST_GAIN)
+        slopes = products[:known] / powers[:known]
+        gains[:known] = falling.fit_transform(np.arange(known), slopes, sample_weight=powers[:known])
     return gains

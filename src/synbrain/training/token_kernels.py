@@ -7,7 +7,7 @@ neighbours share weights, a Gaussian window keeps the weights near one place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,7 +191,7 @@ def mean_diagonal(kernel: Floats) -> float:
 
 
 def projection(
-    grids: list[StageGrid], windows: list[tuple[Window, float, NDArray[np.float64]]]
+    grids: list[StageGrid], windows: Sequence[tuple[Window, float, NDArray[np.floating]]]
 ) -> dict[str, NDArray[np.float64]]:
     """Weights on the tokens from dual weights on the images.
 
