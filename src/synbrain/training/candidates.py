@@ -46,6 +46,28 @@ class Dual:
     weights: NDArray[np.floating]
 
 
+@dataclass(frozen=True)
+class Task:
+    """What ridge regressions are fitted on, and how.
+
+    Attributes:
+        kernels: candidates.
+        y: (n_images, n_voxels) repeat means, in units in which voxels may be compared.
+        weights, folds: (n_images,).
+        selected: images on which candidates are compared.
+        config: of the linear path; its ``n_folds`` is the number of folds there are.
+        done: called each time that a kernel is done with.
+    """
+
+    kernels: list[Kernel]
+    y: Floats
+    weights: Floats
+    folds: Rows
+    selected: Rows
+    config: LinearPathConfig
+    done: Callable[[], object]
+
+
 def candidate_kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig) -> list[Kernel]:
     """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
     n_side = config.windows if config.windows is not None else (5 if n_images <= 600 else 3)
@@ -64,33 +86,26 @@ def candidate_kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig)
     return kernels
 
 
-def candidate_errors(
-    kernels: list[Kernel],
-    y: Floats,
-    weights: Floats,
-    folds: Rows,
-    selected: Rows,
-    config: LinearPathConfig,
-    done: Callable[[], object],
-) -> Floats:
+def candidate_errors(task: Task) -> Floats:
     """(n_folds, n_kernels, n_alphas, n_voxels): weighted squared error in each fold, among ``selected``.
 
     Alphas that no voxel comes near to choosing with the first kernel are left out of the others (infinity).
     """
-    y, weights, folds = y[selected], weights[selected], folds[selected]
-    errors = np.full((config.n_folds, len(kernels), len(config.alphas), y.shape[1]), np.inf)
-    alphas = list(range(len(config.alphas)))
-    for k, kernel in enumerate(kernels):
+    selected, n_folds, alphas = task.selected, task.config.n_folds, task.config.alphas
+    y, weights, folds = task.y[selected], task.weights[selected], task.folds[selected]
+    errors = np.full((n_folds, len(task.kernels), len(alphas), y.shape[1]), np.inf)
+    tried = list(range(len(alphas)))
+    for k, kernel in enumerate(task.kernels):
         full = kernel.full()[0][np.ix_(selected, selected)]
-        for a in alphas:
-            solution = ridge_inverse(full, weights, config.alphas[a], folds)
+        for a in tried:
+            solution = ridge_inverse(full, weights, alphas[a], folds)
             squared = (out_of_fold(solution, y, solution.matrix @ y) - y) ** 2
-            for fold in range(config.n_folds):
+            for fold in range(n_folds):
                 rows = folds == fold
                 errors[fold, k, a] = weights[rows] @ squared[rows]
         if k == 0:
-            alphas = near_choice(errors[:, 0].sum(axis=0))
-        done()
+            tried = near_choice(errors[:, 0].sum(axis=0))
+        task.done()
     return errors
 
 
@@ -115,16 +130,14 @@ def shares_of(errors: Floats, n_images: int, config: LinearPathConfig) -> Floats
     return np.asarray((share / share.sum(axis=0)).reshape(errors.shape))
 
 
-def fold_shares(errors: Floats, folds: Rows, config: LinearPathConfig) -> Floats:
-    """(n_folds + 1, n_kernels, n_alphas, n_voxels) shares; row f leaves fold f's errors out, the last none.
-
-    Args:
-        errors: of :func:`candidate_errors`.
-        folds: of the images that were selected there.
-    """
+def fold_shares(task: Task) -> Floats:
+    """(n_folds + 1, n_kernels, n_alphas, n_voxels): row f leaves fold f's errors out, the last row none."""
+    errors, folds = candidate_errors(task), task.folds[task.selected]
     every = np.arange(len(errors) + 1)
     kept = [np.flatnonzero(every[:-1] != left_out) for left_out in every]
-    return np.stack([shares_of(errors[k].sum(axis=0), int(np.isin(folds, k).sum()), config) for k in kept])
+    return np.stack(
+        [shares_of(errors[k].sum(axis=0), int(np.isin(folds, k).sum()), task.config) for k in kept]
+    )
 
 
 def stacking_weights(unseen: Floats, y: Floats, temper: float = 0.25) -> Floats:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.training.candidates import Dual, Kernel, near_choice, shares_of
+from synbrain.training.candidates import Dual, Task, near_choice, shares_of
 from synbrain.training.kernel_ridge import out_of_fold, ridge_inverse
-from synbrain.training.linear_path_config import LinearPathConfig
 from synbrain.training.share_voxels import Nested, explained_patterns, falling_gains
 
 Floats = NDArray[np.float64]
@@ -51,18 +49,7 @@ class _Block:
     scores: Floats
 
 
-def fit_components(
-    kernels: list[Kernel],
-    y: Floats,
-    weights: Floats,
-    folds: Rows,
-    selected: Rows,
-    unseen: Floats,
-    nested: Nested,
-    n_components: int,
-    config: LinearPathConfig,
-    done: Callable[[], object],
-) -> Components:
+def fit_components(task: Task, unseen: Floats, nested: Nested, n_components: int) -> Components:
     """Fit ridge from the images to scores on response patterns; voxels follow from these.
 
     A pattern averages the noise of many voxels away, so its ridge regression can see more through its own
@@ -71,21 +58,16 @@ def fit_components(
     had no part in pattern, candidates or fit. For that, patterns are found once more without each fold.
 
     Args:
-        kernels: candidates.
-        y: (n_images, n_voxels) repeat means, in units in which voxels may be compared.
-        weights, folds: (n_images,).
-        selected: images on which candidates are compared.
+        task: what is fitted; its images are told of twice for each kernel.
         unseen: (n_images, n_voxels) out-of-fold predictions of single voxels.
         nested: as for :func:`synbrain.training.share_voxels.share_voxels`.
         n_components: how many patterns, at most as many as voxels.
-        config: of the linear path.
-        done: called when a kernel is done with, twice for each.
     """
-    k = n_components
-    blocks = [_block(f, nested[f], y, weights, folds != f, k) for f in nested]
-    blocks.append(_block(None, unseen, y, weights, folds >= 0, k))
-    shares = _shares(kernels, blocks, weights, folds, selected, config, done)
-    predicted, duals = _fit(kernels, blocks, shares, weights, folds, config, done)
+    y, weights, folds, k = task.y, task.weights, task.folds, n_components
+    blocks = [_block(f, nested[f], task, folds != f, k) for f in nested]
+    blocks.append(_block(None, unseen, task, folds >= 0, k))
+    shares = _shares(task, blocks)
+    predicted, duals = _fit(task, blocks, shares)
     products, powers = np.zeros((2, len(nested), k))
     for place, block in enumerate(blocks[:-1]):
         held = folds == block.fold
@@ -108,16 +90,11 @@ def fit_components(
 
 
 def _block(
-    fold: int | None,
-    predictions: NDArray[np.floating],
-    y: Floats,
-    weights: Floats,
-    rest: NDArray[np.bool_],
-    k: int,
+    fold: int | None, predictions: NDArray[np.floating], task: Task, rest: NDArray[np.bool_], k: int
 ) -> _Block:
-    patterns = explained_patterns(predictions[rest].astype(np.float64), y[rest], weights[rest], k)
-    mean = weights[rest] @ y[rest] / weights[rest].sum()
-    return _Block(fold, patterns, mean, y @ patterns)
+    y, weights = task.y[rest], task.weights[rest]
+    patterns = explained_patterns(predictions[rest].astype(np.float64), y, weights, k)
+    return _Block(fold, patterns, weights @ y / weights.sum(), task.y @ patterns)
 
 
 def _columns(blocks: list[_Block]) -> list[slice]:
@@ -125,70 +102,54 @@ def _columns(blocks: list[_Block]) -> list[slice]:
     return [slice(b * k, (b + 1) * k) for b in range(len(blocks))]
 
 
-def _shares(
-    kernels: list[Kernel],
-    blocks: list[_Block],
-    weights: Floats,
-    folds: Rows,
-    selected: Rows,
-    config: LinearPathConfig,
-    done: Callable[[], object],
-) -> list[Floats]:
+def _shares(task: Task, blocks: list[_Block]) -> list[Floats]:
     """Shares of candidates (n_kernels, n_alphas, k) for each block, by errors in the folds it has seen.
 
     Fits that are judged on fold g have seen the fold that the block left out: that fold's predictions are
     weighed without its errors, not without any trace of it, as its exact cost would be a fit for each pair.
     """
+    selected, config = task.selected, task.config
     targets = np.concatenate([block.scores for block in blocks], axis=1)[selected]
-    weights, folds = weights[selected], folds[selected]
-    k = blocks[0].scores.shape[1]
+    weights, folds = task.weights[selected], task.folds[selected]
     seen = np.array([folds != (-1 if block.fold is None else block.fold) for block in blocks])
-    counted = np.repeat(seen * weights, k, axis=0).T
-    errors = np.full((len(kernels), len(config.alphas), targets.shape[1]), np.inf)
-    alphas = list(range(len(config.alphas)))
-    for i, kernel in enumerate(kernels):
+    counted = np.repeat(seen * weights, blocks[0].scores.shape[1], axis=0).T
+    errors = np.full((len(task.kernels), len(config.alphas), targets.shape[1]), np.inf)
+    tried = list(range(len(config.alphas)))
+    for i, kernel in enumerate(task.kernels):
         full = kernel.full()[0][np.ix_(selected, selected)]
-        for a in alphas:
+        for a in tried:
             solution = ridge_inverse(full, weights, config.alphas[a], folds)
             off = out_of_fold(solution, targets, solution.matrix @ targets) - targets
             errors[i, a] = np.sum(counted * off**2, axis=0)
         if i == 0:
-            alphas = near_choice(errors[0])
-        done()
+            tried = near_choice(errors[0])
+        task.done()
     return [
         shares_of(errors[:, :, at], int(kept.sum()), config)
         for at, kept in zip(_columns(blocks), seen, strict=True)
     ]
 
 
-def _fit(
-    kernels: list[Kernel],
-    blocks: list[_Block],
-    shares: list[Floats],
-    weights: Floats,
-    folds: Rows,
-    config: LinearPathConfig,
-    done: Callable[[], object],
-) -> tuple[Floats, list[Dual]]:
+def _fit(task: Task, blocks: list[_Block], shares: list[Floats]) -> tuple[Floats, list[Dual]]:
     """Scores of each image, on its fold's patterns by fits without the fold; duals of the last block."""
     targets = np.concatenate([block.scores for block in blocks], axis=1)
     columns, whole = _columns(blocks), blocks[-1].scores
-    known = {block.fold for block in blocks[:-1]}
+    place_of = {block.fold: place for place, block in enumerate(blocks)}
     predicted = np.zeros_like(whole)
     duals: list[Dual] = []
-    for i, kernel in enumerate(kernels):
-        used = [a for a in range(len(config.alphas)) if any(share[i, a].any() for share in shares)]
+    for i, kernel in enumerate(task.kernels):
+        used = [a for a in range(len(task.config.alphas)) if any(share[i, a].any() for share in shares)]
         if used:
             full, factor = kernel.full()
             dual = np.zeros_like(whole)
             for a in used:
-                solution = ridge_inverse(full, weights, config.alphas[a], folds)
+                solution = ridge_inverse(full, task.weights, task.config.alphas[a], task.folds)
                 own = solution.matrix @ targets
                 for fold, (rows, inverse) in enumerate(solution.blocks):
-                    place = [block.fold for block in blocks].index(fold) if fold in known else -1
+                    place = place_of.get(fold, -1)
                     at, share = columns[place], shares[place][i, a]
                     predicted[rows] += share * (targets[rows][:, at] - inverse @ own[rows][:, at])
                 dual += shares[-1][i, a] * own[:, columns[-1]]
             duals.append(Dual(kernel, factor, dual))
-        done()
+        task.done()
     return predicted, duals

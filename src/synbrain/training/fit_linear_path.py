@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -17,8 +16,7 @@ from synbrain.models.linear_path import LinearPath
 from synbrain.progress import bar
 from synbrain.training.candidates import (
     Dual,
-    Kernel,
-    candidate_errors,
+    Task,
     candidate_kernels,
     fold_shares,
     stacked,
@@ -26,7 +24,7 @@ from synbrain.training.candidates import (
 from synbrain.training.fit_components import fit_components
 from synbrain.training.kernel_ridge import out_of_fold, out_of_two_folds, ridge_inverse
 from synbrain.training.linear_path_config import LinearPathConfig
-from synbrain.training.noise_units import no_units, noise_units
+from synbrain.training.noise_units import NoiseUnits, no_units, noise_units
 from synbrain.training.share_voxels import Nested, share_voxels
 from synbrain.training.token_kernels import projection
 
@@ -69,7 +67,7 @@ class _Part:
 def fit_linear_path(
     pairs: Pairs, config: LinearPathConfig, *, seed: int = 0, show_progress: bool = False
 ) -> LinearFit:
-    """Fit per voxel a weighted average of ridge regressions, plain and through windows.
+    """Fit ridge to voxels and to patterns of voxels, plain and through windows, and average by voxel.
 
     Args:
         pairs: training images with their trials; the repeat means are fitted.
@@ -84,49 +82,39 @@ def fit_linear_path(
     _check(y)
     config = config.model_copy(update={"n_folds": min(config.n_folds, len(y))})
     tokens = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
-    weights = image_weights(pairs)
-    folds = assign_folds(len(y), config.n_folds, seed)
-    kernels = candidate_kernels(tokens, len(y), config)
-    selected = np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[: config.select_images])
     nested = _outer_folds(y, config)
+    # voxels that share nothing need no units in common
+    units = noise_units(pairs, y, seed=seed) if nested else no_units(y.shape[1])
+    kernels = candidate_kernels(tokens, len(y), config)
     passes = 4 if nested and config.components else 2
     moving = bar("fit linear path", total=passes * len(kernels), unit="kernel", show=show_progress)
-    # voxels that share nothing have no units in common to be brought to
-    units = noise_units(pairs, y, seed=seed) if nested else no_units(y.shape[1])
-    scaled = units.into(y)
-    errors = candidate_errors(kernels, scaled, weights, folds, selected, config, moving.update)
-    shares = fold_shares(errors, folds[selected], config)
-    unseen, duals = _fit_voxels(kernels, scaled, weights, folds, shares, nested, config, moving.update)
-    about = {
+    task = Task(
+        kernels=kernels,
+        y=units.into(y),
+        weights=image_weights(pairs),
+        folds=assign_folds(len(y), config.n_folds, seed),
+        selected=np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[: config.select_images]),
+        config=config,
+        done=moving.update,
+    )
+    shares = fold_shares(task)
+    unseen, duals = _fit_voxels(task, shares, nested)
+    predicted = units.back(unseen)
+    about: dict[str, float | None] = {
         "n_images": len(y),
         "kernels_used": len(duals),
         "mean_share_of_plain_ridge": float(shares[-1, 0].sum(axis=0).mean()),
-        "cross_validated_r_of_single_voxels": mean_defined(voxel_r(units.back(unseen), y))[0],
+        "cross_validated_r_of_single_voxels": mean_defined(voxel_r(predicted, y))[0],
     }
-    parts = [_Part(duals, np.eye(y.shape[1]), units.back(np.eye(y.shape[1])))]
-    predicted = units.back(unseen)
     if nested:
-        n_components = min(config.components, y.shape[1])
-        shared, from_shared = share_voxels(unseen, nested, scaled, weights, folds, config.rank)
-        parts = [_Part(duals, shared.reduce, units.back(shared.expand))]
-        predicted = units.back(from_shared)
-        about |= {"noise_patterns": len(units.factors), "patterns": shared.reduce.shape[1]}
-        if n_components:
-            found = fit_components(
-                kernels, scaled, weights, folds, selected, unseen, nested, n_components, config, moving.update
-            )
-            parts.append(_Part(found.duals, np.diag(found.gains), units.back(found.patterns)))
-            both = np.stack([predicted, units.back(found.out_of_fold)])
-            share, predicted = stacked(both, y, folds)
-            parts = [replace(part, expand=part.expand * own) for part, own in zip(parts, share, strict=True)]
-            about |= {
-                "components": int(np.count_nonzero(found.gains)),
-                "share_of_components": float(share[1].mean()),
-            }
+        parts, predicted, of_patterns = _share(task, y, units, duals, unseen, nested)
+        about |= of_patterns
+    else:
+        parts = [_Part(duals, np.eye(y.shape[1]), np.eye(y.shape[1]))]
     moving.close()
-    path = _path(tokens, parts, y, weights, config)
+    path = _path(tokens, parts, y, task)
     about |= {"cross_validated_r": mean_defined(voxel_r(predicted, y))[0], "rank": len(path.mixing)}
-    return LinearFit(replace(path, about=about), predicted.astype(np.float32), folds)
+    return LinearFit(replace(path, about=about), predicted.astype(np.float32), task.folds)
 
 
 def _check(y: Floats) -> None:
@@ -163,35 +151,26 @@ def image_weights(pairs: Pairs) -> Floats:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _fit_voxels(
-    kernels: list[Kernel],
-    y: Floats,
-    weights: Floats,
-    folds: Rows,
-    shares: Floats,
-    nested: Nested,
-    config: LinearPathConfig,
-    done: Callable[[], object],
-) -> tuple[Floats, list[Dual]]:
+def _fit_voxels(task: Task, shares: Floats, nested: Nested) -> tuple[Floats, list[Dual]]:
     """Fit what was selected for each voxel on all images.
 
     Returns:
         (n_images, n_voxels) predictions out of fold, and duals (n_images, n_voxels). ``nested`` is filled.
     """
+    y, folds = task.y, task.folds
     unseen = np.zeros_like(y)
     duals: list[Dual] = []
-    for k, kernel in enumerate(kernels):
-        used = np.flatnonzero((shares[:, k] > 0).any(axis=(0, 1)))
-        if len(used):
+    for k, kernel in enumerate(task.kernels):
+        if shares[:, k].any():
             full, factor = kernel.full()
             dual = np.zeros(y.shape, dtype=np.float32)
             for a in np.flatnonzero((shares[:, k] > 0).any(axis=(0, 2))):
-                solution = ridge_inverse(full, weights, config.alphas[a], folds)
+                solution = ridge_inverse(full, task.weights, task.config.alphas[a], folds)
                 at = np.flatnonzero((shares[:, k, a] > 0).any(axis=0))
                 share = shares[:, k, a][:, at]
                 own = solution.matrix @ y[:, at]
                 unseen[:, at] += share[folds] * out_of_fold(solution, y[:, at], own)
-                for first, second in _pairs(nested, config.n_folds):
+                for first, second in _pairs(nested, task.config.n_folds):
                     both = out_of_two_folds(solution, y[:, at], own, first, second)
                     for fold, other, predicted in ((second, first, both[0]), (first, second, both[1])):
                         if fold in nested:
@@ -199,8 +178,37 @@ def _fit_voxels(
                 dual[:, at] += share[-1] * own
             if shares[-1, k].any():
                 duals.append(Dual(kernel, factor, dual))
-        done()
+        task.done()
     return unseen, duals
+
+
+def _share(
+    task: Task, y: Floats, units: NoiseUnits, duals: list[Dual], unseen: Floats, nested: Nested
+) -> tuple[list[_Part], Floats, dict[str, float | None]]:
+    """Two ways to share among voxels, averaged: single voxels drawn to patterns, and patterns alone.
+
+    Returns:
+        Parts of the path, predictions out of fold in the responses' unit, and what to tell of them.
+    """
+    weights, folds, config = task.weights, task.folds, task.config
+    shared, drawn = share_voxels(unseen, nested, task.y, weights, folds, config.rank)
+    parts = [_Part(duals, shared.reduce, units.back(shared.expand))]
+    predicted = units.back(drawn)
+    about: dict[str, float | None] = {
+        "noise_patterns": len(units.factors),
+        "patterns": shared.reduce.shape[1],
+    }
+    n_components = min(config.components, y.shape[1])
+    if n_components:
+        found = fit_components(task, unseen, nested, n_components)
+        parts.append(_Part(found.duals, np.diag(found.gains), units.back(found.patterns)))
+        share, predicted = stacked(np.stack([predicted, units.back(found.out_of_fold)]), y, folds)
+        parts = [replace(part, expand=part.expand * own) for part, own in zip(parts, share, strict=True)]
+        about |= {
+            "components": int(np.count_nonzero(found.gains)),
+            "share_of_components": float(share[1].mean()),
+        }
+    return parts, predicted, about
 
 
 def _outer_folds(y: Floats, config: LinearPathConfig) -> Nested:
@@ -219,9 +227,7 @@ def _pairs(nested: Nested, n_folds: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in combinations(range(n_folds), 2) if a in nested]
 
 
-def _path(
-    tokens: TokenSet, parts: list[_Part], y: Floats, weights: Floats, config: LinearPathConfig
-) -> LinearPath:
+def _path(tokens: TokenSet, parts: list[_Part], y: Floats, task: Task) -> LinearPath:
     """Dual weights to projections of tokens; the intercept makes weighted residuals sum to zero."""
     n_voxels = y.shape[1]
     mixing = np.concatenate([part.expand for part in parts])
@@ -249,12 +255,12 @@ def _path(
     size = np.max([np.abs(held).max(axis=0) for held in weights_of.values()], axis=0)
     size = np.where(size > 0, size, 1)
     path = LinearPath(
-        projections={stage: (held / size).astype(config.dtype) for stage, held in weights_of.items()},
+        projections={stage: (held / size).astype(task.config.dtype) for stage, held in weights_of.items()},
         mixing=(mixing * size[:, None]).astype(np.float32),
         intercept=np.zeros(n_voxels, dtype=np.float32),
         shapes={stage: tokens.shapes[stage] for stage in weights_of},
         about={},
     )
-    share = (weights / weights.sum())[:, None]
+    share = (task.weights / task.weights.sum())[:, None]
     intercept = np.sum(share * (y - path.predict(tokens)), axis=0)
     return replace(path, intercept=intercept.astype(np.float32))
