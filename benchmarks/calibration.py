@@ -50,7 +50,8 @@ def simulated(work: Path, size: str, noises: list[str], stages: list[str], seeds
         step(tree, "simulate", str(tree), "--size", size, "--noise", noise)
         step(data, "prepare", "nsd", str(tree), str(data), "--subject", "1", "--repeats", "available")
         step(data / "tokens" / ENCODER / "tokens.json", "features", str(data), "--stages", *stages)
-        step(out, "compare", str(data), "--methods", "ridge_gaussian,ridge_isotropic,synbrain,oracle",
+        step(out, "compare", str(data), "--methods",
+             "ridge_gaussian,ridge_isotropic,synbrain_no_networks,reference,oracle",
              "--seeds", str(seeds), "--out", str(out))  # fmt: skip
 
 
