@@ -21,16 +21,17 @@ from synbrain.training.fit_linear_path import fit_linear_path
 from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
 from synbrain.training.linear_path_config import LinearPathConfig
 
+ENCODER = "efficientnet-lite0"  # selectivity for categories needs tokens that know them
 SIZE = SimulationSize(150, 40, 5, 90, (17, 11, 11), 9.0, 200, 48)
 
 
 def fitted(dataset: Dataset) -> SynBrain:
-    pairs = pairs_of(dataset, open_tokens(dataset, "pixels"), "train")
+    pairs = pairs_of(dataset, open_tokens(dataset, ENCODER), "train")
     fit = fit_linear_path(pairs, LinearPathConfig(n_folds=3, windows=0))
     noise = fit_response_noise(pairs, fit.out_of_fold, NoiseConfig(factors=(0,)))
     tokens = pairs.tokens
     config = RunConfig(
-        encoder="pixels",
+        encoder=ENCODER,
         encoder_digest=tokens.digest,
         linear_stages=tuple(tokens.stages),
         token_shapes=tokens.shapes,
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for subject in (1, 2):
         prepare_nsd(folder / "tree", folder / f"s{subject}", subject=subject, repeats="available")
         dataset = load_dataset(folder / f"s{subject}")
-        write_tokens(dataset, get_encoder("pixels"), ["final"])
+        write_tokens(dataset, get_encoder(ENCODER), ["final"])
     fitted(load_dataset(folder / "s1")).save_pretrained(folder / "run")
     return folder
 
