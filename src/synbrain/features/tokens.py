@@ -12,6 +12,13 @@ from synbrain.errors import SynBrainError
 Rows = NDArray[np.int64]
 
 
+def some_of(rows: Rows, most: int, seed: tuple[int, ...]) -> Rows:
+    """``rows``, or ``most`` of them in order where there are more, drawn by ``seed``."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
 @dataclass(frozen=True)
 class TokenSet:
     """Tokens of ``len(self)`` images from one encoder, one array per stage; lazily indexed.

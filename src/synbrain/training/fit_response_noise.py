@@ -15,7 +15,7 @@ from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, some_of
 from synbrain.models.response_noise import ResponseNoise, unwarp, warp, warp_moments
 
 Floats = NDArray[np.float64]
@@ -130,8 +130,7 @@ def _residuals(
     """
     repeats = pairs.repeats()
     usable = np.flatnonzero(repeats[pairs.image_of_trial] > 1) if repeated else np.arange(pairs.n_trials)
-    if len(usable) > most:
-        usable = np.sort(np.random.default_rng([seed, 2]).choice(usable, most, replace=False))
+    usable = some_of(usable, most, (seed, 2))
     image = pairs.image_of_trial[usable]
     responses = pairs.trial_responses(usable).astype(np.float64)
     around = responses - mean[image]

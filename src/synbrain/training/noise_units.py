@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, some_of
 
 Floats = NDArray[np.float64]
 LEAST_FREEDOM = 8  # degrees of freedom within images from which noise is told
@@ -64,9 +64,7 @@ def noise_units(pairs: Pairs, means: Floats, *, seed: int = 0) -> NoiseUnits:
     if int(np.sum(np.maximum(repeats - 1, 0))) < LEAST_FREEDOM:
         spread = np.std(means, axis=0)
         return NoiseUnits(_positive(spread), np.zeros((pairs.n_voxels, 0)), np.ones(0))
-    usable = np.flatnonzero(repeats[pairs.image_of_trial] > 1)
-    if len(usable) > MOST_TRIALS:
-        usable = np.sort(np.random.default_rng([seed, 4]).choice(usable, MOST_TRIALS, replace=False))
+    usable = some_of(np.flatnonzero(repeats[pairs.image_of_trial] > 1), MOST_TRIALS, (seed, 4))
     image = pairs.image_of_trial[usable]
     left = (repeats[image] - 1) / repeats[image]  # share of a trial's variance that its mean leaves
     residual = (pairs.trial_responses(usable) - means[image]) / np.sqrt(left)[:, None]
