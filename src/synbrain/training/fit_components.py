@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from synbrain.training.candidates import Dual, Task, near_choice, shares_of
 from synbrain.training.kernel_ridge import out_of_fold, ridge_inverse
-from synbrain.training.share_voxels import Nested, explained_patterns, falling_gains
+from synbrain.training.share_voxels import Nested, explained_patterns, falling_gains, gains_of_others
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -82,8 +82,7 @@ def fit_components(task: Task, unseen: Floats, nested: Nested, n_components: int
         held, at = folds == number, place_of.get(int(number))
         block, own = blocks[-1], gains  # where memory did not allow the fold's own patterns (many images)
         if at is not None:
-            rest = np.arange(len(nested)) != at
-            block, own = blocks[at], falling_gains(products[rest].sum(axis=0), powers[rest].sum(axis=0))
+            block, own = blocks[at], gains_of_others(products, powers, at)
         scores = predicted[held] - block.mean @ block.patterns
         voxels[held] = block.mean + (scores * own) @ block.patterns.T
     return Components(blocks[-1].patterns.T, gains, duals, voxels)

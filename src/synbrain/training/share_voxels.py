@@ -95,9 +95,7 @@ def share_voxels(
         held = folds == fold
         applied = total  # where memory did not allow the fold's own map (many images)
         if fold in own:
-            others = np.array([other != fold for other in nested])
-            gains = falling_gains(products[others].sum(axis=0), powers[others].sum(axis=0))
-            applied = own[fold].with_gains(gains)
+            applied = own[fold].with_gains(gains_of_others(products, powers, list(nested).index(fold)))
         shared[held] = applied.apply(unseen[held])
     return total, shared
 
@@ -142,6 +140,12 @@ def explained_patterns(predictions: Floats, responses: Floats, weights: Floats, 
     inner = basis.T @ times(basis)
     turn = eigh((inner + inner.T) / 2, subset_by_index=(width - rank, width - 1))[1]
     return np.asarray(basis @ turn[:, ::-1])
+
+
+def gains_of_others(products: Floats, powers: Floats, place: int) -> Floats:
+    """:func:`falling_gains` from all scored folds (rows of both arguments) but the one at ``place``."""
+    kept = np.arange(len(products)) != place
+    return falling_gains(products[kept].sum(axis=0), powers[kept].sum(axis=0))
 
 
 def falling_gains(products: Floats, powers: Floats) -> Floats:
