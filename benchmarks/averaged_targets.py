@@ -24,15 +24,15 @@ from synbrain.data.dataset import load_dataset
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.files import read_json
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAE
-from synbrain.models.losses import mapper_loss
-from synbrain.models.mapper import Mapper, MapperConfig
-from synbrain.training.batches import SubjectData
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.losses import mapper_loss
+from synbrain.networks.mapper import Mapper, MapperConfig
+from synbrain.networks.fit.batches import SubjectData
 from synbrain.training.config import MapperStageConfig, TrainConfig
 from synbrain.training.ema import ema_decay_at, update_ema
-from synbrain.training.mapper_stage import MapperData, train_mapper
-from synbrain.training.metrics_log import LOG_NAME, MetricsLog, read_log
+from synbrain.networks.fit.mapper import MapperData, train_mapper
+from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
 from synbrain.training.recipes import recipe
 from synbrain.training.stage_setup import StageSetup
 

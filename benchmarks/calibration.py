@@ -34,10 +34,10 @@ from synbrain.metrics.distribution import (
     variance_ratio,
     within_image_squares,
 )
-from synbrain.models.response_noise import ResponseNoise
-from synbrain.training.fit_linear_path import fit_linear_path
-from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
-from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.linear.fit import fit_linear_path
+from synbrain.noise.fit import NoiseConfig, fit_response_noise
+from synbrain.linear.config import LinearPathConfig
 
 ENCODER = "efficientnet-lite0"
 N_SAMPLES = 200

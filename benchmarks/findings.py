@@ -31,7 +31,7 @@ from synbrain.files import read_json, write_json, write_text
 from synbrain.metrics.intervals import mean_replicates, percentile_interval
 from synbrain.metrics.retrieval import response_retrieval
 from synbrain.metrics.voxel import mean_defined, pearson_within, voxel_r
-from synbrain.model import SynBrain
+from synbrain.model.synbrain import SynBrain
 from synbrain.training.config import TrainConfig
 from synbrain.training.train import TrainingSubject, train_model
 

@@ -29,7 +29,7 @@ from scipy.io import savemat
 GRID, N_TRIALS, N_VOXELS = (81, 104, 83), 750, 15_724
 CHILD = """
 import json, re, resource, sys, time
-from synbrain.data.nsd_prepare import prepare_nsd
+from synbrain.prepare.nsd.prepare import prepare_nsd
 
 def peak_mib():  # VmHWM starts anew with the process; ru_maxrss is inherited from the one that started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
@@ -100,7 +100,7 @@ def write_session(path: Path, brain: np.ndarray, rng: np.random.Generator, kind:
 
 def share_inflating(path: Path) -> tuple[float, float]:
     """Seconds to read one session alone in this process, and the share of them spent in decompression."""
-    from synbrain.data.betas import describe, read_masked
+    from synbrain.prepare.betas import describe, read_masked
 
     about = describe(path)
     index = np.sort(np.random.default_rng(1).choice(int(np.prod(GRID)), N_VOXELS, replace=False))

@@ -19,10 +19,10 @@ import torch
 
 from synbrain.data.space import VoxelSpace
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAEConfig
-from synbrain.models.mapper import MapperConfig
-from synbrain.models.presets import PRESETS, Preset
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAEConfig
+from synbrain.networks.mapper import MapperConfig
+from synbrain.networks.presets import PRESETS, Preset
 from synbrain.training.config import TrainConfig
 from synbrain.training.recipes import REFERENCE
 from synbrain.training.train import TrainingSubject, train_model

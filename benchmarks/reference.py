@@ -28,10 +28,10 @@ from torch import Tensor, nn
 import reference_path as theirs
 from averaged_targets import averaged_targets
 from synbrain.features.tokens import TokenSet
-from synbrain.models.brainvae import BrainVAE
-from synbrain.models.losses import VAELossConfig, mapper_loss, vae_losses
-from synbrain.models.mapper import Mapper
-from synbrain.models.presets import Preset, preset, saved_bytes, step_gflop
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.losses import VAELossConfig, mapper_loss, vae_losses
+from synbrain.networks.mapper import Mapper
+from synbrain.networks.presets import Preset, preset, saved_bytes, step_gflop
 from synbrain.training.ema import update_ema
 
 SIZES = {"paper": ("paper-4096", 15724), "small": ("small", 1500), "tiny": ("tiny", 1000)}

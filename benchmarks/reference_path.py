@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synbrain.models.blocks import AttentionBlock, Middle, ResBlock
-from synbrain.models.brainvae import BrainVAE
-from synbrain.models.mapper import Mapper
-from synbrain.models.posterior import Posterior
+from synbrain.networks.blocks import AttentionBlock, Middle, ResBlock
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.mapper import Mapper
+from synbrain.networks.posterior import Posterior
 
 
 def swish(x: Tensor) -> Tensor:

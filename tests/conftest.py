@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["fixtures.nsd", "fixtures.training"]
+
 # Read when torch is loaded, which is after this file. On tiny networks more threads only wait for each other:
 # on a busy machine of two cores the tests take several times the CPU time without these.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

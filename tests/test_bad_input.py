@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 
 from synbrain.cli import main
-from synbrain.data.simulate import SimulationSize, simulate
+from synbrain.simulate.experiment import SimulationSize, simulate
 from synbrain.files import read_json
-from synbrain.models.brainvae import BrainVAEConfig
-from synbrain.models.mapper import MapperConfig
-from synbrain.models.presets import PRESETS, Preset
-from synbrain.training import vae_stage
+from synbrain.networks.brainvae import BrainVAEConfig
+from synbrain.networks.mapper import MapperConfig
+from synbrain.networks.presets import PRESETS, Preset
+from synbrain.networks.fit import vae as vae_stage
 
 MICRO = Preset(
     BrainVAEConfig(

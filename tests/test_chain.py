@@ -16,7 +16,7 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
-from synbrain.data.simulate import SimulationSize, simulate
+from synbrain.simulate.experiment import SimulationSize, simulate
 from synbrain.features.store import open_tokens
 
 BUCKET = "simulated-scenes"

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from synbrain.errors import SynBrainError as SynBrainError
     from synbrain.evaluation.evaluate import evaluate as evaluate
     from synbrain.evaluation.scores import Scores as Scores
-    from synbrain.model import SynBrain as SynBrain
-    from synbrain.models.brainvae import BrainVAE as BrainVAE
-    from synbrain.models.mapper import Mapper as Mapper
+    from synbrain.model.synbrain import SynBrain as SynBrain
+    from synbrain.networks.brainvae import BrainVAE as BrainVAE
+    from synbrain.networks.mapper import Mapper as Mapper
 
 _HOMES = {
-    "BrainVAE": "synbrain.models.brainvae",
+    "BrainVAE": "synbrain.networks.brainvae",
     "Dataset": "synbrain.data.dataset",
-    "Mapper": "synbrain.models.mapper",
+    "Mapper": "synbrain.networks.mapper",
     "Scores": "synbrain.evaluation.scores",
-    "SynBrain": "synbrain.model",
+    "SynBrain": "synbrain.model.synbrain",
     "SynBrainError": "synbrain.errors",
     "VoxelSpace": "synbrain.data.space",
     "evaluate": "synbrain.evaluation.evaluate",

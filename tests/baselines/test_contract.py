@@ -13,7 +13,7 @@ from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
 from synbrain.baselines.mlp_parts import MLPConfig
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.errors import SynBrainError
-from synbrain.models.protocol import ResponseModel
+from synbrain.baselines.protocol import ResponseModel
 
 POINT_MASSES = {"mean_map", "shuffled", "nearest", "ridge", "banded_ridge", "linear_reg", "mlp_ae", "mlp_vae"}
 SMALL = MLPConfig(

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from synbrain.cli import main
 from synbrain.features.tokens import TokenSet
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAE, BrainVAEConfig
-from synbrain.models.mapper import Mapper, MapperConfig
-from synbrain.models.reference_names import mapper_to_reference, vae_to_reference
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
+from synbrain.networks.mapper import Mapper, MapperConfig
+from synbrain.reference.names import mapper_to_reference, vae_to_reference
 
 PARITY = Path(__file__).parents[2] / "../shared/parity"
 

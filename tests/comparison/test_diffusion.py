@@ -7,7 +7,7 @@ import torch
 
 from synbrain.comparison.diffusion import AlignedTokens
 from synbrain.features.tokens import TokenSet
-from synbrain.models.losses import contrastive_target
+from synbrain.networks.losses import contrastive_target
 
 
 def test_a_change_at_one_place_of_the_image_stays_at_that_place() -> None:

@@ -6,12 +6,12 @@ import pytest
 
 from synbrain.baselines.registry import BASELINES
 from synbrain.comparison.methods import METHODS, chosen_methods
-from synbrain.comparison.networks import Networks, scaled_depth
+from synbrain.comparison.recipes import Networks, scaled_depth
 from synbrain.comparison.task import Task, measured_of
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import split_pairs
 from synbrain.evaluation.measured import measure
-from synbrain.models.presets import preset
+from synbrain.networks.presets import preset
 
 
 def make_task(toy, preset_name: str = "tiny", **options) -> Task:

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from synbrain.comparison.compare import compare
-from synbrain.comparison.networks import ContrastTarget
-from synbrain.models.brainvae import BrainVAEConfig
-from synbrain.models.mapper import MapperConfig
-from synbrain.models.presets import PRESETS, Preset
+from synbrain.comparison.recipes import ContrastTarget
+from synbrain.networks.brainvae import BrainVAEConfig
+from synbrain.networks.mapper import MapperConfig
+from synbrain.networks.presets import PRESETS, Preset
 
 MICRO = Preset(
     BrainVAEConfig(

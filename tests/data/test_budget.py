@@ -10,7 +10,7 @@ import pytest
 
 from synbrain.data.budget import Budget, By, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli
-from synbrain.data.nsd_prepare import prepare_nsd
+from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 

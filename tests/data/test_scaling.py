@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from synbrain.data.nsd_prepare import prepare_nsd
+from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.data.scaling import UNITS, invert, scale_session
-from synbrain.data.table import prepare_table
+from synbrain.prepare.table import prepare_table
 from synbrain.errors import SynBrainError
 
 FITTING = np.array([True, True, False, True, False, True])

@@ -13,8 +13,8 @@ import torch
 from synbrain.baselines.ridge import Ridge
 from synbrain.cli import main
 from synbrain.data.dataset import write_tables
-from synbrain.data.nsd_prepare import prepare_nsd
-from synbrain.data.simulate import simulate
+from synbrain.prepare.nsd.prepare import prepare_nsd
+from synbrain.simulate.experiment import simulate
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import evaluate, split_pairs
 from synbrain.evaluation.latents import encode
@@ -23,10 +23,10 @@ from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.features.tokens import TokenSet
 from synbrain.metrics.retrieval import cosine_matrix, top1
 from synbrain.metrics.voxel import voxel_r
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAE, BrainVAEConfig
-from synbrain.models.linear_path import LinearPath
-from synbrain.run_parts import RunConfig, SubjectPart
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
+from synbrain.linear.path import LinearPath
+from synbrain.model.parts import RunConfig, SubjectPart
 
 VAE = BrainVAEConfig(
     tokens=2, dim=4, channels=4, multipliers=(1, 2), res_blocks=1, pooled_length=32, projector_width=8,

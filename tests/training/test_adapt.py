@@ -13,27 +13,27 @@ from PIL import Image
 from synbrain.commands.train import training_images, training_subjects
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.space import VoxelSpace
-from synbrain.data.table import prepare_table
+from synbrain.prepare.table import prepare_table
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens, write_tokens
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.voxel import voxel_r
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAEConfig
-from synbrain.models.mapper import Mapper, MapperConfig
-from synbrain.models.presets import PRESETS, Preset
-from synbrain.run_parts import SubjectPart
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAEConfig
+from synbrain.networks.mapper import Mapper, MapperConfig
+from synbrain.networks.presets import PRESETS, Preset
+from synbrain.model.parts import SubjectPart
 from synbrain.training.adapt import adapt, updated_parameters
-from synbrain.training.adapt_guard import images_to_adapt_on, marks_of, unpacked
-from synbrain.training.candidates import stacking_weights
-from synbrain.training.fit_linear_path import fit_linear_path
-from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
-from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.training.leakage import images_to_adapt_on, marks_of, unpacked
+from synbrain.linear.candidates import stacking_weights
+from synbrain.linear.fit import fit_linear_path
+from synbrain.noise.fit import NoiseConfig, fit_response_noise
+from synbrain.linear.config import LinearPathConfig
 from synbrain.training.overrides import overridden
-from synbrain.training.prior import fit_with_prior, response_space
-from synbrain.training.prior_noise import fit_noise_with_prior
+from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.training.recipes import recipe
 from synbrain.training.train import train_model
 

@@ -11,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synbrain.models.brainvae import BrainVAE
-from synbrain.models.losses import reconstruction
-from synbrain.models.mapper import Mapper
-from synbrain.training import vae_stage
-from synbrain.training.batches import SubjectData
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.losses import reconstruction
+from synbrain.networks.mapper import Mapper
+from synbrain.networks.fit import vae as vae_stage
+from synbrain.networks.fit.batches import SubjectData
 from synbrain.training.recipes import recipe
 from synbrain.training.stage_setup import StageSetup
-from synbrain.training.vae_stage import train_vae
+from synbrain.networks.fit.vae import train_vae
 
 
 @settings(max_examples=25, deadline=None)

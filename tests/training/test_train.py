@@ -12,7 +12,7 @@ import pytest
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs
-from synbrain.models.presets import Preset
+from synbrain.networks.presets import Preset
 from synbrain.training import train as train_module
 from synbrain.training.config import TrainConfig
 from synbrain.training.overrides import overridden

@@ -22,7 +22,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs
-from synbrain.model import SynBrain
+from synbrain.model.synbrain import SynBrain
 
 Table = dict[str, dict[str, Any]]
 

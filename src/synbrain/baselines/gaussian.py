@@ -14,7 +14,7 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.distribution import energy_score
 from synbrain.metrics.voxel import blocks
-from synbrain.models.protocol import ResponseModel
+from synbrain.baselines.protocol import ResponseModel
 
 Responses = NDArray[np.float32]
 Floats = NDArray[np.float64]

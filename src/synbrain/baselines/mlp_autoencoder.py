@@ -14,8 +14,8 @@ from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, ResponseScale,
 from synbrain.baselines.point_mass import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
-from synbrain.models.losses import soft_clip
-from synbrain.models.mapper import Mapper, MapperConfig
+from synbrain.networks.losses import soft_clip
+from synbrain.networks.mapper import Mapper, MapperConfig
 
 Responses = NDArray[np.float32]
 COLD, WARM = 0.004, 0.0075  # SoftCLIP's temperature, annealed by a cosine (MindSimulator, released code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from synbrain.models.posterior import Posterior
+from synbrain.networks.posterior import Posterior
 
 
 class ResidualBlock(nn.Module):

@@ -12,7 +12,7 @@ from synbrain.baselines.mindsimulator import MindSimulator
 from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
 from synbrain.baselines.ridge import BandedRidge, Ridge
 from synbrain.errors import SynBrainError
-from synbrain.models.protocol import ResponseModel
+from synbrain.baselines.protocol import ResponseModel
 
 BASELINES: dict[str, Callable[..., ResponseModel]] = {
     "mean_map": MeanMap,

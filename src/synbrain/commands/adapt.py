@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from synbrain.training.config import MapperStageConfig, VAEStageConfig
-from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.linear.config import LinearPathConfig
 from synbrain.training.overrides import options_of
 
 LinearOptions = options_of(LinearPathConfig)
@@ -59,8 +59,8 @@ def adapt(
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.files import require_absent
-    from synbrain.model import SynBrain
-    from synbrain.run_folder import fetch, run_digest
+    from synbrain.model.synbrain import SynBrain
+    from synbrain.model.folder import fetch, run_digest
     from synbrain.training.adapt import adapt as fit
 
     require_absent(out, overwrite)
@@ -115,7 +115,7 @@ def _curve(
     from synbrain.figures.adaptation import curve_figure
     from synbrain.figures.style import save_png
     from synbrain.files import write_json, write_text
-    from synbrain.model import SynBrain
+    from synbrain.model.synbrain import SynBrain
 
     found = adaptation_curve(
         base,

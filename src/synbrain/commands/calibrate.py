@@ -10,8 +10,8 @@ from synbrain.errors import SynBrainError
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.files import require_absent
-from synbrain.model import SynBrain
-from synbrain.training.fit_response_noise import NoiseConfig, fit_response_noise
+from synbrain.model.synbrain import SynBrain
+from synbrain.noise.fit import NoiseConfig, fit_response_noise
 
 PLAIN_NOISE = NoiseConfig()
 

@@ -40,7 +40,7 @@ def consistency(
     from synbrain.figures.consistency import consistency_figure
     from synbrain.figures.style import save_png
     from synbrain.files import require_absent, write_json, write_text
-    from synbrain.model import SynBrain
+    from synbrain.model.synbrain import SynBrain
 
     require_absent(out, overwrite)
     models: dict[str, Any] = {"adapted": SynBrain.from_pretrained(run)}

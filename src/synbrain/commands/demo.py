@@ -61,7 +61,7 @@ def _draw_new_images(folder: Path, seed: int) -> Path:
     """Scenes that are not in the experiment, as PNG files."""
     from PIL import Image
 
-    from synbrain.data.simulate_scenes import draw_image, draw_scenes
+    from synbrain.simulate.scenes import draw_image, draw_scenes
 
     folder.mkdir(parents=True, exist_ok=True)
     other = seed + 1_000_003  # another seed than the experiment's

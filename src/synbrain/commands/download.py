@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synbrain.data.download import (
+from synbrain.prepare.nsd.download import (
     BUCKET,
     Betas,
     FileFormat,
@@ -13,7 +13,7 @@ from synbrain.data.download import (
     plan_nsd,
     require_terms,
 )
-from synbrain.data.download_file import open_bucket
+from synbrain.prepare.nsd.bucket import open_bucket
 
 
 def download_nsd(

@@ -12,7 +12,7 @@ from synbrain.data.dataset import DATASET_JSON, Dataset, load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens, stored_encoders
 from synbrain.files import read_json
-from synbrain.run_folder import CONFIG
+from synbrain.model.folder import CONFIG
 from synbrain.training.config import TrainConfig
 from synbrain.training.cost import ATTAINED, BATCHES, matmul_rate, training_cost
 from synbrain.training.overrides import overridden
@@ -96,7 +96,7 @@ def _space_lines(dataset: Dataset) -> list[str]:
 
 def describe_run(path: Path) -> str:
     """Recipe, encoder, parts with their sizes, subjects, scores."""
-    from synbrain.model import SynBrain  # loads torch networks: only for runs
+    from synbrain.model.synbrain import SynBrain  # loads torch networks: only for runs
 
     model = SynBrain.from_pretrained(path)  # first, as it checks every checksum
     config = read_json(path / CONFIG)

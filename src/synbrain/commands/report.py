@@ -40,9 +40,9 @@ def report(
     from synbrain.features.store import open_tokens
     from synbrain.figures.page import Table
     from synbrain.files import require_absent
-    from synbrain.model import SynBrain
-    from synbrain.report import Shown, write_report
-    from synbrain.run_folder import refresh_card
+    from synbrain.model.synbrain import SynBrain
+    from synbrain.figures.report import Shown, write_report
+    from synbrain.model.folder import refresh_card
 
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synbrain.data import simulate as simulation
-from synbrain.data.simulate_noise import NoiseLevel
+from synbrain.simulate import experiment as simulation
+from synbrain.simulate.noise import NoiseLevel
 
 
 def simulate(

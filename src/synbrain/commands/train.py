@@ -16,12 +16,12 @@ from synbrain.errors import SynBrainError
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.files import read_json, require_absent, write_json
-from synbrain.run_folder import CONFIG, save_run
-from synbrain.training.adapt_guard import image_marks, marks_of
+from synbrain.model.folder import CONFIG, save_run
+from synbrain.training.leakage import image_marks, marks_of
 from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
-from synbrain.training.fit_response_noise import NoiseConfig
+from synbrain.noise.fit import NoiseConfig
 from synbrain.training.guard import safe_training_images
-from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.linear.config import LinearPathConfig
 from synbrain.training.overrides import options_of, overridden
 from synbrain.training.recipes import recipe as recipe_called
 from synbrain.training.train import Trained, TrainingSubject, check_training, train_model

@@ -36,7 +36,7 @@ from synbrain.features.tokens import TokenSet
 from synbrain.files import require_absent, write_text
 from synbrain.metrics.intervals import N_BOOTSTRAP, seed_interval
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
-from synbrain.models.presets import preset as checked_preset
+from synbrain.networks.presets import preset as checked_preset
 from synbrain.progress import bar
 
 GAUSSIAN, DISTRIBUTION = "ridge_gaussian", ("crps", "energy_score")

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from synbrain.baselines.mindsimulator import MindSimulator
 from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, seeded
-from synbrain.comparison.networks import Networks
+from synbrain.comparison.recipes import Networks
 from synbrain.comparison.task import Task
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAE
-from synbrain.models.losses import contrastive_target
-from synbrain.models.posterior import Posterior
-from synbrain.models.presets import preset
-from synbrain.run_parts import SubjectPart
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.losses import contrastive_target
+from synbrain.networks.posterior import Posterior
+from synbrain.networks.presets import preset
+from synbrain.model.parts import SubjectPart
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from synbrain.baselines.mlp_autoencoder import MLPAE
 from synbrain.baselines.registry import BASELINES
 from synbrain.comparison.diffusion import Diffusion
-from synbrain.comparison.networks import Networks
+from synbrain.comparison.recipes import Networks
 from synbrain.comparison.task import Task
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.ceiling_row import ceiling_row

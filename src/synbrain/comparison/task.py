@@ -24,7 +24,7 @@ class Task:
         dataset: with training and test images.
         tokens: of all its images, one row each.
         measured: its test side; the same object for every method, so that rows can be paired.
-        preset: sizes of networks, a name in models/presets.py.
+        preset: sizes of networks, a name in networks/presets.py.
         folder: where a training may keep its checkpoints.
         curves: the JSON file that takes the training curves of a method that has them; None keeps none.
         seed: of weights, batches, folds and synthetic trials.

@@ -1,1 +1,1 @@
-"""Recordings on disk: voxel space, trials, responses, and the readers that make datasets."""
+"""One dataset on disk: voxel space, trials, responses, scaling, budget."""

@@ -24,7 +24,7 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.intervals import N_BOOTSTRAP
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
-from synbrain.model import SynBrain
+from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
 Floats = NDArray[np.float32]

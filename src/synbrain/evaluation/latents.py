@@ -17,8 +17,8 @@ from synbrain.evaluation.row import Row
 from synbrain.features.tokens import TokenSet
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY, both_directions, cosine_matrix
 from synbrain.metrics.voxel import Floats, blocks
-from synbrain.model import SynBrain
-from synbrain.models.losses import contrastive_target
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.losses import contrastive_target
 
 CIRCULAR = "circular: the encoder that reads the synthetic response belongs to the decoder that made it"
 SHAPES = "tokens were brought to the latent's shape by the projection that training contrasted with"

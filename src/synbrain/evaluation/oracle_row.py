@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
-from synbrain.data.simulate_truth import TRUTH, Truth
+from synbrain.simulate.truth import TRUTH, Truth
 from synbrain.evaluation.measured import Measured, Rows
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_arrays

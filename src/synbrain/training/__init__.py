@@ -1,1 +1,1 @@
-"""Configs, batches, one visible loop, and the stages that it runs."""
+"""Subjects, linear path, networks and noise put together: train and adapt."""

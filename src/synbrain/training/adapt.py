@@ -17,18 +17,18 @@ from synbrain.errors import SynBrainError
 from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model import SynBrain
-from synbrain.models.held_out_scores import held_out_scores
-from synbrain.models.mapper import Mapper, mlp_parameters
-from synbrain.run_parts import RunConfig, SubjectPart
-from synbrain.training.adapt_guard import image_marks, images_to_adapt_on, marks_of, packed, unpacked
+from synbrain.model.synbrain import SynBrain
+from synbrain.linear.held_out import held_out_scores
+from synbrain.networks.mapper import Mapper, mlp_parameters
+from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.training.leakage import image_marks, images_to_adapt_on, marks_of, packed, unpacked
 from synbrain.training.config import TrainConfig
-from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
-from synbrain.training.fit_response_noise import NoiseConfig
-from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.noise.fit import NoiseConfig
+from synbrain.linear.config import LinearPathConfig
 from synbrain.training.overrides import overridden
-from synbrain.training.prior import fit_with_prior, response_space
-from synbrain.training.prior_noise import fit_noise_with_prior
+from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.training.recipes import recipe
 from synbrain.training.train import Start, TrainingSubject, mean_voxel_r, response_scale, train_model
 

@@ -10,9 +10,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from synbrain.models.losses import VAELossConfig
-from synbrain.training.fit_response_noise import NoiseConfig
-from synbrain.training.linear_path_config import LinearPathConfig
+from synbrain.networks.losses import VAELossConfig
+from synbrain.noise.fit import NoiseConfig
+from synbrain.linear.config import LinearPathConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -98,7 +98,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     recipe: str = "calibrated"
-    preset: str = Field("tiny", description="sizes of the networks, a name in models/presets.py")
+    preset: str = Field("tiny", description="sizes of the networks, a name in networks/presets.py")
     network_stage: str | None = Field(None, description="encoder stage the networks read; none: the last")
     scale: Literal["standardise", "raw"] = Field(
         "standardise", description="responses as z-scores over training trials, or as they are"

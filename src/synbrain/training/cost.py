@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from synbrain.models.presets import activation_bytes, parameter_counts, preset, step_gflop
+from synbrain.networks.presets import activation_bytes, parameter_counts, preset, step_gflop
 from synbrain.training.config import TrainConfig
 
 BATCHES = (1, 8, 24, 64)
@@ -19,8 +19,8 @@ class TrainingCost:
     """Cost of the two network stages of one training.
 
     Attributes:
-        parameters: as :func:`synbrain.models.presets.parameter_counts` names them.
-        gflop: per sample, as :func:`synbrain.models.presets.step_gflop` names them.
+        parameters: as :func:`synbrain.networks.presets.parameter_counts` names them.
+        gflop: per sample, as :func:`synbrain.networks.presets.step_gflop` names them.
         steps: stage -> steps at most (early stopping may end it before).
         batch: stage -> samples a step.
         state_bytes: stage -> weights, gradients and AdamW's two moments in float32, plus the average.

@@ -7,7 +7,7 @@ What each quirk does is told and measured in ``docs/quirks.md``.
 from __future__ import annotations
 
 from synbrain.errors import SynBrainError
-from synbrain.models.losses import VAELossConfig
+from synbrain.networks.losses import VAELossConfig
 from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
 
 REFERENCE = TrainConfig(
@@ -130,7 +130,7 @@ def recipe(name: str, *, preset: str | None = None) -> TrainConfig:
 
     Args:
         name: a key of ``RECIPES``.
-        preset: a name in models/presets.py; None: the recipe's own. At ``tiny`` and ``small``, ``reference``
+        preset: a name in networks/presets.py; None: the recipe's own. At ``tiny`` and ``small``, ``reference``
             changes the values that mean nothing on small data; at ``small`` and paper sizes, ``calibrated``
             takes more and smaller steps.
 

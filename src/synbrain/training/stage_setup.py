@@ -7,8 +7,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from synbrain.training.batches import SubjectData
-from synbrain.training.metrics_log import MetricsLog
+from synbrain.networks.fit.batches import SubjectData
+from synbrain.networks.fit.metrics_log import MetricsLog
 
 
 @dataclass(frozen=True)

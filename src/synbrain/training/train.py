@@ -16,30 +16,30 @@ from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs
 from synbrain.files import digest_of, write_json
-from synbrain.model import SynBrain
-from synbrain.models.brainvae import BrainVAE
-from synbrain.models.held_out_scores import held_out_scores
-from synbrain.models.mapper import Mapper
-from synbrain.models.presets import preset
-from synbrain.models.response_noise import ResponseNoise
-from synbrain.run_parts import RunConfig, SubjectPart
-from synbrain.training.batches import SubjectData
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.linear.held_out import held_out_scores
+from synbrain.networks.mapper import Mapper
+from synbrain.networks.presets import preset
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.networks.fit.batches import SubjectData
 from synbrain.training.config import TrainConfig
-from synbrain.training.fit_linear_path import LinearFit, fit_linear_path
-from synbrain.training.fit_response_noise import fit_response_noise
-from synbrain.training.loop import Position, derived_seed
-from synbrain.training.mapper_stage import MapperData, network_part, train_mapper
-from synbrain.training.metrics_log import MetricsLog
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.noise.fit import fit_response_noise
+from synbrain.networks.fit.loop import Position, derived_seed
+from synbrain.networks.fit.mapper import MapperData, network_part, train_mapper
+from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.training.shrink import shrink_factor
 from synbrain.training.stage_setup import StageSetup
-from synbrain.training.vae_stage import train_vae
+from synbrain.networks.fit.vae import train_vae
 
 
 @dataclass(frozen=True)
 class TrainingSubject:
     """One subject's training pairs, and what its part of the run says about it.
 
-    ``image_marks`` tell the images of ``pairs.tokens`` apart (training/adapt_guard.py); left out, the run
+    ``image_marks`` tell the images of ``pairs.tokens`` apart (training/leakage.py); left out, the run
     keeps no held-out scores.
     """
 

@@ -1,0 +1,1 @@
+"""Is a dataset in step with its sources, its images and itself?"""

@@ -1,0 +1,243 @@
+"""The linear path of a new subject with a prior from base subjects: their predicted responses as features.
+
+What base subjects are predicted to do is a low-dimensional, denoised account of an image that was learned
+from far more data than the new subject has. Ridge from these predictions to the new voxels is ridge from the
+tokens with another prior on the weights: the covariance of the base voxels' weights instead of the identity.
+No image and no voxel needs to be shared with them. Where images are shared, the base's predictions for them
+are too good to be judged by: they know the responses of base subjects to these very images. The fit keeps
+them (they are nearer to the truth), cross-validation takes what the base predicts without the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.linear.held_out import HeldOutScores
+from synbrain.linear.path import LinearPath
+from synbrain.model.parts import SubjectPart
+from synbrain.linear.candidates import stacked
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.linear.config import LinearPathConfig
+
+Floats = NDArray[np.float64]
+STAGE = "base responses"  # the name of the prior's features among token stages; no encoder has such a one
+
+
+@dataclass(frozen=True)
+class ResponseSpace:
+    """Linear features of tokens with the inner products of the base subjects' predictions.
+
+    Predictions of subject s, each voxel over its sd, are ``scores_s @ M_s`` with few scores. Features
+    ``scores_s @ roots[s]`` with ``roots[s] @ roots[s].T = M_s @ M_s.T`` have the same kernel in as many
+    dimensions as there are scores, whatever the number of voxels.
+
+    Attributes:
+        paths: the base subjects' linear paths.
+        roots: (r_s, r_s) float64 for each of them.
+        held_out: for each of them its scores for its training images without them, where it kept any.
+    """
+
+    paths: tuple[LinearPath, ...]
+    roots: tuple[Floats, ...]
+    held_out: tuple[HeldOutScores | None, ...] = ()
+
+    @property
+    def dim(self) -> int:
+        return sum(root.shape[1] for root in self.roots)
+
+    @property
+    def stages(self) -> list[str]:
+        return list(dict.fromkeys(stage for path in self.paths for stage in path.stages))
+
+    def features(self, tokens: TokenSet) -> NDArray[np.float32]:
+        """(n_images, dim) float32, in units of the base voxels' sd."""
+        parts = []
+        for path, root in zip(self.paths, self.roots, strict=True):
+            bare = replace(
+                path,
+                mixing=root.astype(np.float32),
+                intercept=np.zeros(root.shape[1], dtype=np.float32),
+            )
+            parts.append(bare.predict(tokens))
+        return np.concatenate(parts, axis=1)
+
+    def unseen_features(
+        self, features: NDArray[np.float32], marks: Sequence[bytes]
+    ) -> tuple[NDArray[np.float32], int]:
+        """``features`` (n_images, dim) as the base predicts them without the image, and how many differ.
+
+        Args:
+            features: of :meth:`features`.
+            marks: of the images; none where they are not known.
+        """
+        found, start = features.copy(), 0
+        known = np.zeros(len(features), dtype=bool)
+        for held, root in zip(self.held_out, self.roots, strict=False):
+            if held is not None and len(marks):
+                rows = held.rows_of(marks)
+                ours = rows >= 0
+                found[ours, start : start + root.shape[1]] = held.scores[rows[ours]] @ root
+                known |= ours
+            start += root.shape[1]
+        return found, int(known.sum())
+
+    def weights(self, on_features: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        """Stage -> (n_tokens * dim, k) float32: weights on the tokens that equal (dim, k) on the features."""
+        found: dict[str, NDArray[np.float32]] = {}
+        start = 0
+        for path, root in zip(self.paths, self.roots, strict=True):
+            own = np.asarray(root @ on_features[start : start + root.shape[1]], dtype=np.float32)
+            start += root.shape[1]
+            for stage, projection in path.projections.items():
+                added = projection.astype(np.float32) @ own
+                found[stage] = found[stage] + added if stage in found else added
+        return found
+
+
+def response_space(parts: Sequence[SubjectPart]) -> ResponseSpace | None:
+    """The space that the linear paths of ``parts`` span; None where none of them has one."""
+    paths, roots, held_out = [], [], []
+    for part in parts:
+        if part.linear is None:
+            continue
+        mixing = part.linear.mixing.astype(np.float64) / np.maximum(part.response_sd, 1e-12)
+        values, vectors = eigh(mixing @ mixing.T)
+        paths.append(part.linear)
+        held_out.append(part.held_out)
+        roots.append(vectors * np.sqrt(np.maximum(values, 0)))
+    return ResponseSpace(tuple(paths), tuple(roots), tuple(held_out)) if paths else None
+
+
+def fit_with_prior(
+    pairs: Pairs,
+    space: ResponseSpace,
+    config: LinearPathConfig,
+    *,
+    marks: Sequence[bytes] = (),
+    seed: int = 0,
+    show_progress: bool = False,
+    alone: LinearFit | None = None,
+) -> LinearFit:
+    """Fit from the tokens, from the base responses and from both, and average the three voxel by voxel.
+
+    Averages are weighed by cross-validation among the images at hand (``candidates.stacking_weights``). The
+    result is one path from tokens: what goes through the base responses is folded into it.
+
+    Args:
+        pairs: training images of the new subject with their trials.
+        space: of the base subjects.
+        config: of all three fits; its folds are the same in each.
+        marks: of the images in ``pairs.tokens``; those that a base subject was trained on are judged by
+            its held-out scores.
+        seed: of the folds.
+        show_progress: show bars.
+        alone: the fit from the tokens alone (``pairs``, ``config`` and ``seed`` as here), if there is one.
+    """
+    plain = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
+    features = space.features(pairs.tokens)
+    unseen_features, n_shared = space.unseen_features(features, marks)
+    through = config.model_copy(update={"stages": None, "windows": 0, "blur": 0.0})
+    free = config.model_copy(update={"stages": None})
+
+    def fit(tokens: TokenSet, how: LinearPathConfig) -> LinearFit:
+        return fit_linear_path(replace(pairs, tokens=tokens), how, seed=seed, show_progress=show_progress)
+
+    def through_base(features: NDArray[np.float32]) -> list[LinearFit]:
+        both = _with_features(plain, features)
+        return [fit(both.only(STAGE), through), fit(both, free)]
+
+    alone = alone or fit(plain, free)
+    fits = [alone, *through_base(features)]
+    judged = fits if n_shared == 0 else [alone, *through_base(unseen_features)]
+    y = pairs.repeat_means().astype(np.float64)
+    folds = alone.folds
+    unseen = np.stack([fit.out_of_fold for fit in judged]).astype(np.float64)
+    shares, average = stacked(unseen, y, folds)
+    path = _joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config)
+    about = {
+        "n_images": len(y),
+        "base_subjects": len(space.paths),
+        "base_dimensions": space.dim,
+        "images_shared_with_base": n_shared,
+        "share_of_tokens_alone": float(shares[0].mean()),
+        "share_of_base_responses": float(shares[1].mean()),
+        "share_of_both": float(shares[2].mean()),
+        "cross_validated_r_of_tokens_alone": mean_defined(voxel_r(unseen[0], y))[0],
+        "cross_validated_r": mean_defined(voxel_r(average, y))[0],
+        "rank": len(path.mixing),
+    }
+    return LinearFit(replace(path, about=about), average.astype(np.float32), folds)
+
+
+def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:
+    """``tokens`` with one more stage: a single token that holds the base responses of each image."""
+    n_stored = len(next(iter(tokens.stages.values())))
+    held = np.zeros((n_stored, 1, features.shape[1]), dtype=np.float32)
+    held[tokens.rows, 0] = features
+    return replace(tokens, stages={**tokens.stages, STAGE: held})
+
+
+def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:
+    """The same map from tokens alone: weights on the base responses become weights on tokens."""
+    if STAGE not in path.projections:
+        return path
+    found = {k: p.astype(np.float32) for k, p in path.projections.items() if k != STAGE}
+    for stage, added in space.weights(path.projections[STAGE].astype(np.float64)).items():
+        found[stage] = found[stage] + added if stage in found else added
+    shapes = {k: s for k, s in path.shapes.items() if k != STAGE}
+    for base in space.paths:
+        shapes |= dict(base.shapes)
+    return replace(path, projections=found, shapes=shapes)
+
+
+def _joined(
+    paths: list[LinearPath], shares: Floats, tokens: TokenSet, config: LinearPathConfig
+) -> LinearPath:
+    """The weighted sum of paths (weights per voxel) as one path of bounded rank.
+
+    Truncation keeps the principal components of the predictions on the images at hand.
+    """
+    stages = list(dict.fromkeys(stage for path in paths for stage in path.stages))
+    shapes = {stage: tokens.shapes[stage] for stage in stages}
+    sizes = {stage: shape[0] * shape[1] for stage, shape in shapes.items()}
+    mixing = np.concatenate([path.mixing * share for path, share in zip(paths, shares, strict=True)])
+    intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
+    projections = {
+        stage: np.concatenate(
+            [
+                np.asarray(path.projections[stage], dtype=np.float32)
+                if stage in path.projections
+                else np.zeros((sizes[stage], len(path.mixing)), dtype=np.float32)
+                for path in paths
+            ],
+            axis=1,
+        )
+        for stage in stages
+    }
+    n_scores, n_voxels = mixing.shape
+    whole = LinearPath(
+        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
+    )
+    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
+    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
+    rank = max(1, min(config.rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
+    reduce, expand = (u[:, :rank] / spread[:, None]).astype(np.float32), s[:rank, None] * vt[:rank]
+    reduced = {stage: held @ reduce for stage, held in projections.items()}
+    # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
+    size = np.max([np.abs(held).max(axis=0) for held in reduced.values()], axis=0)
+    size = np.where(size > 0, size, 1)
+    return LinearPath(
+        projections={stage: (held / size).astype(config.dtype) for stage, held in reduced.items()},
+        mixing=(expand * size[:, None]).astype(np.float32),
+        intercept=intercept.astype(np.float32),
+        shapes=shapes,
+        about={},
+    )

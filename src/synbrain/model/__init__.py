@@ -1,0 +1,1 @@
+"""SynBrain: its parts, its folder, its card, and synthesis."""

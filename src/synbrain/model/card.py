@@ -1,0 +1,121 @@
+"""The model card of a run: what it was fitted on, how good it is, and how far its calibration holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.mapper import Mapper
+from synbrain.model.parts import RunConfig, SubjectPart
+
+
+def model_card(
+    config: RunConfig,
+    subjects: dict[str, SubjectPart],
+    vae: BrainVAE | None,
+    mapper: Mapper | None,
+    scores: dict[str, Any] | None = None,
+) -> str:
+    """Markdown for ``README.md`` of a run folder.
+
+    Args:
+        config, subjects, vae, mapper: the run.
+        scores: content of ``scores.json`` ("scores" -> row -> metric -> number), where it was evaluated.
+    """
+    sections = [
+        _head(config, subjects, vae, mapper),
+        *(_subject(subject) for subject in subjects.values()),
+        _scores(scores),
+        _use(subjects),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(
+    config: RunConfig, subjects: dict[str, SubjectPart], vae: BrainVAE | None, mapper: Mapper | None
+) -> str:
+    tags = "---\nlibrary_name: synbrain\ntags: [fMRI, encoding-model, visual-cortex]\n---"
+    sizes = {"BrainVAE": vae, "mapper": mapper}
+    networks = [
+        f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
+        for name, module in sizes.items()
+        if module is not None
+    ]
+    rows = {
+        "recipe": config.recipe,
+        "encoder": f"{config.encoder} (digest {config.encoder_digest[:12]})",
+        "stages of the linear path": ", ".join(config.linear_stages) or "none",
+        "stage of the mapper": config.mapper_stage or "none",
+        "networks": "; ".join(networks) or "none",
+        "subjects": ", ".join(subjects),
+        "seeds": ", ".join(map(str, config.seeds)),
+    }
+    return f"{tags}\n\n# SynBrain run: images to synthetic brain responses\n\n" + _table(rows)
+
+
+def _subject(subject: SubjectPart) -> str:
+    rows: dict[str, Any] = {
+        "voxels": f"{subject.n_voxels} ({subject.space.kind})",
+        "unit": subject.unit,
+        "weight of the networks beside the linear path": f"{float(np.mean(subject.shrink)):.2f} on average",
+    }
+    if subject.linear is not None:
+        rows |= {
+            f"linear path: {key.replace('_', ' ')}": _short(v) for key, v in subject.linear.about.items()
+        }
+    text = f"## Subject {subject.name}\n\n{_table(rows)}"
+    if subject.noise is None:
+        return (
+            text + "\n\nNo trial noise was fitted: `sample` repeats the mean unless `noise_factor` is given."
+        )
+    about = subject.noise.about
+    fitted = _table({key.replace("_", " "): _short(value) for key, value in about.items()})
+    text += f"\n\n### Trial noise and its calibration\n\n{fitted}"
+    if about.get("source") != "repeats":
+        text += (
+            "\n\nNo image was repeated, so trial noise and errors of the mean cannot be told apart: the "
+            "spread is that of the residuals of held-out training images."
+        )
+    return text + (
+        "\n\nCoverage and variance ratio above are cross-fitted on training images of this subject. They say "
+        "nothing about other subjects, scanners or kinds of images."
+    )
+
+
+def _scores(scores: dict[str, Any] | None) -> str:
+    if not scores or not scores.get("scores"):
+        return "## Scores\n\nNot evaluated yet: run `synbrain evaluate`."
+    rows: dict[str, dict[str, Any]] = scores["scores"]
+    metrics = [m for m in dict.fromkeys(m for row in rows.values() for m in row)][:12]
+    head = "| row | " + " | ".join(metrics) + " |\n|" + "---|" * (len(metrics) + 1)
+    body = [
+        f"| {name} | " + " | ".join(_short(row.get(metric, "")) for metric in metrics) + " |"
+        for name, row in rows.items()
+    ]
+    about = f"{scores.get('n_test_images', '?')} test images, target: {scores.get('target', '?')}."
+    return "\n".join(["## Scores on test images", "", about, "", head, *body])
+
+
+def _use(subjects: dict[str, SubjectPart]) -> str:
+    argument = "" if len(subjects) == 1 else f", subject={next(iter(subjects), '')!r}"
+    return (
+        "## Use\n\n```python\nfrom synbrain import SynBrain\nmodel = SynBrain.from_pretrained(FOLDER)\n"
+        f"mean = model.predict(images{argument})            # (n_images, n_voxels)\n"
+        f"trials = model.sample(images, n_samples=20{argument})  # (20, n_images, n_voxels)\n```"
+    )
+
+
+def _table(rows: dict[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(held)}" for key, held in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_short(held) for held in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,183 @@
+"""A run on disk: one folder of JSON and safetensors that loads alone.
+
+::
+
+    RUN/
+      config.json         recipe, encoder with digest and stages, subjects
+      vae/ mapper/        config.json + model.safetensors, where the recipe has them
+      subjects/NAME/      subject.json, scale.safetensors, space/, linear/, held_out/, noise/
+      scores.json         scores on test images, where it was evaluated
+      README.md           model card
+      checksums.json      SHA-256 of every file above but the scores and the card
+      training/           logs and checkpoints, where the run is still to be resumed
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors.torch import load_file, save_file
+
+from synbrain.errors import SynBrainError
+from synbrain.files import (
+    MANIFEST,
+    atomic_path,
+    digest,
+    read_json,
+    verify_manifest,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from synbrain.model.card import model_card
+from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
+from synbrain.networks.mapper import Mapper, MapperConfig
+from synbrain.model.parts import RUN_FORMAT, RunConfig, SubjectPart
+
+CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md", "scores.json"
+KEPT = {"training", SCORES}  # what a new save leaves in place
+Model = TypeVar("Model", bound=BaseModel)
+Parts = tuple[RunConfig, dict[str, SubjectPart], BrainVAE | None, Mapper | None]
+
+
+def save_run(
+    folder: Path,
+    config: RunConfig,
+    subjects: dict[str, SubjectPart],
+    vae: BrainVAE | None,
+    mapper: Mapper | None,
+    *,
+    overwrite: bool = False,
+    scores: dict[str, Any] | None = None,
+) -> None:
+    """Write a run; it is built beside ``folder`` and moved in when it is whole.
+
+    ``folder/training`` stays. Scores of an older model that stood there are dropped.
+
+    Raises:
+        SynBrainError: where ``folder`` holds anything else and ``overwrite`` is not set.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if (folder.exists() and not folder.is_dir()) or (there - KEPT and not overwrite):
+        raise SynBrainError(f"{folder} exists already", "pass --overwrite, or choose another output")
+    building = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        files = [CONFIG]
+        write_json(building / CONFIG, config.model_dump(mode="json") | {"subjects": list(subjects)})
+        for name, module in (("vae", vae), ("mapper", mapper)):
+            if module is not None:
+                files += [f"{name}/{file}" for file in _save_module(building / name, module)]
+        for name, subject in subjects.items():
+            written = subject.save(building / "subjects" / name)
+            files += [f"subjects/{name}/{file}" for file in written]
+        if scores is not None:
+            write_json(building / SCORES, scores)
+        write_text(building / CARD, model_card(config, subjects, vae, mapper, scores))
+        write_manifest(building, files)
+        _move_in(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _move_in(building: Path, folder: Path) -> None:
+    """Move the new run into place; the manifest goes first and comes last, so a half-moved run is told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for old in folder.iterdir():
+        if old.is_dir() and old.name != "training":
+            shutil.rmtree(old)
+        elif not old.is_dir():
+            old.unlink()
+    for new in sorted(building.iterdir(), key=lambda path: path.name == MANIFEST):
+        os.replace(new, folder / new.name)
+
+
+def _save_module(folder: Path, module: BrainVAE | Mapper) -> list[str]:
+    folder.mkdir(parents=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as partial:
+        save_file(tensors, partial)
+    write_json(folder / CONFIG, module.config.model_dump(mode="json"))
+    return [CONFIG, WEIGHTS]
+
+
+def load_run(folder: Path, device: str | torch.device = "cpu") -> Parts:
+    """Read a run that :func:`save_run` wrote, after checking every checksum.
+
+    Raises:
+        SynBrainError: where a file is missing or was altered, or another version wrote the run.
+    """
+    if not (folder / CONFIG).exists() or not (folder / MANIFEST).exists():
+        raise SynBrainError(
+            f"{folder} is not a finished run (no {CONFIG} with {MANIFEST})",
+            "give the folder that `synbrain train --out` wrote; --resume ends a run that was cut short",
+        )
+    verify_manifest(folder)
+    written = read_json(folder / CONFIG)
+    names = written.pop("subjects", [])
+    if written.get("format") != RUN_FORMAT:
+        raise SynBrainError(
+            f"{folder} has format {written.get('format')}, this version reads {RUN_FORMAT}",
+            "install the version that wrote it",
+        )
+    config = _validated(RunConfig, written, folder / CONFIG)
+    subjects = {name: SubjectPart.load(folder / "subjects" / name) for name in names}
+    vae = mapper = None
+    if (folder / "vae").is_dir():
+        vae = BrainVAE(_validated(BrainVAEConfig, read_json(folder / "vae" / CONFIG), folder / "vae"))
+        _load_weights(vae, folder / "vae" / WEIGHTS, device)
+    if (folder / "mapper").is_dir():
+        mapper = Mapper(_validated(MapperConfig, read_json(folder / "mapper" / CONFIG), folder / "mapper"))
+        _load_weights(mapper, folder / "mapper" / WEIGHTS, device)
+    return config, subjects, vae, mapper
+
+
+def _validated(kind: type[Model], content: Any, path: Path) -> Model:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise SynBrainError(f"{path} is not valid ({error})", "copy the run again") from error
+
+
+def _load_weights(module: torch.nn.Module, path: Path, device: str | torch.device) -> None:
+    try:
+        module.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise SynBrainError(f"{path} does not fit its config ({error})", "copy the run again") from error
+    module.to(device).eval()
+
+
+def run_digest(folder: Path) -> str:
+    """Digest of everything that a run's output depends on: that of its manifest."""
+    return digest(folder / MANIFEST)
+
+
+def refresh_card(folder: Path, scores: dict[str, Any]) -> None:
+    """Put ``scores`` into ``scores.json`` of a run and into its card."""
+    config, subjects, vae, mapper = load_run(folder)
+    write_json(folder / SCORES, scores)
+    write_text(folder / CARD, model_card(config, subjects, vae, mapper, scores))
+
+
+def fetch(name: str | Path) -> Path:
+    """The folder of a run: a local one as it is, a Hugging Face hub id as its downloaded snapshot."""
+    folder, hub_id = Path(name), str(name)
+    if folder.exists() or hub_id.count("/") != 1 or hub_id.startswith((".", "/")):
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.npz", "*.md"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise SynBrainError(
+            f"{name} is neither a folder here nor a run on the Hugging Face hub ({type(error).__name__})",
+            "check the path or id, the network, and that you may read it",
+        ) from error

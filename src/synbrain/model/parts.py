@@ -1,0 +1,139 @@
+"""What a run is made of: its configuration and one part per subject."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.numpy import load_file, save_file
+
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.files import atomic_path, read_json, write_json
+from synbrain.linear.held_out import HeldOutScores
+from synbrain.linear.path import LinearPath
+from synbrain.noise.response_noise import ResponseNoise
+
+RUN_FORMAT = 1
+SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
+Recipe = Literal["reference", "calibrated"]
+
+
+class RunConfig(BaseModel):
+    """What ``config.json`` of a run says; no path and no setting of the experiment.
+
+    Sizes of the networks stand in the ``config.json`` of ``vae/`` and ``mapper/``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: int = RUN_FORMAT
+    recipe: Recipe = "calibrated"
+    encoder: str = Field(description="name in the encoder registry")
+    encoder_digest: str = Field(description="of weights and preprocessing; empty: not known")
+    encoder_hub_id: str | None = Field(None, description="where the encoder's weights can be had by name")
+    linear_stages: tuple[str, ...] = Field((), description="token stages that the linear paths read")
+    mapper_stage: str | None = Field(None, description="token stage that the mapper (or decoder) reads")
+    token_shapes: dict[str, tuple[int, int]] = Field(
+        default_factory=dict, description="stage -> (n_tokens, dim)"
+    )
+    seeds: tuple[int, ...] = (0,)
+    base_digest: str = Field("", description="of the run that this one was adapted from")
+    adaptation: dict[str, Any] = Field(default_factory=dict, description="budget and what was updated")
+    # marks of images (training/leakage.py), so that no later adaptation mixes training and test images
+    trained_images: str = ""
+    test_images: str = ""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Every stage that the run reads."""
+        extra = () if self.mapper_stage is None else (self.mapper_stage,)
+        return tuple(dict.fromkeys(self.linear_stages + extra))
+
+
+@dataclass(frozen=True)
+class SubjectPart:
+    """What belongs to one subject: space, unit, scale, linear path and noise.
+
+    The networks work in the scale ``(response - response_mean) / response_sd``. A run without a linear
+    path predicts ``response_mean + response_sd * decoded``; with one, ``linear + shrink * response_sd *
+    decoded``: there the decoder gives what the linear path leaves over.
+
+    Attributes:
+        name: the subject's name, also its folder's.
+        space: positions, ROIs and ncsnr of the voxels.
+        unit: unit of the responses.
+        scaling: what leads back to the raw unit, copied from the dataset.
+        response_mean, response_sd: (n_voxels,) float32, in ``unit``; 0 and 1 where
+            responses go in as they are.
+        linear: tokens to mean responses, if the recipe has it.
+        held_out: what ``linear`` predicts for its training images without them, for later adaptations.
+        noise: trial-to-trial variability, if the recipe has it.
+        shrink: (n_voxels,) float32, weight of the networks beside a linear path.
+    """
+
+    name: str
+    space: VoxelSpace
+    unit: str
+    response_mean: NDArray[np.float32]
+    response_sd: NDArray[np.float32]
+    scaling: dict[str, Any] = field(default_factory=dict)
+    linear: LinearPath | None = None
+    held_out: HeldOutScores | None = None
+    noise: ResponseNoise | None = None
+    shrink: NDArray[np.float32] | float = 1.0
+
+    def __post_init__(self) -> None:
+        n_voxels = self.space.n_voxels
+        shrink = np.broadcast_to(np.asarray(self.shrink, dtype=np.float32), (n_voxels,))
+        object.__setattr__(self, "shrink", np.ascontiguousarray(shrink))
+        sizes = {"response_mean": self.response_mean.shape[0], "response_sd": self.response_sd.shape[0]}
+        sizes |= {"linear": self.linear.n_voxels} if self.linear is not None else {}
+        sizes |= {"noise": self.noise.n_voxels} if self.noise is not None else {}
+        wrong = {part: size for part, size in sizes.items() if size != n_voxels}
+        if wrong:
+            raise SynBrainError(
+                f"{wrong} voxels in a space of {n_voxels}", "fit every part of a subject on one dataset"
+            )
+        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
+            raise SynBrainError(f"{self.name!r} is no name for a subject", "use letters and digits")
+
+    @property
+    def n_voxels(self) -> int:
+        return self.space.n_voxels
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the subject into ``folder`` and return the file names written, relative to it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        given = {"space": self.space, "linear": self.linear, "held_out": self.held_out, "noise": self.noise}
+        parts = {part: held for part, held in given.items() if held is not None}
+        files = [f"{part}/{name}" for part, held in parts.items() for name in held.save(folder / part)]
+        tensors = {"response_mean": self.response_mean, "response_sd": self.response_sd}
+        tensors |= {"shrink": np.asarray(self.shrink)}
+        with atomic_path(folder / SCALE) as partial:
+            save_file({k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}, partial)
+        about = {"name": self.name, "unit": self.unit, "scaling": self.scaling, "parts": sorted(parts)}
+        write_json(folder / SUBJECT_JSON, about)
+        return [SUBJECT_JSON, SCALE, *files]
+
+    @classmethod
+    def load(cls, folder: Path) -> SubjectPart:
+        """Read a subject that :meth:`save` wrote."""
+        about = read_json(folder / SUBJECT_JSON)
+        held = load_file(folder / SCALE)
+        parts = about["parts"]
+        return cls(
+            name=about["name"],
+            space=VoxelSpace.load(folder / "space"),
+            unit=about["unit"],
+            response_mean=held["response_mean"],
+            response_sd=held["response_sd"],
+            scaling=about["scaling"],
+            linear=LinearPath.load(folder / "linear") if "linear" in parts else None,
+            held_out=HeldOutScores.load(folder / "held_out") if "held_out" in parts else None,
+            noise=ResponseNoise.load(folder / "noise") if "noise" in parts else None,
+            shrink=held["shrink"],
+        )

@@ -1,0 +1,371 @@
+"""SynBrain: images in, mean responses and synthetic trials out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synbrain.errors import SynBrainError
+from synbrain.features.encoder import Encoder
+from synbrain.features.encoders import get_encoder
+from synbrain.features.encoding import encode_images
+from synbrain.features.images import Images, check_images
+from synbrain.features.tokens import TokenSet
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.mapper import Mapper
+from synbrain.model.folder import fetch, load_run, save_run
+from synbrain.model.parts import RunConfig, SubjectPart
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
+
+Floats = NDArray[np.float32]
+BATCH = 64
+
+
+class SynBrain:
+    """A fitted model of one or more subjects; loads alone, without its data.
+
+    Args:
+        config: recipe, encoder and stages.
+        subjects: name -> what belongs to that subject.
+        vae: its decoder gives the networks' part of the mean; None: linear path only.
+        mapper: tokens to latents; None beside a ``vae``: tokens are decoded as they are.
+        encoder: an encoder to use instead of the registry's (its digest must be the run's).
+        device: where the networks run.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        subjects: dict[str, SubjectPart],
+        vae: BrainVAE | None = None,
+        mapper: Mapper | None = None,
+        *,
+        encoder: Encoder | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if not subjects:
+            raise SynBrainError("a run without subjects", "give at least one subject part")
+        if vae is not None and config.mapper_stage is None:
+            raise SynBrainError("the networks read no stage", "set mapper_stage in the run's config")
+        for name, subject in subjects.items():
+            if vae is None and subject.linear is None:
+                raise SynBrainError(
+                    f"subject {name} has no part that predicts", "give a vae or a linear path"
+                )
+        self.config = config
+        self.subjects = subjects
+        self.vae = vae
+        self.mapper = mapper
+        self._encoder = encoder
+        self.to(device)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the networks to ``device`` and return self."""
+        self.device = torch.device(device)
+        for module in (self.vae, self.mapper):
+            if module is not None:
+                module.to(self.device).eval()
+        return self
+
+    def fold(self) -> Self:
+        """Fold the mapper's modulation, in place, and return self: equal predictions, less memory.
+
+        The published mapper falls from 410 M to 268 M parameters. The model can then predict, sample and be
+        saved (as a copy for inference), but its mapper cannot be trained further.
+        """
+        if self.mapper is not None:
+            self.mapper = self.mapper.fold()
+        return self
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        run: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        encoder: Encoder | None = None,
+        fold: bool = False,
+    ) -> Self:
+        """Open a run: a folder, or the id of one on the Hugging Face hub.
+
+        Args:
+            run: folder or id.
+            device: where the networks run.
+            encoder: an encoder to use instead of the registry's.
+            fold: for inference alone, see :meth:`fold`.
+
+        Raises:
+            SynBrainError: where it is no run, a file is missing, or a checksum differs.
+        """
+        model = cls(*load_run(fetch(run), device), device=device, encoder=encoder)
+        return model.fold() if fold else model
+
+    def save_pretrained(
+        self, folder: str | Path, *, overwrite: bool = False, scores: dict[str, Any] | None = None
+    ) -> Path:
+        """Write the run as JSON and safetensors with a model card; returns the folder.
+
+        Args:
+            folder: may hold ``training/`` already, nothing else unless ``overwrite``.
+            overwrite: replace a run that stands there.
+            scores: goes into ``scores.json`` and the card.
+        """
+        where = Path(folder)
+        parts = (self.config, self.subjects, self.vae, self.mapper)
+        save_run(where, *parts, overwrite=overwrite, scores=scores)
+        return where
+
+    def adapt(
+        self,
+        dataset: Dataset,
+        budget: str | int = "1h",
+        by: Literal["session", "images"] = "session",
+        update: Literal["mlp", "attention", "all", "none"] = "mlp",
+        *,
+        seed: int = 0,
+        show_progress: bool = False,
+        **options: Any,
+    ) -> SynBrain:
+        """A model of the subject of ``dataset``, fitted with a part of its data; this one is not touched.
+
+        Args:
+            dataset: of any number of voxels, with tokens of the run's encoder.
+            budget: "1h", a number, or "all"; validation images come out of it (data/budget.py).
+            by: what a number counts: the first sessions as scanned, or images with all their repeats.
+            update: what of the mapper is trained further; the VAE is, whole. "mlp" as published.
+            seed: of folds, held-out images, batches and noise.
+            show_progress: show bars.
+            options: see :func:`synbrain.training.adapt.adapt`, which also tells what was done.
+        """
+        from synbrain.training.adapt import adapt  # the one import upwards: training makes models
+
+        done = adapt(self, dataset, budget, by, update, seed=seed, show_progress=show_progress, **options)
+        return done.model
+
+    def subject(self, name: str | None = None) -> SubjectPart:
+        """The part of subject ``name``; runs of one subject need no name."""
+        if name is None and len(self.subjects) == 1:
+            return next(iter(self.subjects.values()))
+        if name not in self.subjects:
+            asked = "no subject was named" if name is None else f"the run has no subject {name!r}"
+            raise SynBrainError(asked, f"choose one of {', '.join(self.subjects)}")
+        return self.subjects[name]
+
+    def predict(
+        self, images: Images | TokenSet, *, subject: str | None = None, batch_size: int = BATCH
+    ) -> Floats:
+        """Mean responses.
+
+        Args:
+            images: paths, PIL images, a uint8 array (n, h, w, 3), or tokens of the run's encoder.
+            subject: whose responses; may be left out where the run has one subject.
+            batch_size: images at a time.
+
+        Returns:
+            (n_images, n_voxels) float32, in the subject's unit.
+        """
+        part = self.subject(subject)
+        means = [mean for _, mean in self.iter_means(images, subject=part.name, batch_size=batch_size)]
+        return np.concatenate(means) if means else np.zeros((0, part.n_voxels), dtype=np.float32)
+
+    def sample(
+        self,
+        images: Images | TokenSet,
+        n_samples: int = 1,
+        seed: int = 0,
+        *,
+        subject: str | None = None,
+        noise_factor: float | None = None,
+        batch_size: int = BATCH,
+    ) -> Floats:
+        """Synthetic trials: the mean plus the subject's trial noise.
+
+        A run without a noise part (recipe ``reference``) is deterministic and gives its mean ``n_samples``
+        times, unless ``noise_factor`` asks for the paper's sampling: z = mapped latent + noise_factor * eps,
+        eps standard normal (appendix E).
+
+        Args:
+            images: as for :meth:`predict`.
+            n_samples: trials per image.
+            seed: the trials of image i depend on it and on i alone, not on the batches.
+            subject: whose responses.
+            noise_factor: the published isotropic latent noise, instead of the noise part.
+            batch_size: images at a time.
+
+        Returns:
+            (n_samples, n_images, n_voxels) float32, in the subject's unit.
+        """
+        part = self.subject(subject)
+        blocks = [
+            trials
+            for _, trials in self.iter_samples(
+                images, n_samples, seed, subject=part.name, noise_factor=noise_factor, batch_size=batch_size
+            )
+        ]
+        empty = np.zeros((n_samples, 0, part.n_voxels), dtype=np.float32)
+        return np.concatenate(blocks, axis=1) if blocks else empty
+
+    def iter_means(
+        self,
+        images: Images | TokenSet,
+        *,
+        subject: str | None = None,
+        batch_size: int = BATCH,
+        start: int = 0,
+    ) -> Iterator[tuple[slice, Floats]]:
+        """Yield (rows, (n_rows, n_voxels) float32) batch by batch from image ``start`` on."""
+        for rows, tokens in self._token_batches(images, batch_size, start):
+            yield rows, self._mean(tokens, self.subject(subject))
+
+    def iter_samples(
+        self,
+        images: Images | TokenSet,
+        n_samples: int,
+        seed: int = 0,
+        *,
+        subject: str | None = None,
+        noise_factor: float | None = None,
+        batch_size: int = BATCH,
+        start: int = 0,
+    ) -> Iterator[tuple[slice, Floats]]:
+        """Yield (rows, (n_samples, n_rows, n_voxels) float32) batch by batch, in bounded memory.
+
+        ``start`` must be a multiple of ``batch_size`` for bytes equal to those of an uninterrupted pass.
+        """
+        part = self.subject(subject)
+        if n_samples < 1 or seed < 0:
+            raise SynBrainError(f"{n_samples} samples with seed {seed}", "give n_samples >= 1 and seed >= 0")
+        if noise_factor is not None and self.vae is None:
+            raise SynBrainError("noise_factor needs the networks", "leave it out for a linear run")
+        for rows, tokens in self._token_batches(images, batch_size, start):
+            if noise_factor is not None:
+                trials = self._latent_trials(tokens, part, n_samples, seed, rows.start, noise_factor)
+            elif part.noise is not None:
+                trials = part.noise.sample(self._mean(tokens, part), n_samples, seed, rows.start)
+            else:
+                trials = np.repeat(self._mean(tokens, part)[None], n_samples, axis=0)
+            yield rows, trials
+
+    def log_prob(
+        self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
+    ) -> NDArray[np.float64]:
+        """(n,) float64, log density of one trial ``responses[i]`` (n, n_voxels) for each image i.
+
+        Raises:
+            SynBrainError: where the run has no noise part.
+        """
+        part = self.subject(subject)
+        if part.noise is None:
+            raise SynBrainError(
+                f"the run has no trial noise for {part.name}, so no density",
+                "use recipe calibrated, or `synbrain calibrate`",
+            )
+        mean = self.predict(images, subject=part.name)
+        if mean.shape != responses.shape:
+            raise SynBrainError(
+                f"responses of shape {responses.shape} for means of shape {mean.shape}",
+                "give one trial per image (repeat an image for each of its trials)",
+            )
+        return part.noise.log_prob(mean, np.asarray(responses, dtype=np.float32))
+
+    def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Floats:
+        """(n_voxels,) float32, share of the variance of ``n_repeats``-trial means that is signal.
+
+        From the noise part where it was fitted on repeats, else from the space's ncsnr: NSD data manual,
+        NC = ncsnr^2 / (ncsnr^2 + 1 / n). Its square root is the highest correlation that can be expected.
+        """
+        part = self.subject(subject)
+        if part.noise is not None and part.noise.about.get("source") == "repeats":
+            return part.noise.noise_ceiling(n_repeats)
+        if part.space.ncsnr is None:
+            raise SynBrainError(
+                f"neither repeats nor ncsnr are known for {part.name}",
+                "calibrate the run on a dataset with repeats",
+            )
+        squared = part.space.ncsnr.astype(np.float64) ** 2
+        return np.asarray(squared / (squared + 1 / n_repeats), dtype=np.float32)
+
+    def tokens(self, images: Images | TokenSet) -> TokenSet:
+        """Tokens of ``images`` through the run's encoder; tokens are checked and given back.
+
+        Raises:
+            SynBrainError: tokens of another encoder, or an image that cannot be read.
+        """
+        if isinstance(images, TokenSet):
+            # imported runs do not know the weights of their encoder: their digest is empty
+            digests = (self.config.encoder_digest or images.digest, images.digest)
+            if images.encoder != self.config.encoder or digests[0] != digests[1]:
+                raise SynBrainError(
+                    f"tokens of {images.encoder} (digest {images.digest[:12]}) for a run on "
+                    f"{self.config.encoder} (digest {self.config.encoder_digest[:12]})",
+                    f"make tokens with `synbrain features DATASET --encoder {self.config.encoder}`",
+                )
+            return images.only(*self.config.stages)
+        return self.tokens(encode_images(self.encoder, images, self.config.stages))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The run's encoder, built on first use on the run's device."""
+        if self._encoder is None:
+            self._encoder = get_encoder(
+                self.config.encoder, weights=self.config.encoder_hub_id, device=self.device
+            )
+        return self._encoder
+
+    def _token_batches(
+        self, images: Images | TokenSet, batch_size: int, start: int = 0
+    ) -> Iterator[tuple[slice, TokenSet]]:
+        """Tokens batch by batch; images are encoded as their batch comes, so memory stays bounded."""
+        if not isinstance(images, TokenSet):
+            check_images(images)
+        for first in range(start, len(images), batch_size):
+            rows = slice(first, min(first + batch_size, len(images)))
+            batch = images.take(np.arange(first, rows.stop)) if isinstance(images, TokenSet) else images[rows]
+            yield rows, self.tokens(batch)
+
+    def _mean(self, tokens: TokenSet, part: SubjectPart) -> Floats:
+        linear = None if part.linear is None else part.linear.predict(tokens)
+        if self.vae is None:
+            assert linear is not None
+            return linear
+        return self._in_unit(self._decode(self._latents(tokens), part.n_voxels), linear, part)
+
+    def _latents(self, tokens: TokenSet) -> torch.Tensor:
+        """(n_images, tokens, dim) float32 on the networks' device."""
+        assert self.config.mapper_stage is not None
+        x = torch.from_numpy(tokens.read(self.config.mapper_stage)).to(self.device)
+        with torch.inference_mode():
+            return x if self.mapper is None else self.mapper(x)
+
+    def _decode(self, latents: torch.Tensor, n_voxels: int) -> Floats:
+        assert self.vae is not None
+        with torch.inference_mode():
+            return np.asarray(self.vae.decode(latents, n_voxels).float().cpu().numpy())
+
+    @staticmethod
+    def _in_unit(decoded: Floats, linear: Floats | None, part: SubjectPart) -> Floats:
+        scaled = decoded * part.response_sd
+        mean = part.response_mean + scaled if linear is None else linear + part.shrink * scaled
+        return np.asarray(mean, dtype=np.float32)
+
+    def _latent_trials(
+        self, tokens: TokenSet, part: SubjectPart, n_samples: int, seed: int, first: int, factor: float
+    ) -> Floats:
+        """The paper's stochastic synthesis (appendix E): isotropic noise on the mapped latents."""
+        linear = None if part.linear is None else part.linear.predict(tokens)
+        latents = self._latents(tokens)
+        trials = np.empty((n_samples, len(tokens), part.n_voxels), dtype=np.float32)
+        shape = tuple(latents.shape[1:])
+        generators = [np.random.Generator(np.random.SFC64([seed, first + i])) for i in range(len(tokens))]
+        for sample in range(n_samples):
+            eps = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in generators])
+            noisy = latents + factor * torch.from_numpy(eps).to(self.device)
+            trials[sample] = self._in_unit(self._decode(noisy, part.n_voxels), linear, part)
+        return trials

@@ -1,1 +1,0 @@
-"""Networks, posteriors, losses and the other parts a model is made of."""

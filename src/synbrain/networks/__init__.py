@@ -1,0 +1,1 @@
+"""BrainVAE, S2N mapper, their losses and sizes."""

@@ -1,0 +1,1 @@
+"""Exact fast paths of the convolutions on a CPU."""

@@ -1,0 +1,1 @@
+"""One visible training loop, and the two stages that it runs."""

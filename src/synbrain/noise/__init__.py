@@ -1,0 +1,1 @@
+"""Trial noise: what it is, and how it is fitted."""

@@ -1,0 +1,60 @@
+"""Trial noise of a new subject: from its repeats; where it has none, split as the base subjects' is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.features.tokens import Pairs
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.model.parts import SubjectPart
+from synbrain.noise.fit import NoiseConfig, fit_response_noise
+
+NEEDED = "variance_needed_around_the_mean"
+
+
+def fit_noise_with_prior(
+    pairs: Pairs,
+    mean: NDArray[np.float32],
+    config: NoiseConfig,
+    base: Sequence[SubjectPart],
+    *,
+    seed: int = 0,
+) -> ResponseNoise:
+    """Fit trial noise; without repeats, tell noise from errors of the mean by the base subjects' ratio.
+
+    Residuals around the mean of images that were shown once hold trial noise and the errors of the mean.
+    Base subjects with repeats know how the two divide: their residuals around a cross-fitted mean vary by a
+    factor ``needed`` (median voxel) more than their repeats do. The new subject's noise variance is its
+    residual variance over that factor, and the inflation that the base's samples carry comes on top.
+
+    Args:
+        pairs: trials of the new subject's training images.
+        mean: (n_images, n_voxels) float32, cross-fitted.
+        config: see there.
+        base: the base subjects; those whose noise was fitted on repeats are looked at.
+        seed: as for :func:`fit_response_noise`.
+    """
+    noise = fit_response_noise(pairs, mean, config, seed=seed)
+    known = [p.noise for p in base if p.noise is not None and p.noise.about.get("source") == "repeats"]
+    if noise.about["source"] == "repeats" or not known:
+        return noise
+    needed = float(np.median([max(float(held.about.get(NEEDED, 1.0)), 1.0) for held in known]))
+    inflation = float(np.median([np.median(held.inflation) for held in known]))
+    within = noise.noise_variance / needed
+    repeats = float(np.mean(1 / np.maximum(pairs.repeats(), 1)))
+    return replace(
+        noise,
+        base=noise.base / np.float32(needed),
+        slope=noise.slope / np.float32(needed),
+        floor=noise.floor / np.float32(needed),
+        inflation=np.full_like(noise.inflation, inflation),
+        noise_variance=within,
+        signal_variance=np.maximum(noise.signal_variance - within * np.float32(repeats), 0).astype(
+            np.float32
+        ),
+        about={**noise.about, "source": "base subjects", "residual_over_noise_variance_of_base": needed},
+    )

@@ -1,0 +1,1 @@
+"""Recordings to a dataset: tables, BIDS-like betas, NSD."""

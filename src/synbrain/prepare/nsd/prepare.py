@@ -1,0 +1,280 @@
+"""A subject of the Natural Scenes Dataset, or of a tree in its layout, to a dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from synbrain.prepare.nsd import layout as nsd_layout
+from synbrain.prepare.nsd import trials as nsd_trials
+from synbrain.prepare.betas import BetaFile, describe
+from synbrain.data.dataset import (
+    RESPONSES,
+    Dataset,
+    DatasetInfo,
+    Stimuli,
+    load_dataset,
+    relative_to_dataset,
+    require_replaceable,
+    write_tables,
+)
+from synbrain.prepare.nsd.layout import subject_name
+from synbrain.prepare.nsd.trials import Design, OtherShared, Repeats, TestSet
+from synbrain.prepare.nsd.voxels import Grid, choose_voxels, voxel_space
+from synbrain.data.reliability import ncsnr_of
+from synbrain.data.scaling import (
+    RAW_PER_PERCENT,
+    REFERENCE_DIVISOR,
+    SCALING_ARRAYS,
+    UNITS,
+    ScalingKind,
+)
+from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.files import digest_of, open_array
+
+
+def prepare_nsd(
+    src: str | Path,
+    out: str | Path,
+    *,
+    subject: int,
+    betas: str = "betas_fithrf_GLMdenoise_RR",
+    space: nsd_layout.NsdSpace = "func1pt8mm",
+    mask: str | Path | None = None,
+    rois: list[str] | None = None,
+    scaling: ScalingKind = "percent",
+    sessions: str | int = "all",
+    test_set: TestSet = "shared1000",
+    repeats: Repeats = "all",
+    other_shared: OtherShared = "leave-out",
+    workers: int = 1,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Dataset:
+    """Make a dataset of one subject of a tree in NSD's layout.
+
+    Sessions are streamed, so that memory does not grow with their number; an interrupted run leaves a
+    hidden folder beside ``out``, from which the same call goes on at the next session. Voxels without data
+    in some session, and voxels that never vary, are kept and listed in ``info.provenance``.
+
+    Args:
+        src: the root, in which ``nsddata`` and ``nsddata_betas`` lie.
+        out: the dataset folder to write.
+        subject: 1 to 8 in NSD.
+        betas: the beta version, a folder's name.
+        space: func1pt8mm and func1mm (int16 volumes) or fsaverage (float surface files).
+        mask: a label volume's name, or a file on the grid of the betas (above 0 is in);
+            nsdgeneral if neither this nor ``rois`` is given.
+        rois: take the union of these ("prf-visualrois/V1v", "floc-faces"); within ``mask`` if given too.
+        scaling: the unit, see :func:`synbrain.data.scaling.scale_session`.
+        sessions: "all", or how many of the first.
+        test_set: see :func:`synbrain.prepare.nsd.trials.select_test`.
+        repeats: what to do about test images with fewer repeats than planned.
+        other_shared: shared images outside the test set: "leave-out" or "train".
+        workers: sessions read at the same time.
+        overwrite: replace a dataset that stands at ``out``.
+        show_progress: show a bar of sessions.
+
+    Raises:
+        SynBrainError: where files lack, are damaged, or do not fit together.
+    """
+    src, out = Path(src), Path(out)
+    require_replaceable(out, overwrite, inputs=[src])
+    design = nsd_trials.read_design(src)
+    files = [
+        tuple(describe(path) for path in paths)
+        for paths in nsd_layout.find_sessions(src, subject, space, betas, sessions)
+    ]
+    per_session = _trials_per_session(files)
+    completed = _completed_sessions(src, design, space, betas, per_session)
+    seen = nsd_trials.seen_trials(src, design, subject, len(files), per_session)
+    test_ids, notes = nsd_trials.select_test(design, test_set, completed, per_session)
+    split, more = nsd_trials.assign_split(
+        seen, test_ids, _planned(design, subject, test_ids), repeats, other_shared, subject_name(subject)
+    )
+    trials, images = _tables(seen.assign(split=split))
+    rows_kept = np.flatnonzero(split.notna().to_numpy())
+    grid, maps = choose_voxels(src, subject, space, files[0], mask, rois)
+    stimuli, stimulus_notes = _stimuli(src, out, images)
+    notes += more + stimulus_notes + _compare_with_published(design, subject, space, len(files), grid)
+    plan_of = _plan_sessions(files, grid, rows_kept, trials, per_session)
+    options = {
+        "subject": subject, "betas": betas, "space": space, "mask": grid.mask, "scaling": scaling,
+        "test_set": test_set, "repeats": repeats, "other_shared": other_shared,
+    }  # fmt: skip
+    plan = digest_of(
+        options | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
+    )
+    with resumable_folder(out, plan) as building:
+        report = write_sessions(
+            building, plan_of, len(grid.index), scaling, plan, workers=workers, show_progress=show_progress
+        )
+        responses = open_array(building / RESPONSES)
+        voxels = voxel_space(src, subject, space, betas, grid, maps)
+        if voxels.ncsnr is None:
+            ncsnr, origin = ncsnr_of(responses, trials)
+            voxels = VoxelSpace(**{**vars(voxels), "ncsnr": ncsnr})
+            ncsnr_from = origin and f"trials of the {origin} split"
+        else:
+            ncsnr_from = "file"
+        info = DatasetInfo(
+            name=f"nsd-{subject_name(subject)}",
+            subject=subject_name(subject),
+            unit=UNITS[scaling],
+            n_trials=len(trials),
+            n_voxels=len(grid.index),
+            n_images=len(images),
+            stimuli=stimuli,
+            scaling=_scaling_note(scaling, files[0][0].is_integer),
+            provenance={
+                "reader": "nsd", **options, "n_sessions": len(files), "trials_per_session": per_session,
+                "design_is_nsd": design.is_nsd, "ncsnr_from": ncsnr_from, "notes": notes, **report,
+            },
+        )  # fmt: skip
+        extra = [SCALING_ARRAYS] if scaling == "session-zscore" else []
+        write_tables(building, info, trials, images, voxels, extra)
+        del responses
+    return load_dataset(out)
+
+
+def _trials_per_session(files: list[tuple[BetaFile, ...]]) -> int:
+    """Trials in each session; all files must agree on it and on their grids."""
+    usual = Counter(about.n_trials for parts in files for about in parts).most_common(1)[0][0]
+    for parts in files:
+        for about, first in zip(parts, files[0], strict=True):
+            if about.n_trials != usual:
+                raise SynBrainError(
+                    f"{about.path} has {about.n_trials} trials, the other sessions have {usual}",
+                    "it was cut short or is another experiment's: download it again",
+                )
+            if about.grid != first.grid:
+                raise SynBrainError(
+                    f"{about.path} has grid {about.grid}, {first.path.name} has {first.grid}",
+                    "use the betas of one subject and space",
+                )
+    return int(usual)
+
+
+def _completed_sessions(src: Path, design: Design, space: str, betas: str, per_session: int) -> list[int]:
+    """How many sessions each subject completed: NSD's published numbers, or what lies in the tree.
+
+    A subject of another tree whose betas are not there counts as having completed all that was planned.
+    """
+    if design.is_nsd:
+        return list(nsd_layout.SESSIONS)
+    planned = len(design.ordering) // per_session
+    counts = []
+    for subject in range(1, len(design.images) + 1):
+        found = nsd_layout.session_files(nsd_layout.betas_folder(src, subject, space, betas), space)
+        counts.append(len(found) or planned)
+    return counts
+
+
+def _planned(design: Design, subject: int, test_ids: NDArray[np.int64]) -> dict[int, int]:
+    own = {int(nsd_id): row for row, nsd_id in enumerate(design.images[subject - 1])}
+    counts = design.planned()
+    lacking = [int(i) for i in test_ids if int(i) not in own]
+    if lacking:
+        raise SynBrainError(
+            f"{len(lacking)} shared images are not planned for {subject_name(subject)}",
+            "use nsd_expdesign.mat of the same tree",
+        )
+    return {int(i): int(counts[own[int(i)]]) for i in test_ids}
+
+
+def _tables(seen: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Kept trials with their image's row, and images by 73k id."""
+    kept = seen[seen["split"].notna()].reset_index(drop=True)
+    columns = ["nsd_id", "coco_id", "shared1000", "split"]
+    images = kept[columns].drop_duplicates("nsd_id").sort_values("nsd_id", ignore_index=True)
+    row_of = pd.Series(np.arange(len(images), dtype=np.int32), index=images["nsd_id"])
+    kept.insert(0, "image", row_of.loc[kept["nsd_id"]].to_numpy())
+    images.insert(0, "name", [f"nsd-{number:05d}" for number in images["nsd_id"]])
+    images.insert(1, "row", images["nsd_id"].astype(np.int32))
+    order = ["image", "session", "run", "repeat", "split", "nsd_id", "coco_id", "shared1000"]
+    return kept[order], images
+
+
+def _plan_sessions(
+    files: list[tuple[BetaFile, ...]],
+    grid: Grid,
+    rows_kept: NDArray[np.int64],
+    trials: pd.DataFrame,
+    per_session: int,
+) -> list[Session]:
+    parts, training = grid.parts(), (trials["split"] == "train").to_numpy()
+    planned = []
+    for number, paths in enumerate(files):
+        here = np.flatnonzero(rows_kept // per_session == number)
+        if len(here) == 0:
+            continue
+        planned.append(
+            Session(
+                number=number,
+                parts=tuple(zip(paths, parts, strict=True)),
+                kept=rows_kept[here] - number * per_session,
+                fitting=training[here],
+                first_row=int(here[0]),
+            )
+        )
+    return planned
+
+
+def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[str]]:
+    path = src / nsd_layout.STIMULI
+    stimuli = Stimuli(kind="hdf5", path=relative_to_dataset(path, out), key=nsd_layout.STIMULI_KEY)
+    if not path.exists():
+        return stimuli, [f"the stimuli are missing: download {nsd_layout.STIMULI} before `synbrain features`"]
+    try:
+        with h5py.File(path, "r") as file:
+            n_images = len(file[nsd_layout.STIMULI_KEY])
+    except (OSError, KeyError) as error:
+        raise SynBrainError(f"{path} is damaged or cut short ({error})", "download it again") from error
+    if int(images["row"].max()) >= n_images:
+        raise SynBrainError(
+            f"{path} has {n_images} images, the trials show number {int(images['row'].max())}",
+            "use the stimuli and nsd_expdesign.mat of the same tree",
+        )
+    return stimuli, []
+
+
+def _compare_with_published(
+    design: Design, subject: int, space: str, n_sessions: int, grid: Grid
+) -> list[str]:
+    """Notes on counts that differ from NSD's published ones; none for a tree with another design."""
+    if not design.is_nsd:
+        return []
+    notes, row = [], subject - 1
+    if n_sessions > nsd_layout.SESSIONS[row]:
+        notes.append(f"{n_sessions} sessions, {nsd_layout.SESSIONS[row]} are published")
+    if space == "func1pt8mm" and grid.grids[0] != nsd_layout.SHAPES[row]:
+        notes.append(f"grid {grid.grids[0]}, {nsd_layout.SHAPES[row]} is published")
+    expected = nsd_layout.NSDGENERAL_VOXELS[row]
+    if space == "func1pt8mm" and grid.mask == "nsdgeneral" and len(grid.index) != expected:
+        notes.append(f"nsdgeneral has {len(grid.index)} voxels, {expected} are published")
+    return notes
+
+
+def _scaling_note(kind: ScalingKind, is_integer: bool) -> dict[str, Any]:
+    """What dataset.json says about the unit; :func:`synbrain.data.scaling.invert` undoes it."""
+    raw = RAW_PER_PERCENT if is_integer else 1
+    note: dict[str, Any] = {"kind": kind, "raw": "integer" if is_integer else "float", "raw_per_percent": raw}
+    if kind == "reference":
+        note["raw_per_unit"] = REFERENCE_DIVISOR * raw / RAW_PER_PERCENT
+    if kind == "session-zscore":
+        note["arrays"] = SCALING_ARRAYS
+    return note
+
+
+def _hash(values: Iterable[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()

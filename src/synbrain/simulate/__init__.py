@@ -1,0 +1,1 @@
+"""A brain whose truth is known, in NSD's layout."""

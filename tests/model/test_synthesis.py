@@ -1,0 +1,166 @@
+"""Synthesis to a file: the same bytes whatever happens on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
+from synbrain.features.encoders import get_encoder
+from synbrain.files import read_json
+from synbrain.model.synbrain import SynBrain
+from synbrain.linear.path import LinearPath
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.synthesis import list_images, synthesize_to, write_nifti
+
+N_IMAGES = 5
+
+
+@pytest.fixture
+def model() -> SynBrain:
+    space = VoxelSpace.from_mask(np.arange(24).reshape(2, 3, 4) % 3 == 0, np.diag([2.0, 2, 2, 1]))
+    n = space.n_voxels
+    encoder = get_encoder("pixels")
+    stage = encoder.default_stage
+    shape = encoder.stages[stage]
+    rng = np.random.default_rng(0)
+    ones = np.ones(n, dtype=np.float32)
+    linear = LinearPath(
+        {stage: rng.normal(size=(shape[0] * shape[1], n)).astype(np.float32)}, np.eye(n, dtype=np.float32),
+        0 * ones, {stage: shape}, {},
+    )  # fmt: skip
+    noise = ResponseNoise(
+        np.zeros((n, 0), dtype=np.float32), ones, ones, 0 * ones, ones, ones, 0 * ones, ones, ones, ones, {}
+    )
+    part = SubjectPart("s1", space, "percent", 0 * ones, ones, linear=linear, noise=noise)
+    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_stages=(stage,))
+    return SynBrain(config, {"s1": part})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    where = tmp_path / "images"
+    where.mkdir()
+    rng = np.random.default_rng(1)
+    for i in range(N_IMAGES):
+        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(where / f"{i}.png")
+    (where / "notes.txt").write_text("not an image")
+    return where
+
+
+def test_the_file_holds_what_sample_gives(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    images = list_images(folder)
+    out = synthesize_to(tmp_path / "y.npy", model, images, 3, seed=7, batch_size=2, run_digest="abc")
+    written = np.load(out, mmap_mode="r")
+    np.testing.assert_array_equal(written, model.sample(images, 3, 7, batch_size=2))
+    about = read_json(tmp_path / "y.json")
+    assert about["images"] == [str(path) for path in images]
+    assert (about["seed"], about["unit"], about["run"], about["subject"]) == (7, "percent", "abc", "s1")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "y.json", "y.npy"]
+
+
+def test_an_interrupted_synthesis_ends_in_the_same_bytes(
+    model: SynBrain, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = list_images(folder)
+    whole = synthesize_to(tmp_path / "whole.npy", model, images, 2, batch_size=2)
+    good = images[3].read_bytes()
+    images[3].write_bytes(b"broken")
+    with pytest.raises(SynBrainError, match=r"3\.png cannot be read"):
+        synthesize_to(tmp_path / "y.npy", model, images, 2, batch_size=2)
+    assert not (tmp_path / "y.npy").exists()
+    images[3].write_bytes(good)
+    seen: list[int] = []
+    encode = SynBrain.iter_samples
+
+    def spied(self: SynBrain, *args: object, start: int = 0, **rest: object) -> object:
+        seen.append(start)
+        return encode(self, *args, start=start, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SynBrain, "iter_samples", spied)
+    out = synthesize_to(tmp_path / "y.npy", model, images, 2, batch_size=2)
+    assert seen == [2]  # the first batch was not done again
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_another_seed_does_not_continue_an_old_file(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    images = list_images(folder)
+    good = images[4].read_bytes()
+    images[4].write_bytes(b"broken")
+    with pytest.raises(SynBrainError):
+        synthesize_to(tmp_path / "y.npy", model, images, 2, seed=1, batch_size=2)
+    images[4].write_bytes(good)
+    out = synthesize_to(tmp_path / "y.npy", model, images, 2, seed=2, batch_size=2)
+    np.testing.assert_array_equal(np.load(out), model.sample(images, 2, 2, batch_size=2))
+
+
+def test_an_existing_output_is_kept(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "y.npy").write_text("precious")
+    with pytest.raises(SynBrainError, match="--overwrite"):
+        synthesize_to(tmp_path / "y.npy", model, list_images(folder), 1)
+    assert (tmp_path / "y.npy").read_text() == "precious"
+
+
+def test_nifti_volumes_hold_the_trials(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    import nibabel as nib
+
+    images = list_images(folder)
+    array = synthesize_to(tmp_path / "y.npy", model, images, 3, batch_size=2)
+    out = write_nifti(tmp_path / "y.nii.gz", array, model.subject().space)
+    volumes = nib.load(out).get_fdata()
+    assert volumes.shape == (2, 3, 4, N_IMAGES * 3)
+    index = model.subject().space.index
+    trials = np.load(array)
+    np.testing.assert_allclose(volumes.reshape(24, -1)[index, 4 * 3 + 1], trials[1, 4], rtol=1e-6)
+    outside = np.setdiff1d(np.arange(24), index)
+    assert not volumes.reshape(24, -1)[outside].any()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "y.json", "y.nii.gz", "y.npy"]
+    with pytest.raises(SynBrainError, match="--format npy"):
+        write_nifti(tmp_path / "n.nii", array, VoxelSpace(n_voxels=8))
+
+
+def test_images_come_from_a_folder_a_file_or_a_list(folder: Path, tmp_path: Path) -> None:
+    assert [path.name for path in list_images(folder)] == [f"{i}.png" for i in range(N_IMAGES)]
+    assert list_images(folder / "2.png") == [folder / "2.png"]
+    listed = tmp_path / "list.txt"
+    listed.write_text("# two of them\nimages/4.png\n\nimages/0.png\n")
+    assert [path.name for path in list_images(listed)] == ["4.png", "0.png"]
+    listed.write_text("images/4.png\nimages/9.png\n")
+    with pytest.raises(SynBrainError, match=r"1 of 2 images .* missing"):
+        list_images(listed)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SynBrainError, match="holds no images"):
+        list_images(tmp_path / "empty")
+
+
+def test_the_command_writes_and_refuses(
+    model: SynBrain, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from synbrain.cli import main
+
+    run = model.save_pretrained(tmp_path / "run")
+    words = [
+        "synthesize",
+        str(run),
+        str(folder),
+        "--samples",
+        "2",
+        "--out",
+        str(tmp_path / "y.npy"),
+        "--seed",
+        "3",
+    ]
+    assert main(words) == 0
+    assert np.load(tmp_path / "y.npy").shape == (2, N_IMAGES, 8)
+    assert len(read_json(tmp_path / "y.json")["run"]) == 64
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    nifti = [*words[:-4], "--out", str(tmp_path / "z.nii.gz"), "--format", "nifti"]
+    assert main(nifti) == 0
+    assert (tmp_path / "z.json").exists()
+    assert not (tmp_path / "z.nii.gz.npy").exists()

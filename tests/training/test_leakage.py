@@ -1,0 +1,52 @@
+"""No test image of any dataset is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.prepare.table import prepare_table
+from synbrain.errors import SynBrainError
+from synbrain.training.guard import safe_training_images
+
+
+def recorded(folder: Path, pictures: list[int], test: set[int]) -> Dataset:
+    """One trial of each picture, named by its place, so that names say nothing about content."""
+    (folder / "images").mkdir(parents=True)
+    lines = ["image,repeat,split"]
+    for place, picture in enumerate(pictures):
+        pixels = np.random.default_rng(picture).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{place}.png")
+        lines.append(f"{place}.png,0,{'test' if picture in test else 'train'}")
+    (folder / "trials.csv").write_text("\n".join(lines) + "\n")
+    rng = np.random.default_rng(0)
+    np.save(folder / "responses.npy", rng.standard_normal((len(pictures), 4)).astype(np.float32))
+    prepare_table(folder, folder / "dataset")
+    return load_dataset(folder / "dataset")
+
+
+def test_a_test_image_of_another_dataset_is_refused_or_dropped(tmp_path: Path) -> None:
+    first = recorded(tmp_path / "a", [1, 2, 3, 4], test={4})
+    second = recorded(tmp_path / "b", [5, 4, 6, 7], test={7})  # trains on the first one's test picture
+    with pytest.raises(SynBrainError, match=r"1 training images of .*b.*--shared-test-images drop"):
+        safe_training_images([first, second])
+    kept = safe_training_images([first, second], "drop")
+    assert [rows.tolist() for rows in kept] == [[0, 1, 2], [0, 2]]
+
+
+def test_equal_names_of_different_pictures_are_no_overlap(tmp_path: Path) -> None:
+    first = recorded(tmp_path / "a", [1, 2, 3], test={3})
+    second = recorded(tmp_path / "b", [4, 5, 6], test={4})
+    assert [len(rows) for rows in safe_training_images([first, second])] == [2, 2]
+
+
+def test_a_missing_stimulus_is_told(tmp_path: Path) -> None:
+    first = recorded(tmp_path / "a", [1, 2, 3], test={3})
+    second = recorded(tmp_path / "b", [4, 5, 6], test={4})
+    (tmp_path / "b" / "images" / "1.png").unlink()
+    with pytest.raises(SynBrainError, match=r"1 stimuli .* missing, 1\.png"):
+        safe_training_images([first, second])
