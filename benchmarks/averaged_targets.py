@@ -21,20 +21,20 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from synbrain.data.dataset import load_dataset
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
+from synbrain.features.tokens import pairs_of
 from synbrain.files import read_json
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
-from synbrain.networks.losses import mapper_loss
-from synbrain.networks.mapper import Mapper, MapperConfig
-from synbrain.networks.fit.batches import SubjectData
-from synbrain.training.config import MapperStageConfig, TrainConfig
-from synbrain.training.ema import ema_decay_at, update_ema
+from synbrain.networks.config import MapperStageConfig
+from synbrain.networks.fit.batches import StageSetup, SubjectData
+from synbrain.networks.fit.loop import ema_decay_at, update_ema
 from synbrain.networks.fit.mapper import MapperData, train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
+from synbrain.networks.losses import mapper_loss
+from synbrain.networks.mapper import Mapper, MapperConfig
+from synbrain.training.config import TrainConfig
 from synbrain.training.recipes import recipe
-from synbrain.training.stage_setup import StageSetup
 
 N_IMAGES, N_HELD, TRIALS, BATCH, STEPS, EVERY, DECAY = 6000, 300, 3, 24, 3000, 25, 0.995
 NOISES = (1.0, 2.0, 4.0)  # sd of a trial's latent around its image's, in sd of the images'

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from steps import step
 from synbrain import SynBrain, load_dataset
 from synbrain.data.dataset import Dataset
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, pairs_of
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import fit_linear_path
 from synbrain.metrics.distribution import (
     covariance_r,
     covered,
@@ -34,10 +35,9 @@ from synbrain.metrics.distribution import (
     variance_ratio,
     within_image_squares,
 )
+from synbrain.noise.config import NoiseConfig
+from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.response_noise import ResponseNoise
-from synbrain.linear.fit import fit_linear_path
-from synbrain.noise.fit import NoiseConfig, fit_response_noise
-from synbrain.linear.config import LinearPathConfig
 
 ENCODER = "efficientnet-lite0"
 N_SAMPLES = 200

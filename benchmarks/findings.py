@@ -21,19 +21,21 @@ from numpy.typing import NDArray
 
 from synbrain.comparison.table import difference_cell
 from synbrain.data.dataset import load_dataset
-from synbrain.evaluation.evaluate import BoundModel, split_pairs
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.measured import Measured, measure
 from synbrain.evaluation.row import Row
 from synbrain.features.store import open_tokens
+from synbrain.features.tokens import split_pairs
 from synbrain.figures.style import COLOURS, new_figure, save_png, tidy
 from synbrain.files import read_json, write_json, write_text
 from synbrain.metrics.intervals import mean_replicates, percentile_interval
 from synbrain.metrics.retrieval import response_retrieval
 from synbrain.metrics.voxel import mean_defined, pearson_within, voxel_r
+from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.training.config import TrainConfig
-from synbrain.training.train import TrainingSubject, train_model
+from synbrain.training.subjects import TrainingSubject
+from synbrain.training.train import train_model
 
 # Tables 3 to 8 of the paper (subject 1 of NSD): MSE, Pearson, raw and synthetic retrieval in per cent
 PAPER = {

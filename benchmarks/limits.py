@@ -25,15 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain import load_dataset
-from synbrain.simulate.truth import Truth
 from synbrain.evaluation.oracle_row import PER_PERCENT
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs
-from synbrain.metrics.voxel import mean_defined, voxel_r
-from synbrain.linear.fit import fit_linear_path
+from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.noise_units import noise_units
+from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.simulate.truth import Truth
 
 ENCODER = "efficientnet-lite0"
 Floats = NDArray[np.float64]

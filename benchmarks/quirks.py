@@ -25,7 +25,8 @@ from synbrain.networks.mapper import MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
 from synbrain.training.config import TrainConfig
 from synbrain.training.recipes import REFERENCE
-from synbrain.training.train import TrainingSubject, train_model
+from synbrain.training.subjects import TrainingSubject
+from synbrain.training.train import train_model
 
 N_TRAIN, N_TEST, TRIALS, N_VOXELS, NOISE = 240, 150, 3, 200, 1.5
 TOKENS = (12, 24)

@@ -29,10 +29,11 @@ import reference_path as theirs
 from averaged_targets import averaged_targets
 from synbrain.features.tokens import TokenSet
 from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.fit.loop import update_ema
 from synbrain.networks.losses import VAELossConfig, mapper_loss, vae_losses
 from synbrain.networks.mapper import Mapper
-from synbrain.networks.presets import Preset, preset, saved_bytes, step_gflop
-from synbrain.training.ema import update_ema
+from synbrain.networks.presets import Preset, preset
+from synbrain.training.cost import saved_bytes, step_gflop
 
 SIZES = {"paper": ("paper-4096", 15724), "small": ("small", 1500), "tiny": ("tiny", 1000)}
 STAGES = ("vae", "vae-bf16", "mapper", "mapper-bf16", "synthesis", "memory", "pipeline", "averaged")

@@ -21,8 +21,8 @@ from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
 from synbrain.baselines.mlp_parts import MLPConfig
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import load_dataset
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
+from synbrain.features.tokens import pairs_of
 from synbrain.metrics.voxel import voxel_r
 
 HELD, SPLIT_SEED = 0.2, 1000

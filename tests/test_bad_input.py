@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 
 from synbrain.cli import main
-from synbrain.simulate.experiment import SimulationSize, simulate
 from synbrain.files import read_json
 from synbrain.networks.brainvae import BrainVAEConfig
+from synbrain.networks.fit import vae as vae_stage
 from synbrain.networks.mapper import MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
-from synbrain.networks.fit import vae as vae_stage
+from synbrain.simulate.experiment import SimulationSize, simulate
 
 MICRO = Preset(
     BrainVAEConfig(

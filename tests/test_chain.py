@@ -16,8 +16,8 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
-from synbrain.simulate.experiment import SimulationSize, simulate
 from synbrain.features.store import open_tokens
+from synbrain.simulate.experiment import SimulationSize, simulate
 
 BUCKET = "simulated-scenes"
 SIZE = SimulationSize(240, 40, 6, 120, (17, 11, 11), 9.0, 160, 32)

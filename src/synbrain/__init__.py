@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synbrain.model.synbrain import SynBrain as SynBrain
     from synbrain.networks.brainvae import BrainVAE as BrainVAE
     from synbrain.networks.mapper import Mapper as Mapper
+    from synbrain.training.adapt import adapt as adapt
 
 _HOMES = {
     "BrainVAE": "synbrain.networks.brainvae",
@@ -28,6 +29,7 @@ _HOMES = {
     "SynBrain": "synbrain.model.synbrain",
     "SynBrainError": "synbrain.errors",
     "VoxelSpace": "synbrain.data.space",
+    "adapt": "synbrain.training.adapt",
     "evaluate": "synbrain.evaluation.evaluate",
     "load_dataset": "synbrain.data.dataset",
 }

@@ -11,9 +11,9 @@ from synbrain.baselines.linear_reg import LinearReg, LinearRegConfig
 from synbrain.baselines.mindsimulator import MindSimulator
 from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
 from synbrain.baselines.mlp_parts import MLPConfig
+from synbrain.baselines.protocol import ResponseModel
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.errors import SynBrainError
-from synbrain.baselines.protocol import ResponseModel
 
 POINT_MASSES = {"mean_map", "shuffled", "nearest", "ridge", "banded_ridge", "linear_reg", "mlp_ae", "mlp_vae"}
 SMALL = MLPConfig(

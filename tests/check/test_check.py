@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synbrain.cli import main
-from synbrain.check.report import check_between, check_dataset
 from synbrain.check.images import few_features, image_statistics, summarise_tokens
+from synbrain.check.report import check_between, check_dataset
 from synbrain.check.sessions import compare_counts, moments_of, recognise_unit
+from synbrain.cli import main
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.simulate.experiment import SimulationSize, simulate

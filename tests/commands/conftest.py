@@ -13,9 +13,9 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.features.encoders import get_encoder
-from synbrain.model.synbrain import SynBrain
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.synbrain import SynBrain
 
 N_VOXELS, N_IMAGES, REPEATS = 6, 24, 5
 

@@ -14,17 +14,17 @@ from synbrain.cli import main
 from synbrain.comparison import adaptation_curve as curve_module
 from synbrain.data.budget import parse_budget
 from synbrain.data.dataset import load_dataset
-from synbrain.prepare.table import prepare_table
-from synbrain.evaluation.evaluate import split_pairs
 from synbrain.features.store import open_tokens
+from synbrain.features.tokens import split_pairs
+from synbrain.linear import prior
+from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
-from synbrain.linear import prior
+from synbrain.prepare.table import prepare_table
 from synbrain.training.adapt import adapt, adaptation_config, budget_pairs
-from synbrain.linear.fit import LinearFit, fit_linear_path
 
 MICRO = Preset(
     BrainVAEConfig(

@@ -9,9 +9,9 @@ import pytest
 
 from synbrain.cli import main
 from synbrain.data.space import VoxelSpace
-from synbrain.model.synbrain import SynBrain
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import SubjectPart
+from synbrain.model.synbrain import SynBrain
 
 
 def test_the_noise_is_refitted_and_the_mean_kept(run: Path, dataset: Path, tmp_path: Path) -> None:

@@ -10,16 +10,17 @@ import pytest
 
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.features.encoders import get_encoder
+from synbrain.features.store import open_tokens, write_tokens
+from synbrain.features.tokens import pairs_of
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import fit_linear_path
+from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.synbrain import SynBrain
+from synbrain.noise.config import NoiseConfig
+from synbrain.noise.fit import fit_response_noise
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.simulate.experiment import SimulationSize, simulate
-from synbrain.features.encoders import get_encoder
-from synbrain.features.pairing import pairs_of
-from synbrain.features.store import open_tokens, write_tokens
-from synbrain.model.synbrain import SynBrain
-from synbrain.model.parts import RunConfig, SubjectPart
-from synbrain.linear.fit import fit_linear_path
-from synbrain.noise.fit import NoiseConfig, fit_response_noise
-from synbrain.linear.config import LinearPathConfig
 
 ENCODER = "efficientnet-lite0"  # selectivity for categories needs tokens that know them
 SIZE = SimulationSize(150, 40, 5, 90, (17, 11, 11), 9.0, 200, 48)

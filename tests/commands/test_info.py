@@ -9,15 +9,15 @@ import pytest
 
 from synbrain.cli import main
 from synbrain.commands.info import training_config
-from synbrain.prepare.nsd.prepare import prepare_nsd
-from synbrain.simulate.experiment import SimulationSize, simulate
 from synbrain.data.space import VoxelSpace
 from synbrain.features.encoders import get_encoder
 from synbrain.files import write_json
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
-from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.prepare.nsd.prepare import prepare_nsd
+from synbrain.simulate.experiment import SimulationSize, simulate
 from synbrain.training.cost import matmul_rate, training_cost
 
 

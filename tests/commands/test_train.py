@@ -14,13 +14,13 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
-from synbrain.prepare.table import prepare_table
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAEConfig
-from synbrain.networks.mapper import MapperConfig
-from synbrain.networks.presets import PRESETS, Preset
 from synbrain.networks.fit import vae as vae_stage
 from synbrain.networks.fit.metrics_log import read_log
+from synbrain.networks.mapper import MapperConfig
+from synbrain.networks.presets import PRESETS, Preset
+from synbrain.prepare.table import prepare_table
 
 MICRO = Preset(
     BrainVAEConfig(

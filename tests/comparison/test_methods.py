@@ -9,8 +9,8 @@ from synbrain.comparison.methods import METHODS, chosen_methods
 from synbrain.comparison.recipes import Networks, scaled_depth
 from synbrain.comparison.task import Task, measured_of
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.evaluate import split_pairs
 from synbrain.evaluation.measured import measure
+from synbrain.features.tokens import split_pairs
 from synbrain.networks.presets import preset
 
 

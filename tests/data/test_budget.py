@@ -10,9 +10,9 @@ import pytest
 
 from synbrain.data.budget import Budget, By, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli
-from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd.prepare import prepare_nsd
 
 
 def dataset_of(image: list[int], session: list[int], test: set[int], **provenance: object) -> Dataset:

@@ -11,19 +11,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from synbrain.data.dataset import (
-    Dataset,
-    DatasetInfo,
-    Stimuli,
-    load_dataset,
-    new_folder,
-    open_image,
-    publish_folder,
-    write_tables,
-)
+from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli, load_dataset, open_image, write_tables
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.files import allocate_array, verify_manifest
+from synbrain.files import allocate_array, new_folder, publish_folder, verify_manifest
 
 
 def make(folder: Path, split: tuple[str, ...] = ("train", "train", "test"), **changes: object) -> None:

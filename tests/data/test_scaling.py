@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.data.scaling import UNITS, invert, scale_session
-from synbrain.prepare.table import prepare_table
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd.prepare import prepare_nsd
+from synbrain.prepare.table import prepare_table
 
 FITTING = np.array([True, True, False, True, False, True])
 

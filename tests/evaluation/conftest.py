@@ -8,9 +8,8 @@ import pytest
 
 from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli
 from synbrain.data.space import Atlas, VoxelSpace
-from synbrain.evaluation.evaluate import split_pairs
 from synbrain.evaluation.measured import Measured, measure
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenSet, split_pairs
 
 N_VOXELS = 24
 LOADINGS = np.random.default_rng(77).normal(0, 0.7, (N_VOXELS, 1))

@@ -13,20 +13,20 @@ import torch
 from synbrain.baselines.ridge import Ridge
 from synbrain.cli import main
 from synbrain.data.dataset import write_tables
-from synbrain.prepare.nsd.prepare import prepare_nsd
-from synbrain.simulate.experiment import simulate
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.evaluate import evaluate, split_pairs
+from synbrain.evaluation.evaluate import evaluate
 from synbrain.evaluation.latents import encode
 from synbrain.evaluation.measured import measure
 from synbrain.evaluation.oracle_row import oracle_row
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenSet, split_pairs
+from synbrain.linear.path import LinearPath
 from synbrain.metrics.retrieval import cosine_matrix, top1
 from synbrain.metrics.voxel import voxel_r
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
-from synbrain.linear.path import LinearPath
-from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.prepare.nsd.prepare import prepare_nsd
+from synbrain.simulate.experiment import simulate
 
 VAE = BrainVAEConfig(
     tokens=2, dim=4, channels=4, multipliers=(1, 2), res_blocks=1, pooled_length=32, projector_width=8,

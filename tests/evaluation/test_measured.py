@@ -8,7 +8,8 @@ import pytest
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.evaluation import measured as module
-from synbrain.evaluation.measured import measure, training_statistics
+from synbrain.evaluation.measured import measure
+from synbrain.features.tokens import training_statistics
 
 
 def test_training_statistics_in_blocks(brain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.pairing import pairs_of
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenSet, pairs_of
 
 
 def numbered(n: int) -> TokenSet:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.metrics.voxel import voxel_r
 from synbrain.linear import fit as fit_linear_path_module
 from synbrain.linear import patterns as share_voxels_module
-from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.patterns import explained_patterns, falling_gains
+from synbrain.metrics.voxel import voxel_r
 
 PLAIN = LinearPathConfig(windows=0, blur=0, n_folds=5)
 

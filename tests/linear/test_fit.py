@@ -10,12 +10,9 @@ from sklearn.linear_model import Ridge
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.metrics.voxel import voxel_r
-from synbrain.linear.path import LinearPath
 from synbrain.linear import fit as fit_linear_path_module
-from synbrain.linear.fit import assign_folds, fit_linear_path, image_weights
-from synbrain.linear.ridge import out_of_fold, out_of_two_folds, ridge_inverse
 from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import assign_folds, fit_linear_path, image_weights
 from synbrain.linear.kernels import (
     Window,
     blur_matrix,
@@ -25,6 +22,9 @@ from synbrain.linear.kernels import (
     seen_through,
     window_kernel,
 )
+from synbrain.linear.path import LinearPath
+from synbrain.linear.ridge import out_of_fold, out_of_two_folds, ridge_inverse
+from synbrain.metrics.voxel import voxel_r
 
 SIDE, DIM = 5, 6
 

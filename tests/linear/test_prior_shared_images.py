@@ -10,12 +10,12 @@ import pytest
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.metrics.voxel import voxel_r
-from synbrain.linear.held_out import HeldOutScores, held_out_scores
-from synbrain.model.parts import SubjectPart
-from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.linear.held_out import HeldOutScores, held_out_scores
 from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.metrics.voxel import voxel_r
+from synbrain.model.parts import SubjectPart
 
 CONFIG = LinearPathConfig(n_folds=5, windows=0, blur=0.0, dtype="float32", alphas=(0.1, 1.0, 10.0))
 N_TRAIN = 120
@@ -47,7 +47,7 @@ def base_part(pairs: Pairs) -> tuple[SubjectPart, LinearFit]:
 def test_shared_images_are_judged_by_what_the_base_predicts_without_them() -> None:
     train, test = np.arange(N_TRAIN), np.arange(N_TRAIN, 300)
     part, _ = base_part(subject(1, 20).take(train))
-    space = response_space([part])
+    space = response_space([part.as_base])
     assert space is not None
     new = subject(2, 20)
     pairs, wanted = new.take(train), new.take(test).repeat_means()
@@ -66,7 +66,7 @@ def test_shared_images_are_judged_by_what_the_base_predicts_without_them() -> No
 
 def test_images_that_the_base_does_not_know_change_nothing() -> None:
     part, _ = base_part(subject(1, 20).take(np.arange(N_TRAIN)))
-    space = response_space([part])
+    space = response_space([part.as_base])
     assert space is not None
     pairs = subject(2, 8).take(np.arange(200, 260))
     marks = [(1000 + i).to_bytes(6, "big") for i in range(60)]

@@ -15,12 +15,12 @@ from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
+from synbrain.linear.path import LinearPath
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
-from synbrain.linear.path import LinearPath
 from synbrain.networks.mapper import Mapper, MapperConfig
 from synbrain.noise.response_noise import ResponseNoise
-from synbrain.model.parts import RunConfig, SubjectPart
 
 N_VOXELS = 37
 VAE = BrainVAEConfig(

@@ -12,11 +12,11 @@ from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.files import read_json
-from synbrain.model.synbrain import SynBrain
 from synbrain.linear.path import LinearPath
-from synbrain.noise.response_noise import ResponseNoise
 from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.synbrain import SynBrain
 from synbrain.model.synthesis import list_images, synthesize_to, write_nifti
+from synbrain.noise.response_noise import ResponseNoise
 
 N_IMAGES = 5
 

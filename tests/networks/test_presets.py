@@ -8,14 +8,8 @@ import torch
 from synbrain.errors import SynBrainError
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
-from synbrain.networks.presets import (
-    PRESETS,
-    activation_bytes,
-    parameter_counts,
-    preset,
-    saved_bytes,
-    step_gflop,
-)
+from synbrain.networks.presets import PRESETS, preset
+from synbrain.training.cost import activation_bytes, parameter_counts, saved_bytes, step_gflop
 
 
 def millions(name):

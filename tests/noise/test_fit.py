@@ -8,8 +8,8 @@ import pytest
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.distribution import covariance_r, covered, noise_products, within_image_squares
+from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import (
-    NoiseConfig,
     drawn_skewness,
     fit_factors,
     fit_response_noise,

@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from synbrain.errors import SynBrainError
 from synbrain.prepare import betas
 from synbrain.prepare.betas import Inflater, describe, read_masked
-from synbrain.errors import SynBrainError
 
 INDEX = np.array([0, 7, 11, 30, 59])
 

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from synbrain.cli import main
-from synbrain.prepare.bids import entities, prepare_bids
 from synbrain.data.dataset import load_dataset
 from synbrain.data.scaling import invert
 from synbrain.errors import SynBrainError
+from synbrain.prepare.bids import entities, prepare_bids
 
 GRID = (4, 5, 3)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])

@@ -15,8 +15,8 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
-from synbrain.prepare.table import prepare_table
 from synbrain.errors import SynBrainError
+from synbrain.prepare.table import prepare_table
 
 RECORDINGS = Path(__file__).parents[2] / "../shared/data"
 

@@ -14,10 +14,10 @@ import pytest
 from scipy.io import loadmat
 from scipy.stats import spearmanr
 
-from synbrain.simulate.experiment import SimulationSize, simulate
-from synbrain.simulate.truth import Truth, image_categories
 from synbrain.errors import SynBrainError
 from synbrain.files import digest
+from synbrain.simulate.experiment import SimulationSize, simulate
+from synbrain.simulate.truth import Truth, image_categories
 
 SIZE = SimulationSize(160, 24, 4, 120, (20, 13, 14), 7.5, 200, 32)
 SHORT = SimulationSize(30, 6, 1, 60, (17, 11, 11), 9.0, 100, 32)

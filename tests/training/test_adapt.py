@@ -10,31 +10,31 @@ import pytest
 import torch
 from PIL import Image
 
-from synbrain.commands.train import training_images, training_subjects
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.space import VoxelSpace
-from synbrain.prepare.table import prepare_table
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens, write_tokens
-from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of
+from synbrain.linear.candidates import stacking_weights
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import fit_linear_path
+from synbrain.linear.prior import fit_with_prior, response_space
 from synbrain.metrics.voxel import voxel_r
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
-from synbrain.model.parts import SubjectPart
+from synbrain.noise.config import NoiseConfig
+from synbrain.noise.fit import fit_response_noise
+from synbrain.noise.prior import fit_noise_with_prior
+from synbrain.prepare.table import prepare_table
 from synbrain.training.adapt import adapt, updated_parameters
 from synbrain.training.leakage import images_to_adapt_on, marks_of, unpacked
-from synbrain.linear.candidates import stacking_weights
-from synbrain.linear.fit import fit_linear_path
-from synbrain.noise.fit import NoiseConfig, fit_response_noise
-from synbrain.linear.config import LinearPathConfig
 from synbrain.training.overrides import overridden
-from synbrain.linear.prior import fit_with_prior, response_space
-from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.training.recipes import recipe
+from synbrain.training.subjects import training_images, training_subjects
 from synbrain.training.train import train_model
 
 MICRO = Preset(
@@ -127,7 +127,7 @@ def toy_part(seed: int, n_images: int, n_voxels: int, n_repeats: int = 1) -> Sub
 
 @pytest.mark.parametrize("n_images", [15, 40])
 def test_the_prior_helps_where_data_are_few_although_no_voxel_and_no_image_is_shared(n_images: int) -> None:
-    space = response_space([toy_part(1, 300, 9), toy_part(2, 300, 14)])
+    space = response_space([toy_part(1, 300, 9).as_base, toy_part(2, 300, 14).as_base])
     assert space is not None
     few, test = toy(3, n_images, 11), toy(3, 400, 11, noise=0.0)
     few = toy(3, 400, 11).take(np.arange(n_images))
@@ -144,7 +144,7 @@ def test_a_base_that_knows_nothing_does_not_hurt_where_data_are_many() -> None:
     assert part.linear is not None
     noise = {k: rng.standard_normal(p.shape).astype(p.dtype) for k, p in part.linear.projections.items()}
     object.__setattr__(part.linear, "projections", noise)
-    space = response_space([part])
+    space = response_space([part.as_base])
     assert space is not None
     pairs = toy(3, 400, 11)
     train, test = pairs.take(np.arange(200)), toy(3, 400, 11, noise=0.0).take(np.arange(200, 400))
@@ -156,7 +156,7 @@ def test_a_base_that_knows_nothing_does_not_hurt_where_data_are_many() -> None:
 
 def test_features_of_the_space_have_the_kernel_of_the_base_predictions() -> None:
     parts = [toy_part(1, 60, 9), toy_part(2, 60, 14)]
-    space = response_space(parts)
+    space = response_space([part.as_base for part in parts])
     assert space is not None
     tokens = toy(5, 20, 3).tokens
     features = space.features(tokens)
@@ -172,7 +172,7 @@ def test_features_of_the_space_have_the_kernel_of_the_base_predictions() -> None
 
 
 def test_out_of_fold_predictions_find_nothing_in_noise() -> None:
-    space = response_space([toy_part(1, 100, 9)])
+    space = response_space([toy_part(1, 100, 9).as_base])
     assert space is not None
     pairs = toy(3, 40, 30)
     noise = np.random.default_rng(1).standard_normal(pairs.responses.shape).astype(np.float32)
@@ -191,7 +191,7 @@ def test_stacking_prefers_what_predicts_better() -> None:
 
 
 def test_noise_without_repeats_is_divided_as_the_base_divides_it() -> None:
-    base = [toy_part(1, 120, 9, n_repeats=3)]
+    base = [toy_part(1, 120, 9, n_repeats=3).noise]
     single = toy(3, 120, 11)
     fit = fit_linear_path(single, PLAIN)
     config = NoiseConfig(factors=(0,))
@@ -241,7 +241,7 @@ def test_what_was_not_chosen_stays_and_the_base_too(update: Any, base: SynBrain,
 
 
 def test_the_adapted_run_loads_alone(base: SynBrain, new: Dataset, tmp_path: Path) -> None:
-    model = base.adapt(new, 10, "images", changes=FEW, networks=False, seed=1)
+    model = adapt(base, new, 10, "images", changes=FEW, networks=False, seed=1).model
     model.save_pretrained(tmp_path / "run")
     loaded = SynBrain.from_pretrained(tmp_path / "run")
     tokens = open_tokens(new, "pixels")
@@ -301,7 +301,7 @@ def test_the_new_subjects_own_test_images_are_refused(base: SynBrain, new: Datas
 def test_an_adapted_run_remembers_the_images_of_base_and_subject(
     base: SynBrain, new: Dataset, base_dataset: Dataset
 ) -> None:
-    model = base.adapt(new, "all", changes=FEW, networks=False)
+    model = adapt(base, new, "all", changes=FEW, networks=False).model
     rows = base_dataset.image_rows("train")
     with pytest.raises(SynBrainError, match="test images of the base run"):
         (
@@ -330,8 +330,8 @@ def test_a_folded_base_keeps_its_mapper_or_is_refused(base: SynBrain, new: Datas
     assert base.mapper is not None
     folded = SynBrain(base.config, base.subjects, base.vae, base.mapper).fold()
     with pytest.raises(SynBrainError, match=r"folded for inference.*without fold=True"):
-        folded.adapt(new, "all", update="mlp", changes=FEW)
-    done = folded.adapt(new, "all", update="none", changes=FEW)
+        adapt(folded, new, "all", update="mlp", changes=FEW)
+    done = adapt(folded, new, "all", update="none", changes=FEW).model
     assert done.mapper is not None
     assert done.mapper.config.modulation == "folded"
     assert base.mapper.config.modulation == "timestep"

@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.fit import vae as vae_stage
+from synbrain.networks.fit.batches import StageSetup, SubjectData
+from synbrain.networks.fit.vae import train_vae
 from synbrain.networks.losses import reconstruction
 from synbrain.networks.mapper import Mapper
-from synbrain.networks.fit import vae as vae_stage
-from synbrain.networks.fit.batches import SubjectData
 from synbrain.training.recipes import recipe
-from synbrain.training.stage_setup import StageSetup
-from synbrain.networks.fit.vae import train_vae
 
 
 @settings(max_examples=25, deadline=None)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.prepare.table import prepare_table
 from synbrain.errors import SynBrainError
-from synbrain.training.guard import safe_training_images
+from synbrain.prepare.table import prepare_table
+from synbrain.training.leakage import safe_training_images
 
 
 def recorded(folder: Path, pictures: list[int], test: set[int]) -> Dataset:

@@ -11,20 +11,14 @@ import pytest
 
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, response_scale
 from synbrain.networks.presets import Preset
 from synbrain.training import train as train_module
 from synbrain.training.config import TrainConfig
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
-from synbrain.training.train import (
-    Trained,
-    TrainingSubject,
-    held_out_rows,
-    response_scale,
-    sampling_weights,
-    train_model,
-)
+from synbrain.training.subjects import TrainingSubject, sampling_weights
+from synbrain.training.train import Trained, held_out_rows, train_model
 
 Make = Callable[..., Any]
 SHORT: dict[str, Any] = {

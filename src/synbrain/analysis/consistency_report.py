@@ -19,9 +19,8 @@ from synbrain.analysis.consistency import (
 from synbrain.analysis.profiles import merged_rois
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.model.synbrain import SynBrain
 
 Table = dict[str, dict[str, Any]]

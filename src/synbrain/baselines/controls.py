@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.baselines.kernels import Squares, TokenKernels
-from synbrain.baselines.point_mass import point_mass
+from synbrain.baselines.protocol import point_mass
 from synbrain.baselines.ridge import Ridge
 from synbrain.features.tokens import Pairs, TokenSet
 

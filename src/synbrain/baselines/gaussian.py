@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from synbrain.baselines.protocol import ResponseModel
 from synbrain.baselines.ridge import Ridge
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.distribution import energy_score
 from synbrain.metrics.voxel import blocks
-from synbrain.baselines.protocol import ResponseModel
 
 Responses = NDArray[np.float32]
 Floats = NDArray[np.float64]

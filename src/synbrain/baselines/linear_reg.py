@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from synbrain.baselines.point_mass import point_mass
+from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.progress import bar
 

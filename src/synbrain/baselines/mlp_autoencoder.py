@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synbrain.baselines.mlp_networks import MLPAutoencoder
 from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, ResponseScale, seeded, train_loop
-from synbrain.baselines.point_mass import point_mass
+from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.losses import soft_clip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,3 +28,8 @@ class ResponseModel(Protocol):
         A deterministic model returns its mean ``n_samples`` times (a point mass).
         """
         ...
+
+
+def point_mass(mean: NDArray[Any], n_samples: int) -> NDArray[np.float32]:
+    """(n_images, n_voxels) repeated to (n_samples, n_images, n_voxels) float32; a read-only view."""
+    return np.broadcast_to(np.asarray(mean, dtype=np.float32), (n_samples, *mean.shape))

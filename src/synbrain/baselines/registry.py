@@ -10,9 +10,9 @@ from synbrain.baselines.gaussian import Isotropic, RidgeGaussian
 from synbrain.baselines.linear_reg import LinearReg
 from synbrain.baselines.mindsimulator import MindSimulator
 from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
+from synbrain.baselines.protocol import ResponseModel
 from synbrain.baselines.ridge import BandedRidge, Ridge
 from synbrain.errors import SynBrainError
-from synbrain.baselines.protocol import ResponseModel
 
 BASELINES: dict[str, Callable[..., ResponseModel]] = {
     "mean_map": MeanMap,

@@ -14,7 +14,7 @@ from scipy.linalg import eigh
 from sklearn.model_selection import KFold
 
 from synbrain.baselines.kernels import Squares, TokenKernels
-from synbrain.baselines.point_mass import point_mass
+from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 
 Responses = NDArray[np.float32]

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from synbrain.check import labels as check_labels
 from synbrain.check import sessions as check_sessions
-from synbrain.check.labels import AgainstShuffles, LabelChecks
 from synbrain.check.evidence import (
     FOLDS,
     Floats,
@@ -34,6 +33,7 @@ from synbrain.check.evidence import (
     sessions_of,
     standardised,
 )
+from synbrain.check.labels import AgainstShuffles, LabelChecks
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.files import verify_manifest

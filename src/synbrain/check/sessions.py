@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.check.evidence import choose_voxels, session_z, sessions_of
 from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
+from synbrain.prepare.nsd import layout as nsd_layout
 
 Floats = NDArray[np.float64]
 # Percent signal change of single trials: the median voxel's sd is near 1 in NSD, and the whole BOLD response

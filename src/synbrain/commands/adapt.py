@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from synbrain.training.config import MapperStageConfig, VAEStageConfig
 from synbrain.linear.config import LinearPathConfig
+from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.training.overrides import options_of
 
 LinearOptions = options_of(LinearPathConfig)
@@ -59,8 +59,8 @@ def adapt(
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.files import require_absent
-    from synbrain.model.synbrain import SynBrain
     from synbrain.model.folder import fetch, run_digest
+    from synbrain.model.synbrain import SynBrain
     from synbrain.training.adapt import adapt as fit
 
     require_absent(out, overwrite)

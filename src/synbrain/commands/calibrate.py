@@ -7,11 +7,12 @@ from pathlib import Path
 
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
+from synbrain.features.tokens import pairs_of
 from synbrain.files import require_absent
 from synbrain.model.synbrain import SynBrain
-from synbrain.noise.fit import NoiseConfig, fit_response_noise
+from synbrain.noise.config import NoiseConfig
+from synbrain.noise.fit import fit_response_noise
 
 PLAIN_NOISE = NoiseConfig()
 

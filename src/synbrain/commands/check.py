@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.check.report import CheckReport, check_between, check_dataset
 from synbrain.check.images import image_statistics, summarise_tokens
+from synbrain.check.report import CheckReport, check_between, check_dataset
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens, stored_encoders, verify_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from synbrain.training.config import MapperStageConfig, VAEStageConfig
+from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.training.overrides import options_of
 
 VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from synbrain.prepare.nsd.bucket import open_bucket
 from synbrain.prepare.nsd.download import (
     BUCKET,
     Betas,
@@ -13,7 +14,6 @@ from synbrain.prepare.nsd.download import (
     plan_nsd,
     require_terms,
 )
-from synbrain.prepare.nsd.bucket import open_bucket
 
 
 def download_nsd(

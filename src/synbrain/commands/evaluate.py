@@ -40,8 +40,8 @@ def evaluate(
     from synbrain.evaluation.table import terminal
     from synbrain.features.encoder import pick_device
     from synbrain.files import require_absent
-    from synbrain.model.synbrain import SynBrain
     from synbrain.model.folder import refresh_card
+    from synbrain.model.synbrain import SynBrain
 
     if out is not None:
         require_absent(out, overwrite)

@@ -14,9 +14,9 @@ from synbrain.errors import SynBrainError
 from synbrain.features.clip import EXAMPLE
 from synbrain.features.encoders import get_encoder
 from synbrain.files import require_absent
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.reference.checkpoints import read_reference_mapper, read_reference_vae
-from synbrain.model.parts import RunConfig, SubjectPart
 
 # Voxels of NSD's nsdgeneral mask at 1.8 mm, which the published models were trained on.
 NSD_VOXELS = {

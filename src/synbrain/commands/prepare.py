@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from synbrain.prepare import bids
-from synbrain.prepare.nsd import prepare as nsd_prepare
-from synbrain.prepare import table
 from synbrain.data.dataset import Dataset
+from synbrain.data.scaling import ScalingKind
+from synbrain.prepare import bids, table
+from synbrain.prepare.nsd import prepare as nsd_prepare
 from synbrain.prepare.nsd.layout import NsdSpace
 from synbrain.prepare.nsd.trials import OtherShared, Repeats, TestSet
-from synbrain.data.scaling import ScalingKind
 
 
 def prepare_table(

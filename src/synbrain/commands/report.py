@@ -35,14 +35,15 @@ def report(
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.errors import SynBrainError
-    from synbrain.evaluation.evaluate import evaluate, split_pairs
+    from synbrain.evaluation.evaluate import evaluate
     from synbrain.evaluation.table import cells, explanations, header, terminal
     from synbrain.features.store import open_tokens
+    from synbrain.features.tokens import split_pairs
     from synbrain.figures.page import Table
-    from synbrain.files import require_absent
-    from synbrain.model.synbrain import SynBrain
     from synbrain.figures.report import Shown, write_report
+    from synbrain.files import require_absent
     from synbrain.model.folder import refresh_card
+    from synbrain.model.synbrain import SynBrain
 
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")

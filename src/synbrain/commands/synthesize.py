@@ -7,8 +7,8 @@ from typing import Literal
 
 from synbrain.errors import SynBrainError
 from synbrain.files import require_absent
-from synbrain.model.synbrain import SynBrain
 from synbrain.model.folder import fetch, run_digest
+from synbrain.model.synbrain import SynBrain
 from synbrain.model.synthesis import list_images, sidecar_of, synthesize_to, write_nifti
 
 

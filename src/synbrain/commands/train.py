@@ -7,24 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from accelerate import PartialState
-from numpy.typing import NDArray
 
-from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.pairing import pairs_of
-from synbrain.features.store import open_tokens
 from synbrain.files import read_json, require_absent, write_json
-from synbrain.model.folder import CONFIG, save_run
-from synbrain.training.leakage import image_marks, marks_of
-from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
-from synbrain.noise.fit import NoiseConfig
-from synbrain.training.guard import safe_training_images
 from synbrain.linear.config import LinearPathConfig
+from synbrain.model.folder import CONFIG, save_run
+from synbrain.networks.config import MapperStageConfig, VAEStageConfig
+from synbrain.noise.config import NoiseConfig
+from synbrain.training.config import TrainConfig
+from synbrain.training.leakage import marks_of
 from synbrain.training.overrides import options_of, overridden
 from synbrain.training.recipes import recipe as recipe_called
-from synbrain.training.train import Trained, TrainingSubject, check_training, train_model
+from synbrain.training.subjects import check_training, training_images, training_subjects
+from synbrain.training.train import Trained, train_model
 
 # The same fields, each None where the recipe decides.
 LinearOptions, NoiseOptions = options_of(LinearPathConfig), options_of(NoiseConfig)
@@ -129,46 +126,6 @@ def train(
         for leftover in UNFINISHED:  # checkpoints of a finished run
             shutil.rmtree(out / TRAINING / leftover, ignore_errors=True)
         _tell(trained, out)
-
-
-def training_images(
-    datasets: list[Dataset], shared_test_images: Literal["refuse", "drop"], keep_out: list[Dataset]
-) -> list[NDArray[np.int64]]:
-    """Rows of the images of each dataset that may be trained on; test images of ``keep_out`` are dropped."""
-    safe = safe_training_images(datasets, shared_test_images)
-    if not keep_out:
-        return safe
-    marks = {mark for other in keep_out for mark in image_marks(other, other.image_rows("test"))}
-    kept = []
-    for dataset, rows in zip(datasets, safe, strict=True):
-        kept.append(rows[[mark not in marks for mark in image_marks(dataset, rows)]])
-    return kept
-
-
-def training_subjects(
-    datasets: list[Dataset],
-    encoder: str,
-    stages: list[str] | None = None,
-    shared_test_images: Literal["refuse", "drop"] = "refuse",
-    rows: list[NDArray[np.int64]] | None = None,
-) -> list[TrainingSubject]:
-    """Training pairs of datasets, without an image that is a test image of any of them.
-
-    Raises:
-        SynBrainError: where tokens are missing, or training and test images overlap.
-    """
-    subjects = []
-    safe = safe_training_images(datasets, shared_test_images) if rows is None else rows
-    for dataset, wanted in zip(datasets, safe, strict=True):
-        pairs = pairs_of(dataset, open_tokens(dataset, encoder, stages), "train")
-        kept = dataset.image_rows("train")
-        if len(wanted) < len(kept):
-            pairs = pairs.take((kept.searchsorted(wanted)).astype("int64"))
-        info = dataset.info
-        name = info.subject if len(datasets) == 1 else info.name
-        marks = tuple(image_marks(dataset, wanted))
-        subjects.append(TrainingSubject(name, pairs, dataset.space, info.unit, info.scaling, marks))
-    return subjects
 
 
 def _prepare_out(out: Path, config: TrainConfig, resume: bool, overwrite: bool) -> None:

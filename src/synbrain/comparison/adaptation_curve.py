@@ -13,15 +13,14 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.data.budget import Budget, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.evaluate import split_pairs
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenSet, split_pairs
+from synbrain.linear.fit import fit_linear_path
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 from synbrain.training.adapt import SharedTestImages, Update, adapt, adaptation_config, budget_pairs
-from synbrain.linear.fit import fit_linear_path
 
 Predictions = NDArray[np.float32]
 FITTED = ("adapted", "ridge", "scratch")

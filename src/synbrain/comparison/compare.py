@@ -26,13 +26,13 @@ from synbrain.comparison.task import Task
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.differences import differences
-from synbrain.evaluation.evaluate import describe, split_pairs
+from synbrain.evaluation.evaluate import describe
 from synbrain.evaluation.measured import measure
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import N_SAMPLES
 from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.files import require_absent, write_text
 from synbrain.metrics.intervals import N_BOOTSTRAP, seed_interval
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY

@@ -18,12 +18,12 @@ from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.losses import contrastive_target
 from synbrain.networks.posterior import Posterior
 from synbrain.networks.presets import preset
-from synbrain.model.parts import SubjectPart
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from synbrain.comparison.task import Task
-from synbrain.evaluation.evaluate import BoundModel
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
+from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.losses import contrastive_target
 from synbrain.networks.presets import Preset, preset
 from synbrain.training.config import TrainConfig
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
-from synbrain.training.train import Trained, TrainingSubject, train_model
+from synbrain.training.subjects import TrainingSubject
+from synbrain.training.train import Trained, train_model
 
 PAPER_DEPTH = 8  # blocks of the published mapper
 AS_REFERENCE = "at this preset it is {} itself: see that row"

@@ -8,11 +8,10 @@ from typing import Any
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.evaluate import split_pairs
 from synbrain.evaluation.measured import Measured, measure
 from synbrain.evaluation.score_model import N_SAMPLES
 from synbrain.features.store import open_tokens, stored_encoders
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 
 

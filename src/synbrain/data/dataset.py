@@ -15,9 +15,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,12 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.files import (
-    MANIFEST,
     atomic_path,
     open_array,
     read_json,
-    require_absent,
-    telling_full_disk,
     verify_manifest,
     write_json,
     write_manifest,
@@ -209,61 +204,6 @@ def check_consistency(dataset: Dataset) -> None:
             f"{len(in_both)} images are in the training and in the test split",
             "split by image: all trials of an image belong to one split",
         )
-
-
-def require_replaceable(out: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output that exists, that holds an input, or that this package did not write.
-
-    Raises:
-        SynBrainError: where writing ``out`` would lose something that the user did not mean.
-    """
-    require_absent(out, overwrite)
-    for source in inputs:
-        if source.resolve().is_relative_to(out.resolve()):
-            raise SynBrainError(f"the output {out} holds the input {source}", "choose another output")
-    foreign = out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists()
-    if foreign or out.is_file():
-        raise SynBrainError(
-            f"{out} was not written by synbrain (it has no {MANIFEST})",
-            "remove it yourself, or choose another output",
-        )
-
-
-@contextmanager
-def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Build a folder beside ``out`` and give it that name when the block ends without error.
-
-    On error, Ctrl-C included, what was written is removed and an older ``out`` stays.
-    """
-    require_absent(out, overwrite)
-    building = out.with_name(f".{out.name}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if building.exists():
-        shutil.rmtree(building)
-    building.mkdir()
-    try:
-        with telling_full_disk(out):
-            yield building
-            publish_folder(building, out)
-    finally:
-        if building.exists():
-            shutil.rmtree(building, ignore_errors=True)
-
-
-def publish_folder(building: Path, out: Path) -> None:
-    """Give a finished folder its final name; an older ``out`` is removed only after that."""
-    older = out.with_name(f".{out.name}.older")
-    if older.exists():
-        shutil.rmtree(older)
-    if out.exists():
-        os.replace(out, older)
-    try:
-        os.replace(building, out)
-    except OSError:
-        if older.exists():
-            os.replace(older, out)
-        raise
-    shutil.rmtree(older, ignore_errors=True)
 
 
 def write_tables(

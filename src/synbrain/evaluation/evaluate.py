@@ -19,11 +19,11 @@ from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import N_SAMPLES, score_model
 from synbrain.evaluation.scores import Scores
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.metrics.intervals import N_BOOTSTRAP
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
+from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -100,20 +100,6 @@ def evaluate(
     return Scores.of_rows(scored, about, differences(scored))
 
 
-def split_pairs(dataset: Dataset, tokens: TokenSet) -> tuple[Pairs, Pairs]:
-    """(training, test) pairs of a dataset.
-
-    Raises:
-        SynBrainError: where a split is empty.
-    """
-    if len(dataset.image_rows("test")) == 0:
-        raise SynBrainError(
-            f"{dataset.path} has no test images, so nothing can be scored",
-            "mark some images' trials as `test` in its source and prepare it again",
-        )
-    return pairs_of(dataset, tokens, "train"), pairs_of(dataset, tokens, "test")
-
-
 def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> dict[str, Any]:
     """What a score table says about itself: data, sizes, target, seed."""
     repeats = measured.repeats
@@ -133,23 +119,6 @@ def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> dict[st
         "n_samples": n_samples,
         "seed": measured.seed,
     }
-
-
-class BoundModel:
-    """A run with one of its subjects chosen, as the protocol that baselines share."""
-
-    def __init__(self, model: SynBrain, subject: str) -> None:
-        self.model, self.subject = model, subject
-
-    def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> BoundModel:
-        """Runs are trained by ``synbrain train``; this one is fitted already."""
-        return self
-
-    def predict(self, tokens: TokenSet) -> Floats:
-        return self.model.predict(tokens, subject=self.subject)
-
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Floats:
-        return self.model.sample(tokens, n_samples, seed, subject=self.subject)
 
 
 def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, training_statistics
 from synbrain.metrics.ceiling import RELIABLE, ceiling_snr, ncsnr, signal_and_noise
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
 from synbrain.metrics.voxel import Floats, blocks
@@ -152,19 +152,3 @@ def measure(
         )
     mean, sd = training_statistics(train)
     return Measured(test, train, space, mean, sd, seed, n_bootstrap)
-
-
-def training_statistics(train: Pairs) -> tuple[Floats, Floats]:
-    """Mean and sd (n_voxels,) float64 of the training trials, read a block of trials at a time.
-
-    The sd of a voxel that is constant up to float32 rounding is 0.
-    """
-    n, mean, squares = 0, np.zeros(train.n_voxels), np.zeros(train.n_voxels)
-    for part in blocks(train.n_trials, train.n_voxels, BLOCK_VALUES):
-        values = train.trial_responses(np.arange(part.start, part.stop)).astype(np.float64)
-        m, own = len(values), values.mean(axis=0)
-        squares += np.sum((values - own) ** 2, axis=0) + (own - mean) ** 2 * n * m / (n + m)
-        mean += (own - mean) * m / (n + m)
-        n += m
-    sd = np.sqrt(squares / n)
-    return mean, np.where(sd > 1e-7 * np.abs(mean), sd, 0.0)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
-from synbrain.simulate.truth import TRUTH, Truth
 from synbrain.evaluation.measured import Measured, Rows
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_arrays
+from synbrain.simulate.truth import TRUTH, Truth
 
 PER_PERCENT = {"percent": 1.0, "reference": RAW_PER_PERCENT / REFERENCE_DIVISOR}
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.baselines.protocol import ResponseModel
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.measured import Measured, Rows
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_mean import score_mean
 from synbrain.evaluation.score_trials import Draw, by_roi, score_trials
-from synbrain.baselines.protocol import ResponseModel
 
 N_SAMPLES = 20
 

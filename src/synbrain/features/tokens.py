@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.data.dataset import Dataset, Split
 from synbrain.errors import SynBrainError
+from synbrain.metrics.voxel import Floats, blocks
 
 Rows = NDArray[np.int64]
 
@@ -128,3 +130,81 @@ class Pairs:
         if n_held < 1:
             raise SynBrainError("one image cannot be split", "give at least two training images")
         return self.take(np.sort(order[n_held:])), self.take(np.sort(order[:n_held]))
+
+
+def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:
+    """Pair the trials of ``split`` with the tokens of their images.
+
+    Args:
+        dataset: one subject's recordings.
+        tokens: tokens of all ``dataset.n_images`` images, in the order of ``dataset.images``.
+        split: "train" or "test".
+
+    Raises:
+        SynBrainError: where tokens and images differ in number, or the split is empty.
+    """
+    if len(tokens) != dataset.n_images:
+        raise SynBrainError(
+            f"{len(tokens)} token rows for {dataset.n_images} images of {dataset.path}",
+            "run `synbrain features` on this dataset",
+        )
+    images, trials = dataset.image_rows(split), dataset.trial_rows(split)
+    if len(images) == 0:
+        raise SynBrainError(f"{dataset.path} has no {split} images", f"mark some trials as {split}")
+    shown = dataset.trials["image"].to_numpy(dtype=np.int64)[trials]
+    return Pairs(
+        tokens=tokens.take(images),
+        responses=dataset.responses,
+        trials=trials,
+        image_of_trial=np.searchsorted(images, shown),
+    )
+
+
+def response_scale(pairs: Pairs, kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(mean, sd), each (n_voxels,) float32, over single trials; (0, 1) for "raw".
+
+    A constant voxel gets sd 1.
+    """
+    if kind == "raw":
+        return np.zeros(pairs.n_voxels, dtype=np.float32), np.ones(pairs.n_voxels, dtype=np.float32)
+    total = np.zeros(pairs.n_voxels)
+    square = np.zeros(pairs.n_voxels)
+    shift = pairs.trial_responses(np.arange(1))[0].astype(np.float64)  # keeps the squares small
+    for start in range(0, pairs.n_trials, 2048):
+        rows = np.arange(start, min(start + 2048, pairs.n_trials))
+        part = pairs.trial_responses(rows) - shift
+        total += part.sum(axis=0)
+        square += (part**2).sum(axis=0)
+    mean = total / pairs.n_trials
+    sd = np.sqrt(np.maximum(square / pairs.n_trials - mean**2, 0.0))
+    return (mean + shift).astype(np.float32), np.where(sd > 1e-6, sd, 1.0).astype(np.float32)
+
+
+def split_pairs(dataset: Dataset, tokens: TokenSet) -> tuple[Pairs, Pairs]:
+    """(training, test) pairs of a dataset.
+
+    Raises:
+        SynBrainError: where a split is empty.
+    """
+    if len(dataset.image_rows("test")) == 0:
+        raise SynBrainError(
+            f"{dataset.path} has no test images, so nothing can be scored",
+            "mark some images' trials as `test` in its source and prepare it again",
+        )
+    return pairs_of(dataset, tokens, "train"), pairs_of(dataset, tokens, "test")
+
+
+def training_statistics(train: Pairs) -> tuple[Floats, Floats]:
+    """Mean and sd (n_voxels,) float64 of the training trials, read a block of trials at a time.
+
+    The sd of a voxel that is constant up to float32 rounding is 0.
+    """
+    n, mean, squares = 0, np.zeros(train.n_voxels), np.zeros(train.n_voxels)
+    for part in blocks(train.n_trials, train.n_voxels, 2**23):
+        values = train.trial_responses(np.arange(part.start, part.stop)).astype(np.float64)
+        m, own = len(values), values.mean(axis=0)
+        squares += np.sum((values - own) ** 2, axis=0) + (own - mean) ** 2 * n * m / (n + m)
+        mean += (own - mean) * m / (n + m)
+        n += m
+    sd = np.sqrt(squares / n)
+    return mean, np.where(sd > 1e-7 * np.abs(mean), sd, 0.0)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.features.tokens import TokenSet
-from synbrain.linear.ridge import out_of_fold, ridge_inverse
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import (
     StageGrid,
@@ -22,6 +21,7 @@ from synbrain.linear.kernels import (
     window_kernel,
     window_lattice,
 )
+from synbrain.linear.ridge import out_of_fold, ridge_inverse
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.linear.candidates import Dual, Task, near_choice, shares_of
-from synbrain.linear.ridge import out_of_fold, ridge_inverse
 from synbrain.linear.patterns import Nested, explained_patterns, falling_gains, gains_of_others
+from synbrain.linear.ridge import out_of_fold, ridge_inverse
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -10,10 +10,6 @@ from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.metrics.ceiling import signal_and_noise
-from synbrain.metrics.voxel import mean_defined, voxel_r
-from synbrain.linear.path import LinearPath
-from synbrain.progress import bar
 from synbrain.linear.candidates import (
     Dual,
     Task,
@@ -22,11 +18,15 @@ from synbrain.linear.candidates import (
     stacked,
 )
 from synbrain.linear.components import fit_components
-from synbrain.linear.ridge import out_of_fold, out_of_two_folds, ridge_inverse
 from synbrain.linear.config import LinearPathConfig
-from synbrain.linear.noise_units import NoiseUnits, no_units, noise_units
-from synbrain.linear.patterns import Nested, share_voxels
 from synbrain.linear.kernels import projection
+from synbrain.linear.noise_units import NoiseUnits, no_units, noise_units
+from synbrain.linear.path import LinearPath
+from synbrain.linear.patterns import Nested, share_voxels
+from synbrain.linear.ridge import out_of_fold, out_of_two_folds, ridge_inverse
+from synbrain.metrics.ceiling import signal_and_noise
+from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.progress import bar
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.linear.candidates import stacked
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
-from synbrain.model.parts import SubjectPart
-from synbrain.linear.candidates import stacked
-from synbrain.linear.fit import LinearFit, fit_linear_path
-from synbrain.linear.config import LinearPathConfig
+from synbrain.metrics.voxel import mean_defined, voxel_r
 
 Floats = NDArray[np.float64]
 STAGE = "base responses"  # the name of the prior's features among token stages; no encoder has such a one
@@ -102,16 +101,23 @@ class ResponseSpace:
         return found
 
 
-def response_space(parts: Sequence[SubjectPart]) -> ResponseSpace | None:
-    """The space that the linear paths of ``parts`` span; None where none of them has one."""
+@dataclass(frozen=True)
+class BasePath:
+    """What a base subject brings: its linear path, the sd of its responses, its held-out scores."""
+
+    path: LinearPath
+    response_sd: NDArray[np.float32]
+    held_out: HeldOutScores | None = None
+
+
+def response_space(bases: Sequence[BasePath]) -> ResponseSpace | None:
+    """The space that the linear paths of base subjects span; None where there is none."""
     paths, roots, held_out = [], [], []
-    for part in parts:
-        if part.linear is None:
-            continue
-        mixing = part.linear.mixing.astype(np.float64) / np.maximum(part.response_sd, 1e-12)
+    for base in bases:
+        mixing = base.path.mixing.astype(np.float64) / np.maximum(base.response_sd, 1e-12)
         values, vectors = eigh(mixing @ mixing.T)
-        paths.append(part.linear)
-        held_out.append(part.held_out)
+        paths.append(base.path)
+        held_out.append(base.held_out)
         roots.append(vectors * np.sqrt(np.maximum(values, 0)))
     return ResponseSpace(tuple(paths), tuple(roots), tuple(held_out)) if paths else None
 

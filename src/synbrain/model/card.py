@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
-from synbrain.model.parts import RunConfig, SubjectPart
 
 
 def model_card(

@@ -35,9 +35,9 @@ from synbrain.files import (
     write_text,
 )
 from synbrain.model.card import model_card
+from synbrain.model.parts import RUN_FORMAT, RunConfig, SubjectPart
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
-from synbrain.model.parts import RUN_FORMAT, RunConfig, SubjectPart
 
 CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md", "scores.json"
 KEPT = {"training", SCORES}  # what a new save leaves in place

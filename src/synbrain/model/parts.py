@@ -16,6 +16,7 @@ from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
+from synbrain.linear.prior import BasePath
 from synbrain.noise.response_noise import ResponseNoise
 
 RUN_FORMAT = 1
@@ -104,6 +105,13 @@ class SubjectPart:
     @property
     def n_voxels(self) -> int:
         return self.space.n_voxels
+
+    @property
+    def as_base(self) -> BasePath | None:
+        """What a new subject's linear path may use of this one; None without a linear path."""
+        if self.linear is None:
+            return None
+        return BasePath(self.linear, self.response_sd, self.held_out)
 
     def save(self, folder: Path) -> list[str]:
         """Write the subject into ``folder`` and return the file names written, relative to it."""

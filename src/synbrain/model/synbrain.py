@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,13 +16,10 @@ from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
 from synbrain.features.images import Images, check_images
 from synbrain.features.tokens import TokenSet
-from synbrain.networks.brainvae import BrainVAE
-from synbrain.networks.mapper import Mapper
 from synbrain.model.folder import fetch, load_run, save_run
 from synbrain.model.parts import RunConfig, SubjectPart
-
-if TYPE_CHECKING:
-    from synbrain.data.dataset import Dataset
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.mapper import Mapper
 
 Floats = NDArray[np.float32]
 BATCH = 64
@@ -121,33 +118,6 @@ class SynBrain:
         parts = (self.config, self.subjects, self.vae, self.mapper)
         save_run(where, *parts, overwrite=overwrite, scores=scores)
         return where
-
-    def adapt(
-        self,
-        dataset: Dataset,
-        budget: str | int = "1h",
-        by: Literal["session", "images"] = "session",
-        update: Literal["mlp", "attention", "all", "none"] = "mlp",
-        *,
-        seed: int = 0,
-        show_progress: bool = False,
-        **options: Any,
-    ) -> SynBrain:
-        """A model of the subject of ``dataset``, fitted with a part of its data; this one is not touched.
-
-        Args:
-            dataset: of any number of voxels, with tokens of the run's encoder.
-            budget: "1h", a number, or "all"; validation images come out of it (data/budget.py).
-            by: what a number counts: the first sessions as scanned, or images with all their repeats.
-            update: what of the mapper is trained further; the VAE is, whole. "mlp" as published.
-            seed: of folds, held-out images, batches and noise.
-            show_progress: show bars.
-            options: see :func:`synbrain.training.adapt.adapt`, which also tells what was done.
-        """
-        from synbrain.training.adapt import adapt  # the one import upwards: training makes models
-
-        done = adapt(self, dataset, budget, by, update, seed=seed, show_progress=show_progress, **options)
-        return done.model
 
     def subject(self, name: str | None = None) -> SubjectPart:
         """The part of subject ``name``; runs of one subject need no name."""

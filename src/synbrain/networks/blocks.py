@@ -21,8 +21,8 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 class ResBlock(nn.Module):
     """Norm, SiLU, convolution, twice, added to the input. (batch, c_in, length) to (batch, c_out, length).
 
-    Where it pays (``fast``), the result is in phases (see :mod:`synbrain.networks.fast_cpu.winograd`), and so may the
-    input be.
+    Where it pays (``fast``), the result is in phases (see
+    :mod:`synbrain.networks.fast_cpu.winograd`), and so may the input be.
     """
 
     def __init__(self, c_in: int, c_out: int, groups: int) -> None:

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from synbrain.networks.blocks import Downsample, Middle, ResBlock, Upsample, group_norm, projector
 from synbrain.networks.fast_cpu.norm_conv import norm_silu_conv
-from synbrain.networks.posterior import Posterior
 from synbrain.networks.fast_cpu.winograd import from_phases
+from synbrain.networks.posterior import Posterior
 
 FAST_CHANNELS = 32  # base channels from which Winograd convolutions pay
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import ndtri
 from scipy.stats import skew as sample_skewness
 from sklearn.decomposition import FactorAnalysis
@@ -16,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.noise.config import NoiseConfig
 from synbrain.noise.response_noise import ResponseNoise, unwarp, warp, warp_moments
 
 Floats = NDArray[np.float64]
@@ -23,24 +23,6 @@ Rows = NDArray[np.int64]
 LARGEST_SKEW = 2.0  # of the warp's parameter; skewness then is 1.2 to 1.8, by the tail
 TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 ALLOWED = {0.9: 0.02, 0.5: 0.03}  # how far coverage may be off
-
-
-class NoiseConfig(BaseModel):
-    """How the trial noise is fitted; nothing here looks at test images."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    factors: tuple[int, ...] = Field(
-        (0, 1, 2, 4, 8, 16, 32), min_length=1, description="numbers of shared factors to choose from"
-    )
-    mean_dependent: bool = Field(True, description="let the variance grow with the mean")
-    shaped: bool = Field(True, description="let margins be skewed and flatter than a normal")
-    inflation: Literal["none", "balanced", "predictive"] = Field(
-        "balanced",
-        description="what errors of the mean add to the variance: nothing, all of it (trials then vary too "
-        "much), or what keeps coverage and variance ratio equally near to their targets",
-    )
-    max_ratio: float = Field(1.1, gt=1, description="balanced: bound on the median variance ratio")
-    max_trials: int = Field(20_000, ge=100, description="trials from which the factors are fitted at most")
 
 
 def fit_response_noise(

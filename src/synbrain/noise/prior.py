@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.features.tokens import Pairs
+from synbrain.noise.config import NoiseConfig
+from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.response_noise import ResponseNoise
-from synbrain.model.parts import SubjectPart
-from synbrain.noise.fit import NoiseConfig, fit_response_noise
 
 NEEDED = "variance_needed_around_the_mean"
 
@@ -20,7 +20,7 @@ def fit_noise_with_prior(
     pairs: Pairs,
     mean: NDArray[np.float32],
     config: NoiseConfig,
-    base: Sequence[SubjectPart],
+    base: Sequence[ResponseNoise],
     *,
     seed: int = 0,
 ) -> ResponseNoise:
@@ -35,11 +35,11 @@ def fit_noise_with_prior(
         pairs: trials of the new subject's training images.
         mean: (n_images, n_voxels) float32, cross-fitted.
         config: see there.
-        base: the base subjects; those whose noise was fitted on repeats are looked at.
+        base: trial noise of base subjects; noise that was fitted on repeats is looked at.
         seed: as for :func:`fit_response_noise`.
     """
     noise = fit_response_noise(pairs, mean, config, seed=seed)
-    known = [p.noise for p in base if p.noise is not None and p.noise.about.get("source") == "repeats"]
+    known = [held for held in base if held.about.get("source") == "repeats"]
     if noise.about["source"] == "repeats" or not known:
         return noise
     needed = float(np.median([max(float(held.about.get(NEEDED, 1.0)), 1.0) for held in known]))

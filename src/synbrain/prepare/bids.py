@@ -12,8 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synbrain.prepare import rois as nsd_rois
-from synbrain.prepare.betas import BetaFile, describe
 from synbrain.data.dataset import (
     RESPONSES,
     Dataset,
@@ -21,16 +19,17 @@ from synbrain.data.dataset import (
     Stimuli,
     load_dataset,
     relative_to_dataset,
-    require_replaceable,
     write_tables,
 )
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.scaling import SCALING_ARRAYS
-from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
 from synbrain.data.space import Atlas, VoxelSpace
-from synbrain.prepare.table import check_images, check_trials, index_images
 from synbrain.errors import SynBrainError
-from synbrain.files import digest_of, open_array
+from synbrain.files import digest_of, open_array, require_replaceable
+from synbrain.prepare import rois as nsd_rois
+from synbrain.prepare.betas import BetaFile, describe
+from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
+from synbrain.prepare.table import check_images, check_trials, index_images
 
 IMAGE_COLUMNS = ("stim_file", "stimulus", "image", "image_file", "trial_type")
 BETA_PATTERNS = ("*_betas.nii*", "*_beta.nii*", "*desc-betas*.nii*", "*_statmap.nii*")

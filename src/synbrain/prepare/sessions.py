@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.prepare import betas
-from synbrain.prepare.betas import BetaFile, Index
-from synbrain.data.dataset import RESPONSES, publish_folder
+from synbrain.data.dataset import RESPONSES
 from synbrain.data.scaling import SCALING_ARRAYS, AnyScaling, scale_session
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     allocate_array,
     atomic_path,
     open_array,
+    publish_folder,
     read_json,
     telling_full_disk,
     write_json,
 )
+from synbrain.prepare import betas
+from synbrain.prepare.betas import BetaFile, Index
 from synbrain.progress import bar
 
 PLAN = "plan.json"

@@ -16,16 +16,14 @@ from synbrain.data.dataset import (
     DatasetInfo,
     Stimuli,
     load_dataset,
-    new_folder,
     open_image,
     relative_to_dataset,
-    require_replaceable,
     write_tables,
 )
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.files import allocate_array, digest, open_array, require_space
+from synbrain.files import allocate_array, digest, new_folder, open_array, require_replaceable, require_space
 from synbrain.progress import track
 
 ROW_BLOCK = 1024  # response rows in memory at a time

@@ -11,8 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synbrain.data.dataset import new_folder
 from synbrain.data.reliability import ncsnr_from_trials
+from synbrain.errors import SynBrainError
+from synbrain.files import (
+    allocate_array,
+    new_folder,
+    require_absent,
+    require_space,
+    save_array,
+    telling_full_disk,
+    write_json,
+)
+from synbrain.progress import track
 from synbrain.simulate.cortex import make_cortex
 from synbrain.simulate.noise import NoiseLevel, Strengths, make_noise, noise_level
 from synbrain.simulate.objects import CATEGORIES
@@ -37,16 +47,6 @@ from synbrain.simulate.tree import (
     write_space,
 )
 from synbrain.simulate.truth import CATEGORIES_CSV, MEAN, NCSNR, NOISE, TRUTH, truth_folder
-from synbrain.errors import SynBrainError
-from synbrain.files import (
-    allocate_array,
-    require_absent,
-    require_space,
-    save_array,
-    telling_full_disk,
-    write_json,
-)
-from synbrain.progress import track
 
 BLOCK = 128  # images drawn, or answered to, at a time
 SCALE_IMAGES = 2000  # images over which the two parts of a response are brought to one scale

@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.simulate.cortex import Cortex, smooth_field
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path
+from synbrain.simulate.cortex import Cortex, smooth_field
 
 NoiseLevel = Literal["low", "medium", "high"]
 MEDIAN_NCSNR: dict[NoiseLevel, float] = {"low": 0.9, "medium": 0.45, "high": 0.25}

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import savemat
 
-from synbrain.simulate.cortex import FLOC_LABELS, PRF_LABELS, STREAM_LABELS, Cortex
 from synbrain.files import atomic_path, telling_full_disk, write_text
+from synbrain.simulate.cortex import FLOC_LABELS, PRF_LABELS, STREAM_LABELS, Cortex
 
 STIMULI = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
 BETA_VERSION = "betas_fithrf_GLMdenoise_RR"

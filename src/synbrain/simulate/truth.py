@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synbrain.simulate.noise import TrialNoise
 from synbrain.errors import SynBrainError
 from synbrain.files import open_array
+from synbrain.simulate.noise import TrialNoise
 
 TRUTH, CATEGORIES_CSV = "truth", "image_categories.csv"
 MEAN, NOISE, NCSNR = "mean.npy", "noise.npz", "ncsnr.npy"

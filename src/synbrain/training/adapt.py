@@ -14,23 +14,23 @@ import numpy as np
 from synbrain.data.budget import Budget, By, Rows, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.pairing import pairs_of
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model.synbrain import SynBrain
-from synbrain.linear.held_out import held_out_scores
-from synbrain.networks.mapper import Mapper, mlp_parameters
-from synbrain.model.parts import RunConfig, SubjectPart
-from synbrain.training.leakage import image_marks, images_to_adapt_on, marks_of, packed, unpacked
-from synbrain.training.config import TrainConfig
-from synbrain.linear.fit import LinearFit, fit_linear_path
-from synbrain.noise.fit import NoiseConfig
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of, response_scale
 from synbrain.linear.config import LinearPathConfig
-from synbrain.training.overrides import overridden
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.linear.held_out import held_out_scores
 from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.synbrain import SynBrain
+from synbrain.networks.mapper import Mapper, mlp_parameters
+from synbrain.noise.config import NoiseConfig
 from synbrain.noise.prior import fit_noise_with_prior
+from synbrain.training.config import TrainConfig
+from synbrain.training.leakage import image_marks, images_to_adapt_on, marks_of, packed, unpacked
+from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
-from synbrain.training.train import Start, TrainingSubject, mean_voxel_r, response_scale, train_model
+from synbrain.training.subjects import TrainingSubject
+from synbrain.training.train import Start, mean_voxel_r, train_model
 
 Update = Literal["mlp", "attention", "all", "none"]
 SharedTestImages = Literal["refuse", "drop"]
@@ -219,7 +219,9 @@ def _with_prior(
     parts: list[SubjectPart], prior: bool, marks: tuple[bytes, ...], scratch: LinearFit | None
 ) -> tuple[Callable[..., LinearFit], Callable[..., Any]]:
     """The fits of linear path and noise, with the base's knowledge where there is some."""
-    space = response_space(parts) if prior else None
+    bases = [p.as_base for p in parts if p.as_base is not None]
+    space = response_space(bases) if prior else None
+    noises = [p.noise for p in parts if prior and p.noise is not None]
 
     def linear(pairs: Pairs, config: LinearPathConfig, *, seed: int, show_progress: bool) -> LinearFit:
         if space is not None:
@@ -229,7 +231,7 @@ def _with_prior(
         return scratch or fit_linear_path(pairs, config, seed=seed, show_progress=show_progress)
 
     def noise(pairs: Pairs, mean: Any, config: NoiseConfig, *, seed: int) -> Any:
-        return fit_noise_with_prior(pairs, mean, config, parts if prior else [], seed=seed)
+        return fit_noise_with_prior(pairs, mean, config, noises, seed=seed)
 
     return linear, noise
 

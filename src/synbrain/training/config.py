@@ -6,90 +6,13 @@ is the ledger of what each does.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from synbrain.networks.losses import VAELossConfig
-from synbrain.noise.fit import NoiseConfig
 from synbrain.linear.config import LinearPathConfig
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-
-class LoopConfig(BaseModel):
-    """What every stage's loop can be told."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    lr: float = Field(1e-4, gt=0, description="learning rate of AdamW")
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0, description="of AdamW")
-    weight_decay: float = Field(0.05, ge=0)
-    optimizer: Literal["fused", "plain"] = Field("fused", description="AdamW implementation; same update")
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up of the learning rate")
-    clip_grad: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
-    batch_size: int = Field(24, ge=1, description="samples a step over all processes together")
-    precision: Precision = Field("fp32", description="autocast; most CPUs emulate bf16 and fp16, slowly")
-    compile: bool = Field(False, description="torch.compile the stage")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="of the average of the weights; 0: none")
-    ema_warmup: bool = Field(True, description="let the average follow a young run: min(decay, (1+t)/(10+t))")
-    stop: Literal["validation", "train_threshold", "never"] = Field(
-        "validation", description="what ends the stage before its last step"
-    )
-    patience: int = Field(5, ge=1, description="rounds without improvement on validation images")
-    min_improvement: float = Field(1e-4, ge=0, description="relative; less counts as none")
-    stop_threshold: float = Field(350.0, description="train_threshold: squared error per trial to fall below")
-    keep_stopping_round: bool = Field(
-        True, description="train_threshold: keep the weights of the round that ended the stage"
-    )
-    log_every: int = Field(20, ge=1, description="steps between rows of log.jsonl")
-    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: by the clock only")
-    checkpoint_minutes: float = Field(10.0, gt=0)
-
-
-class VAEStageConfig(LoopConfig):
-    """Stage 1: BrainVAE on single trials."""
-
-    epochs: int = Field(15, ge=1, description="passes over the training trials at most")
-    responses: Literal["trials", "image_mean"] = Field(
-        "trials", description="samples: single trials, or the mean of each image's trials"
-    )
-    sampling: bool = Field(
-        True, description="decode drawn latents; without: posterior means (an autoencoder)"
-    )
-    loss: VAELossConfig = Field(VAELossConfig(), description="weights and reductions of the loss")
-
-
-class MapperStageConfig(LoopConfig):
-    """Stage 2: the mapper from tokens to latents."""
-
-    steps: int = Field(50_001, ge=1)
-    round_steps: int = Field(1000, ge=1, description="steps between looks at the validation images")
-    targets: Literal["image", "trial", "reencode"] = Field(
-        "image",
-        description="latent targets: averaged once over each image's trials, once for each trial, "
-        "or encoded again in every step",
-    )
-    target: Literal["mean", "sample"] = Field(
-        "mean", description="posterior mean, or a sample of it (reencode only)"
-    )
-    latent_weight: float = Field(1.0, ge=0, description="of the squared error in latent space")
-    response_weight: float = Field(0.0, ge=0, description="of the squared error per voxel after the decoder")
-    contrastive_weight: float = Field(0.0, ge=0, description="of SoftCLIP between mapped latents and targets")
-    temperature: float = Field(0.125, gt=0)
-    decoder: Literal["frozen", "finetune"] = Field("frozen", description="train the decoder along")
-    token_dropout: float = Field(0.0, ge=0, lt=1, description="share of token values set to zero in training")
-    token_noise: float = Field(0.0, ge=0, description="sd of noise added to tokens, in sd of the batch")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.target == "sample" and self.targets != "reencode":
-            raise ValueError("target='sample' needs targets='reencode': stored targets are posterior means")
-        if self.decoder == "finetune" and not self.response_weight:
-            raise ValueError("decoder='finetune' needs a response_weight above 0")
-        return self
+from synbrain.networks.config import MapperStageConfig, VAEStageConfig
+from synbrain.noise.config import NoiseConfig
 
 
 class TrainConfig(BaseModel):

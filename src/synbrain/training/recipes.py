@@ -7,8 +7,9 @@ What each quirk does is told and measured in ``docs/quirks.md``.
 from __future__ import annotations
 
 from synbrain.errors import SynBrainError
+from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.networks.losses import VAELossConfig
-from synbrain.training.config import MapperStageConfig, TrainConfig, VAEStageConfig
+from synbrain.training.config import TrainConfig
 
 REFERENCE = TrainConfig(
     recipe="reference",
@@ -130,9 +131,9 @@ def recipe(name: str, *, preset: str | None = None) -> TrainConfig:
 
     Args:
         name: a key of ``RECIPES``.
-        preset: a name in networks/presets.py; None: the recipe's own. At ``tiny`` and ``small``, ``reference``
-            changes the values that mean nothing on small data; at ``small`` and paper sizes, ``calibrated``
-            takes more and smaller steps.
+        preset: a name in networks/presets.py; None: the recipe's own. At ``tiny`` and ``small``,
+            ``reference`` changes the values that mean nothing on small data; at ``small`` and paper
+            sizes, ``calibrated`` takes more and smaller steps.
 
     Raises:
         SynBrainError: for an unknown name.

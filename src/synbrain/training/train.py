@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +12,25 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from synbrain.data.space import VoxelSpace
-from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, response_scale
 from synbrain.files import digest_of, write_json
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.linear.held_out import held_out_scores
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
-from synbrain.linear.held_out import held_out_scores
-from synbrain.networks.mapper import Mapper
-from synbrain.networks.presets import preset
-from synbrain.noise.response_noise import ResponseNoise
-from synbrain.model.parts import RunConfig, SubjectPart
-from synbrain.networks.fit.batches import SubjectData
-from synbrain.training.config import TrainConfig
-from synbrain.linear.fit import LinearFit, fit_linear_path
-from synbrain.noise.fit import fit_response_noise
+from synbrain.networks.fit.batches import StageSetup, SubjectData
 from synbrain.networks.fit.loop import Position, derived_seed
 from synbrain.networks.fit.mapper import MapperData, network_part, train_mapper
 from synbrain.networks.fit.metrics_log import MetricsLog
-from synbrain.training.shrink import shrink_factor
-from synbrain.training.stage_setup import StageSetup
 from synbrain.networks.fit.vae import train_vae
-
-
-@dataclass(frozen=True)
-class TrainingSubject:
-    """One subject's training pairs, and what its part of the run says about it.
-
-    ``image_marks`` tell the images of ``pairs.tokens`` apart (training/leakage.py); left out, the run
-    keeps no held-out scores.
-    """
-
-    name: str
-    pairs: Pairs
-    space: VoxelSpace
-    unit: str
-    scaling: dict[str, Any] = field(default_factory=dict)
-    image_marks: tuple[bytes, ...] = ()
+from synbrain.networks.mapper import Mapper
+from synbrain.networks.presets import preset
+from synbrain.noise.fit import fit_response_noise
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.training.config import TrainConfig
+from synbrain.training.shrink import shrink_factor
+from synbrain.training.subjects import TrainingSubject, check_training, sampling_weights
 
 
 @dataclass(frozen=True)
@@ -210,39 +192,6 @@ def held_out_rows(pairs: Pairs, fraction: float, seed: int) -> tuple[NDArray[np.
     return rest, held
 
 
-def response_scale(pairs: Pairs, kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(mean, sd), each (n_voxels,) float32, over single trials; (0, 1) for "raw".
-
-    A constant voxel gets sd 1.
-    """
-    if kind == "raw":
-        return np.zeros(pairs.n_voxels, dtype=np.float32), np.ones(pairs.n_voxels, dtype=np.float32)
-    total = np.zeros(pairs.n_voxels)
-    square = np.zeros(pairs.n_voxels)
-    shift = pairs.trial_responses(np.arange(1))[0].astype(np.float64)  # keeps the squares small
-    for start in range(0, pairs.n_trials, 2048):
-        rows = np.arange(start, min(start + 2048, pairs.n_trials))
-        part = pairs.trial_responses(rows) - shift
-        total += part.sum(axis=0)
-        square += (part**2).sum(axis=0)
-    mean = total / pairs.n_trials
-    sd = np.sqrt(np.maximum(square / pairs.n_trials - mean**2, 0.0))
-    return (mean + shift).astype(np.float32), np.where(sd > 1e-6, sd, 1.0).astype(np.float32)
-
-
-def sampling_weights(subjects: list[TrainingSubject], given: dict[str, float]) -> list[float]:
-    """Weights of the subjects in sampling: as given, or their numbers of trials."""
-    if not given:
-        return [float(s.pairs.n_trials) for s in subjects]
-    names = [s.name for s in subjects]
-    if set(given) != set(names):
-        raise SynBrainError(
-            f"subject weights for {sorted(given)}, but the subjects are {names}",
-            "give --subject-weights one entry for each subject",
-        )
-    return [given[name] for name in names]
-
-
 def _finish(
     subject: TrainingSubject,
     part: _Split,
@@ -297,34 +246,6 @@ def mean_voxel_r(predicted: NDArray[np.float32], measured: NDArray[np.float32]) 
     norm = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
     kept = norm > 1e-12
     return float(((a * b).sum(axis=0)[kept] / norm[kept]).mean()) if kept.any() else None
-
-
-def check_training(
-    subjects: list[TrainingSubject], config: TrainConfig, *, new_networks: bool = True
-) -> None:
-    """See before anything is written or fitted that subjects and configuration fit each other.
-
-    Raises:
-        SynBrainError: two subjects of one name, different tokens, an unknown stage, preset or subject weight.
-    """
-    names = [s.name for s in subjects]
-    if len(set(names)) != len(names):
-        raise SynBrainError(
-            f"two subjects have one name: {names}", "prepare the datasets with different --name"
-        )
-    first = subjects[0].pairs.tokens
-    for s in subjects[1:]:
-        tokens = s.pairs.tokens
-        if (tokens.encoder, tokens.digest, tokens.shapes) != (first.encoder, first.digest, first.shapes):
-            raise SynBrainError(
-                f"{s.name} has tokens of another encoder, version or stage than {names[0]}",
-                "run `synbrain features` with the same encoder and stages on every dataset",
-            )
-    stage = config.network_stage or list(first.stages)[-1]
-    shape = first.only(stage).shapes[stage]
-    if new_networks:
-        preset(config.preset, shape)
-    sampling_weights(subjects, config.subject_weights)
 
 
 def _identity(subjects: list[TrainingSubject], config: TrainConfig) -> str:

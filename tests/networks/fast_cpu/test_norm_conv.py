@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from synbrain.networks.fast_cpu import winograd
 from synbrain.networks.blocks import group_norm
+from synbrain.networks.fast_cpu import winograd
 from synbrain.networks.fast_cpu.norm_conv import norm_silu_conv
 
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from synbrain.errors import SynBrainError
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
-from synbrain.networks.losses import VAELossConfig, kl, mapper_loss
-from synbrain.networks.posterior import Posterior
+from synbrain.networks.config import LoopConfig, MapperStageConfig, VAEStageConfig
+from synbrain.networks.fit.batches import StageSetup
 from synbrain.networks.fit.checkpoints import load_checkpoint
-from synbrain.training.config import LoopConfig, MapperStageConfig, VAEStageConfig
 from synbrain.networks.fit.loop import Position, Stage, autocast_dtype, derived_seed, run_stage
 from synbrain.networks.fit.mapper import MapperData, train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
-from synbrain.training.recipes import RECIPES
-from synbrain.training.stage_setup import StageSetup
 from synbrain.networks.fit.vae import VAEStep, train_vae
+from synbrain.networks.losses import VAELossConfig, kl, mapper_loss
+from synbrain.networks.posterior import Posterior
+from synbrain.training.recipes import RECIPES
 
 PAPER = (256, 1664)  # the published latent: 425,984 terms
 FULL_SCALE = 65536.0  # where torch's GradScaler begins

@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from synbrain.networks.brainvae import BrainVAE
-from synbrain.networks.losses import VAELossConfig
-from synbrain.networks.mapper import Mapper
-from synbrain.training.config import MapperStageConfig, VAEStageConfig
+from synbrain.networks.config import MapperStageConfig, VAEStageConfig
+from synbrain.networks.fit.batches import StageSetup
 from synbrain.networks.fit.mapper import MapperData, train_mapper
 from synbrain.networks.fit.metrics_log import MetricsLog
-from synbrain.training.stage_setup import StageSetup
 from synbrain.networks.fit.vae import train_vae
+from synbrain.networks.losses import VAELossConfig
+from synbrain.networks.mapper import Mapper
 
 LOOP: dict[str, Any] = {
     "lr": 3e-3, "batch_size": 8, "stop": "never", "ema_decay": 0.9, "clip_grad": 1.0, "log_every": 5,
@@ -29,7 +29,9 @@ LOOP: dict[str, Any] = {
 
 def train_both_stages(out: Path, replicas: int) -> None:
     """Write vae.safetensors and mapper.safetensors; ``replicas`` 0 contrasts over the global batch."""
-    spec = importlib.util.spec_from_file_location("helpers", Path(__file__).parents[2] / "fixtures" / "training.py")
+    spec = importlib.util.spec_from_file_location(
+        "helpers", Path(__file__).parents[2] / "fixtures" / "training.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     helpers = importlib.util.module_from_spec(spec)

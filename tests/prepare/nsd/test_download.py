@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from synbrain.cli import main
-from synbrain.prepare.nsd.download import BUCKET, download_nsd, fetch_plan, plan_nsd
-from synbrain.prepare.nsd.bucket import Retrying, open_bucket
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd.bucket import Retrying, open_bucket
+from synbrain.prepare.nsd.download import BUCKET, download_nsd, fetch_plan, plan_nsd
 
 pytest.importorskip("moto.server")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from synbrain.prepare.nsd import bucket as download_file
-from synbrain.prepare.nsd.download import BUCKET, plan_nsd
-from synbrain.prepare.nsd.bucket import Retrying, open_bucket
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd import bucket as download_file
+from synbrain.prepare.nsd.bucket import Retrying, open_bucket
+from synbrain.prepare.nsd.download import BUCKET, plan_nsd
 
 pytest.importorskip("moto.server")
 

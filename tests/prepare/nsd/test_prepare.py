@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from scipy.io import loadmat
 
-from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.data.scaling import invert
 from synbrain.files import verify_manifest
+from synbrain.prepare.nsd.prepare import prepare_nsd
 
 Folder = Callable[[Path, int], Path]
 PER_SESSION = 40

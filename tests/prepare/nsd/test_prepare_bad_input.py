@@ -13,8 +13,8 @@ import pytest
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
-from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd.prepare import prepare_nsd
 
 Folder = Callable[[Path, int], Path]
 

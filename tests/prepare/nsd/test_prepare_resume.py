@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from synbrain.prepare import betas as reader
-from synbrain.prepare import sessions
 from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.data.scaling import scale_session as scaling_of_session
 from synbrain.errors import SynBrainError
+from synbrain.prepare import betas as reader
+from synbrain.prepare import sessions
+from synbrain.prepare.nsd.prepare import prepare_nsd
 
 Folder = Callable[[Path, int], Path]
 REAL = reader.read_masked

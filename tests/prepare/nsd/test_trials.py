@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from synbrain.cli import main
-from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.data.dataset import load_dataset
+from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.prepare.nsd.trials import Design, assign_split, read_design, select_test, shared_by_all
-from synbrain.errors import SynBrainError
 
 
 def hand_made() -> Design:

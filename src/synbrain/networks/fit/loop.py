@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
-from synbrain.progress import bar
+from synbrain.networks.config import LoopConfig
 from synbrain.networks.fit.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from synbrain.training.config import LoopConfig
-from synbrain.training.ema import ema_decay_at, update_ema
 from synbrain.networks.fit.interrupts import deferred_interrupts
 from synbrain.networks.fit.metrics_log import MetricsLog
+from synbrain.progress import bar
 
 Batch = dict[str, Tensor]
 
@@ -327,3 +326,20 @@ def _restore(
     optimizer.load_state_dict(checkpoint.optimizer)
     scaler.load_state_dict(checkpoint.state["scaler"])
     return Position(**checkpoint.state["position"]), checkpoint.groups.get("kept", {})
+
+
+def ema_decay_at(decay: float, step: int, warmup: bool) -> float:
+    """The decay of update number ``step`` (0-based).
+
+    With warm-up it rises as (1 + t) / (10 + t), so that the average follows a young run; without it
+    (the published setting), a decay of .9999 leaves a run of a few hundred steps at its initial weights.
+    """
+    return min(decay, (1 + step) / (10 + step)) if warmup else decay
+
+
+@torch.no_grad()
+def update_ema(average: dict[str, Tensor], parameters: dict[str, Tensor], decay: float) -> None:
+    """Move ``average`` towards ``parameters`` in place: a <- decay * a + (1 - decay) * p."""
+    averages = list(average.values())
+    if averages:
+        torch._foreach_lerp_(averages, [parameters[name].detach() for name in average], 1.0 - decay)

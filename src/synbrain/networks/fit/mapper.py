@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.config import MapperStageConfig
+from synbrain.networks.fit.batches import StageSetup, SubjectData, batch_rows, make_schedule, share_of
+from synbrain.networks.fit.loop import Batch, Position, Stage, derived_seed, run_stage
+from synbrain.networks.fit.targets import posterior_means
 from synbrain.networks.losses import mapper_loss, mapper_target, reconstruction, soft_clip
 from synbrain.networks.mapper import Mapper
 from synbrain.networks.posterior import Posterior
-from synbrain.networks.fit.batches import SubjectData, batch_rows, make_schedule, share_of
-from synbrain.training.config import MapperStageConfig
-from synbrain.networks.fit.loop import Batch, Position, Stage, derived_seed, run_stage
-from synbrain.training.stage_setup import StageSetup
-from synbrain.networks.fit.targets import posterior_means
 
 
 @dataclass(frozen=True)

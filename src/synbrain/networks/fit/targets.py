@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from synbrain.files import allocate_array, open_array
 from synbrain.networks.brainvae import BrainVAE
-from synbrain.progress import track
 from synbrain.networks.fit.batches import SubjectData
+from synbrain.progress import track
 
 
 @torch.no_grad()

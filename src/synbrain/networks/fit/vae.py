@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from synbrain.features.tokens import Pairs
 from synbrain.networks.brainvae import BrainVAE
-from synbrain.networks.losses import contrastive_target, vae_losses
-from synbrain.networks.fit.batches import SubjectData, batch_rows, make_schedule, share_of
-from synbrain.training.config import VAEStageConfig
+from synbrain.networks.config import VAEStageConfig
+from synbrain.networks.fit.batches import StageSetup, SubjectData, batch_rows, make_schedule, share_of
 from synbrain.networks.fit.loop import Batch, Position, Stage, derived_seed, run_stage
-from synbrain.training.stage_setup import StageSetup
+from synbrain.networks.losses import contrastive_target, vae_losses
 
 
 class VAEStep(nn.Module):

@@ -16,6 +16,8 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Literal
 
+from synbrain.errors import SynBrainError
+from synbrain.files import read_json, require_space, write_json
 from synbrain.prepare.nsd.bucket import (
     Bucket,
     RemoteFile,
@@ -26,8 +28,6 @@ from synbrain.prepare.nsd.bucket import (
     transient_errors,
     verify,
 )
-from synbrain.errors import SynBrainError
-from synbrain.files import read_json, require_space, write_json
 from synbrain.progress import bar
 
 BUCKET = "natural-scenes-dataset"

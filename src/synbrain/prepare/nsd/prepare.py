@@ -13,9 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synbrain.prepare.nsd import layout as nsd_layout
-from synbrain.prepare.nsd import trials as nsd_trials
-from synbrain.prepare.betas import BetaFile, describe
 from synbrain.data.dataset import (
     RESPONSES,
     Dataset,
@@ -23,12 +20,8 @@ from synbrain.data.dataset import (
     Stimuli,
     load_dataset,
     relative_to_dataset,
-    require_replaceable,
     write_tables,
 )
-from synbrain.prepare.nsd.layout import subject_name
-from synbrain.prepare.nsd.trials import Design, OtherShared, Repeats, TestSet
-from synbrain.prepare.nsd.voxels import Grid, choose_voxels, voxel_space
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.scaling import (
     RAW_PER_PERCENT,
@@ -37,10 +30,16 @@ from synbrain.data.scaling import (
     UNITS,
     ScalingKind,
 )
-from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.files import digest_of, open_array
+from synbrain.files import digest_of, open_array, require_replaceable
+from synbrain.prepare.betas import BetaFile, describe
+from synbrain.prepare.nsd import layout as nsd_layout
+from synbrain.prepare.nsd import trials as nsd_trials
+from synbrain.prepare.nsd.layout import subject_name
+from synbrain.prepare.nsd.trials import Design, OtherShared, Repeats, TestSet
+from synbrain.prepare.nsd.voxels import Grid, choose_voxels, voxel_space
+from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
 
 
 def prepare_nsd(

@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd.layout import subject_name
-from synbrain.errors import SynBrainError
 
 TestSet = Literal["shared1000", "shared515", "shared907"]
 Repeats = Literal["all", "available", "complete"]

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.prepare.nsd import layout as nsd_layout
-from synbrain.prepare import rois as nsd_rois
-from synbrain.prepare.betas import BetaFile
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
+from synbrain.prepare import rois as nsd_rois
+from synbrain.prepare.betas import BetaFile
+from synbrain.prepare.nsd import layout as nsd_layout
 
 
 @dataclass(frozen=True)
