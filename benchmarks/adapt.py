@@ -25,7 +25,7 @@ def real(data: Path, work: Path, draws: int) -> None:
         folder = work / name
         step(folder, "prepare", "table", str(data / name), str(folder), "--name", name)
         tokens = folder / "tokens" / "efficientnet-lite0" / "tokens.json"
-        step(tokens, "features", str(folder), "--stages", "block14", "final")
+        step(tokens, "features", str(folder), "--layers", "block14", "final")
     base = [str(work / name) for name in BASE]
     step(work / "base", "train", *base, "--keep-out", str(work / NEW), "--out", str(work / "base"),
          "--linear.windows", "0")  # fmt: skip

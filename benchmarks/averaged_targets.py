@@ -67,7 +67,7 @@ def on_a_run(run: Path, data: Path, seeds: list[int], steps: int) -> None:
     sizes, and goes through :func:`train_mapper`, in the settings of recipe ``reference`` at small sizes.
     """
     model, dataset = SynBrain.from_pretrained(run), load_dataset(data)
-    vae, sizes, stage = model.vae, model.mapper and model.mapper.config, model.config.mapper_stage
+    vae, sizes, stage = model.vae, model.mapper and model.mapper.config, model.config.mapper_layer
     assert vae is not None
     assert sizes is not None
     assert stage is not None

@@ -43,13 +43,13 @@ ENCODER = "efficientnet-lite0"
 N_SAMPLES = 200
 
 
-def simulated(work: Path, size: str, noises: list[str], stages: list[str], seeds: int) -> None:
+def simulated(work: Path, size: str, noises: list[str], layers: list[str], seeds: int) -> None:
     """Simulate, prepare, compute tokens and compare, for each level of noise."""
     for noise in noises:
         tree, data, out = (work / f"{noise}-{what}" for what in ("tree", "data", "table"))
         step(tree, "simulate", str(tree), "--size", size, "--noise", noise)
         step(data, "prepare", "nsd", str(tree), str(data), "--subject", "1", "--repeats", "available")
-        step(data / "tokens" / ENCODER / "tokens.json", "features", str(data), "--stages", *stages)
+        step(data / "tokens" / ENCODER / "tokens.json", "features", str(data), "--layers", *layers)
         step(out, "compare", str(data), "--methods",
              "ridge_gaussian,ridge_isotropic,synbrain_no_networks,reference,oracle",
              "--seeds", str(seeds), "--out", str(out))  # fmt: skip
@@ -154,7 +154,7 @@ if __name__ == "__main__":
     on_simulated.add_argument("work", type=Path)
     on_simulated.add_argument("--size", default="small")
     on_simulated.add_argument("--noise", nargs="+", default=["low", "high"])
-    on_simulated.add_argument("--stages", nargs="+", default=["block7", "block10", "block14", "final"])
+    on_simulated.add_argument("--layers", nargs="+", default=["block7", "block10", "block14", "final"])
     on_simulated.add_argument("--seeds", type=int, default=3)
     on_repeats = modes.add_parser("repeats")
     on_repeats.add_argument("dataset", type=Path)
@@ -165,7 +165,7 @@ if __name__ == "__main__":
     on_cost.add_argument("dataset", type=Path)
     given = parser.parse_args()
     if given.mode == "simulated":
-        simulated(given.work, given.size, given.noise, given.stages, given.seeds)
+        simulated(given.work, given.size, given.noise, given.layers, given.seeds)
     elif given.mode == "repeats":
         repeats(load_dataset(given.dataset), given.draws, given.encoder)
     else:

@@ -58,7 +58,7 @@ APART = ("pearson", "voxel_r")
 def opened(dataset_path: Path, run: Path) -> tuple[SynBrain, Measured]:
     """The run and the measured side of its dataset."""
     dataset, model = load_dataset(dataset_path), SynBrain.from_pretrained(run)
-    train, test = split_pairs(dataset, open_tokens(dataset, model.config.encoder, model.config.stages))
+    train, test = split_pairs(dataset, open_tokens(dataset, model.config.encoder, model.config.layers))
     return model, measure(test, train, dataset.space)
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/limits.py DATASET TREE [--stages block7 block10 block14 final] [--seed 0]
+    python benchmarks/limits.py DATASET TREE [--layers block7 block10 block14 final] [--seed 0]
 
 DATASET was prepared from TREE, which ``synbrain simulate`` wrote. A fifth of the training images is held out;
 the linear path is fitted on the others as it is, and with parts of the truth given to it:
@@ -49,12 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("tree", type=Path)
-    parser.add_argument("--stages", nargs="+")
+    parser.add_argument("--layers", nargs="+")
     parser.add_argument("--patterns", type=int, nargs="+", default=[10, 20, 40])
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     dataset = load_dataset(given.dataset)
-    tokens = open_tokens(dataset, ENCODER, given.stages)
+    tokens = open_tokens(dataset, ENCODER, given.layers)
     rest, held = pairs_of(dataset, tokens, "train").hold_out(0.2, given.seed)
     number = re.fullmatch(r"subj(\d+)", dataset.info.subject)
     if number is None:

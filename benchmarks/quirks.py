@@ -96,8 +96,8 @@ def score(change: dict[str, dict[str, Any]], seed: int) -> float:
     PRESETS["quirks"] = Preset(vae, mapper)
     loss = REFERENCE.vae.loss.model_copy(update=change.get("loss", {}))
     vae_stage = REFERENCE.vae.model_copy(update=SMALL["vae"] | {"loss": loss} | change.get("vae", {}))
-    mapper_stage = REFERENCE.mapper.model_copy(update=SMALL["mapper"] | change.get("mapper", {}))
-    changed = {"preset": "quirks", "seed": seed, "vae": vae_stage, "mapper": mapper_stage}
+    mapper_layer = REFERENCE.mapper.model_copy(update=SMALL["mapper"] | change.get("mapper", {}))
+    changed = {"preset": "quirks", "seed": seed, "vae": vae_stage, "mapper": mapper_layer}
     config = TrainConfig.model_validate(
         REFERENCE.model_copy(update=changed | change.get("all", {})).model_dump()
     )

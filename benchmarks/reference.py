@@ -193,7 +193,7 @@ def vae_stage(bench: Bench, bf16: bool) -> None:
     )
 
 
-def mapper_stage(bench: Bench, bf16: bool) -> None:
+def mapper_layer(bench: Bench, bf16: bool) -> None:
     vae, mapper, (y, _, tokens) = bench.vae().requires_grad_(False).eval(), bench.mapper(), bench.batch_of()
     optimizers = (
         theirs.default_adamw(mapper, 0.0),
@@ -346,7 +346,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=0, help="samples a step; 0: 1 on a CPU, 24 on CUDA")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--layers", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--compile", action="store_true", help="torch.compile our networks")
     parser.add_argument("--force-bf16", action="store_true", help="run bf16 without hardware for it")
     options = parser.parse_args()
@@ -368,8 +368,8 @@ def main() -> None:
     stages: dict[str, Callable[[], None]] = {
         "vae": lambda: vae_stage(bench, False),
         "vae-bf16": lambda: vae_stage(bench, True),
-        "mapper": lambda: mapper_stage(bench, False),
-        "mapper-bf16": lambda: mapper_stage(bench, True),
+        "mapper": lambda: mapper_layer(bench, False),
+        "mapper-bf16": lambda: mapper_layer(bench, True),
         "synthesis": lambda: synthesis_stage(bench),
         "memory": lambda: memory_stage(bench),
         "pipeline": lambda: pipeline_stage(bench),

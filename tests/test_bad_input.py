@@ -77,7 +77,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(PRESETS, "micro", MICRO)
         assert main(["prepare", "table", str(root / "source"), str(root / "data")]) == 0
-        assert main(["features", str(root / "data"), "--encoder", "pixels", "--stages", "grid4"]) == 0
+        assert main(["features", str(root / "data"), "--encoder", "pixels", "--layers", "grid4"]) == 0
         words = ["train", str(root / "data"), "--out", str(root / "run"), *TRAIN, *CALIBRATED]
         assert main(words) == 0
     return root
@@ -154,7 +154,7 @@ def test_a_voxel_without_variance_is_reported_and_scored(
     assert (
         f"1 voxels never vary over the training trials (kept, ncsnr 0): {CONSTANT}" in capsys.readouterr().out
     )
-    assert do("features new --encoder pixels --stages grid4") == 0
+    assert do("features new --encoder pixels --layers grid4") == 0
     for recipe, more in (("calibrated", CALIBRATED), ("reference", [])):
         assert do(f"train new --out {recipe} --recipe {recipe} {SHORTEST} {' '.join(more)}") == 0
         assert do(f"synthesize {recipe} source/images --out {recipe}.npy --samples 3") == 0
@@ -204,7 +204,7 @@ def test_a_mask_of_another_shape_and_a_session_cut_short(
 def test_an_image_that_became_unreadable(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut_image()
     shutil.rmtree("data/tokens")
-    words = "features data --encoder pixels --stages grid4 --batch-size 4"
+    words = "features data --encoder pixels --layers grid4 --batch-size 4"
     assert do(words) == 2
     assert "save it again as PNG or JPEG" in capsys.readouterr().err
     assert not Path("data/tokens/pixels").exists()
@@ -262,7 +262,7 @@ def test_an_output_that_exists(words: str, own: Path, refused: Callable[..., Non
     [
         "simulate new --size tiny",
         "prepare table source new",
-        "features data --encoder pixels --stages grid4 --overwrite",
+        "features data --encoder pixels --layers grid4 --overwrite",
         "train data --out new --recipe=reference " + SHORTEST,
         "synthesize run source/images --out new",
         "evaluate run data --out new --samples 20 --n-way 5 --rows mean_map",
@@ -400,12 +400,12 @@ MISTAKES = {
     "the wrong encoder": ("train data --out new --encoder clip", "no tokens of clip", "synbrain features"),
     "an unknown encoder": ("features data --encoder vgg", "no encoder 'vgg'", "choose from"),
     "a stage without tokens": (
-        "train data --out new --encoder pixels --stages nope",
-        "hold the stages grid4, not nope",
-        "--encoder pixels --stages nope`",
+        "train data --out new --encoder pixels --layers nope",
+        "hold the layers grid4, not nope",
+        "--encoder pixels --layers nope`",
     ),
     "an unknown network stage": (
-        "train data --out new --encoder pixels --network-stage nope", "not ['nope']", "synbrain features",
+        "train data --out new --encoder pixels --network-layer nope", "not ['nope']", "synbrain features",
     ),
     "an unknown preset": ("train data --out new --encoder pixels --preset huge", "'huge'", "choose one of"),
     "a share above 1": (

@@ -95,7 +95,7 @@ def test_download_prepare_check_features(
         np.testing.assert_array_equal(dataset.responses, stored.astype(np.float32) / np.float32(300))
 
         tokens = open_tokens(dataset, "pixels")
-        assert len(tokens.read(next(iter(tokens.stages)))) == dataset.n_images
+        assert len(tokens.read(next(iter(tokens.layers)))) == dataset.n_images
     assert main(["check", *made]) == 0  # now with the stored tokens, and against each other
     printed = capsys.readouterr().out
     assert "nothing found" in printed

@@ -14,12 +14,12 @@ from synbrain.features.tokens import Pairs
 from synbrain.metrics.voxel import voxel_r
 
 
-def flat(pairs: Pairs, stage: str) -> np.ndarray:
-    return pairs.tokens.read(stage).reshape(pairs.n_images, -1).astype(np.float64)
+def flat(pairs: Pairs, layer: str) -> np.ndarray:
+    return pairs.tokens.read(layer).reshape(pairs.n_images, -1).astype(np.float64)
 
 
-def only(pairs: Pairs, *stages: str) -> Pairs:
-    return Pairs(pairs.tokens.only(*stages), pairs.responses, pairs.trials, pairs.image_of_trial)
+def only(pairs: Pairs, *layers: str) -> Pairs:
+    return Pairs(pairs.tokens.only(*layers), pairs.responses, pairs.trials, pairs.image_of_trial)
 
 
 @pytest.mark.parametrize("budget", [50, kernels.BLOCK_VALUES])
@@ -30,8 +30,8 @@ def test_kernels_against_numpy_in_blocks_of_any_size(
     train, test, _ = make_pairs()
     fitted, grams = TokenKernels.fit(train.tokens)
     crossed = fitted.against(test.tokens)
-    for k, stage in enumerate(("final", "early")):
-        x, new = flat(train, stage), flat(test, stage)
+    for k, layer in enumerate(("final", "early")):
+        x, new = flat(train, layer), flat(test, layer)
         centre = x.mean(axis=0)
         scale = np.mean(np.sum((x - centre) ** 2, axis=1))
         np.testing.assert_allclose(grams[k], (x - centre) @ (x - centre).T / scale, atol=1e-5)
@@ -65,7 +65,7 @@ def test_per_voxel_penalties_and_weights_against_sklearn(make_pairs) -> None:
 def test_a_scale_of_the_tokens_changes_nothing(make_pairs) -> None:
     train, test, _ = make_pairs()
     before = Ridge().fit(train).predict(test.tokens)
-    train.tokens.stages["early"] *= np.float16(4)  # the same array stands behind test.tokens
+    train.tokens.layers["early"] *= np.float16(4)  # the same array stands behind test.tokens
     np.testing.assert_allclose(Ridge().fit(train).predict(test.tokens), before, rtol=1e-3, atol=1e-3)
 
 
@@ -88,14 +88,14 @@ def test_cross_fitted_predictions_do_not_see_their_image(make_pairs) -> None:
     np.testing.assert_allclose(out[held], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_banded_ridge_is_ridge_for_one_stage_and_no_worse_for_two(make_pairs) -> None:
+def test_banded_ridge_is_ridge_for_one_layer_and_no_worse_for_two(make_pairs) -> None:
     train, test, means = make_pairs(n_images=60, noise=1.5)
     one, one_test = only(train, "final"), only(test, "final")
     np.testing.assert_allclose(
         BandedRidge().fit(one).predict(one_test.tokens), Ridge().fit(one).predict(one_test.tokens), atol=1e-3
     )
     banded = BandedRidge().fit(train)
-    assert np.all(banded.deltas[0] > banded.deltas[1])  # the stage that decides weighs more in every voxel
+    assert np.all(banded.deltas[0] > banded.deltas[1])  # the layer that decides weighs more in every voxel
     better = voxel_r(banded.predict(test.tokens), means[60:]).mean()
     assert better > voxel_r(Ridge().fit(train).predict(test.tokens), means[60:]).mean()
 
@@ -103,7 +103,7 @@ def test_banded_ridge_is_ridge_for_one_stage_and_no_worse_for_two(make_pairs) ->
 def test_tokens_of_another_encoder_are_refused(make_pairs) -> None:
     train, test, _ = make_pairs()
     model = Ridge().fit(train)
-    other = type(test.tokens)("toy", "other digest", test.tokens.stages, test.tokens.rows)
+    other = type(test.tokens)("toy", "other digest", test.tokens.layers, test.tokens.rows)
     with pytest.raises(SynBrainError, match="own encoder"):
         model.predict(other)
 

@@ -42,8 +42,8 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path, dataset: Path) -> Path:
     encoder = get_encoder("pixels")
-    stage = encoder.default_stage
-    shape = encoder.stages[stage]
+    stage = encoder.default_layer
+    shape = encoder.layers[stage]
     zeros = np.zeros(N_VOXELS, dtype=np.float32)
     linear = LinearPath(
         {stage: np.random.default_rng(0).normal(0, 1e-3, (shape[0] * shape[1], 2)).astype(np.float16)},
@@ -51,5 +51,5 @@ def run(tmp_path: Path, dataset: Path) -> Path:
     )  # fmt: skip
     unit = load_dataset(dataset).info.unit
     part = SubjectPart("s", VoxelSpace(n_voxels=N_VOXELS), unit, zeros, 1 + zeros, linear=linear)
-    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_stages=(stage,))
+    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(stage,))
     return SynBrain(config, {"s": part}).save_pretrained(tmp_path / "run")

@@ -52,7 +52,7 @@ def recorded(folder: Path, n_voxels: int, first: int) -> Path:
     (folder / "trials.csv").write_text("\n".join(lines) + "\n")
     np.save(folder / "responses.npy", np.array(responses, dtype=np.float32))
     prepare_table(folder, folder / "dataset")
-    assert main(["features", str(folder / "dataset"), "--encoder", "pixels", "--stages", "grid4"]) == 0
+    assert main(["features", str(folder / "dataset"), "--encoder", "pixels", "--layers", "grid4"]) == 0
     return folder / "dataset"
 
 
@@ -139,7 +139,7 @@ def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
     options: dict[str, Any] = {"networks": False, "changes": changes, "seed": 4}
     found = curve_module.adaptation_curve(base, dataset, ["9"], draws=1, **options)
     assert len(fits) == 4, "full, scratch, through the base's responses, and from both"
-    tokens = open_tokens(dataset, base.config.encoder, base.config.stages)
+    tokens = open_tokens(dataset, base.config.encoder, base.config.layers)
     budget = parse_budget("9", "images", 4)
     pairs, _ = budget_pairs(base.config, dataset, tokens, budget)
     fit = fit_linear_path(pairs, adaptation_config(base, changes, 4).linear, seed=4)

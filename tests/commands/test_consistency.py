@@ -34,7 +34,7 @@ def fitted(dataset: Dataset) -> SynBrain:
     config = RunConfig(
         encoder=ENCODER,
         encoder_digest=tokens.digest,
-        linear_stages=tuple(tokens.stages),
+        linear_layers=tuple(tokens.layers),
         token_shapes=tokens.shapes,
     )
     y = pairs.trial_responses()

@@ -72,8 +72,8 @@ def test_cost_adds_up(tmp_path: Path) -> None:
 def run(tmp_path: Path) -> Path:
     """Two subjects of 5 and 7 voxels, both networks."""
     encoder = get_encoder("pixels")
-    stage = encoder.default_stage
-    n_tokens, dim = encoder.stages[stage]
+    stage = encoder.default_layer
+    n_tokens, dim = encoder.layers[stage]
     vae = BrainVAEConfig(
         tokens=8, dim=12, channels=4, multipliers=(1, 2), res_blocks=1, pooled_length=32, projector_width=8,
         norm_groups=2,
@@ -90,7 +90,7 @@ def run(tmp_path: Path) -> Path:
         for name, n in (("one", 5), ("two", 7))
     }
     config = RunConfig(
-        recipe="reference", encoder="pixels", encoder_digest=encoder.digest, mapper_stage=stage,
+        recipe="reference", encoder="pixels", encoder_digest=encoder.digest, mapper_layer=stage,
         token_shapes={stage: (n_tokens, dim)},
     )  # fmt: skip
     return SynBrain(config, subjects, BrainVAE(vae), Mapper(mapper)).save_pretrained(tmp_path / "run")

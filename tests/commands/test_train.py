@@ -51,7 +51,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "trials.csv").write_text("\n".join(lines) + "\n")
     np.save(folder / "responses.npy", np.array(responses, dtype=np.float32))
     prepare_table(folder, folder / "dataset")
-    assert main(["features", str(folder / "dataset"), "--encoder", "pixels", "--stages", "grid4"]) == 0
+    assert main(["features", str(folder / "dataset"), "--encoder", "pixels", "--layers", "grid4"]) == 0
     return folder / "dataset"
 
 

@@ -54,8 +54,8 @@ def linear_run(brain, *, vae: bool = False, unit: str = "percent", name: str = "
     config = RunConfig(
         encoder="toy",
         encoder_digest="digest",
-        linear_stages=("final",),
-        mapper_stage="final" if vae else None,
+        linear_layers=("final",),
+        mapper_layer="final" if vae else None,
     )
     torch.manual_seed(0)
     return SynBrain(config, {name: part}, BrainVAE(VAE) if vae else None)
@@ -174,7 +174,7 @@ def test_the_command_writes_and_prints(
     write_tables(folder, brain.info, brain.dataset.trials, brain.dataset.images, brain.space)
     run = linear_run(brain).save_pretrained(tmp_path / "run")
     monkeypatch.setattr(
-        "synbrain.evaluation.evaluate.open_tokens", lambda dataset, encoder, stages: brain.tokens
+        "synbrain.evaluation.evaluate.open_tokens", lambda dataset, encoder, layers: brain.tokens
     )
     out = tmp_path / "scores.json"
     words = [

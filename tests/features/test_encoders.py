@@ -28,30 +28,30 @@ def batch_for(encoder: Encoder, n: int) -> torch.Tensor:
 
 
 @every
-def test_stages_have_the_declared_shapes_and_are_finite_float32(encoder_of: Get, name: str) -> None:
+def test_layers_have_the_declared_shapes_and_are_finite_float32(encoder_of: Get, name: str) -> None:
     encoder = encoder_of(name)
     assert encoder.name == name
-    assert encoder.default_stage in encoder.stages
-    found = encoder.forward(batch_for(encoder, 2), encoder.stages)
-    assert list(found) == list(encoder.stages)
-    for stage, tokens in found.items():
-        assert tuple(tokens.shape) == (2, *encoder.stages[stage])
+    assert encoder.default_layer in encoder.layers
+    found = encoder.forward(batch_for(encoder, 2), encoder.layers)
+    assert list(found) == list(encoder.layers)
+    for layer, tokens in found.items():
+        assert tuple(tokens.shape) == (2, *encoder.layers[layer])
         assert tokens.dtype == torch.float32
         assert tokens.isfinite().all()
         assert not torch.allclose(tokens[0], tokens[1]), "two images have the same tokens"
         assert not tokens.requires_grad
-    assert list(encoder.forward(batch_for(encoder, 1))) == [encoder.default_stage]
+    assert list(encoder.forward(batch_for(encoder, 1))) == [encoder.default_layer]
 
 
 @every
-def test_tokens_do_not_depend_on_the_batch_nor_on_other_stages(encoder_of: Get, name: str) -> None:
+def test_tokens_do_not_depend_on_the_batch_nor_on_other_layers(encoder_of: Get, name: str) -> None:
     encoder = encoder_of(name)
     batch = batch_for(encoder, 5)
-    together = encoder.forward(batch)[encoder.default_stage]
-    assert torch.equal(together, encoder.forward(batch)[encoder.default_stage])
-    alone = torch.cat([encoder.forward(one[None])[encoder.default_stage] for one in batch])
+    together = encoder.forward(batch)[encoder.default_layer]
+    assert torch.equal(together, encoder.forward(batch)[encoder.default_layer])
+    alone = torch.cat([encoder.forward(one[None])[encoder.default_layer] for one in batch])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
-    among = encoder.forward(batch, encoder.stages)[encoder.default_stage]
+    among = encoder.forward(batch, encoder.layers)[encoder.default_layer]
     torch.testing.assert_close(among, together, rtol=1e-4, atol=1e-4)
 
 
@@ -63,8 +63,8 @@ def test_digest_is_the_same_for_the_same_encoder(encoder_of: Get, name: str, cli
 
 
 @every
-def test_an_unknown_stage_is_named(encoder_of: Get, name: str) -> None:
-    with pytest.raises(SynBrainError, match="no stage block99: choose from"):
+def test_an_unknown_layer_is_named(encoder_of: Get, name: str) -> None:
+    with pytest.raises(SynBrainError, match="no layer block99: choose from"):
         encoder_of(name).chosen(["block99"])
 
 
@@ -107,8 +107,8 @@ class TestEfficientNet:
 
     def test_big_maps_are_averaged_to_14_rows(self, encoder_of: Get) -> None:
         encoder = encoder_of("efficientnet-lite0")
-        assert encoder.stages["block0"] == (196, 16)
-        assert encoder.stages["block14"] == (49, 192)
+        assert encoder.layers["block0"] == (196, 16)
+        assert encoder.layers["block14"] == (49, 192)
         net = next(
             cell.cell_contents
             for cell in encoder.network.__closure__  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ class TestClip:
         from transformers import CLIPVisionModel
 
         encoder = encoder_of("clip")
-        assert encoder.stages == {f"layer{i}": (25, 16) for i in (1, 2, 3)} | {"final": (25, 16)}
+        assert encoder.layers == {f"layer{i}": (25, 16) for i in (1, 2, 3)} | {"final": (25, 16)}
         batch = batch_for(encoder, 2)
         state = load_file(clip_folder / "model.safetensors")
         (scale,) = (v for k, v in state.items() if k.endswith("post_layernorm.weight"))
@@ -153,7 +153,7 @@ class TestClip:
         with torch.no_grad():
             output = CLIPVisionModel.from_pretrained(clip_folder).eval()(batch, output_hidden_states=True)
         expected = F.layer_norm(output.last_hidden_state, (16,), scale, shift, eps=1e-5)
-        found = encoder.forward(batch, encoder.stages)
+        found = encoder.forward(batch, encoder.layers)
         torch.testing.assert_close(found["final"], expected[:, 1:])
         torch.testing.assert_close(output.pooler_output, expected[:, 0])  # the norm is the model's own
         torch.testing.assert_close(found["layer2"], output.hidden_states[2][:, 1:])

@@ -34,9 +34,9 @@ def test_paths_pil_images_and_arrays_give_the_same_tokens(tmp_path: Path) -> Non
 def test_an_image_given_twice_is_encoded_once() -> None:
     passed: list[int] = []
 
-    def counting(batch: torch.Tensor, stages: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    def counting(batch: torch.Tensor, layers: tuple[str, ...]) -> dict[str, torch.Tensor]:
         passed.append(len(batch))
-        return dict(PIXELS.network(batch, stages))
+        return dict(PIXELS.network(batch, layers))
 
     twice = ARRAY[[0, 1, 0, 2, 1, 0]]
     tokens = encode_images(replace(PIXELS, network=counting), twice)
@@ -73,8 +73,8 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [1e6, float("inf"), float("nan")])
 def test_tokens_that_float16_cannot_hold_are_refused(value: float) -> None:
-    def huge(batch: torch.Tensor, stages: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        return {stage: torch.full((len(batch), *PIXELS.stages[stage]), value) for stage in stages}
+    def huge(batch: torch.Tensor, layers: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        return {layer: torch.full((len(batch), *PIXELS.layers[layer]), value) for layer in layers}
 
-    with pytest.raises(SynBrainError, match="stage final of pixels gives values up to"):
+    with pytest.raises(SynBrainError, match="layer final of pixels gives values up to"):
         encode_images(replace(PIXELS, network=huge), ARRAY)

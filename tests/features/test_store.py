@@ -26,8 +26,8 @@ OTHER = replace(PIXELS, digest="0" * 64)
 Make = Callable[..., Dataset]
 
 
-def stage_bytes(dataset: Dataset, stage: str = "final") -> bytes:
-    return (dataset.path / "tokens" / "pixels" / f"{stage}.npy").read_bytes()
+def layer_bytes(dataset: Dataset, layer: str = "final") -> bytes:
+    return (dataset.path / "tokens" / "pixels" / f"{layer}.npy").read_bytes()
 
 
 def left_over(dataset: Dataset) -> list[str]:
@@ -40,29 +40,29 @@ def test_one_row_per_image_in_the_datasets_order(dataset: Dataset) -> None:
     tokens = open_tokens(dataset, "pixels")
     images = [dataset.load_image(row) for row in range(7)]
     np.testing.assert_array_equal(tokens.read("final"), encode_images(PIXELS, images).read("final"))
-    assert isinstance(tokens.stages["final"], np.memmap)
-    assert tokens.stages["final"].dtype == np.float16
+    assert isinstance(tokens.layers["final"], np.memmap)
+    assert tokens.layers["final"].dtype == np.float16
     assert tokens.digest == PIXELS.digest
     assert stored_encoders(dataset) == ["pixels"]
     assert left_over(dataset) == []
     verify_tokens(dataset, "pixels")
 
 
-def test_further_stages_are_added_without_encoding_the_old_ones(dataset: Dataset) -> None:
+def test_further_layers_are_added_without_encoding_the_old_ones(dataset: Dataset) -> None:
     write_tokens(dataset, PIXELS)
-    before = stage_bytes(dataset)
+    before = layer_bytes(dataset)
     assert write_tokens(dataset, PIXELS, ["final"]).n_encoded == 0
     asked: list[tuple[str, ...]] = []
 
-    def watching(batch, stages):  # type: ignore[no-untyped-def]
-        asked.append(stages)
-        return PIXELS.network(batch, stages)
+    def watching(batch, layers):  # type: ignore[no-untyped-def]
+        asked.append(layers)
+        return PIXELS.network(batch, layers)
 
     write_tokens(dataset, replace(PIXELS, network=watching), ["grid4", "final"])
     assert set(asked) == {("grid4",)}
     assert open_tokens(dataset, "pixels").shapes == {"grid4": (16, 3), "final": (256, 3)}
     assert open_tokens(dataset, "pixels", ["final"]).shapes == {"final": (256, 3)}
-    assert stage_bytes(dataset) == before
+    assert layer_bytes(dataset) == before
     assert left_over(dataset) == []
 
 
@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_and_gives_equal_bytes(
         open_tokens(dataset, "pixels")
     again = write_tokens(dataset, PIXELS, batch_size=2)
     assert again.n_encoded == 3  # rows 4, 5, 6
-    assert stage_bytes(dataset) == stage_bytes(whole)
+    assert layer_bytes(dataset) == layer_bytes(whole)
     assert left_over(dataset) == []
 
 
@@ -107,7 +107,7 @@ def test_shards_give_the_bytes_of_one_process(dataset: Dataset, make_dataset: Ma
     third = write_tokens(dataset, PIXELS, batch_size=2, shard=(1, 3))
     assert third.finished
     assert first.n_encoded + second.n_encoded + third.n_encoded == 7
-    assert stage_bytes(dataset) == stage_bytes(whole)
+    assert layer_bytes(dataset) == layer_bytes(whole)
     with pytest.raises(SynBrainError, match="no shard 3 of 3"):
         write_tokens(dataset, PIXELS, ["grid4"], shard=(3, 3))
 
@@ -120,7 +120,7 @@ def test_tokens_of_another_digest_stay_unless_overwritten(dataset: Dataset) -> N
     write_tokens(dataset, OTHER, overwrite=True)
     tokens = open_tokens(dataset, "pixels")
     assert tokens.digest == OTHER.digest
-    assert list(tokens.stages) == ["final"]
+    assert list(tokens.layers) == ["final"]
     assert left_over(dataset) == []
 
 
@@ -133,11 +133,11 @@ def test_tokens_of_other_images_are_refused(dataset: Dataset) -> None:
         write_tokens(reordered, PIXELS)
 
 
-def test_an_unknown_and_a_missing_stage_are_told(dataset: Dataset) -> None:
+def test_an_unknown_and_a_missing_layer_are_told(dataset: Dataset) -> None:
     with pytest.raises(SynBrainError, match="choose from grid4, final"):
         write_tokens(dataset, PIXELS, ["block0"])
     write_tokens(dataset, PIXELS)
-    with pytest.raises(SynBrainError, match=r"the stages final, not grid4.*--stages grid4"):
+    with pytest.raises(SynBrainError, match=r"the layers final, not grid4.*--layers grid4"):
         open_tokens(dataset, "pixels", ["grid4"])
 
 
@@ -208,7 +208,7 @@ class TestSharedStore:
         with pytest.raises(SynBrainError, match="points to a shared store"):
             write_tokens(one, PIXELS, ["grid4"])
         write_tokens(one, PIXELS, ["grid4"], store=store)
-        assert set(open_tokens(one, "pixels").stages) == {"grid4", "final"}
+        assert set(open_tokens(one, "pixels").layers) == {"grid4", "final"}
         two = make_dataset(tmp_path / "two", rows=list(range(7)), brick=brick)
         write_tokens(two, OTHER, store=store, overwrite=True)
         with pytest.raises(SynBrainError, match="were replaced"):
@@ -225,10 +225,10 @@ class TestSharedStore:
 
 
 def test_the_command_encodes_and_tells_the_rate(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["features", str(dataset.path), "--encoder", "pixels", "--stages", "grid4", "final"]
+    words = ["features", str(dataset.path), "--encoder", "pixels", "--layers", "grid4", "final"]
     assert main([*words, "--device", "cpu", "--batch-size", "2"]) == 0
     assert "encoded 7 in" in capsys.readouterr().out
-    assert set(open_tokens(dataset, "pixels").stages) == {"grid4", "final"}
+    assert set(open_tokens(dataset, "pixels").layers) == {"grid4", "final"}
     assert main(words) == 0
     assert "nothing was missing" in capsys.readouterr().out
     assert main(["features", str(dataset.path), "--encoder", "nonsense"]) == 2
@@ -253,4 +253,4 @@ def test_two_processes_of_accelerate_share_the_work(
     )
     assert ran.returncode == 0, ran.stderr
     assert "encoded 4 in" in ran.stdout  # batches 0 and 2 of four; the other process did 1 and 3
-    assert stage_bytes(dataset) == stage_bytes(whole)
+    assert layer_bytes(dataset) == layer_bytes(whole)

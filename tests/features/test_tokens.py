@@ -39,7 +39,7 @@ def test_take_only_and_read() -> None:
     assert tokens.read("a")[:, 0, 0].tolist() == [2, 4]
     assert tokens.read("b", np.array([1]))[:, 0, 0].tolist() == [104]
     assert tokens.read("a").dtype == np.float32
-    assert list(tokens.only("b").stages) == ["b"]
+    assert list(tokens.only("b").layers) == ["b"]
     with pytest.raises(SynBrainError, match=r"\['a', 'b'\], not \['c'\]"):
         tokens.only("a", "c")
 

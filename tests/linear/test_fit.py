@@ -196,9 +196,9 @@ def test_permuting_voxels_permutes_predictions() -> None:
 
 def test_kernels_of_positions_sum_to_the_streamed_kernel() -> None:
     rng = np.random.default_rng(0)
-    stages = {"a": rng.normal(size=(9, 49, 3)).astype(np.float16), "b": rng.normal(size=(9, 10, 2))}
-    tokens = TokenSet("e", "d", stages, np.arange(9))
-    grids = [blurred_grid(tokens, stage, side=5, blur=0.1) for stage in stages]
+    layers = {"a": rng.normal(size=(9, 49, 3)).astype(np.float16), "b": rng.normal(size=(9, 10, 2))}
+    tokens = TokenSet("e", "d", layers, np.arange(9))
+    grids = [blurred_grid(tokens, layer, side=5, blur=0.1) for layer in layers]
     window = Window(0.3, 0.6, 0.2)
     streamed, factor = window_kernel(grids, window)
     summed, same = seen_through(position_kernels(grids), window)

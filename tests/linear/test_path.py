@@ -35,9 +35,9 @@ def make(dtype: str = "float32") -> LinearPath:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_mean_is_the_sum_over_stages(dtype: str) -> None:
+def test_the_mean_is_the_sum_over_layers(dtype: str) -> None:
     path = make(dtype)
-    flat = {stage: TOKENS.read(stage).reshape(4, -1) for stage in "ab"}
+    flat = {layer: TOKENS.read(layer).reshape(4, -1) for layer in "ab"}
     expected = (
         sum(flat[s] @ path.projections[s].astype(np.float64) for s in "ab") @ path.mixing + path.intercept
     )
@@ -54,12 +54,12 @@ def test_it_loads_alone(tmp_path: Path) -> None:
     loaded = LinearPath.load(tmp_path)
     np.testing.assert_array_equal(loaded.predict(TOKENS), path.predict(TOKENS))
     assert loaded.projections["a"].dtype == np.float16
-    assert (loaded.stages, loaded.about) == (["a", "b"], {"n_images": 4})
+    assert (loaded.layers, loaded.about) == (["a", "b"], {"n_images": 4})
 
 
-def test_tokens_of_another_shape_or_without_a_stage_are_refused() -> None:
+def test_tokens_of_another_shape_or_without_a_layer_are_refused() -> None:
     with pytest.raises(SynBrainError, match="not \\['b'\\]"):
         make().predict(TOKENS.only("a"))
-    other = TokenSet("e", "d", {"a": np.zeros((9, 3, 4), np.float32), "b": TOKENS.stages["b"]}, TOKENS.rows)
+    other = TokenSet("e", "d", {"a": np.zeros((9, 3, 4), np.float32), "b": TOKENS.layers["b"]}, TOKENS.rows)
     with pytest.raises(SynBrainError, match="was fitted on"):
         make().predict(other)

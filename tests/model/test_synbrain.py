@@ -50,16 +50,16 @@ def noise_part(n_voxels: int = N_VOXELS, **change: Any) -> ResponseNoise:
 def make_model(recipe: str, *, names: tuple[str, ...] = ("s1",), n_voxels: int = N_VOXELS) -> SynBrain:
     torch.manual_seed(0)
     encoder = get_encoder("pixels")
-    stage = encoder.default_stage
-    n_tokens, dim = encoder.stages[stage]
+    layer = encoder.default_layer
+    n_tokens, dim = encoder.layers[layer]
     rng = np.random.default_rng(2)
     subjects = {}
     for name in names:
         linear = LinearPath(
-            projections={stage: rng.normal(size=(n_tokens * dim, 3)).astype(np.float16)},
+            projections={layer: rng.normal(size=(n_tokens * dim, 3)).astype(np.float16)},
             mixing=rng.normal(size=(3, n_voxels)).astype(np.float32),
             intercept=rng.normal(size=n_voxels).astype(np.float32),
-            shapes={stage: (n_tokens, dim)},
+            shapes={layer: (n_tokens, dim)},
             about={"n_images": 10},
         )
         calibrated = recipe == "calibrated"
@@ -74,8 +74,8 @@ def make_model(recipe: str, *, names: tuple[str, ...] = ("s1",), n_voxels: int =
             shrink=0.5,
         )
     config = RunConfig(
-        recipe=recipe, encoder=encoder.name, encoder_digest=encoder.digest, mapper_stage=stage,
-        linear_stages=(stage,) if recipe == "calibrated" else (), token_shapes={stage: (n_tokens, dim)},
+        recipe=recipe, encoder=encoder.name, encoder_digest=encoder.digest, mapper_layer=layer,
+        linear_layers=(layer,) if recipe == "calibrated" else (), token_shapes={layer: (n_tokens, dim)},
     )  # fmt: skip
     sizes = MapperConfig(tokens=8, dim=12, depth=1, heads=2, input_tokens=n_tokens, input_dim=dim)
     return SynBrain(config, subjects, BrainVAE(VAE), Mapper(sizes))
@@ -132,7 +132,7 @@ def test_the_mean_is_linear_plus_shrunk_networks(pictures: np.ndarray) -> None:
     model = make_model("calibrated")
     part = model.subject()
     tokens = model.tokens(pictures)
-    x = torch.from_numpy(tokens.read(model.config.stages[0]))
+    x = torch.from_numpy(tokens.read(model.config.layers[0]))
     with torch.no_grad():
         decoded = model.vae.decode(model.mapper(x), N_VOXELS).numpy()
     np.testing.assert_allclose(

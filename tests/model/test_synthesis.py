@@ -26,19 +26,19 @@ def model() -> SynBrain:
     space = VoxelSpace.from_mask(np.arange(24).reshape(2, 3, 4) % 3 == 0, np.diag([2.0, 2, 2, 1]))
     n = space.n_voxels
     encoder = get_encoder("pixels")
-    stage = encoder.default_stage
-    shape = encoder.stages[stage]
+    layer = encoder.default_layer
+    shape = encoder.layers[layer]
     rng = np.random.default_rng(0)
     ones = np.ones(n, dtype=np.float32)
     linear = LinearPath(
-        {stage: rng.normal(size=(shape[0] * shape[1], n)).astype(np.float32)}, np.eye(n, dtype=np.float32),
-        0 * ones, {stage: shape}, {},
+        {layer: rng.normal(size=(shape[0] * shape[1], n)).astype(np.float32)}, np.eye(n, dtype=np.float32),
+        0 * ones, {layer: shape}, {},
     )  # fmt: skip
     noise = ResponseNoise(
         np.zeros((n, 0), dtype=np.float32), ones, ones, 0 * ones, ones, ones, 0 * ones, ones, ones, ones, {}
     )
     part = SubjectPart("s1", space, "percent", 0 * ones, ones, linear=linear, noise=noise)
-    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_stages=(stage,))
+    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
     return SynBrain(config, {"s1": part})
 
 

@@ -318,7 +318,7 @@ def test_a_base_without_anything_linear_needs_its_networks(base: SynBrain, new: 
     import dataclasses
 
     bare = {name: dataclasses.replace(p, linear=None, noise=None) for name, p in base.subjects.items()}
-    reference = SynBrain(base.config.model_copy(update={"linear_stages": ()}), bare, base.vae, base.mapper)
+    reference = SynBrain(base.config.model_copy(update={"linear_layers": ()}), bare, base.vae, base.mapper)
     with pytest.raises(SynBrainError, match="nothing would be left to adapt"):
         adapt(reference, new, "all", changes=FEW, networks=False)
     done = adapt(reference, new, "all", changes=FEW)

@@ -53,7 +53,7 @@ def test_calibrated_gives_every_part(pairs: Make, micro: Preset, tmp_path: Path)
     assert made.model().predict(pairs(n_images=40).tokens).shape == (40, 6)
     assert part.linear is not None
     assert part.noise is not None
-    assert made.config.linear_stages == ("final",)
+    assert made.config.linear_layers == ("final",)
     report = made.report["subjects"]["s"]
     assert report["validation_error"] <= report["validation_error_linear"] + 1e-6, "shrink: it can only help"
 
@@ -80,7 +80,7 @@ def test_several_subjects_of_any_size_make_one_model(pairs: Make, micro: Preset,
 
 def test_subjects_with_other_tokens_are_refused(pairs: Make, micro: Preset, tmp_path: Path) -> None:
     both = [subject(pairs(), "a"), subject(pairs(shape=(2, 8)), "b")]
-    with pytest.raises(SynBrainError, match="same encoder and stages"):
+    with pytest.raises(SynBrainError, match="same encoder and layers"):
         train_model(both, short("calibrated"), folder=tmp_path)
 
 

@@ -156,8 +156,8 @@ def _areas(dataset: Dataset, min_voxels: int) -> dict[str, NDArray[np.bool_]]:
 
 def _tokens(dataset: Dataset, models: dict[str, SynBrain]) -> Any:
     config = next(iter(models.values())).config
-    stages = dict.fromkeys(stage for model in models.values() for stage in model.config.stages)
-    return open_tokens(dataset, config.encoder, stages)
+    layers = dict.fromkeys(layer for model in models.values() for layer in model.config.layers)
+    return open_tokens(dataset, config.encoder, layers)
 
 
 def _names(dataset: Dataset, pairs: Pairs) -> NDArray[Any]:

@@ -43,7 +43,7 @@ class MeanMap:
 
 
 class Nearest:
-    """The mean response to the training image whose tokens are nearest (Euclidean, stages weighed alike)."""
+    """The mean response to the training image whose tokens are nearest (Euclidean, layers weighed alike)."""
 
     kernels: TokenKernels
     norms: Squares

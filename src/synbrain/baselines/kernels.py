@@ -1,8 +1,8 @@
-"""Linear kernels of token stages, computed in blocks over memory-mapped tokens.
+"""Linear kernels of token layers, computed in blocks over memory-mapped tokens.
 
 Tokens are centred with the training mean of each feature and *not* z-scored: z-scoring the features drops
-ridge on real recordings from .53 to .32, for it inflates features that hardly vary. Each stage's kernel is
-divided by its mean diagonal over the training images, so that stages of any size weigh alike and one grid
+ridge on real recordings from .53 to .32, for it inflates features that hardly vary. Each layer's kernel is
+divided by its mean diagonal over the training images, so that layers of any size weigh alike and one grid
 of penalties fits all.
 """
 
@@ -25,12 +25,12 @@ BLOCK_VALUES = 2**25  # float32 token values in memory at a time: 128 MiB
 
 @dataclass(frozen=True)
 class TokenKernels:
-    """Training images as the basis of linear kernels, one per stage.
+    """Training images as the basis of linear kernels, one per layer.
 
     Attributes:
         train: tokens of the training images, read again (lazily) for every prediction.
-        means: stage -> (n_tokens, dim) float32, training mean.
-        scales: stage -> mean squared norm of the centred training tokens.
+        means: layer -> (n_tokens, dim) float32, training mean.
+        scales: layer -> mean squared norm of the centred training tokens.
     """
 
     train: TokenSet
@@ -40,24 +40,24 @@ class TokenKernels:
 
     @classmethod
     def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, Squares]:
-        """The kernels and their (n_stages, n_images, n_images) float64 Gram matrices, mean diagonal 1."""
+        """The kernels and their (n_layers, n_images, n_images) float64 Gram matrices, mean diagonal 1."""
         means, scales, grams = {}, {}, []
-        for stage in tokens.stages:
-            means[stage] = np.empty(tokens.shapes[stage], dtype=np.float32)
+        for layer in tokens.layers:
+            means[layer] = np.empty(tokens.shapes[layer], dtype=np.float32)
             gram = np.zeros((len(tokens), len(tokens)))
-            for part, (left,) in _token_blocks(stage, [tokens], show_progress):
-                means[stage][part] = left.mean(axis=0, dtype=np.float64)
-                flat = (left - means[stage][part]).reshape(len(left), -1)
+            for part, (left,) in _token_blocks(layer, [tokens], show_progress):
+                means[layer][part] = left.mean(axis=0, dtype=np.float64)
+                flat = (left - means[layer][part]).reshape(len(left), -1)
                 gram += flat @ flat.T
-            scales[stage] = float(np.trace(gram) / len(gram)) or 1.0
-            grams.append(gram / scales[stage])
+            scales[layer] = float(np.trace(gram) / len(gram)) or 1.0
+            grams.append(gram / scales[layer])
         return cls(tokens, means, scales), np.asarray(grams)
 
     def against(self, tokens: TokenSet) -> Squares:
-        """(n_stages, len(tokens), n_training_images) float64, the kernels of new with training images.
+        """(n_layers, len(tokens), n_training_images) float64, the kernels of new with training images.
 
         Raises:
-            SynBrainError: where the tokens are another encoder's, or lack a stage.
+            SynBrainError: where the tokens are another encoder's, or lack a layer.
         """
         if tokens.digest != self.train.digest:
             raise SynBrainError(
@@ -67,21 +67,21 @@ class TokenKernels:
             )
         tokens = tokens.only(*self.means)
         out = np.zeros((len(self.means), len(tokens), len(self.train)))
-        for k, (stage, mean) in enumerate(self.means.items()):
-            for part, (new, train) in _token_blocks(stage, [tokens, self.train], False):
+        for k, (layer, mean) in enumerate(self.means.items()):
+            for part, (new, train) in _token_blocks(layer, [tokens, self.train], False):
                 left = (new - mean[part]).reshape(len(new), -1)
                 out[k] += left @ (train - mean[part]).reshape(len(train), -1).T
-            out[k] /= self.scales[stage]
+            out[k] /= self.scales[layer]
         return out
 
 
-def _token_blocks(stage: str, sets: list[TokenSet], show: bool) -> Iterator[tuple[slice, list[Array]]]:
-    """Some tokens of one stage at a time, for all images of each set, float32 (n, tokens, dim)."""
-    n_tokens, dim = sets[0].shapes[stage]
+def _token_blocks(layer: str, sets: list[TokenSet], show: bool) -> Iterator[tuple[slice, list[Array]]]:
+    """Some tokens of one layer at a time, for all images of each set, float32 (n, tokens, dim)."""
+    n_tokens, dim = sets[0].shapes[layer]
     step = max(1, BLOCK_VALUES // max(1, dim * sum(len(s) for s in sets)))
-    progress = bar(f"kernel {stage}", total=n_tokens, unit="token", show=show)
+    progress = bar(f"kernel {layer}", total=n_tokens, unit="token", show=show)
     for start in range(0, n_tokens, step):
         part = slice(start, min(start + step, n_tokens))
-        yield part, [np.asarray(s.stages[stage][s.rows, part], dtype=np.float32) for s in sets]
+        yield part, [np.asarray(s.layers[layer][s.rows, part], dtype=np.float32) for s in sets]
         progress.update(part.stop - part.start)
     progress.close()

@@ -103,8 +103,8 @@ class LinearReg:
 
     def _inputs(self, tokens: TokenSet) -> torch.Tensor:
         parts = [
-            ((tokens.read(stage) - mean) / self.token_scale[stage]).reshape(len(tokens), -1)
-            for stage, mean in self.token_mean.items()
+            ((tokens.read(layer) - mean) / self.token_scale[layer]).reshape(len(tokens), -1)
+            for layer, mean in self.token_mean.items()
         ]
         return torch.from_numpy(np.concatenate(parts, axis=1)).to(self.device)
 
@@ -131,15 +131,15 @@ class LinearReg:
 
 
 def _token_statistics(tokens: TokenSet) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
-    """Per stage: mean of every feature, and one scale for all (the root mean square of what is left)."""
+    """Per layer: mean of every feature, and one scale for all (the root mean square of what is left)."""
     means, scales = {}, {}
-    for stage, shape in tokens.shapes.items():
+    for layer, shape in tokens.shapes.items():
         total, squares = np.zeros(shape), 0.0
         for start in range(0, len(tokens), 128):
-            block = tokens.read(stage, np.arange(start, min(start + 128, len(tokens)))).astype(np.float64)
+            block = tokens.read(layer, np.arange(start, min(start + 128, len(tokens)))).astype(np.float64)
             total += block.sum(axis=0)
             squares += float(np.sum(block**2))
-        means[stage] = (total / len(tokens)).astype(np.float32)
-        left = squares / len(tokens) - float(np.sum(np.square(means[stage], dtype=np.float64)))
-        scales[stage] = float(np.sqrt(max(left, 0.0) / means[stage].size)) or 1.0
+        means[layer] = (total / len(tokens)).astype(np.float32)
+        left = squares / len(tokens) - float(np.sum(np.square(means[layer], dtype=np.float64)))
+        scales[layer] = float(np.sqrt(max(left, 0.0) / means[layer].size)) or 1.0
     return means, scales

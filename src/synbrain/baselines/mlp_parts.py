@@ -94,19 +94,19 @@ class ResponseScale:
 class LatentTokens:
     """Image tokens in the latent's shape: the contrast's target and the condition of mapper and prior.
 
-    One stage is used: the encoder's final one, or the last of the token set. Tokens that have the latent's
+    One layer is used: the encoder's final one, or the last of the token set. Tokens that have the latent's
     shape (the published case) are centred on training images and scaled to unit size. Others are replaced by
     as many principal components of the flattened tokens, from at most ``MOST_IMAGES`` training images, turned
     by a fixed random rotation so that all values have one size; cosines between images stay what they were.
     """
 
     def __init__(self, train: TokenSet, tokens: int, dim: int) -> None:
-        self.stage = "final" if "final" in train.stages else list(train.stages)[-1]
+        self.layer = "final" if "final" in train.layers else list(train.layers)[-1]
         self.shape = (tokens, dim)
-        total = np.zeros(train.shapes[self.stage])
+        total = np.zeros(train.shapes[self.layer])
         parts = [np.arange(part.start, part.stop) for part in blocks(len(train), total.size)]
         for rows in parts:
-            total += train.read(self.stage, rows).sum(axis=0, dtype=np.float64)
+            total += train.read(self.layer, rows).sum(axis=0, dtype=np.float64)
         self.mean = (total / len(train)).astype(np.float32)
         self.projection = self._fitted(train)
         self.scale = 1.0
@@ -122,7 +122,7 @@ class LatentTokens:
             return None
         rng, size = np.random.default_rng(0), self.shape[0] * self.shape[1]
         rows = np.sort(rng.permutation(len(train))[:MOST_IMAGES])
-        x = torch.from_numpy(train.read(self.stage, rows) - self.mean).flatten(1)
+        x = torch.from_numpy(train.read(self.layer, rows) - self.mean).flatten(1)
         values, vectors = torch.linalg.eigh((x @ x.T).double())
         kept = (values > 1e-6 * values[-1]).nonzero()[:, 0][-size:]
         axes = x.T @ (vectors[:, kept] / values[kept].sqrt()).float()
@@ -135,7 +135,7 @@ class LatentTokens:
         rows = np.arange(len(tokens)) if rows is None else rows
         out = torch.empty(len(rows), *self.shape)
         for part in blocks(len(rows), self.mean.size):  # the encoder's tokens are many times as large
-            centred = torch.from_numpy(tokens.read(self.stage, rows[part]) - self.mean)
+            centred = torch.from_numpy(tokens.read(self.layer, rows[part]) - self.mean)
             out[part] = self._shaped(centred) / self.scale
         return out
 

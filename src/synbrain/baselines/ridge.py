@@ -29,7 +29,7 @@ def folds(n: int, n_folds: int, seed: int) -> KFold:
 
 
 class Ridge:
-    """Linear encoding model in dual form: every stage of the tokens in one sum of kernels.
+    """Linear encoding model in dual form: every layer of the tokens in one sum of kernels.
 
     Args:
         n_folds: of the cross-validation over training images that picks each voxel's penalty.
@@ -117,12 +117,12 @@ def cross_fit(
 
 
 class BandedRidge:
-    """Ridge with a penalty of its own for every stage and voxel (himalaya's random search).
+    """Ridge with a penalty of its own for every layer and voxel (himalaya's random search).
 
-    With one stage it is the same model as :class:`Ridge`.
+    With one layer it is the same model as :class:`Ridge`.
 
     Args:
-        n_iter: number of random stage weightings tried, beside each stage alone and all alike.
+        n_iter: number of random layer weightings tried, beside each layer alone and all alike.
         n_folds: of the cross-validation over training images.
         alphas: the grid of penalties.
     """
@@ -135,7 +135,7 @@ class BandedRidge:
         self.offset: Floats = np.empty(0)
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
-        """Fit on repeat means; one Gram matrix per stage stays in memory while fitting."""
+        """Fit on repeat means; one Gram matrix per layer stays in memory while fitting."""
         self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
         targets = pairs.repeat_means()
         self.offset = targets.mean(axis=0, dtype=np.float64)
@@ -154,13 +154,13 @@ class BandedRidge:
         )
         return self
 
-    def _candidates(self, n_stages: int, seed: int) -> Floats:
-        """(n, n_stages) stage weights that sum to 1: alike, each alone, and random ones."""
-        fixed = np.vstack([np.full((1, n_stages), 1 / n_stages), np.eye(n_stages)])
-        if n_stages == 1:
+    def _candidates(self, n_layers: int, seed: int) -> Floats:
+        """(n, n_layers) layer weights that sum to 1: alike, each alone, and random ones."""
+        fixed = np.vstack([np.full((1, n_layers), 1 / n_layers), np.eye(n_layers)])
+        if n_layers == 1:
             return np.ones((1, 1))
         generator = np.random.default_rng(seed)
-        drawn = generator.dirichlet(np.ones(n_stages), size=self.n_iter)
+        drawn = generator.dirichlet(np.ones(n_layers), size=self.n_iter)
         return np.vstack([np.clip(fixed, 1e-6, None), drawn])
 
     def predict(self, tokens: TokenSet) -> Responses:

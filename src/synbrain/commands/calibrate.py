@@ -51,7 +51,7 @@ def calibrate(
             f"{part.n_voxels} in {part.unit}",
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )
-    pairs = pairs_of(data, open_tokens(data, model.config.encoder, model.config.stages), "train")
+    pairs = pairs_of(data, open_tokens(data, model.config.encoder, model.config.layers), "train")
     mean = model.predict(pairs.tokens, subject=part.name)
     fitted = fit_response_noise(pairs, mean, noise, seed=seed)
     if not fitted_on_other_images and part.noise is not None:

@@ -69,8 +69,8 @@ def image_features(
         name = encoder or stored[0]
         tokens = open_tokens(dataset, name)
         verify_tokens(dataset, name)
-        stage = list(tokens.stages)[-1]
-        return summarise_tokens(tokens.stages[stage], tokens.rows, show_progress=show_progress), name
+        layer = list(tokens.layers)[-1]
+        return summarise_tokens(tokens.layers[layer], tokens.rows, show_progress=show_progress), name
     try:
         return image_statistics(dataset, show_progress), "plain statistics, as no tokens are stored"
     except SynBrainError:

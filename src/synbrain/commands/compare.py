@@ -20,7 +20,7 @@ def compare(
     seeds: int = 3,
     preset: str = "tiny",
     encoder: str = "efficientnet-lite0",
-    stages: list[str] | None = None,
+    layers: list[str] | None = None,
     samples: int = 20,
     n_way: int = 300,
     vae: VAEOptions = VAE_FROM_RECIPE,  # type: ignore[valid-type]
@@ -43,7 +43,7 @@ def compare(
         seeds: number of seeds; what does not depend on a seed is fitted once.
         preset: sizes of the networks.
         encoder: whose tokens to use.
-        stages: token stages; all that were made if left out.
+        layers: token layers; all that were made if left out.
         samples: synthetic trials per test image (at least 19 for 90 % intervals).
         n_way: candidates in raw and synthetic retrieval.
         vae: settings of stage 1 that differ from the recipes, for every method with networks of SynBrain.
@@ -66,7 +66,7 @@ def compare(
         n_seeds=seeds,
         preset=preset,
         encoder=encoder,
-        stages=stages,
+        layers=layers,
         n_samples=samples,
         n_way=n_way,
         changes=_given({"vae": vae.model_dump(), "mapper": mapper.model_dump()}),  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ def features(
     dataset: Path,
     *,
     encoder: str = "efficientnet-lite0",
-    stages: list[str] | None = None,
+    layers: list[str] | None = None,
     weights: str | None = None,
     batch_size: int = 32,
     device: str = "auto",
@@ -33,7 +33,7 @@ def features(
     Args:
         dataset: the dataset's folder.
         encoder: name of the encoder (efficientnet-lite0, clip, pixels).
-        stages: stages of the encoder's network; its final one by default.
+        layers: layers of the encoder's network; its final one by default.
         weights: file, folder or hub id of the encoder's weights; clip needs it.
         batch_size: images in one forward pass.
         device: auto, cpu, cuda, ...
@@ -46,7 +46,7 @@ def features(
     made = write_tokens(
         recordings,
         get_encoder(encoder, weights=weights, device=_device_of_process(device), precision=precision),
-        stages,
+        layers,
         batch_size=batch_size,
         threads=threads,
         store=store,

@@ -30,7 +30,7 @@ NSD_VOXELS = {
     "subj08": 14386,
 }
 PUBLISHED_TOKENS = (256, 1664)
-STAGE = "final"
+LAYER = "final"
 
 
 def import_reference(
@@ -69,9 +69,9 @@ def import_reference(
             "pass two checkpoints of one model",
         )
     encoder = None if weights is None else get_encoder("clip", weights=weights)
-    if encoder is not None and encoder.stages[STAGE] != shape:
+    if encoder is not None and encoder.layers[LAYER] != shape:
         raise SynBrainError(
-            f"{weights} gives tokens of {encoder.stages[STAGE]}, the mapper reads {shape}",
+            f"{weights} gives tokens of {encoder.layers[LAYER]}, the mapper reads {shape}",
             f"pass the encoder that the mapper was trained on ({EXAMPLE} in the published runs)",
         )
     known = EXAMPLE if shape == PUBLISHED_TOKENS else None
@@ -80,8 +80,8 @@ def import_reference(
         encoder="clip",
         encoder_digest="" if encoder is None else encoder.digest,
         encoder_hub_id=known if encoder is None else encoder.hub_id,
-        mapper_stage=STAGE,
-        token_shapes={STAGE: shape},
+        mapper_layer=LAYER,
+        token_shapes={LAYER: shape},
     )
     model = SynBrain(config, {part.name: part}, *networks)
     model.save_pretrained(out, overwrite=overwrite)

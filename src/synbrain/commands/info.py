@@ -65,9 +65,9 @@ def describe_dataset(dataset: Dataset) -> str:
     encoders = stored_encoders(dataset)
     for name in encoders:
         tokens = open_tokens(dataset, name)
-        stages = ", ".join(f"{stage} {n} x {dim}" for stage, (n, dim) in tokens.shapes.items())
-        size = sum(array.nbytes for array in tokens.stages.values())
-        lines.append(f"tokens     {name}: {stages}; {_size(size)} on disk")
+        layers = ", ".join(f"{layer} {n} x {dim}" for layer, (n, dim) in tokens.shapes.items())
+        size = sum(array.nbytes for array in tokens.layers.values())
+        lines.append(f"tokens     {name}: {layers}; {_size(size)} on disk")
     if not encoders:
         lines.append(f"tokens     none: run `synbrain features {dataset.path}`")
     n_train = len(dataset.image_rows("train"))
@@ -100,10 +100,10 @@ def describe_run(path: Path) -> str:
 
     model = SynBrain.from_pretrained(path)  # first, as it checks every checksum
     config = read_json(path / CONFIG)
-    stages = ", ".join(f"{name} {n} x {dim}" for name, (n, dim) in config["token_shapes"].items())
+    layers = ", ".join(f"{name} {n} x {dim}" for name, (n, dim) in config["token_shapes"].items())
     lines = [
         f"run        {path}, recipe {config['recipe']}",
-        f"encoder    {config['encoder']} ({stages})",
+        f"encoder    {config['encoder']} ({layers})",
     ]
     for part in sorted(p for p in path.iterdir() if p.is_dir() and p.name != "training"):
         size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
@@ -152,7 +152,7 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
         n_trials = len(dataset.trial_rows("train"))
         if encoder in stored_encoders(dataset):
             shapes = open_tokens(dataset, encoder).shapes
-            tokens = shapes[config.network_stage or list(shapes)[-1]]
+            tokens = shapes[config.network_layer or list(shapes)[-1]]
     cost = training_cost(config, n_voxels, n_trials, tokens)
     rate = matmul_rate()
     lines = [

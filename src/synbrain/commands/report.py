@@ -58,7 +58,7 @@ def report(
     )
     scores.save(out / "scores.json", overwrite=overwrite)
     refresh_card(run, scores.to_json())
-    train, test = split_pairs(recordings, open_tokens(recordings, model.config.encoder, model.config.stages))
+    train, test = split_pairs(recordings, open_tokens(recordings, model.config.encoder, model.config.layers))
     own = recordings.info.subject if recordings.info.subject in model.subjects else None
     part = model.subject(own)
     shown = Shown(

@@ -39,8 +39,8 @@ def train(
     recipe: Literal["calibrated", "reference"] = "calibrated",
     preset: str | None = None,
     encoder: str = "efficientnet-lite0",
-    stages: list[str] | None = None,
-    network_stage: str | None = None,
+    layers: list[str] | None = None,
+    network_layer: str | None = None,
     scale: Literal["standardise", "raw"] | None = None,
     validation_fraction: float | None = None,
     subject_weights: dict[str, float] | None = None,
@@ -69,8 +69,8 @@ def train(
         recipe: `calibrated` (a linear path, networks and trial noise) or `reference` (as published).
         preset: sizes of the networks; the recipe's if left out.
         encoder: whose tokens to train on.
-        stages: token stages to use; all that were made if left out.
-        network_stage: the stage that the networks read; the last if left out.
+        layers: token layers to use; all that were made if left out.
+        network_layer: the layer that the networks read; the last if left out.
         scale: standardise responses, or take them as they are.
         validation_fraction: share of the training images held out for early stopping.
         subject_weights: how often each subject is drawn, as {"name": weight}; by trials if left out.
@@ -91,7 +91,7 @@ def train(
     config = overridden(
         recipe_called(recipe, preset=preset),
         {
-            "network_stage": network_stage,
+            "network_layer": network_layer,
             "scale": scale,
             "validation_fraction": validation_fraction,
             "subject_weights": subject_weights,
@@ -108,7 +108,7 @@ def train(
     opened = [load_dataset(path) for path in datasets]
     others = [load_dataset(path) for path in keep_out or []]
     safe = training_images(opened, shared_test_images, others)
-    subjects = training_subjects(opened, encoder, stages, rows=safe)
+    subjects = training_subjects(opened, encoder, layers, rows=safe)
     check_training(subjects, config)
     process = PartialState()
     if process.is_main_process:

@@ -68,7 +68,7 @@ def adaptation_curve(
     """
     if draws < 1:
         raise SynBrainError(f"{draws} draws", "give --draws 1 or more")
-    tokens = base.tokens(open_tokens(dataset, base.config.encoder, base.config.stages))
+    tokens = base.tokens(open_tokens(dataset, base.config.encoder, base.config.layers))
     _, test = split_pairs(dataset, tokens)
     measured = test.repeat_means()
     weights = image_weights(test.n_images, n_bootstrap, seed)

@@ -68,7 +68,7 @@ def compare(
     n_seeds: int = 3,
     preset: str = "tiny",
     encoder: str = "efficientnet-lite0",
-    stages: list[str] | None = None,
+    layers: list[str] | None = None,
     tokens: TokenSet | None = None,
     n_samples: int = N_SAMPLES,
     n_way: int = N_WAY,
@@ -90,7 +90,7 @@ def compare(
         out: folder for results.
         n_seeds: seeds 0 .. n_seeds - 1; methods that do not depend on a seed are fitted once.
         preset: sizes of networks.
-        encoder, stages: whose tokens; all stored stages if left out.
+        encoder, layers: whose tokens; all stored layers if left out.
         tokens: of all ``dataset`` images, where they are not to be read from its store.
         n_samples: synthetic trials per test image.
         n_way, n_subsets: of raw and synthetic retrieval.
@@ -113,7 +113,7 @@ def compare(
             f"{n_seeds} seeds, {n_samples} samples, {n_way} candidates",
             "give at least 1 seed, 2 samples and 2 candidates",
         )
-    tokens = tokens or open_tokens(dataset, encoder, stages)
+    tokens = tokens or open_tokens(dataset, encoder, layers)
     train, test = split_pairs(dataset, tokens)
     _prepare(out, resume, overwrite)
     measured = measure(test, train, dataset.space, n_bootstrap=n_bootstrap)
@@ -155,7 +155,7 @@ def compare(
         "preset": preset,
         "changes": _flat(changes or {}),
         "encoder": tokens.encoder,
-        "stages": list(tokens.stages),
+        "layers": list(tokens.layers),
         "n_way": min(n_way, test.n_images),
         "n_bootstrap": n_bootstrap,
         "against": AGAINST,

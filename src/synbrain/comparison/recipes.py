@@ -74,7 +74,7 @@ class Networks:
         return overridden(merged, self._skipping())
 
     def _skipping(self) -> dict[str, Any]:
-        """Stages whose result is thrown away run for one step."""
+        """Layers whose result is thrown away run for one step."""
         one_step = {"steps": 1, "round_steps": 1}
         if self.without == "mapper":
             return {"mapper": one_step}
@@ -120,7 +120,7 @@ class Networks:
 
     def _model(self, trained: Trained) -> SynBrain:
         if self.without == "networks":
-            return SynBrain(trained.config.model_copy(update={"mapper_stage": None}), trained.subjects)
+            return SynBrain(trained.config.model_copy(update={"mapper_layer": None}), trained.subjects)
         model = SynBrain(trained.config, trained.subjects, trained.vae, trained.mapper)
         if self.without == "mapper":
             shape = (trained.vae.config.tokens, trained.vae.config.dim)

@@ -61,7 +61,7 @@ def identity_of(task: Task, said: Any) -> str:
         {
             "version": synbrain.__version__,
             "data": read_json(manifest) if manifest.exists() else shape,
-            "tokens": [task.tokens.digest, list(task.tokens.stages)],
+            "tokens": [task.tokens.digest, list(task.tokens.layers)],
             "method": said,
             "seed": task.seed,
             "scoring": [task.n_samples, measured.seed, measured.n_bootstrap],

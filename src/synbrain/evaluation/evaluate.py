@@ -73,7 +73,7 @@ def evaluate(
     if unknown:
         raise SynBrainError(f"no rows {unknown}", f"choose among {[*BASELINES, 'ceiling', 'oracle']}")
     train, test = split_pairs(
-        dataset, tokens or open_tokens(dataset, model.config.encoder, model.config.stages)
+        dataset, tokens or open_tokens(dataset, model.config.encoder, model.config.layers)
     )
     own = _subject_of(model, dataset, subject)
     measured = measure(test, train, dataset.space, seed=seed, n_bootstrap=n_bootstrap)
@@ -94,7 +94,7 @@ def evaluate(
     about = describe(dataset, measured, n_samples=n_samples) | {
         "n_way": min(n_way, test.n_images),
         "encoder": model.config.encoder,
-        "stages": list(model.config.stages),
+        "layers": list(model.config.layers),
         "recipe": model.config.recipe,
     }
     return Scores.of_rows(scored, about, differences(scored))

@@ -47,15 +47,15 @@ def latent_retrieval(
         measured: the measured side.
         n_way, n_subsets: of the retrieval.
     """
-    stage = model.config.mapper_stage
-    if model.vae is None or stage is None or measured.test.n_images < 2:
+    layer = model.config.mapper_layer
+    if model.vae is None or layer is None or measured.test.n_images < 2:
         return
     tokens = measured.test.tokens
     shape = (model.vae.config.tokens, model.vae.config.dim)
-    if tokens.shapes[stage] != shape:
+    if tokens.shapes[layer] != shape:
         row.notes["raw_retrieval"] = SHAPES
     for name, responses in (("raw_retrieval", measured.repeat_means), ("syn_retrieval", predicted)):
-        similarity = _similarity(model, subject, responses, tokens, stage, shape)
+        similarity = _similarity(model, subject, responses, tokens, layer, shape)
         forward, backward = both_directions(similarity, n_way=n_way, n_subsets=n_subsets, seed=measured.seed)
         row.values[name], row.values[f"{name}_backward"] = forward, backward
     row.notes["syn_retrieval"] = row.notes["syn_retrieval_backward"] = CIRCULAR
@@ -66,15 +66,15 @@ def _similarity(
     subject: str,
     responses: NDArray[np.float32],
     tokens: TokenSet,
-    stage: str,
+    layer: str,
     shape: tuple[int, int],
 ) -> Floats:
     """(n_responses, n_images) cosines, some responses and some images in memory at a time."""
     out = np.empty((len(responses), len(tokens)))
     for rows in blocks(len(responses), int(np.prod(shape)), LATENT_VALUES):
         latents = encode(model, subject, responses[rows])
-        for columns in blocks(len(tokens), int(np.prod(tokens.shapes[stage])), LATENT_VALUES):
-            images = tokens.read(stage, np.arange(columns.start, columns.stop))
+        for columns in blocks(len(tokens), int(np.prod(tokens.shapes[layer])), LATENT_VALUES):
+            images = tokens.read(layer, np.arange(columns.start, columns.stop))
             if images.shape[1:] != shape:
                 images = contrastive_target(torch.from_numpy(images), *shape).numpy()
             out[rows, columns] = cosine_matrix(latents, images)

@@ -15,7 +15,7 @@ EXAMPLE = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
 
 
 def clip(name: str, weights: str | None, device: torch.device, precision: str = "float32") -> Encoder:
-    """Stages ``layer1`` .. ``layerN`` (residual stream after that block) and ``final``.
+    """Layers ``layer1`` .. ``layerN`` (residual stream after that block) and ``final``.
 
     ``final`` is every patch token after the final layer norm, without the class token and without
     projection: (256, 1664) for ViT-bigG/14. Source: SynBrain takes open_clip's ``visual`` with
@@ -38,8 +38,8 @@ def clip(name: str, weights: str | None, device: torch.device, precision: str = 
     inner = getattr(model, "vision_model", model)  # transformers before 5 wraps the tower
     config = model.config
     n_tokens, dim = (config.image_size // config.patch_size) ** 2, config.hidden_size
-    layers = {f"layer{i}": (n_tokens, dim) for i in range(1, config.num_hidden_layers + 1)}
-    stages = layers | {"final": (n_tokens, dim)}
+    hidden = {f"layer{i}": (n_tokens, dim) for i in range(1, config.num_hidden_layers + 1)}
+    layers = hidden | {"final": (n_tokens, dim)}
     preprocess = clip_preprocessing(config.image_size)
     describe = {
         "preprocessing": preprocess.describe(),
@@ -47,16 +47,16 @@ def clip(name: str, weights: str | None, device: torch.device, precision: str = 
             key: getattr(config, key)
             for key in ("hidden_act", "num_attention_heads", "patch_size", "layer_norm_eps")
         },
-        "stages": {stage: list(shape) for stage, shape in stages.items()},
+        "layers": {layer: list(shape) for layer, shape in layers.items()},
         "tokens": "patches, row-major, class token dropped; final after the final layer norm",
     }
     digest = encoder_digest(name, weights_digest(_portable(model.state_dict())), describe)
     model = frozen(model, device)
 
     def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        inside = [stage for stage in wanted if stage != "final"]
+        inside = [layer for layer in wanted if layer != "final"]
         output = model(pixel_values=batch, output_hidden_states=bool(inside))
-        found = {stage: output.hidden_states[int(stage[5:])][:, 1:] for stage in inside}
+        found = {layer: output.hidden_states[int(layer[5:])][:, 1:] for layer in inside}
         if "final" in wanted:
             found["final"] = inner.post_layernorm(output.last_hidden_state)[:, 1:]
         return found
@@ -64,8 +64,8 @@ def clip(name: str, weights: str | None, device: torch.device, precision: str = 
     return Encoder(
         name=name,
         digest=digest,
-        stages=stages,
-        default_stage="final",
+        layers=layers,
+        default_layer="final",
         preprocess=preprocess,
         describe=describe,
         network=network,

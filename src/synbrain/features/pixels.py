@@ -16,21 +16,21 @@ def pixels(name: str, weights: str | None, device: torch.device, precision: str 
     if weights is not None:
         raise SynBrainError("the pixels encoder has no weights", "leave --weights out")
     preprocess = Preprocessing(64, "pil-bicubic", value_range=1, mean=(0.0,) * 3, std=(1.0,) * 3)
-    stages = {stage: (rows**2, 3) for stage, rows in GRIDS.items()}
+    layers = {layer: (rows**2, 3) for layer, rows in GRIDS.items()}
     describe = {
         "preprocessing": preprocess.describe(),
-        "stages": {stage: list(shape) for stage, shape in stages.items()},
+        "layers": {layer: list(shape) for layer, shape in layers.items()},
         "tokens": "grid, row-major, average-pooled",
     }
 
     def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        return {stage: grid_tokens(batch, GRIDS[stage]) for stage in wanted}
+        return {layer: grid_tokens(batch, GRIDS[layer]) for layer in wanted}
 
     return Encoder(
         name=name,
         digest=encoder_digest(name, "none", describe),
-        stages=stages,
-        default_stage="final",
+        layers=layers,
+        default_layer="final",
         preprocess=preprocess,
         describe=describe,
         network=network,

@@ -1,4 +1,4 @@
-"""Tokens on disk: ``DATASET/tokens/ENCODER/{tokens.json, STAGE.npy}``, one float16 row per distinct image.
+"""Tokens on disk: ``DATASET/tokens/ENCODER/{tokens.json, LAYER.npy}``, one float16 row per distinct image.
 
 A store may also be shared: ``STORE/ENCODER/`` then holds one row for each picture of an HDF5 stimulus
 file, and the folder in the dataset holds only a ``tokens.json`` that points there. Writing is batched
@@ -22,10 +22,9 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.tokens import TokenSet
-from synbrain.features.writing import TOKENS_JSON, ImageSet, Written, write_store
+from synbrain.features.writing import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written, write_store
 from synbrain.files import digest, digest_of, open_array, read_json, write_json
 
-FORMAT_VERSION = 1
 
 
 def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
@@ -41,7 +40,7 @@ def stored_encoders(dataset: Dataset) -> list[str]:
 def write_tokens(
     dataset: Dataset,
     encoder: Encoder,
-    stages: Iterable[str] | None = None,
+    layers: Iterable[str] | None = None,
     *,
     batch_size: int = 32,
     threads: int = 1,
@@ -52,12 +51,12 @@ def write_tokens(
 ) -> Written:
     """Encode every distinct image of a dataset, each once; an interrupted run goes on where it stopped.
 
-    Stages that are stored already are not encoded again.
+    Layers that are stored already are not encoded again.
 
     Args:
         dataset: whose images.
         encoder: what encodes.
-        stages: None for the encoder's default stage.
+        layers: None for the encoder's default layer.
         batch_size: images in one forward pass.
         threads: how many decode images ahead of the network.
         store: a folder to share tokens between the datasets of one HDF5 stimulus file: it gets every
@@ -71,7 +70,7 @@ def write_tokens(
         SynBrainError: where tokens of another digest stand there, an image cannot be read, the disk
             is full, or tokens overflow float16.
     """
-    wanted = encoder.chosen(stages)
+    wanted = encoder.chosen(layers)
     own = tokens_folder(dataset, encoder.name)
     if store is None:
         if own.exists() and "store" in _read(own) and not overwrite:
@@ -91,13 +90,13 @@ def write_tokens(
     return written
 
 
-def open_tokens(dataset: Dataset, encoder_name: str, stages: Iterable[str] | None = None) -> TokenSet:
+def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | None = None) -> TokenSet:
     """The stored tokens of a dataset's images, memory-mapped, in the order of ``dataset.images``.
 
     Args:
         dataset: whose tokens.
         encoder_name: a name in ``ENCODERS``.
-        stages: None for all that are stored.
+        layers: None for all that are stored.
 
     Raises:
         SynBrainError: where they are missing, cut short, or belong to other images.
@@ -127,15 +126,15 @@ def open_tokens(dataset: Dataset, encoder_name: str, stages: Iterable[str] | Non
                 f"run `{command} --store {shared.parent} --overwrite`",
             )
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
-    wanted = list(stages) if stages else list(said["stages"])
-    missing = [stage for stage in wanted if stage not in said["stages"]]
+    wanted = list(layers) if layers else list(said["layers"])
+    missing = [layer for layer in wanted if layer not in said["layers"]]
     if missing:
         raise SynBrainError(
-            f"tokens of {encoder_name} hold the stages {', '.join(said['stages'])}, not {', '.join(missing)}",
-            f"choose among them, or run `{command} --stages {' '.join(missing)}`",
+            f"tokens of {encoder_name} hold the layers {', '.join(said['layers'])}, not {', '.join(missing)}",
+            f"choose among them, or run `{command} --layers {' '.join(missing)}`",
         )
-    arrays = {stage: _open_stage(folder, stage, said) for stage in wanted}
-    return TokenSet(encoder=encoder_name, digest=said["digest"], stages=arrays, rows=rows)
+    arrays = {layer: _open_layer(folder, layer, said) for layer in wanted}
+    return TokenSet(encoder=encoder_name, digest=said["digest"], layers=arrays, rows=rows)
 
 
 def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
@@ -145,10 +144,10 @@ def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
     if "store" in said:
         folder = (folder / said["store"]).resolve()
         said = _read(folder)
-    for stage, entry in said["stages"].items():
-        if digest(folder / f"{stage}.npy") != entry["sha256"]:
+    for layer, entry in said["layers"].items():
+        if digest(folder / f"{layer}.npy") != entry["sha256"]:
             raise SynBrainError(
-                f"{folder / stage}.npy was altered after it was written (its checksum differs)",
+                f"{folder / layer}.npy was altered after it was written (its checksum differs)",
                 "run `synbrain features` with --overwrite",
             )
 
@@ -162,13 +161,13 @@ def image_set_digest(dataset: Dataset) -> str:
     return digest_of(content)
 
 
-def _open_stage(folder: Path, stage: str, said: dict[str, Any]) -> NDArray[np.floating]:
-    array = open_array(folder / f"{stage}.npy")
-    entry = said["stages"][stage]
+def _open_layer(folder: Path, layer: str, said: dict[str, Any]) -> NDArray[np.floating]:
+    array = open_array(folder / f"{layer}.npy")
+    entry = said["layers"][layer]
     expected = (said["n_images"], entry["n_tokens"], entry["dim"])
     if array.shape != expected or array.dtype != np.float16:
         raise SynBrainError(
-            f"{folder / stage}.npy has shape {array.shape} {array.dtype}, expected {expected} float16",
+            f"{folder / layer}.npy has shape {array.shape} {array.dtype}, expected {expected} float16",
             "run `synbrain features` with --overwrite",
         )
     return array
@@ -177,14 +176,18 @@ def _open_stage(folder: Path, stage: str, said: dict[str, Any]) -> NDArray[np.fl
 def _read(folder: Path) -> dict[str, Any]:
     said = read_json(folder / TOKENS_JSON)
     needed = {"format", "digest", "images"}
-    if not isinstance(said, dict) or not needed <= set(said) or not {"store", "stages"} & set(said):
+    if not isinstance(said, dict) or not needed <= set(said):
         raise SynBrainError(
             f"{folder / TOKENS_JSON} is not valid", "run `synbrain features` with --overwrite"
         )
     if said["format"] != FORMAT_VERSION:
         raise SynBrainError(
             f"{folder} has format {said['format']}, this version reads {FORMAT_VERSION}",
-            "run `synbrain features` with --overwrite",
+            f"make it again: `synbrain features DATASET --encoder {folder.name} --overwrite`",
+        )
+    if not {"store", "layers"} & set(said):
+        raise SynBrainError(
+            f"{folder / TOKENS_JSON} is not valid", "run `synbrain features` with --overwrite"
         )
     return said
 

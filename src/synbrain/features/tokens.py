@@ -1,4 +1,4 @@
-"""Tokens in memory: one image set seen through the stages of one encoder, and paired with trials."""
+"""Tokens in memory: one image set seen through the layers of one encoder, and paired with trials."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def some_of(rows: Rows, most: int, seed: tuple[int, ...]) -> Rows:
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Tokens of ``len(self)`` images from one encoder, one array per stage; lazily indexed.
+    """Tokens of ``len(self)`` images from one encoder, one array per layer; lazily indexed.
 
     Attributes:
         encoder: the encoder's name in the registry.
-        digest: of encoder weights, preprocessing and stage; models refuse tokens of another digest.
-        stages: stage name -> (n_stored, n_tokens, dim) float16 or float32, often memory maps.
+        digest: of encoder weights, preprocessing and layer; models refuse tokens of another digest.
+        layers: layer name -> (n_stored, n_tokens, dim) float16 or float32, often memory maps.
         rows: (n_images,) which stored rows this set shows, in order.
     """
 
     encoder: str
     digest: str
-    stages: dict[str, NDArray[np.floating]]
+    layers: dict[str, NDArray[np.floating]]
     rows: Rows
 
     def __len__(self) -> int:
@@ -42,27 +42,27 @@ class TokenSet:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Stage -> (n_tokens, dim)."""
-        return {name: (array.shape[1], array.shape[2]) for name, array in self.stages.items()}
+        """Layer -> (n_tokens, dim)."""
+        return {name: (array.shape[1], array.shape[2]) for name, array in self.layers.items()}
 
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""
         return replace(self, rows=self.rows[rows])
 
-    def only(self, *stages: str) -> TokenSet:
-        """The same images through some of the stages."""
-        missing = [stage for stage in stages if stage not in self.stages]
+    def only(self, *layers: str) -> TokenSet:
+        """The same images through some of the layers."""
+        missing = [layer for layer in layers if layer not in self.layers]
         if missing:
             raise SynBrainError(
-                f"tokens of {self.encoder} hold the stages {list(self.stages)}, not {missing}",
-                "run `synbrain features` with those stages",
+                f"tokens of {self.encoder} hold the layers {list(self.layers)}, not {missing}",
+                "run `synbrain features` with those layers",
             )
-        return replace(self, stages={stage: self.stages[stage] for stage in stages})
+        return replace(self, layers={layer: self.layers[layer] for layer in layers})
 
-    def read(self, stage: str, rows: Rows | None = None) -> NDArray[np.float32]:
-        """(n, n_tokens, dim) float32 of one stage, all images or the rows ``rows`` of this set."""
+    def read(self, layer: str, rows: Rows | None = None) -> NDArray[np.float32]:
+        """(n, n_tokens, dim) float32 of one layer, all images or the rows ``rows`` of this set."""
         wanted = self.rows if rows is None else self.rows[rows]
-        return np.asarray(self.stages[stage][wanted], dtype=np.float32)
+        return np.asarray(self.layers[layer][wanted], dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from synbrain.files import allocate_array, digest, open_array, read_json, tellin
 from synbrain.progress import bar
 
 TOKENS_JSON, PLAN, DONE = "tokens.json", "plan.json", "done.npy"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 said "stages" for an encoder's layers
 FLUSH_EVERY = 32  # batches between two syncs to disk; what is not synced is encoded again
 
 
@@ -51,7 +51,7 @@ class Written:
         n_images: images in it.
         n_encoded: how many of them this process encoded in this call.
         seconds: time of this process for those.
-        n_bytes: size of the stages that were to be written.
+        n_bytes: size of the layers that were to be written.
         finished: False where batches of other shards are still missing.
         is_main: whether this process is the one that speaks.
     """
@@ -69,7 +69,7 @@ def write_store(
     folder: Path,
     encoder: Encoder,
     images: ImageSet,
-    stages: tuple[str, ...],
+    layers: tuple[str, ...],
     batch_size: int,
     threads: int,
     overwrite: bool,
@@ -80,8 +80,8 @@ def write_store(
     if batch_size < 1:
         raise SynBrainError(f"the batch size is {batch_size}", "give at least 1")
     team = _Team.of(shard, encoder.device)
-    kept = _stages_that_stay(folder, encoder, images, overwrite)
-    new = tuple(stage for stage in stages if stage not in kept)
+    kept = _layers_that_stay(folder, encoder, images, overwrite)
+    new = tuple(layer for layer in layers if layer not in kept)
     if not new:
         return Written(folder, images.n, 0, 0.0, 0, finished=True, is_main=team.rank == 0)
     partial = folder.with_name(f".{folder.name}.partial")
@@ -91,9 +91,9 @@ def write_store(
         "n_images": images.n,
         "batch_size": batch_size,
         "precision": encoder.precision,
-        "stages": {stage: list(encoder.stages[stage]) for stage in new},
+        "layers": {layer: list(encoder.layers[layer]) for layer in new},
     }
-    n_bytes = sum(2 * images.n * int(np.prod(encoder.stages[stage])) for stage in new)
+    n_bytes = sum(2 * images.n * int(np.prod(encoder.layers[layer])) for layer in new)
     if team.rank == 0 or not team.real:
         _prepare(partial, plan)
     team.wait()
@@ -139,7 +139,7 @@ class _Team:
             PartialState().wait_for_everyone()
 
 
-def _stages_that_stay(
+def _layers_that_stay(
     folder: Path, encoder: Encoder, images: ImageSet, overwrite: bool
 ) -> dict[str, dict[str, Any]]:
     if overwrite or not (folder / TOKENS_JSON).exists():
@@ -151,21 +151,21 @@ def _stages_that_stay(
     ):
         if said.get(key) != value:
             raise SynBrainError(f"{folder} holds tokens {what}", "pass --overwrite to replace them")
-    return dict(said["stages"])
+    return dict(said["layers"])
 
 
 def _prepare(partial: Path, plan: dict[str, Any]) -> None:
     """Keep what an interrupted run of the same plan left, or start anew."""
     if partial.exists():
-        names = [DONE, *(f"{stage}.npy" for stage in plan["stages"])]
+        names = [DONE, *(f"{layer}.npy" for layer in plan["layers"])]
         whole = (partial / PLAN).exists() and all((partial / name).exists() for name in names)
         if whole and read_json(partial / PLAN) == plan:
             return
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
-        for stage, (n_tokens, dim) in plan["stages"].items():
-            allocate_array(partial / f"{stage}.npy", (plan["n_images"], n_tokens, dim), np.float16)
+        for layer, (n_tokens, dim) in plan["layers"].items():
+            allocate_array(partial / f"{layer}.npy", (plan["n_images"], n_tokens, dim), np.float16)
         n_batches = -(-plan["n_images"] // plan["batch_size"])
         allocate_array(partial / DONE, (n_batches,), np.uint8).flush()
         write_json(partial / PLAN, plan)  # last: without it the folder counts as nothing
@@ -178,13 +178,13 @@ def _encode_missing(
     partial: Path,
     encoder: Encoder,
     images: ImageSet,
-    stages: tuple[str, ...],
+    layers: tuple[str, ...],
     batch_size: int,
     threads: int,
     team: _Team,
     show_progress: bool,
 ) -> int:
-    arrays = {stage: open_array(partial / f"{stage}.npy", writable=True) for stage in stages}
+    arrays = {layer: open_array(partial / f"{layer}.npy", writable=True) for layer in layers}
     done: NDArray[np.uint8] = open_array(partial / DONE, writable=True)
     mine = np.arange(team.rank, len(done), team.world)
     todo = mine[done[mine] == 0]
@@ -217,9 +217,9 @@ def _encode_missing(
         )
         stack.callback(sync)  # on Ctrl-C or an unreadable image too: finished batches are kept
         batches = (rows_of(int(batch)) for batch in todo)
-        for rows, found in encode_batches(encoder, images.load, batches, stages, threads=threads):
-            for stage, tokens in found.items():
-                arrays[stage][rows[0] : rows[-1] + 1] = tokens
+        for rows, found in encode_batches(encoder, images.load, batches, layers, threads=threads):
+            for layer, tokens in found.items():
+                arrays[layer][rows[0] : rows[-1] + 1] = tokens
             unsynced.append(int(rows[0]) // batch_size)
             encoded += len(rows)
             if len(unsynced) >= FLUSH_EVERY:
@@ -237,12 +237,12 @@ def _finish(
     kept: dict[str, dict[str, Any]],
 ) -> None:
     entries = dict(kept)
-    for stage in new:
-        n_tokens, dim = encoder.stages[stage]
-        entries[stage] = {
+    for layer in new:
+        n_tokens, dim = encoder.layers[layer]
+        entries[layer] = {
             "n_tokens": n_tokens,
             "dim": dim,
-            "sha256": digest(partial / f"{stage}.npy"),
+            "sha256": digest(partial / f"{layer}.npy"),
             "precision": encoder.precision,
         }
     said = {
@@ -254,11 +254,11 @@ def _finish(
         "n_images": images.n,
         "images": images.digest,
         "dtype": "float16",
-        "stages": {stage: entries[stage] for stage in encoder.stages if stage in entries},
+        "layers": {layer: entries[layer] for layer in encoder.layers if layer in entries},
     }
-    if kept:  # more stages for a store that stands: the JSON, written last, makes them known
-        for stage in new:
-            os.replace(partial / f"{stage}.npy", folder / f"{stage}.npy")
+    if kept:  # more layers for a store that stands: the JSON, written last, makes them known
+        for layer in new:
+            os.replace(partial / f"{layer}.npy", folder / f"{layer}.npy")
         write_json(folder / TOKENS_JSON, said)
         shutil.rmtree(partial)
         return

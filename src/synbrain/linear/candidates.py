@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import (
-    StageGrid,
+    LayerGrid,
     Window,
     blurred_grid,
     plain_grid,
@@ -30,9 +30,9 @@ POSITION_BYTES = 1 << 30  # what kernels of single positions may take
 
 @dataclass(frozen=True)
 class Kernel:
-    """Stages on their grids, seen through one window; ``full`` gives the kernel over all images."""
+    """Layers on their grids, seen through one window; ``full`` gives the kernel over all images."""
 
-    grids: list[StageGrid]
+    grids: list[LayerGrid]
     window: Window
     full: Callable[[], tuple[NDArray[np.float32], float]]
 
@@ -71,11 +71,11 @@ class Task:
 def candidate_kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig) -> list[Kernel]:
     """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
     n_side = config.windows if config.windows is not None else (5 if n_images <= 600 else 3)
-    plain = [plain_grid(tokens, stage) for stage in tokens.stages]
+    plain = [plain_grid(tokens, layer) for layer in tokens.layers]
     kernels = [Kernel(plain, Window(), cache(partial(window_kernel, plain, Window())))]
     if n_side == 0 and config.blur == 0:
         return kernels
-    blurred = [blurred_grid(tokens, stage, side=config.side, blur=config.blur) for stage in tokens.stages]
+    blurred = [blurred_grid(tokens, layer, side=config.side, blur=config.blur) for layer in tokens.layers]
     seen = [Window(), *window_lattice(n_side, config.window_sd)]
     held = None
     if 4 * n_images**2 * sum({grid.n_positions for grid in blurred}) <= POSITION_BYTES:

@@ -9,8 +9,8 @@ class LinearPathConfig(BaseModel):
     """How the linear path is fitted; nothing here looks at test images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    stages: tuple[str, ...] | None = Field(None, description="token stages; none: all that the tokens hold")
-    side: int = Field(7, ge=1, description="rows of the grid that stages are brought to")
+    layers: tuple[str, ...] | None = Field(None, description="token layers; none: all that the tokens hold")
+    side: int = Field(7, ge=1, description="rows of the grid that layers are brought to")
     blur: float = Field(0.085, ge=0, description="sd of the blur over positions, share of the image's width")
     windows: int | None = Field(
         None, ge=0, description="windows a side; 0: none; none: 5 up to 600 images, else 3"

@@ -81,7 +81,7 @@ def fit_linear_path(
     y = pairs.repeat_means().astype(np.float64)
     _check(y)
     config = config.model_copy(update={"n_folds": min(config.n_folds, len(y))})
-    tokens = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
+    tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
     nested = _outer_folds(y, config)
     # voxels that share nothing need no units in common
     units = noise_units(pairs, y, seed=seed) if nested else no_units(y.shape[1])
@@ -248,17 +248,17 @@ def _path(tokens: TokenSet, parts: list[_Part], y: Floats, task: Task) -> Linear
     weights_of: dict[str, Floats] = {}
     for members in groups.values():
         windows = [(dual.kernel.window, dual.factor, dual.weights) for dual in members]
-        for stage, held in projection(members[0].kernel.grids, windows).items():
+        for layer, held in projection(members[0].kernel.grids, windows).items():
             flat = held.reshape(-1, held.shape[-1])
-            weights_of[stage] = weights_of[stage] + flat if stage in weights_of else flat
-    # float16 holds 6e-8 to 65504: each column of a stage is brought to at most 1, the mixing takes the rest
+            weights_of[layer] = weights_of[layer] + flat if layer in weights_of else flat
+    # float16 holds 6e-8 to 65504: each column of a layer is brought to at most 1, the mixing takes the rest
     size = np.max([np.abs(held).max(axis=0) for held in weights_of.values()], axis=0)
     size = np.where(size > 0, size, 1)
     path = LinearPath(
-        projections={stage: (held / size).astype(task.config.dtype) for stage, held in weights_of.items()},
+        projections={layer: (held / size).astype(task.config.dtype) for layer, held in weights_of.items()},
         mixing=(mixing * size[:, None]).astype(np.float32),
         intercept=np.zeros(n_voxels, dtype=np.float32),
-        shapes={stage: tokens.shapes[stage] for stage in weights_of},
+        shapes={layer: tokens.shapes[layer] for layer in weights_of},
         about={},
     )
     share = (task.weights / task.weights.sum())[:, None]

@@ -1,4 +1,4 @@
-"""Kernels between images from their token grids: blurred, seen through windows, summed over stages.
+"""Kernels between images from their token grids: blurred, seen through windows, summed over layers.
 
 A voxel answers to a part of the image, smoothly over neighbouring positions. In a linear model with weights
 w(position, channel) that is a prior covariance of the weights over positions: blurring the grid makes
@@ -21,18 +21,18 @@ CHUNK_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class StageGrid:
-    """One stage's tokens on the grid of the kernels.
+class LayerGrid:
+    """One layer's tokens on the grid of the kernels.
 
     Attributes:
-        stage: the stage's name.
+        layer: the layer's name.
         blur: (n_positions, n_tokens) float32, from tokens to positions; None: every token as it is.
         features: (n_stored, n_positions, dim) float16 or float32.
         rows: (n_images,) rows of ``features``.
-        scale: makes the stage's kernel, summed over all positions, of mean diagonal 1.
+        scale: makes the layer's kernel, summed over all positions, of mean diagonal 1.
     """
 
-    stage: str
+    layer: str
     blur: Floats | None
     features: NDArray[np.floating]
     rows: NDArray[np.int64]
@@ -56,40 +56,40 @@ class StageGrid:
                 yield int(position), (x - x.mean(axis=0)) * np.float32(self.scale)
 
 
-def plain_grid(tokens: TokenSet, stage: str) -> StageGrid:
+def plain_grid(tokens: TokenSet, layer: str) -> LayerGrid:
     """The tokens as they are, read from where they lie."""
-    return _scaled(StageGrid(stage, None, tokens.stages[stage], tokens.rows))
+    return _scaled(LayerGrid(layer, None, tokens.layers[layer], tokens.rows))
 
 
-def blurred_grid(tokens: TokenSet, stage: str, *, side: int, blur: float, block: int = 64) -> StageGrid:
-    """A stage on a grid of at most ``side`` x ``side`` positions, float16, in memory.
+def blurred_grid(tokens: TokenSet, layer: str, *, side: int, blur: float, block: int = 64) -> LayerGrid:
+    """A layer on a grid of at most ``side`` x ``side`` positions, float16, in memory.
 
     Args:
         tokens: the training images.
-        stage: which stage.
-        side: rows of the grid; smaller stages keep theirs.
+        layer: which layer.
+        side: rows of the grid; smaller layers keep theirs.
         blur: sd of the Gaussian blur, as a share of the image's width.
         block: images at a time.
     """
-    n_tokens, dim = tokens.shapes[stage]
+    n_tokens, dim = tokens.shapes[layer]
     matrix = blur_matrix(n_tokens, side, blur)
     if matrix is None:
-        return plain_grid(tokens, stage)
+        return plain_grid(tokens, layer)
     features = np.empty((len(tokens), len(matrix), dim), dtype=np.float16)
     for start in range(0, len(tokens), block):
         rows = np.arange(start, min(start + block, len(tokens)))
-        blurred = torch.matmul(torch.from_numpy(matrix), torch.from_numpy(tokens.read(stage, rows)))
+        blurred = torch.matmul(torch.from_numpy(matrix), torch.from_numpy(tokens.read(layer, rows)))
         features[rows] = blurred.half().numpy()
-    return _scaled(StageGrid(stage, matrix, features, np.arange(len(tokens))))
+    return _scaled(LayerGrid(layer, matrix, features, np.arange(len(tokens))))
 
 
-def _scaled(grid: StageGrid, most: int = 128) -> StageGrid:
+def _scaled(grid: LayerGrid, most: int = 128) -> LayerGrid:
     """The grid with a scale from up to ``most`` images, evenly spaced: it need not be exact."""
     some = np.linspace(0, len(grid.rows) - 1, min(most, len(grid.rows))).astype(np.int64)
-    sample = StageGrid(grid.stage, grid.blur, grid.features, grid.rows[some])
+    sample = LayerGrid(grid.layer, grid.blur, grid.features, grid.rows[some])
     power = sum(float(np.vdot(x, x)) for _, x in sample.positions()) / len(some)
     scale = 1 / np.sqrt(max(power, 1e-30))
-    return StageGrid(grid.stage, grid.blur, grid.features, grid.rows, float(scale))
+    return LayerGrid(grid.layer, grid.blur, grid.features, grid.rows, float(scale))
 
 
 def _widened(values: NDArray[np.floating]) -> Floats:
@@ -139,8 +139,8 @@ def window_lattice(n_side: int, sd: float) -> list[Window]:
     return [Window(float(x), float(y), sd) for y in centres for x in centres]
 
 
-def position_kernels(grids: list[StageGrid]) -> dict[int, Floats]:
-    """Kernels of single positions over all images, summed over the stages that have as many positions.
+def position_kernels(grids: list[LayerGrid]) -> dict[int, Floats]:
+    """Kernels of single positions over all images, summed over the layers that have as many positions.
 
     Returns:
         number of positions -> (n_positions, n_images, n_images) float32.
@@ -162,11 +162,11 @@ def seen_through(kernels: dict[int, Floats], window: Window) -> tuple[Floats, fl
     return total * np.float32(factor), factor
 
 
-def window_kernel(grids: list[StageGrid], window: Window) -> tuple[Floats, float]:
+def window_kernel(grids: list[LayerGrid], window: Window) -> tuple[Floats, float]:
     """Kernel over all images through one window, mean diagonal 1, and the factor that made it so.
 
     Args:
-        grids: stages.
+        grids: layers.
         window: what is seen.
 
     Returns:
@@ -191,16 +191,16 @@ def mean_diagonal(kernel: Floats) -> float:
 
 
 def projection(
-    grids: list[StageGrid], windows: Sequence[tuple[Window, float, NDArray[np.floating]]]
+    grids: list[LayerGrid], windows: Sequence[tuple[Window, float, NDArray[np.floating]]]
 ) -> dict[str, NDArray[np.float64]]:
     """Weights on the tokens from dual weights on the images.
 
     Args:
-        grids: stages of the kernels.
+        grids: layers of the kernels.
         windows: window, its kernel's factor, and dual weights (n_images, r).
 
     Returns:
-        stage -> (n_tokens, dim, r) float64, to be applied to tokens as they come from the encoder.
+        layer -> (n_tokens, dim, r) float64, to be applied to tokens as they come from the encoder.
     """
     found = {}
     for grid in grids:
@@ -211,5 +211,5 @@ def projection(
             weights[position] = grid.scale * (x.T @ np.asarray(dual, dtype=np.float32))
         if grid.blur is not None:
             weights = np.einsum("pt,pdr->tdr", grid.blur, weights, optimize=True)
-        found[grid.stage] = weights
+        found[grid.layer] = weights
     return found

@@ -1,4 +1,4 @@
-"""The linear path of the mean: tokens of one or more stages to voxels, as two thin matrices per stage."""
+"""The linear path of the mean: tokens of one or more layers to voxels, as two thin matrices per layer."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True)
 class LinearPath:
-    """``mean = intercept + (sum over stages of flattened tokens @ projections[stage]) @ mixing``.
+    """``mean = intercept + (sum over layers of flattened tokens @ projections[layer]) @ mixing``.
 
     The factors hold any linear map of the tokens whose predictions have rank ``r`` or less; ``r`` is
     bounded by the number of voxels, so a few voxels are stored exactly and many in bounded size.
 
     Attributes:
-        projections: stage -> (n_tokens * dim, r) float16 or float32.
+        projections: layer -> (n_tokens * dim, r) float16 or float32.
         mixing: (r, n_voxels) float32, in the unit of the responses.
         intercept: (n_voxels,) float32, in the unit of the responses.
-        shapes: stage -> (n_tokens, dim), to refuse tokens of another size.
+        shapes: layer -> (n_tokens, dim), to refuse tokens of another size.
         about: how it was fitted: chosen kernels, cross-validated scores, number of images.
     """
 
@@ -45,38 +45,38 @@ class LinearPath:
         return len(self.intercept)
 
     @property
-    def stages(self) -> list[str]:
+    def layers(self) -> list[str]:
         return list(self.projections)
 
     def predict(self, tokens: TokenSet) -> NDArray[np.float32]:
         """(n_images, n_voxels) float32, in the unit of the responses.
 
         Raises:
-            SynBrainError: where a stage is missing or has another size.
+            SynBrainError: where a layer is missing or has another size.
         """
         self._check(tokens)
         reduced = np.zeros((len(tokens), len(self.mixing)), dtype=np.float32)
-        for stage, projection in self.projections.items():
-            reduced += _project(tokens, stage, projection)
+        for layer, projection in self.projections.items():
+            reduced += _project(tokens, layer, projection)
         return np.asarray(reduced @ self.mixing + self.intercept, dtype=np.float32)
 
     def _check(self, tokens: TokenSet) -> None:
-        there = tokens.only(*self.stages).shapes
-        for stage, shape in self.shapes.items():
-            if tuple(there[stage]) != tuple(shape):
+        there = tokens.only(*self.layers).shapes
+        for layer, shape in self.shapes.items():
+            if tuple(there[layer]) != tuple(shape):
                 raise SynBrainError(
-                    f"stage {stage} has {there[stage]} tokens x channels, the model was fitted on {shape}",
+                    f"layer {layer} has {there[layer]} tokens x channels, the model was fitted on {shape}",
                     "use tokens of the encoder that the run names",
                 )
 
     def save(self, folder: Path) -> list[str]:
         """Write the path into ``folder`` and return the file names written."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f"projection.{stage}": np.ascontiguousarray(p) for stage, p in self.projections.items()}
+        tensors = {f"projection.{layer}": np.ascontiguousarray(p) for layer, p in self.projections.items()}
         tensors |= {"mixing": np.ascontiguousarray(self.mixing), "intercept": self.intercept}
         with atomic_path(folder / WEIGHTS) as partial:
             save_file(tensors, partial)
-        shapes = {stage: list(shape) for stage, shape in self.shapes.items()}
+        shapes = {layer: list(shape) for layer, shape in self.shapes.items()}
         write_json(folder / CONFIG, {"shapes": shapes, "about": dict(self.about)})
         return [CONFIG, WEIGHTS]
 
@@ -85,9 +85,9 @@ class LinearPath:
         """Read a path that :meth:`save` wrote."""
         config = read_json(folder / CONFIG)
         tensors = load_file(folder / WEIGHTS)
-        shapes = {stage: (int(n), int(dim)) for stage, (n, dim) in config["shapes"].items()}
+        shapes = {layer: (int(n), int(dim)) for layer, (n, dim) in config["shapes"].items()}
         return cls(
-            projections={stage: tensors[f"projection.{stage}"] for stage in shapes},
+            projections={layer: tensors[f"projection.{layer}"] for layer in shapes},
             mixing=tensors["mixing"],
             intercept=tensors["intercept"],
             shapes=shapes,
@@ -95,12 +95,12 @@ class LinearPath:
         )
 
 
-def _project(tokens: TokenSet, stage: str, projection: NDArray[Any], block: int = 256) -> NDArray[np.float32]:
+def _project(tokens: TokenSet, layer: str, projection: NDArray[Any], block: int = 256) -> NDArray[np.float32]:
     """(n_images, r) float32: flattened tokens times ``projection``, ``block`` images at a time."""
     # torch widens float16 several times faster than numpy
     weights = torch.from_numpy(np.ascontiguousarray(projection)).float().numpy()
     out = np.empty((len(tokens), projection.shape[1]), dtype=np.float32)
     for start in range(0, len(tokens), block):
         rows = np.arange(start, min(start + block, len(tokens)))
-        out[rows] = tokens.read(stage, rows).reshape(len(rows), -1) @ weights
+        out[rows] = tokens.read(layer, rows).reshape(len(rows), -1) @ weights
     return out

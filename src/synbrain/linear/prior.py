@@ -27,7 +27,7 @@ from synbrain.linear.path import LinearPath
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
 Floats = NDArray[np.float64]
-STAGE = "base responses"  # the name of the prior's features among token stages; no encoder has such a one
+LAYER = "base responses"  # the name of the prior's features among token layers; no encoder has such a one
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class ResponseSpace:
         return sum(root.shape[1] for root in self.roots)
 
     @property
-    def stages(self) -> list[str]:
-        return list(dict.fromkeys(stage for path in self.paths for stage in path.stages))
+    def layers(self) -> list[str]:
+        return list(dict.fromkeys(layer for path in self.paths for layer in path.layers))
 
     def features(self, tokens: TokenSet) -> NDArray[np.float32]:
         """(n_images, dim) float32, in units of the base voxels' sd."""
@@ -89,15 +89,15 @@ class ResponseSpace:
         return found, int(known.sum())
 
     def weights(self, on_features: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        """Stage -> (n_tokens * dim, k) float32: weights on the tokens that equal (dim, k) on the features."""
+        """Layer -> (n_tokens * dim, k) float32: weights on the tokens that equal (dim, k) on the features."""
         found: dict[str, NDArray[np.float32]] = {}
         start = 0
         for path, root in zip(self.paths, self.roots, strict=True):
             own = np.asarray(root @ on_features[start : start + root.shape[1]], dtype=np.float32)
             start += root.shape[1]
-            for stage, projection in path.projections.items():
+            for layer, projection in path.projections.items():
                 added = projection.astype(np.float32) @ own
-                found[stage] = found[stage] + added if stage in found else added
+                found[layer] = found[layer] + added if layer in found else added
         return found
 
 
@@ -147,18 +147,18 @@ def fit_with_prior(
         show_progress: show bars.
         alone: the fit from the tokens alone (``pairs``, ``config`` and ``seed`` as here), if there is one.
     """
-    plain = pairs.tokens if config.stages is None else pairs.tokens.only(*config.stages)
+    plain = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
     features = space.features(pairs.tokens)
     unseen_features, n_shared = space.unseen_features(features, marks)
-    through = config.model_copy(update={"stages": None, "windows": 0, "blur": 0.0})
-    free = config.model_copy(update={"stages": None})
+    through = config.model_copy(update={"layers": None, "windows": 0, "blur": 0.0})
+    free = config.model_copy(update={"layers": None})
 
     def fit(tokens: TokenSet, how: LinearPathConfig) -> LinearFit:
         return fit_linear_path(replace(pairs, tokens=tokens), how, seed=seed, show_progress=show_progress)
 
     def through_base(features: NDArray[np.float32]) -> list[LinearFit]:
         both = _with_features(plain, features)
-        return [fit(both.only(STAGE), through), fit(both, free)]
+        return [fit(both.only(LAYER), through), fit(both, free)]
 
     alone = alone or fit(plain, free)
     fits = [alone, *through_base(features)]
@@ -184,21 +184,21 @@ def fit_with_prior(
 
 
 def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:
-    """``tokens`` with one more stage: a single token that holds the base responses of each image."""
-    n_stored = len(next(iter(tokens.stages.values())))
+    """``tokens`` with one more layer: a single token that holds the base responses of each image."""
+    n_stored = len(next(iter(tokens.layers.values())))
     held = np.zeros((n_stored, 1, features.shape[1]), dtype=np.float32)
     held[tokens.rows, 0] = features
-    return replace(tokens, stages={**tokens.stages, STAGE: held})
+    return replace(tokens, layers={**tokens.layers, LAYER: held})
 
 
 def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:
     """The same map from tokens alone: weights on the base responses become weights on tokens."""
-    if STAGE not in path.projections:
+    if LAYER not in path.projections:
         return path
-    found = {k: p.astype(np.float32) for k, p in path.projections.items() if k != STAGE}
-    for stage, added in space.weights(path.projections[STAGE].astype(np.float64)).items():
-        found[stage] = found[stage] + added if stage in found else added
-    shapes = {k: s for k, s in path.shapes.items() if k != STAGE}
+    found = {k: p.astype(np.float32) for k, p in path.projections.items() if k != LAYER}
+    for layer, added in space.weights(path.projections[LAYER].astype(np.float64)).items():
+        found[layer] = found[layer] + added if layer in found else added
+    shapes = {k: s for k, s in path.shapes.items() if k != LAYER}
     for base in space.paths:
         shapes |= dict(base.shapes)
     return replace(path, projections=found, shapes=shapes)
@@ -211,22 +211,22 @@ def _joined(
 
     Truncation keeps the principal components of the predictions on the images at hand.
     """
-    stages = list(dict.fromkeys(stage for path in paths for stage in path.stages))
-    shapes = {stage: tokens.shapes[stage] for stage in stages}
-    sizes = {stage: shape[0] * shape[1] for stage, shape in shapes.items()}
+    layers = list(dict.fromkeys(layer for path in paths for layer in path.layers))
+    shapes = {layer: tokens.shapes[layer] for layer in layers}
+    sizes = {layer: shape[0] * shape[1] for layer, shape in shapes.items()}
     mixing = np.concatenate([path.mixing * share for path, share in zip(paths, shares, strict=True)])
     intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
     projections = {
-        stage: np.concatenate(
+        layer: np.concatenate(
             [
-                np.asarray(path.projections[stage], dtype=np.float32)
-                if stage in path.projections
-                else np.zeros((sizes[stage], len(path.mixing)), dtype=np.float32)
+                np.asarray(path.projections[layer], dtype=np.float32)
+                if layer in path.projections
+                else np.zeros((sizes[layer], len(path.mixing)), dtype=np.float32)
                 for path in paths
             ],
             axis=1,
         )
-        for stage in stages
+        for layer in layers
     }
     n_scores, n_voxels = mixing.shape
     whole = LinearPath(
@@ -236,12 +236,12 @@ def _joined(
     u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
     rank = max(1, min(config.rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
     reduce, expand = (u[:, :rank] / spread[:, None]).astype(np.float32), s[:rank, None] * vt[:rank]
-    reduced = {stage: held @ reduce for stage, held in projections.items()}
+    reduced = {layer: held @ reduce for layer, held in projections.items()}
     # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
     size = np.max([np.abs(held).max(axis=0) for held in reduced.values()], axis=0)
     size = np.where(size > 0, size, 1)
     return LinearPath(
-        projections={stage: (held / size).astype(config.dtype) for stage, held in reduced.items()},
+        projections={layer: (held / size).astype(config.dtype) for layer, held in reduced.items()},
         mixing=(expand * size[:, None]).astype(np.float32),
         intercept=intercept.astype(np.float32),
         shapes=shapes,

@@ -46,8 +46,8 @@ def _head(
     rows = {
         "recipe": config.recipe,
         "encoder": f"{config.encoder} (digest {config.encoder_digest[:12]})",
-        "stages of the linear path": ", ".join(config.linear_stages) or "none",
-        "stage of the mapper": config.mapper_stage or "none",
+        "layers of the linear path": ", ".join(config.linear_layers) or "none",
+        "layer of the mapper": config.mapper_layer or "none",
         "networks": "; ".join(networks) or "none",
         "subjects": ", ".join(subjects),
         "seeds": ", ".join(map(str, config.seeds)),

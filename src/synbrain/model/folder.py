@@ -3,7 +3,7 @@
 ::
 
     RUN/
-      config.json         recipe, encoder with digest and stages, subjects
+      config.json         recipe, encoder with digest and layers, subjects
       vae/ mapper/        config.json + model.safetensors, where the recipe has them
       subjects/NAME/      subject.json, scale.safetensors, space/, linear/, held_out/, noise/
       scores.json         scores on test images, where it was evaluated
@@ -125,7 +125,7 @@ def load_run(folder: Path, device: str | torch.device = "cpu") -> Parts:
     if written.get("format") != RUN_FORMAT:
         raise SynBrainError(
             f"{folder} has format {written.get('format')}, this version reads {RUN_FORMAT}",
-            "install the version that wrote it",
+            f"make it again: `synbrain train DATASET --out {folder} --overwrite` (or `synbrain import-reference`)",
         )
     config = _validated(RunConfig, written, folder / CONFIG)
     subjects = {name: SubjectPart.load(folder / "subjects" / name) for name in names}

@@ -19,7 +19,7 @@ from synbrain.linear.path import LinearPath
 from synbrain.linear.prior import BasePath
 from synbrain.noise.response_noise import ResponseNoise
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2  # 1 said "stages" for an encoder's layers
 SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
 Recipe = Literal["reference", "calibrated"]
 
@@ -36,10 +36,10 @@ class RunConfig(BaseModel):
     encoder: str = Field(description="name in the encoder registry")
     encoder_digest: str = Field(description="of weights and preprocessing; empty: not known")
     encoder_hub_id: str | None = Field(None, description="where the encoder's weights can be had by name")
-    linear_stages: tuple[str, ...] = Field((), description="token stages that the linear paths read")
-    mapper_stage: str | None = Field(None, description="token stage that the mapper (or decoder) reads")
+    linear_layers: tuple[str, ...] = Field((), description="token layers that the linear paths read")
+    mapper_layer: str | None = Field(None, description="token layer that the mapper (or decoder) reads")
     token_shapes: dict[str, tuple[int, int]] = Field(
-        default_factory=dict, description="stage -> (n_tokens, dim)"
+        default_factory=dict, description="layer -> (n_tokens, dim)"
     )
     seeds: tuple[int, ...] = (0,)
     base_digest: str = Field("", description="of the run that this one was adapted from")
@@ -49,10 +49,10 @@ class RunConfig(BaseModel):
     test_images: str = ""
 
     @property
-    def stages(self) -> tuple[str, ...]:
-        """Every stage that the run reads."""
-        extra = () if self.mapper_stage is None else (self.mapper_stage,)
-        return tuple(dict.fromkeys(self.linear_stages + extra))
+    def layers(self) -> tuple[str, ...]:
+        """Every layer that the run reads."""
+        extra = () if self.mapper_layer is None else (self.mapper_layer,)
+        return tuple(dict.fromkeys(self.linear_layers + extra))
 
 
 @dataclass(frozen=True)

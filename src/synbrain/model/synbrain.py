@@ -29,7 +29,7 @@ class SynBrain:
     """A fitted model of one or more subjects; loads alone, without its data.
 
     Args:
-        config: recipe, encoder and stages.
+        config: recipe, encoder and layers.
         subjects: name -> what belongs to that subject.
         vae: its decoder gives the networks' part of the mean; None: linear path only.
         mapper: tokens to latents; None beside a ``vae``: tokens are decoded as they are.
@@ -49,8 +49,8 @@ class SynBrain:
     ) -> None:
         if not subjects:
             raise SynBrainError("a run without subjects", "give at least one subject part")
-        if vae is not None and config.mapper_stage is None:
-            raise SynBrainError("the networks read no stage", "set mapper_stage in the run's config")
+        if vae is not None and config.mapper_layer is None:
+            raise SynBrainError("the networks read no layer", "set mapper_layer in the run's config")
         for name, subject in subjects.items():
             if vae is None and subject.linear is None:
                 raise SynBrainError(
@@ -277,8 +277,8 @@ class SynBrain:
                     f"{self.config.encoder} (digest {self.config.encoder_digest[:12]})",
                     f"make tokens with `synbrain features DATASET --encoder {self.config.encoder}`",
                 )
-            return images.only(*self.config.stages)
-        return self.tokens(encode_images(self.encoder, images, self.config.stages))
+            return images.only(*self.config.layers)
+        return self.tokens(encode_images(self.encoder, images, self.config.layers))
 
     @property
     def encoder(self) -> Encoder:
@@ -309,8 +309,8 @@ class SynBrain:
 
     def _latents(self, tokens: TokenSet) -> torch.Tensor:
         """(n_images, tokens, dim) float32 on the networks' device."""
-        assert self.config.mapper_stage is not None
-        x = torch.from_numpy(tokens.read(self.config.mapper_stage)).to(self.device)
+        assert self.config.mapper_layer is not None
+        x = torch.from_numpy(tokens.read(self.config.mapper_layer)).to(self.device)
         with torch.inference_mode():
             return x if self.mapper is None else self.mapper(x)
 

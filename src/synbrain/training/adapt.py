@@ -102,7 +102,7 @@ def adapt(
             may not be trained on.
     """
     chosen = budget if isinstance(budget, Budget) else parse_budget(budget, by)
-    all_tokens = tokens or open_tokens(dataset, base.config.encoder, base.config.stages)
+    all_tokens = tokens or open_tokens(dataset, base.config.encoder, base.config.layers)
     all_tokens = base.tokens(all_tokens)
     pairs, rows = budget_pairs(base.config, dataset, all_tokens, chosen, shared_test_images)
     config = adaptation_config(base, changes, seed)
@@ -137,13 +137,13 @@ def adapt(
     else:
         part, report = _linear_only(subject, config, fit_linear, fit_noise, show_progress)
         assert part.linear is not None
-        stages = tuple(part.linear.stages)
+        layers = tuple(part.linear.layers)
         run = RunConfig(
             recipe=base.config.recipe,
             encoder=base.config.encoder,
             encoder_digest=all_tokens.digest,
-            linear_stages=stages,
-            token_shapes={stage: all_tokens.shapes[stage] for stage in stages},
+            linear_layers=layers,
+            token_shapes={layer: all_tokens.shapes[layer] for layer in layers},
             seeds=(seed,),
         )
         counts = {"vae": 0, "mapper": 0}
@@ -189,11 +189,11 @@ def adaptation_config(base: SynBrain, changes: dict[str, Any] | None, seed: int)
     config = recipe(base.config.recipe, preset="paper-4096" if paper else "tiny")
     config = overridden(config, PAPER if paper else SHORTER)
     own = {
-        "network_stage": base.config.mapper_stage,
+        "network_layer": base.config.mapper_layer,
         "scale": "raw" if raw else "standardise",
         "linear_path": any(p.linear is not None for p in parts),
         "response_noise": any(p.noise is not None for p in parts),
-        "linear": {"stages": base.config.linear_stages or None},
+        "linear": {"layers": base.config.linear_layers or None},
         "seed": seed,
     }
     return overridden(overridden(config, own), changes or {})

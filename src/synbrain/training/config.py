@@ -22,7 +22,7 @@ class TrainConfig(BaseModel):
 
     recipe: str = "calibrated"
     preset: str = Field("tiny", description="sizes of the networks, a name in networks/presets.py")
-    network_stage: str | None = Field(None, description="encoder stage the networks read; none: the last")
+    network_layer: str | None = Field(None, description="encoder layer the networks read; none: the last")
     scale: Literal["standardise", "raw"] = Field(
         "standardise", description="responses as z-scores over training trials, or as they are"
     )

@@ -62,7 +62,7 @@ def training_cost(
         config: the resolved training configuration.
         n_voxels: of a response.
         n_trials: training trials of all subjects, validation images included.
-        tokens: (n_tokens, dim) of the stage that the networks read; None: the preset's own.
+        tokens: (n_tokens, dim) of the layer that the networks read; None: the preset's own.
     """
     sizes = preset(config.preset, tokens)
     parameters = parameter_counts(sizes.vae, sizes.mapper)

@@ -53,7 +53,7 @@ def check_training(
     """See before anything is written or fitted that subjects and configuration fit each other.
 
     Raises:
-        SynBrainError: two subjects of one name, different tokens, an unknown stage, preset or subject weight.
+        SynBrainError: two subjects of one name, different tokens, an unknown layer, preset or subject weight.
     """
     names = [s.name for s in subjects]
     if len(set(names)) != len(names):
@@ -65,11 +65,11 @@ def check_training(
         tokens = s.pairs.tokens
         if (tokens.encoder, tokens.digest, tokens.shapes) != (first.encoder, first.digest, first.shapes):
             raise SynBrainError(
-                f"{s.name} has tokens of another encoder, version or stage than {names[0]}",
-                "run `synbrain features` with the same encoder and stages on every dataset",
+                f"{s.name} has tokens of another encoder, version or layer than {names[0]}",
+                "run `synbrain features` with the same encoder and layers on every dataset",
             )
-    stage = config.network_stage or list(first.stages)[-1]
-    shape = first.only(stage).shapes[stage]
+    layer = config.network_layer or list(first.layers)[-1]
+    shape = first.only(layer).shapes[layer]
     if new_networks:
         preset(config.preset, shape)
     sampling_weights(subjects, config.subject_weights)
@@ -92,7 +92,7 @@ def training_images(
 def training_subjects(
     datasets: list[Dataset],
     encoder: str,
-    stages: list[str] | None = None,
+    layers: list[str] | None = None,
     shared_test_images: Literal["refuse", "drop"] = "refuse",
     rows: list[NDArray[np.int64]] | None = None,
 ) -> list[TrainingSubject]:
@@ -104,7 +104,7 @@ def training_subjects(
     subjects = []
     safe = safe_training_images(datasets, shared_test_images) if rows is None else rows
     for dataset, wanted in zip(datasets, safe, strict=True):
-        pairs = pairs_of(dataset, open_tokens(dataset, encoder, stages), "train")
+        pairs = pairs_of(dataset, open_tokens(dataset, encoder, layers), "train")
         kept = dataset.image_rows("train")
         if len(wanted) < len(kept):
             pairs = pairs.take((kept.searchsorted(wanted)).astype("int64"))

@@ -98,9 +98,9 @@ def train_model(
     accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's, as stages differ in it
     log = MetricsLog(folder, active=accelerator.is_main_process, tensorboard=tensorboard)
     tokens = subjects[0].pairs.tokens
-    stage = config.network_stage or list(tokens.stages)[-1]
+    layer = config.network_layer or list(tokens.layers)[-1]
     if start is None:
-        sizes = preset(config.preset, tokens.only(stage).shapes[stage])
+        sizes = preset(config.preset, tokens.only(layer).shapes[layer])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, 21))
             vae, mapper = BrainVAE(sizes.vae), Mapper(sizes.mapper)
@@ -120,7 +120,7 @@ def train_model(
     data = [_split(s, config, fit) for s, fit in zip(subjects, fits, strict=True)]
     setup = StageSetup(
         subjects=[part.subject for part in data],
-        token_stage=stage,
+        token_layer=layer,
         weights=weights,
         accelerator=accelerator,
         folder=folder,
@@ -141,21 +141,21 @@ def train_model(
     parts, report = {}, {}
     for s, part, fit in zip(subjects, data, fits, strict=True):
         parts[s.name], report[s.name] = _finish(
-            s, part, fit, config, vae, mapper, stage, accelerator.device, fit_noise
+            s, part, fit, config, vae, mapper, layer, accelerator.device, fit_noise
         )
     steps = {"vae": [vae_end.best_step, vae_end.step], "mapper": [mapper_end.best_step, mapper_end.step]}
     report = {"subjects": report, "steps_best_and_last": steps}
     if accelerator.is_main_process:
         write_json(folder / "validation.json", report)
     accelerator.wait_for_everyone()
-    linear_stages = tuple(fits[0].path.stages) if fits[0] is not None else ()
+    linear_layers = tuple(fits[0].path.layers) if fits[0] is not None else ()
     run = RunConfig(
         recipe=config.recipe,
         encoder=tokens.encoder,
         encoder_digest=tokens.digest,
-        linear_stages=linear_stages,
-        mapper_stage=stage,
-        token_shapes={name: tokens.shapes[name] for name in dict.fromkeys((*linear_stages, stage))},
+        linear_layers=linear_layers,
+        mapper_layer=layer,
+        token_shapes={name: tokens.shapes[name] for name in dict.fromkeys((*linear_layers, layer))},
         seeds=(config.seed,),
     )
     return Trained(run, vae, mapper, parts, report)
@@ -199,14 +199,14 @@ def _finish(
     config: TrainConfig,
     vae: BrainVAE,
     mapper: Mapper,
-    stage: str,
+    layer: str,
     device: torch.device,
     fit_noise: Callable[..., ResponseNoise],
 ) -> tuple[SubjectPart, dict[str, Any]]:
     """Shrink factor and noise of one subject, and how well its mean does on validation images."""
     data = part.subject
     wanted = data.scaled(data.validation.repeat_means())
-    networks = network_part(mapper, vae, data, stage, device, config.mapper.batch_size)
+    networks = network_part(mapper, vae, data, layer, device, config.mapper.batch_size)
     offset = part.offsets.validation_offset
     linear = np.zeros_like(wanted) if offset is None else offset
     shrink = shrink_factor(wanted - linear, networks, config.shrink)

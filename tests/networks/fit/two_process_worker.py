@@ -41,7 +41,7 @@ def train_both_stages(out: Path, replicas: int) -> None:
     vae, mapper = BrainVAE(helpers.MICRO.vae), Mapper(helpers.MICRO.mapper)
     subjects = [helpers.make_subject("a"), helpers.make_subject("b", n_voxels=9, seed=1)]
     setup = StageSetup(
-        subjects, token_stage="final", weights=[1.0, 1.0], accelerator=accelerator, folder=out, seed=3,
+        subjects, token_layer="final", weights=[1.0, 1.0], accelerator=accelerator, folder=out, seed=3,
         log=MetricsLog(out, active=accelerator.is_main_process),
     )  # fmt: skip
     loss = VAELossConfig(

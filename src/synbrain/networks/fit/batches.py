@@ -95,7 +95,7 @@ class StageSetup:
 
     Attributes:
         subjects: training and validation images of each subject.
-        token_stage: the encoder stage whose tokens stage 1 contrasts the latents with and stage 2 reads.
+        token_layer: the encoder layer whose tokens stage 1 contrasts the latents with and stage 2 reads.
         weights: of each subject in sampling, one per subject.
         accelerator: device and processes.
         folder: for checkpoints and stored targets.
@@ -106,7 +106,7 @@ class StageSetup:
     """
 
     subjects: list[SubjectData]
-    token_stage: str
+    token_layer: str
     weights: list[float]
     accelerator: Accelerator
     folder: Path

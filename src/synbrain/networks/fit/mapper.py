@@ -106,7 +106,7 @@ def train_mapper(
     """Train ``mapper`` in place (and the decoder of ``vae`` where the configuration says so).
 
     Args:
-        mapper: from tokens of the setup's stage to latents of ``vae``.
+        mapper: from tokens of the setup's layer to latents of ``vae``.
         vae: as stage 1 left it.
         data: offsets, one entry per subject.
         config: of this stage.
@@ -117,7 +117,7 @@ def train_mapper(
     """
     mapper.require_trainable()
     subjects, accelerator, seed = setup.subjects, setup.accelerator, setup.seed
-    token_stage, device = setup.token_stage, accelerator.device
+    token_layer, device = setup.token_layer, accelerator.device
     vae.to(device).eval()
     per_trial = config.targets != "image"
     needs_target = config.targets != "reencode" and (config.latent_weight or config.contrastive_weight)
@@ -140,7 +140,7 @@ def train_mapper(
         all_rows = batch_rows(n_items, config.batch_size, int(schedule.turn[step]), derived_seed(seed, which))
         rows = share_of(all_rows, accelerator.process_index, accelerator.num_processes)
         images = pairs.image_of_trial[rows] if per_trial else rows
-        batch = {"tokens": pairs.tokens.read(token_stage, images)}
+        batch = {"tokens": pairs.tokens.read(token_layer, images)}
         if target is not None:
             batch["target"] = np.asarray(target[rows], dtype=np.float32)
         if config.targets == "reencode":
@@ -161,9 +161,9 @@ def train_mapper(
         scores = []
         for subject, part, target in zip(subjects, data, validation_targets, strict=True):
             if target is not None:
-                scores.append(_latent_error(mapper, subject, target, token_stage, device, config.batch_size))
+                scores.append(_latent_error(mapper, subject, target, token_layer, device, config.batch_size))
                 continue
-            networks = network_part(mapper, vae, subject, token_stage, device, config.batch_size)
+            networks = network_part(mapper, vae, subject, token_layer, device, config.batch_size)
             offset = 0.0 if part.validation_offset is None else part.validation_offset
             wanted = subject.scaled(subject.validation.repeat_means())
             scores.append(float(np.mean((networks + offset - wanted) ** 2)))
@@ -196,7 +196,7 @@ def network_part(
     mapper: Mapper,
     vae: BrainVAE,
     subject: SubjectData,
-    token_stage: str,
+    token_layer: str,
     device: torch.device,
     batch_size: int,
 ) -> NDArray[np.float32]:
@@ -205,7 +205,7 @@ def network_part(
     parts = []
     for start in range(0, len(tokens), batch_size):
         rows = np.arange(start, min(start + batch_size, len(tokens)))
-        read = torch.from_numpy(tokens.read(token_stage, rows)).to(device)
+        read = torch.from_numpy(tokens.read(token_layer, rows)).to(device)
         parts.append(vae.decode(mapper(read), n_voxels).float().cpu().numpy())
     return np.concatenate(parts)
 
@@ -228,14 +228,14 @@ def _latent_error(
     mapper: Mapper,
     subject: SubjectData,
     target: Tensor,
-    token_stage: str,
+    token_layer: str,
     device: torch.device,
     batch_size: int,
 ) -> float:
     total = 0.0
     for start in range(0, len(target), batch_size):
         rows = np.arange(start, min(start + batch_size, len(target)))
-        read = torch.from_numpy(subject.validation.tokens.read(token_stage, rows)).to(device)
+        read = torch.from_numpy(subject.validation.tokens.read(token_layer, rows)).to(device)
         wanted = target[start : start + batch_size].to(device)
         total += float((mapper(read).float() - wanted).square().mean(dim=(1, 2)).sum())
     return total / len(target)

@@ -80,7 +80,7 @@ def train_vae(vae: BrainVAE, config: VAEStageConfig, setup: StageSetup) -> Posit
         responses = mean[rows] if mean is not None else subject.train.trial_responses(rows)
         return {
             "responses": torch.from_numpy(subject.scaled(responses)),
-            "tokens": torch.from_numpy(subject.train.tokens.read(setup.token_stage, images)),
+            "tokens": torch.from_numpy(subject.train.tokens.read(setup.token_layer, images)),
         }
 
     def validate() -> dict[str, float]:
