@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain import load_dataset
+from synbrain.arrays import Float64
 from synbrain.evaluation.oracle_row import PER_PERCENT
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
@@ -35,10 +36,9 @@ from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.simulate.truth import Truth
 
 ENCODER = "efficientnet-lite0"
-Floats = NDArray[np.float64]
 
 
-def one_trial_each(pairs: Pairs, responses: Floats) -> Pairs:
+def one_trial_each(pairs: Pairs, responses: Float64) -> Pairs:
     """The images of ``pairs``, each with one row of ``responses`` for its only trial."""
     rows = np.arange(pairs.n_images)
     return replace(pairs, responses=responses.astype(np.float32), trials=rows, image_of_trial=rows)

@@ -178,8 +178,17 @@ def test_damage_is_found(dataset: Dataset) -> None:
     np.save(path, np.zeros((6, 256, 3), np.float16))
     with pytest.raises(SynBrainError, match=r"shape \(6, 256, 3\) float16, expected \(7"):
         open_tokens(dataset, "pixels")
-    (path.parent / "tokens.json").write_text(json.dumps({"format": 1}))
+    (path.parent / "tokens.json").write_text(json.dumps({"format": 2}))
     with pytest.raises(SynBrainError, match=r"tokens\.json is not valid"):
+        open_tokens(dataset, "pixels")
+
+
+def test_a_store_of_the_old_format_names_the_command_that_makes_it_again(dataset: Dataset) -> None:
+    write_tokens(dataset, PIXELS)
+    path = dataset.path / "tokens" / "pixels" / "tokens.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(said | {"format": 1, "stages": said.pop("layers")}))
+    with pytest.raises(SynBrainError, match="features DATASET --encoder pixels --overwrite"):
         open_tokens(dataset, "pixels")
 
 

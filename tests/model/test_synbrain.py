@@ -223,6 +223,19 @@ def test_a_typo_in_the_config_is_named(tmp_path: Path) -> None:
         SynBrain.from_pretrained(tmp_path / "run")
 
 
+def test_a_run_of_the_old_format_names_the_command_that_makes_it_again(tmp_path: Path) -> None:
+    from synbrain.files import MANIFEST, digest, read_json, write_json
+
+    make_model("reference").save_pretrained(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    write_json(path, read_json(path) | {"format": 1})
+    write_json(
+        tmp_path / "run" / MANIFEST, read_json(tmp_path / "run" / MANIFEST) | {"config.json": digest(path)}
+    )
+    with pytest.raises(SynBrainError, match="synbrain train DATASET --out"):
+        SynBrain.from_pretrained(tmp_path / "run")
+
+
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(SynBrainError, match="not a finished run"):
         SynBrain.from_pretrained(tmp_path)

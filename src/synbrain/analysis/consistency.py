@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.analysis.profiles import Mask, pattern_consistency, pearson, roi_profiles, selectivity
+from synbrain.analysis.profiles import pattern_consistency, pearson, roi_profiles, selectivity
+from synbrain.arrays import Mask
 
 N_SHUFFLES = 200
 

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from synbrain.arrays import Float64, Mask
 
 
-def roi_profiles(responses: NDArray[Any], rois: dict[str, Mask]) -> dict[str, Floats]:
+def roi_profiles(responses: NDArray[Any], rois: dict[str, Mask]) -> dict[str, Float64]:
     """Mean response of each ROI to each image.
 
     Args:
@@ -52,7 +51,7 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> float | None:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def selectivity(responses: NDArray[Any], preferred: Mask) -> Floats:
+def selectivity(responses: NDArray[Any], preferred: Mask) -> Float64:
     """Welch's t of each voxel for images of a category against all others.
 
     Args:

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from synbrain.arrays import Float32, Float64
 from synbrain.baselines.protocol import ResponseModel
 from synbrain.baselines.ridge import Ridge
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.distribution import energy_score
 from synbrain.metrics.voxel import blocks
 
-Responses = NDArray[np.float32]
-Floats = NDArray[np.float64]
 RANKS = (0, 1, 2, 5, 10, 20, 50)
 EXACT_VOXELS = 2000  # up to here the correlation matrix is made; beyond, residuals are read in every round
 SMALL_ROUNDS, LARGE_ROUNDS = 60, 12
@@ -34,11 +33,11 @@ class LowRankGaussian:
         unique: (n_voxels,), what the loadings leave of each voxel's unit variance.
     """
 
-    sd: Floats
-    loadings: Floats
-    unique: Floats
+    sd: Float64
+    loadings: Float64
+    unique: Float64
 
-    def draw(self, shape: tuple[int, int], seed: int) -> Responses:
+    def draw(self, shape: tuple[int, int], seed: int) -> Float32:
         """(n_samples, n_images, n_voxels) float32 for ``shape`` = (n_samples, n_images)."""
         generator = np.random.default_rng(seed)
         factors = generator.standard_normal((*shape, self.loadings.shape[1]), dtype=np.float32)
@@ -92,7 +91,7 @@ def _at_ranks(residuals: NDArray[Any], ranks: list[int], seed: int) -> list[LowR
     sd = np.sqrt(np.mean(np.square(residuals, dtype=np.float64), axis=0))
     scale = np.where(sd > 0, sd, 1.0)
 
-    def times(basis: Floats) -> Floats:  # correlation matrix times basis, a block of residuals at a time
+    def times(basis: Float64) -> Float64:  # correlation matrix times basis, a block of residuals at a time
         out = np.zeros((n_voxels, basis.shape[1]))
         for rows in blocks(n, n_voxels):
             z = residuals[rows] / scale
@@ -104,7 +103,7 @@ def _at_ranks(residuals: NDArray[Any], ranks: list[int], seed: int) -> list[LowR
     if n_voxels <= EXACT_VOXELS:
         correlation = times(np.eye(n_voxels))
 
-        def apply(basis: Floats) -> Floats:
+        def apply(basis: Float64) -> Float64:
             return np.asarray(correlation @ basis)
     else:
         rounds = LARGE_ROUNDS
@@ -112,7 +111,7 @@ def _at_ranks(residuals: NDArray[Any], ranks: list[int], seed: int) -> list[LowR
 
 
 def _principal_axes(
-    times: Callable[[Floats], Floats], sd: Floats, rank: int, rounds: int, seed: int
+    times: Callable[[Float64], Float64], sd: Float64, rank: int, rounds: int, seed: int
 ) -> LowRankGaussian:
     n_voxels = len(sd)
     if rank == 0:
@@ -151,11 +150,11 @@ class RidgeGaussian(Ridge):
         self.noise = fit_low_rank(residuals, seed=seed)
         return self
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, predictions plus residual draws."""
         return self.sample_around(self.predict(tokens), n_samples, seed)
 
-    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+    def sample_around(self, mean: Float32, n_samples: int, seed: int = 0) -> Float32:
         """As :meth:`sample`, given the predictions."""
         return self.noise.draw((n_samples, len(mean)), seed) + mean
 
@@ -184,7 +183,7 @@ class Isotropic:
         self.model = self.model.fit(pairs, seed=seed, show_progress=show_progress)
         return self
 
-    def _choose(self, predicted: Responses, held: Pairs, seed: int) -> float:
+    def _choose(self, predicted: Float32, held: Pairs, seed: int) -> float:
         images = np.arange(min(held.n_images, 200))
         held = held.take(images)
         predicted, trials = predicted[images], held.trial_responses()
@@ -197,15 +196,15 @@ class Isotropic:
         ]
         return float(sizes[int(np.argmin(scores))])
 
-    def predict(self, tokens: TokenSet) -> Responses:
+    def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the wrapped model's mean."""
         return self.model.predict(tokens)
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32."""
         return self.sample_around(self.predict(tokens), n_samples, seed)
 
-    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+    def sample_around(self, mean: Float32, n_samples: int, seed: int = 0) -> Float32:
         """As :meth:`sample`, given the predictions."""
         eps = np.random.default_rng(seed).standard_normal((n_samples, *mean.shape), dtype=np.float32)
         return np.asarray(mean + np.float32(self.chosen) * eps)

@@ -12,14 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.progress import bar
 
-Array = NDArray[np.float32]
-Squares = NDArray[np.float64]
 BLOCK_VALUES = 2**25  # float32 token values in memory at a time: 128 MiB
 
 
@@ -34,12 +32,12 @@ class TokenKernels:
     """
 
     train: TokenSet
-    means: dict[str, Array]
+    means: dict[str, Float32]
     scales: dict[str, float]
-    _diagonal: dict[str, Squares] = field(default_factory=dict)
+    _diagonal: dict[str, Float64] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, Squares]:
+    def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, Float64]:
         """The kernels and their (n_layers, n_images, n_images) float64 Gram matrices, mean diagonal 1."""
         means, scales, grams = {}, {}, []
         for layer in tokens.layers:
@@ -53,7 +51,7 @@ class TokenKernels:
             grams.append(gram / scales[layer])
         return cls(tokens, means, scales), np.asarray(grams)
 
-    def against(self, tokens: TokenSet) -> Squares:
+    def against(self, tokens: TokenSet) -> Float64:
         """(n_layers, len(tokens), n_training_images) float64, the kernels of new with training images.
 
         Raises:
@@ -75,7 +73,7 @@ class TokenKernels:
         return out
 
 
-def _token_blocks(layer: str, sets: list[TokenSet], show: bool) -> Iterator[tuple[slice, list[Array]]]:
+def _token_blocks(layer: str, sets: list[TokenSet], show: bool) -> Iterator[tuple[slice, list[Float32]]]:
     """Some tokens of one layer at a time, for all images of each set, float32 (n, tokens, dim)."""
     n_tokens, dim = sets[0].shapes[layer]
     step = max(1, BLOCK_VALUES // max(1, dim * sum(len(s) for s in sets)))

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from synbrain.arrays import Float32
 from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.progress import bar
-
-Responses = NDArray[np.float32]
 
 
 class LinearRegConfig(BaseModel):
@@ -96,7 +95,7 @@ class LinearReg:
         self.network.load_state_dict(best_state)
         return self
 
-    def _scaled(self, responses: NDArray[Any]) -> Responses:
+    def _scaled(self, responses: NDArray[Any]) -> Float32:
         return np.asarray(
             (responses - self.offset) / np.where(self.scale > 0, self.scale, 1.0), dtype=np.float32
         )
@@ -113,7 +112,7 @@ class LinearReg:
         parts = [np.arange(start, min(start + size, len(tokens))) for start in range(0, len(tokens), size)]
         return torch.cat([self.network(self._inputs(tokens.take(rows))) for rows in parts])
 
-    def predict(self, tokens: TokenSet) -> Responses:
+    def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the dataset's unit."""
         if len(tokens) == 0:
             return np.empty((0, len(self.offset)), dtype=np.float32)
@@ -121,11 +120,11 @@ class LinearReg:
             out = self._forward(tokens.only(*self.token_mean)).cpu().numpy()
         return np.asarray(out * self.scale + self.offset, dtype=np.float32)
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, a point mass."""
         return point_mass(self.predict(tokens), n_samples)
 
-    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+    def sample_around(self, mean: Float32, n_samples: int, seed: int = 0) -> Float32:
         """As :meth:`sample`, given the predictions."""
         return point_mass(mean, n_samples)
 

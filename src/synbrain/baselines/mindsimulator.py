@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from synbrain.arrays import Float32
 from synbrain.baselines.mlp_autoencoder import MLPAE
 from synbrain.baselines.mlp_networks import Denoiser
 from synbrain.baselines.mlp_parts import MLPConfig, train_loop
 from synbrain.features.tokens import Pairs, TokenSet
 
-Responses = NDArray[np.float32]
 AT_ONCE = 512  # latents denoised together
 
 
@@ -104,7 +103,7 @@ class MindSimulator(MLPAE):
             )
         return clean * self.latent_sd + self.latent_mean
 
-    def predict(self, tokens: TokenSet) -> Responses:
+    def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, mean of ``n_average`` synthetic trials of fixed noise."""
         total = np.zeros((len(tokens), len(self.scale.mean)), dtype=np.float64)
         for number in range(self.n_average):
@@ -116,7 +115,7 @@ class MindSimulator(MLPAE):
                     total[rows] += self.autoencoder.decode(latents).numpy()
         return self.scale.restored(total / self.n_average)
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, independent synthetic trials."""
         generator = torch.Generator().manual_seed(seed)
         out = np.empty((n_samples, len(tokens), len(self.scale.mean)), dtype=np.float32)

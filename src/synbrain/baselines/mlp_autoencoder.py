@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from synbrain.arrays import Float32
 from synbrain.baselines.mlp_networks import MLPAutoencoder
 from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, ResponseScale, seeded, train_loop
 from synbrain.baselines.protocol import point_mass
@@ -17,7 +18,6 @@ from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.losses import soft_clip
 from synbrain.networks.mapper import Mapper, MapperConfig
 
-Responses = NDArray[np.float32]
 COLD, WARM = 0.004, 0.0075  # SoftCLIP's temperature, annealed by a cosine (MindSimulator, released code)
 
 
@@ -138,7 +138,7 @@ class MLPAE:
         out: Tensor = self.mapper(self.grid.read(tokens)) * self.latent_sd + self.latent_mean
         return out
 
-    def predict(self, tokens: TokenSet) -> Responses:
+    def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the decoded latent, the dataset's unit."""
         out: list[NDArray[Any]] = [np.empty((0, len(self.scale.mean)), dtype=np.float32)]
         with torch.no_grad():
@@ -147,7 +147,7 @@ class MLPAE:
                 out.append(self.autoencoder.decode(self._mapped(part)).numpy())
         return self.scale.restored(np.concatenate(out))
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, a point mass, as published inference is."""
         return point_mass(self.predict(tokens), n_samples)
 

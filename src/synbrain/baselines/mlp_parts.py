@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from synbrain.arrays import Float32
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.voxel import blocks
 from synbrain.progress import bar
-
-Responses = NDArray[np.float32]
-
 
 KEPT_VALUES = 2**26  # projected tokens of the training images kept in memory: 256 MiB
 MOST_IMAGES = 1024  # that principal components are taken from
@@ -67,7 +65,7 @@ class MLPConfig(BaseModel):
 
 
 class ResponseScale:
-    """Responses z-scored per voxel with the mean and sd of training trials, and back."""
+    """Float32 z-scored per voxel with the mean and sd of training trials, and back."""
 
     def __init__(self, pairs: Pairs) -> None:
         n, total, squares = pairs.n_trials, np.zeros(pairs.n_voxels), np.zeros(pairs.n_voxels)
@@ -86,7 +84,7 @@ class ResponseScale:
         z = np.where(self.sd > 0, (responses - self.mean) / used, 0.0)
         return torch.from_numpy(np.asarray(z, dtype=np.float32))
 
-    def restored(self, z: NDArray[Any]) -> Responses:
+    def restored(self, z: NDArray[Any]) -> Float32:
         """(..., n_voxels) float32 in the dataset's unit; constant voxels get their constant."""
         return np.asarray(z * self.sd + self.mean, dtype=np.float32)
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from sklearn.model_selection import KFold
 
-from synbrain.baselines.kernels import Squares, TokenKernels
+from synbrain.arrays import Float32, Float64
+from synbrain.baselines.kernels import TokenKernels
 from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 
-Responses = NDArray[np.float32]
-Floats = NDArray[np.float64]
-ALPHAS: Floats = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
+ALPHAS: Float64 = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
 TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
 
 
@@ -36,13 +35,13 @@ class Ridge:
         alphas: the grid of penalties, for kernels of mean diagonal 1.
     """
 
-    def __init__(self, n_folds: int = 5, alphas: Floats = ALPHAS) -> None:
+    def __init__(self, n_folds: int = 5, alphas: Float64 = ALPHAS) -> None:
         self.n_folds, self.alphas = n_folds, alphas
         self.kernels: TokenKernels | None = None
-        self.weights: Floats = np.empty((0, 0))
-        self.offset: Floats = np.empty(0)
-        self.best_alphas: Floats = np.empty(0)
-        self.gram: Floats = np.empty((0, 0))
+        self.weights: Float64 = np.empty((0, 0))
+        self.offset: Float64 = np.empty(0)
+        self.best_alphas: Float64 = np.empty(0)
+        self.gram: Float64 = np.empty((0, 0))
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit on repeat means; one Gram matrix of the training images stays in memory."""
@@ -65,21 +64,21 @@ class Ridge:
         )
         return self
 
-    def predict(self, tokens: TokenSet) -> Responses:
+    def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the dataset's unit."""
         assert self.kernels is not None, "fit first"
         kernel = self.kernels.against(tokens).mean(axis=0)
         return np.asarray(kernel @ self.weights + self.offset, dtype=np.float32)
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, a point mass."""
         return point_mass(self.predict(tokens), n_samples)
 
-    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+    def sample_around(self, mean: Float32, n_samples: int, seed: int = 0) -> Float32:
         """As :meth:`sample`, given the predictions."""
         return point_mass(mean, n_samples)
 
-    def cross_fitted(self, pairs: Pairs, seed: int = 0) -> Responses:
+    def cross_fitted(self, pairs: Pairs, seed: int = 0) -> Float32:
         """Out-of-fold predictions of the training images, (n_images, n_voxels) float32.
 
         Each fold is predicted by weights that never saw its images, with the penalties that the whole
@@ -89,8 +88,8 @@ class Ridge:
 
 
 def cross_fit(
-    gram: Floats, targets: NDArray[Any], alphas: Floats, n_folds: int = 5, seed: int = 0
-) -> Responses:
+    gram: Float64, targets: NDArray[Any], alphas: Float64, n_folds: int = 5, seed: int = 0
+) -> Float32:
     """Out-of-fold kernel ridge predictions with given penalties.
 
     Args:
@@ -127,12 +126,12 @@ class BandedRidge:
         alphas: the grid of penalties.
     """
 
-    def __init__(self, n_iter: int = 30, n_folds: int = 5, alphas: Floats = ALPHAS) -> None:
+    def __init__(self, n_iter: int = 30, n_folds: int = 5, alphas: Float64 = ALPHAS) -> None:
         self.n_iter, self.n_folds, self.alphas = n_iter, n_folds, alphas
         self.kernels: TokenKernels | None = None
-        self.deltas: Floats = np.empty((0, 0))
-        self.weights: Floats = np.empty((0, 0))
-        self.offset: Floats = np.empty(0)
+        self.deltas: Float64 = np.empty((0, 0))
+        self.weights: Float64 = np.empty((0, 0))
+        self.offset: Float64 = np.empty(0)
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit on repeat means; one Gram matrix per layer stays in memory while fitting."""
@@ -154,7 +153,7 @@ class BandedRidge:
         )
         return self
 
-    def _candidates(self, n_layers: int, seed: int) -> Floats:
+    def _candidates(self, n_layers: int, seed: int) -> Float64:
         """(n, n_layers) layer weights that sum to 1: alike, each alone, and random ones."""
         fixed = np.vstack([np.full((1, n_layers), 1 / n_layers), np.eye(n_layers)])
         if n_layers == 1:
@@ -163,19 +162,19 @@ class BandedRidge:
         drawn = generator.dirichlet(np.ones(n_layers), size=self.n_iter)
         return np.vstack([np.clip(fixed, 1e-6, None), drawn])
 
-    def predict(self, tokens: TokenSet) -> Responses:
+    def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the dataset's unit."""
         assert self.kernels is not None, "fit first"
         crossed = self.kernels.against(tokens)
-        out: Squares = np.zeros((len(tokens), len(self.offset)))
+        out: Float64 = np.zeros((len(tokens), len(self.offset)))
         for kernel, delta in zip(crossed, np.exp(self.deltas), strict=True):
             out += kernel @ (self.weights * delta)
         return np.asarray(out + self.offset, dtype=np.float32)
 
-    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Responses:
+    def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, a point mass."""
         return point_mass(self.predict(tokens), n_samples)
 
-    def sample_around(self, mean: Responses, n_samples: int, seed: int = 0) -> Responses:
+    def sample_around(self, mean: Float32, n_samples: int, seed: int = 0) -> Float32:
         """As :meth:`sample`, given the predictions."""
         return point_mass(mean, n_samples)

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
+from synbrain.arrays import Float64, Rows
 from synbrain.data.dataset import Dataset
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 MAX_VOXELS, MAX_COMPONENTS, FOLDS = 1000, 100, 5
 CLIP = 6.0  # session z-scores beyond this are artefacts, and would drown the rest
 
@@ -34,30 +33,30 @@ class Reduced:
         n_images: number of distinct images.
     """
 
-    scores: Floats
-    variances: Floats
-    image: Ints
-    block: Ints
+    scores: Float64
+    variances: Float64
+    image: Rows
+    block: Rows
     n_images: int
 
     @property
     def n_blocks(self) -> int:
         return int(self.block.max()) + 1
 
-    def rows(self, block: int) -> Ints:
+    def rows(self, block: int) -> Rows:
         """Trials of one block in recorded order."""
         return np.flatnonzero(self.block == block)
 
-    def with_blocks(self, block: Ints) -> Reduced:
+    def with_blocks(self, block: Rows) -> Reduced:
         """The same trials in other blocks."""
         return Reduced(self.scores, self.variances, self.image, block, self.n_images)
 
-    def with_labels(self, image: Ints, kept: Ints) -> Reduced:
+    def with_labels(self, image: Rows, kept: Rows) -> Reduced:
         """The trials ``kept`` under other labels."""
         return Reduced(self.scores[kept], self.variances, image, self.block[kept], self.n_images)
 
 
-def session_z(responses: NDArray[np.floating]) -> Floats:
+def session_z(responses: NDArray[np.floating]) -> Float64:
     """One session (n_trials, n_voxels) without its mean and linear trend, at unit variance, clipped.
 
     Voxels without variance or with values that are not finite become 0.
@@ -76,7 +75,7 @@ def session_z(responses: NDArray[np.floating]) -> Floats:
     return np.asarray(np.clip(values, -CLIP, CLIP))
 
 
-def choose_voxels(dataset: Dataset, seed: int = 0) -> Ints:
+def choose_voxels(dataset: Dataset, seed: int = 0) -> Rows:
     """At most ``MAX_VOXELS`` voxels: those of highest ncsnr where it is known, any otherwise."""
     if dataset.n_voxels <= MAX_VOXELS:
         return np.arange(dataset.n_voxels)
@@ -86,7 +85,7 @@ def choose_voxels(dataset: Dataset, seed: int = 0) -> Ints:
     return np.sort(np.random.default_rng(seed).permutation(dataset.n_voxels)[:MAX_VOXELS])
 
 
-def sessions_of(dataset: Dataset) -> tuple[list[int], Ints]:
+def sessions_of(dataset: Dataset) -> tuple[list[int], Rows]:
     """The session numbers, ascending, and the 0-based session of each trial."""
     numbers, index = np.unique(dataset.trials["session"].to_numpy(dtype=np.int64), return_inverse=True)
     return [int(number) for number in numbers], index.astype(np.int64)
@@ -118,7 +117,7 @@ class RepeatSums:
         self.total = np.zeros((data.n_images, k))
         np.add.at(self.total, data.image, data.scores)
         self.count = np.bincount(data.image, minlength=data.n_images).astype(np.float64)
-        self.own: list[tuple[Ints, Floats, Floats]] = []
+        self.own: list[tuple[Rows, Float64, Float64]] = []
         for block in range(data.n_blocks):
             rows = data.rows(block)
             images, position = np.unique(data.image[rows], return_inverse=True)
@@ -126,7 +125,7 @@ class RepeatSums:
             np.add.at(sums, position, data.scores[rows])
             self.own.append((images, sums, np.bincount(position).astype(np.float64)))
 
-    def means(self, images: Ints, without: set[int]) -> tuple[Floats, NDArray[np.bool_]]:
+    def means(self, images: Rows, without: set[int]) -> tuple[Float64, NDArray[np.bool_]]:
         """Mean scores (n, k) of ``images`` outside the blocks ``without``, and whether there are any."""
         sums, count = self.total[images].copy(), self.count[images].copy()
         for block in without:
@@ -140,7 +139,7 @@ class RepeatSums:
         sums[~known] = 0.0
         return sums, known
 
-    def reliability(self, without: int, seed: int = 0, at_most: int = 3000) -> Floats:
+    def reliability(self, without: int, seed: int = 0, at_most: int = 3000) -> Float64:
         """(k,) how far each component repeats across blocks other than ``without``, at least 0.
 
         This weighs the components in ``without``, which thus has no say in its own weights.
@@ -161,7 +160,7 @@ class RepeatSums:
         return weights if weights.max() > 0 else np.ones_like(weights)
 
 
-def repeat_evidence(data: Reduced, sums: RepeatSums, block: int) -> tuple[Floats, NDArray[np.bool_]]:
+def repeat_evidence(data: Reduced, sums: RepeatSums, block: int) -> tuple[Float64, NDArray[np.bool_]]:
     """(n, n) evidence of one block from repeats in other blocks, and which labels j have one."""
     rows = data.rows(block)
     mean, known = sums.means(data.image[rows], {block})
@@ -170,7 +169,7 @@ def repeat_evidence(data: Reduced, sums: RepeatSums, block: int) -> tuple[Floats
     return (data.scores[rows] * weights) @ mean.T, known
 
 
-def predict_left_out(data: Reduced, features: NDArray[np.floating]) -> list[Floats]:
+def predict_left_out(data: Reduced, features: NDArray[np.floating]) -> list[Float64]:
     """For each block, (n_images, k) scores predicted from image features by ridge, both left out.
 
     Neither the trials of the block nor any trial of the predicted image take part in its prediction. Without
@@ -188,7 +187,7 @@ def predict_left_out(data: Reduced, features: NDArray[np.floating]) -> list[Floa
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-9)
     image_fold = np.arange(data.n_images) % FOLDS
     fold_of = np.arange(data.n_blocks) % min(FOLDS, data.n_blocks)
-    by_fold: dict[int, Floats] = {}
+    by_fold: dict[int, Float64] = {}
     for fold in np.unique(fold_of):
         used = fold_of[data.block] != fold
         sums = np.zeros((data.n_images, data.scores.shape[1]))
@@ -205,14 +204,14 @@ def predict_left_out(data: Reduced, features: NDArray[np.floating]) -> list[Floa
     return [by_fold[int(fold_of[block])] for block in range(data.n_blocks)]
 
 
-def feature_evidence(data: Reduced, predicted: list[Floats], block: int) -> Floats:
+def feature_evidence(data: Reduced, predicted: list[Float64], block: int) -> Float64:
     """(n, n) evidence of one block from predictions that were fitted without it."""
     rows = data.rows(block)
     expected = predicted[block][data.image[rows]]
     return np.asarray(data.scores[rows] @ (expected - expected.mean(axis=0)).T)
 
 
-def standardised(evidence: Floats) -> Floats:
+def standardised(evidence: Float64) -> Float64:
     """Evidence with its off-diagonal at mean 0 and sd 1, so that two sources can be added."""
     off = ~np.eye(len(evidence), dtype=bool)
     spread = evidence[off].std() if len(evidence) > 1 else 0.0

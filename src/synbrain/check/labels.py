@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from synbrain.check.evidence import Floats, Reduced, RepeatSums, standardised
+from synbrain.arrays import Float64
+from synbrain.check.evidence import Reduced, RepeatSums, standardised
 
 ALPHA = 0.002  # family-wise, per kind of check and dataset
 N_SHUFFLES = 999
@@ -34,14 +35,14 @@ class AgainstShuffles:
         n_trials: trials judged.
     """
 
-    p: Floats
+    p: Float64
     p_all: float
-    evidence: Floats
+    evidence: Float64
     absent: list[int]
     n_trials: int
 
 
-def against_shuffles(evidence: list[Floats], seed: int = 0) -> AgainstShuffles:
+def against_shuffles(evidence: list[Float64], seed: int = 0) -> AgainstShuffles:
     """Compare own labels with labels shuffled within each session.
 
     Args:
@@ -71,7 +72,7 @@ def against_shuffles(evidence: list[Floats], seed: int = 0) -> AgainstShuffles:
     return AgainstShuffles(p, p_all, dprime, _absent(p, dprime, error), n_trials)
 
 
-def _absent(p: Floats, dprime: Floats, error: Floats) -> list[int]:
+def _absent(p: Float64, dprime: Float64, error: Float64) -> list[int]:
     judged = np.flatnonzero(np.isfinite(dprime))
     if len(judged) < 3:
         return []
@@ -96,7 +97,7 @@ class Shift:
     p: float
 
 
-def find_shifts(evidence: list[Floats], known: list[NDArray[np.bool_]], seed: int = 0) -> list[Shift]:
+def find_shifts(evidence: list[Float64], known: list[NDArray[np.bool_]], seed: int = 0) -> list[Shift]:
     """Stretches of sessions that fit labels up to ``MAX_SHIFT`` trials away better than their own.
 
     For every shift, the gain over the own label is summed over the stretch where it is largest; its null
@@ -111,7 +112,7 @@ def find_shifts(evidence: list[Floats], known: list[NDArray[np.bool_]], seed: in
     """
     rng = np.random.default_rng(seed)
     shifts = [n for n in range(-MAX_SHIFT, MAX_SHIFT + 1) if n != 0]
-    found: list[tuple[int, Floats, Floats]] = []
+    found: list[tuple[int, Float64, Float64]] = []
     for block, (matrix, ok) in enumerate(zip(evidence, known, strict=True)):
         if ok.sum() < MIN_TRIALS:
             continue
@@ -135,7 +136,7 @@ def find_shifts(evidence: list[Floats], known: list[NDArray[np.bool_]], seed: in
     return results
 
 
-def _gain(evidence: Floats, known: NDArray[np.bool_], by: int) -> Floats:
+def _gain(evidence: Float64, known: NDArray[np.bool_], by: int) -> Float64:
     """(n,) evidence for the label ``by`` trials later minus that for the own one; 0 where unknown."""
     n = len(evidence)
     here = np.arange(max(0, -by), min(n, n - by))
@@ -145,7 +146,7 @@ def _gain(evidence: Floats, known: NDArray[np.bool_], by: int) -> Floats:
     return gain
 
 
-def _largest_stretch(gains: Floats, signs: NDArray[np.float32]) -> Floats:
+def _largest_stretch(gains: Float64, signs: NDArray[np.float32]) -> Float64:
     """(b, m) largest sum, at least 0, of consecutive rows of gains (n, m) under each of the signs (b, n)."""
     running = np.zeros((len(signs), gains.shape[1]), dtype=np.float32)
     best, single = running.copy(), gains.astype(np.float32)
@@ -156,7 +157,7 @@ def _largest_stretch(gains: Floats, signs: NDArray[np.float32]) -> Floats:
     return best.astype(np.float64)
 
 
-def _stretch(gain: Floats) -> tuple[int, int]:
+def _stretch(gain: Float64) -> tuple[int, int]:
     """First and last trial of the stretch with the largest sum."""
     total = np.concatenate([[0.0], np.cumsum(gain)])
     lowest = np.minimum.accumulate(total)
@@ -173,7 +174,7 @@ class Swap:
     z: float
 
 
-def find_swaps(data: Reduced, sums: RepeatSums | None, predicted: list[Floats] | None) -> list[Swap]:
+def find_swaps(data: Reduced, sums: RepeatSums | None, predicted: list[Float64] | None) -> list[Swap]:
     """Sessions whose responses fit, trial by trial, the labels of another session better than their own.
 
     The gain of each trial is tested by its z value, corrected for all ordered pairs of sessions. Expected
@@ -212,8 +213,8 @@ def find_swaps(data: Reduced, sums: RepeatSums | None, predicted: list[Floats] |
 
 
 def _pair_gain(
-    scores: Floats, own: tuple[Floats, NDArray[np.bool_]], other: tuple[Floats, NDArray[np.bool_]]
-) -> Floats:
+    scores: Float64, own: tuple[Float64, NDArray[np.bool_]], other: tuple[Float64, NDArray[np.bool_]]
+) -> Float64:
     """Evidence for the other label minus that for the own, in sd over trials; 0 where either is unknown."""
     known = own[1] & other[1]
     centre = (own[0][known].mean(axis=0) + other[0][known].mean(axis=0)) / 2 if known.any() else 0.0
@@ -252,7 +253,7 @@ def find_common_shift(data: Reduced) -> CommonShift | None:
     return best
 
 
-def _repeat_products(data: Reduced, by: int) -> Floats:
+def _repeat_products(data: Reduced, by: int) -> Float64:
     """Per trial with an earlier repeat, its product with that repeat's mean, labels taken ``by`` later."""
     total = np.zeros((data.n_images, data.scores.shape[1]))
     count = np.zeros(data.n_images)

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64
 from synbrain.check import labels as check_labels
 from synbrain.check import sessions as check_sessions
 from synbrain.check.evidence import (
     FOLDS,
-    Floats,
     Reduced,
     RepeatSums,
     feature_evidence,
@@ -140,7 +140,7 @@ def check_labels_of(
     predicted = None
     if features is not None and by_image.n_blocks > 1 and data.n_images >= 2 * FOLDS:
         predicted = predict_left_out(by_image, features)
-    from_repeats: list[tuple[Floats, NDArray[np.bool_]]] = []
+    from_repeats: list[tuple[Float64, NDArray[np.bool_]]] = []
     if sums is not None:
         from_repeats = [repeat_evidence(by_repeat, sums, block) for block in range(by_repeat.n_blocks)]
     checks: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def check_labels_of(
         checks["repeats"] = check_labels.against_shuffles(
             [matrix[np.ix_(known, known)] for matrix, known in from_repeats], seed
         )
-    from_features: list[Floats] = []
+    from_features: list[Float64] = []
     if predicted is not None:
         from_features = [feature_evidence(by_image, predicted, b) for b in range(by_image.n_blocks)]
         # Shared images sit at the same trials in all NSD subjects, so that another subject's responses fit
@@ -173,8 +173,8 @@ def _halves_of_repeats(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def _combine(
-    data: Reduced, repeats: list[tuple[Floats, NDArray[np.bool_]]], features: list[Floats]
-) -> tuple[list[Floats], list[NDArray[np.bool_]]]:
+    data: Reduced, repeats: list[tuple[Float64, NDArray[np.bool_]]], features: list[Float64]
+) -> tuple[list[Float64], list[NDArray[np.bool_]]]:
     """Evidence of both sources added, each in sd of wrong labels; a label that one lacks counts 0 there."""
     evidence, known = [], []
     for block in range(data.n_blocks):

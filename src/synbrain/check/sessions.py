@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64
 from synbrain.check.evidence import choose_voxels, session_z, sessions_of
 from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
 from synbrain.prepare.nsd import layout as nsd_layout
 
-Floats = NDArray[np.float64]
 # Percent signal change of single trials: the median voxel's sd is near 1 in NSD, and the whole BOLD response
 # of visual cortex is a few percent. Nothing physiological reaches 20; betas left at x 300 are near 300.
 IMPOSSIBLE_PERCENT = 20.0
@@ -28,8 +28,8 @@ class Moments:
     """Per session and voxel: mean and sd (n_sessions, n_voxels); values that are not finite, by session."""
 
     sessions: list[int]
-    mean: Floats
-    sd: Floats
+    mean: Float64
+    sd: Float64
     not_finite: NDArray[np.int64]
 
 
@@ -92,7 +92,7 @@ def find_breaks(moments: Moments) -> list[SessionBreak]:
     return found
 
 
-def _outliers(values: Floats, least: float, centre: float | None = None) -> NDArray[np.int64]:
+def _outliers(values: Float64, least: float, centre: float | None = None) -> NDArray[np.int64]:
     around = np.median(values)
     off = np.abs(values - (around if centre is None else centre))
     spread = 1.4826 * np.median(np.abs(values - around)) if len(values) >= 4 else 0.0
@@ -167,7 +167,7 @@ def _grid(looks: str) -> str:
     return {"percent": "int16 / 300", "reference": "int16 / 2000"}[looks]
 
 
-def _on_grid(values: Floats, steps: float) -> bool:
+def _on_grid(values: Float64, steps: float) -> bool:
     """Whether all values times ``steps`` are whole numbers, to float32's precision."""
     if len(values) == 0:
         return False

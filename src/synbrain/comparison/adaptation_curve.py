@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synbrain.arrays import Float32
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.budget import Budget, parse_budget
 from synbrain.data.dataset import Dataset
@@ -22,7 +22,6 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 from synbrain.training.adapt import SharedTestImages, Update, adapt, adaptation_config, budget_pairs
 
-Predictions = NDArray[np.float32]
 FITTED = ("adapted", "ridge", "scratch")
 
 
@@ -120,7 +119,7 @@ def adaptation_curve(
     }
 
 
-def _base_prediction(base: SynBrain, dataset: Dataset, tokens: TokenSet) -> Predictions | None:
+def _base_prediction(base: SynBrain, dataset: Dataset, tokens: TokenSet) -> Float32 | None:
     """Mean over the base subjects that have as many voxels; None where none has."""
     fitting = [name for name, part in base.subjects.items() if part.n_voxels == dataset.n_voxels]
     if not fitting:
@@ -128,7 +127,7 @@ def _base_prediction(base: SynBrain, dataset: Dataset, tokens: TokenSet) -> Pred
     return np.asarray(np.mean([base.predict(tokens, subject=name) for name in fitting], axis=0))
 
 
-def _score(predicted: Predictions | None, measured: Predictions) -> float | None:
+def _score(predicted: Float32 | None, measured: Float32) -> float | None:
     return None if predicted is None else mean_defined(voxel_r(predicted, measured))[0]
 
 

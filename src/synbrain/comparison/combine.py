@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from synbrain.evaluation.row import Row
-from synbrain.metrics.intervals import Floats
+from synbrain.metrics.intervals import Float64
 
 
 def combined(rows: Sequence[Row], name: str = "") -> Row:
@@ -47,7 +47,7 @@ def combined(rows: Sequence[Row], name: str = "") -> Row:
     return out
 
 
-def seed_deviates(values: Sequence[float], n: int, name: str) -> Floats:
+def seed_deviates(values: Sequence[float], n: int, name: str) -> Float64:
     """(n,) deviations of a mean over seeds, for values of each seed; zeros for fewer than two.
 
     They are Student quantiles at evenly spaced levels in an order drawn from ``name``: less Monte Carlo

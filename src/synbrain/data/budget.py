@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 
-Rows = NDArray[np.int64]
 TRIALS_PER_HOUR = 750  # one NSD session, about an hour of scanning
 IMAGES_PER_HOUR = 250  # with three repeats each, as the published code counts an hour
 By = Literal["session", "images"]

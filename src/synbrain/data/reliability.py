@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from synbrain.arrays import Rows
 from synbrain.errors import SynBrainError
 from synbrain.metrics import ceiling
 
-Rows = NDArray[np.int64]
 BLOCK_BYTES = 128 * 2**20  # of float64 trials at a time, so that memory does not grow with the voxels
 
 

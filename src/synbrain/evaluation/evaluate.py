@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from synbrain.arrays import Float32
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -27,7 +27,6 @@ from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
-Floats = NDArray[np.float32]
 ROWS = ("mean_map", "ridge", "ceiling", "oracle")
 
 
@@ -43,7 +42,7 @@ def evaluate(
     n_way: int = N_WAY,
     n_subsets: int = N_SUBSETS,
     n_bootstrap: int = N_BOOTSTRAP,
-    predictions: dict[str, Floats] | None = None,
+    predictions: dict[str, Float32] | None = None,
     show_progress: bool = False,
 ) -> Scores:
     """Score ``model`` on the test split of ``dataset`` beside control rows.
@@ -144,7 +143,7 @@ def _control(
     dataset: Dataset,
     n_samples: int,
     seed: int,
-    predictions: dict[str, Floats] | None,
+    predictions: dict[str, Float32] | None,
 ) -> Row | None:
     if name == "ceiling":
         return ceiling_row(measured)

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64
 from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row
 from synbrain.features.tokens import TokenSet
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY, both_directions, cosine_matrix
-from synbrain.metrics.voxel import Floats, blocks
+from synbrain.metrics.voxel import blocks
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.losses import contrastive_target
 
@@ -68,7 +69,7 @@ def _similarity(
     tokens: TokenSet,
     layer: str,
     shape: tuple[int, int],
-) -> Floats:
+) -> Float64:
     """(n_responses, n_images) cosines, some responses and some images in memory at a time."""
     out = np.empty((len(responses), len(tokens)))
     for rows in blocks(len(responses), int(np.prod(shape)), LATENT_VALUES):

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64, Rows
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, training_statistics
 from synbrain.metrics.ceiling import RELIABLE, ceiling_snr, ncsnr, signal_and_noise
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
-from synbrain.metrics.voxel import Floats, blocks
+from synbrain.metrics.voxel import blocks
 
-Rows = NDArray[np.int64]
 BLOCK_VALUES = 2**23  # response values of one block of trials or samples
 COVARIANCE_VOXELS = 400  # noise covariances are compared on that many voxels, drawn with the seed
 
@@ -38,8 +38,8 @@ class Measured:
     test: Pairs
     train: Pairs
     space: VoxelSpace
-    mean: Floats
-    sd: Floats
+    mean: Float64
+    sd: Float64
     seed: int = 0
     n_bootstrap: int = N_BOOTSTRAP
 
@@ -59,7 +59,7 @@ class Measured:
         return bool(np.any(self.repeats >= 2))
 
     @cached_property
-    def signal_noise(self) -> tuple[Floats, Floats] | None:
+    def signal_noise(self) -> tuple[Float64, Float64] | None:
         """Signal and noise variance (n_voxels,) of the test trials; None without repeats."""
         if not self.has_repeats or self.test.n_images < 2:
             return None
@@ -70,7 +70,7 @@ class Measured:
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     @cached_property
-    def snr(self) -> Floats | None:
+    def snr(self) -> Float64 | None:
         """(n_voxels,) ncsnr of the test trials, or, where they have no repeats, the space's; or None."""
         if self.has_repeats and self.test.n_images >= 2:
             parts = [
@@ -109,7 +109,7 @@ class Measured:
         return np.sort(chosen)
 
     @cached_property
-    def weights(self) -> Floats:
+    def weights(self) -> Float64:
         """(n_bootstrap, n_images) of the bootstrap over test images; the same for every row."""
         return image_weights(self.test.n_images, self.n_bootstrap, self.seed)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
-from synbrain.evaluation.measured import Measured, Rows
+from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_arrays
 from synbrain.simulate.truth import TRUTH, Truth

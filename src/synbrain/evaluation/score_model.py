@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Rows
 from synbrain.baselines.protocol import ResponseModel
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.measured import Measured, Rows
+from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_mean import score_mean
 from synbrain.evaluation.score_trials import Draw, by_roi, score_trials

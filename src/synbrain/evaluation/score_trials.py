@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.evaluation.measured import Measured, Rows
+from synbrain.arrays import Rows
+from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row
 from synbrain.metrics.distribution import (
     covariance_r,

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from synbrain.arrays import Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.images import Images, check_images, first_of_each, image_at
 from synbrain.features.tokens import TokenSet
 from synbrain.progress import bar
 
-Rows = NDArray[np.int64]
 AHEAD = 2  # batches decoded while the network works on the present one
 
 

@@ -26,7 +26,6 @@ from synbrain.features.writing import FORMAT_VERSION, TOKENS_JSON, ImageSet, Wri
 from synbrain.files import digest, digest_of, open_array, read_json, write_json
 
 
-
 def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
     """Where a dataset keeps the tokens of an encoder."""
     return dataset.path / "tokens" / encoder_name

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.errors import SynBrainError
-from synbrain.metrics.voxel import Floats, blocks
-
-Rows = NDArray[np.int64]
+from synbrain.metrics.voxel import blocks
 
 
 def some_of(rows: Rows, most: int, seed: tuple[int, ...]) -> Rows:
@@ -194,7 +193,7 @@ def split_pairs(dataset: Dataset, tokens: TokenSet) -> tuple[Pairs, Pairs]:
     return pairs_of(dataset, tokens, "train"), pairs_of(dataset, tokens, "test")
 
 
-def training_statistics(train: Pairs) -> tuple[Floats, Floats]:
+def training_statistics(train: Pairs) -> tuple[Float64, Float64]:
     """Mean and sd (n_voxels,) float64 of the training trials, read a block of trials at a time.
 
     The sd of a voxel that is constant up to float32 rounding is 0.

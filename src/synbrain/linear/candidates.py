@@ -9,6 +9,7 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64, Rows
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import (
@@ -23,8 +24,6 @@ from synbrain.linear.kernels import (
 )
 from synbrain.linear.ridge import out_of_fold, ridge_inverse
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 POSITION_BYTES = 1 << 30  # what kernels of single positions may take
 
 
@@ -60,8 +59,8 @@ class Task:
     """
 
     kernels: list[Kernel]
-    y: Floats
-    weights: Floats
+    y: Float64
+    weights: Float64
     folds: Rows
     selected: Rows
     config: LinearPathConfig
@@ -86,7 +85,7 @@ def candidate_kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig)
     return kernels
 
 
-def candidate_errors(task: Task) -> Floats:
+def candidate_errors(task: Task) -> Float64:
     """(n_folds, n_kernels, n_alphas, n_voxels): weighted squared error in each fold, among ``selected``.
 
     Alphas that no voxel comes near to choosing with the first kernel are left out of the others (infinity).
@@ -109,14 +108,14 @@ def candidate_errors(task: Task) -> Floats:
     return errors
 
 
-def near_choice(errors: Floats) -> list[int]:
+def near_choice(errors: Float64) -> list[int]:
     """Which rows of ``errors`` (n_alphas, n) 96 % of the columns choose from, and these rows' neighbours."""
     best = np.argmin(errors, axis=0)
     low, high = np.quantile(best, [0.02, 0.98]).round().astype(int)
     return list(range(max(0, low - 1), min(len(errors), high + 2)))
 
 
-def shares_of(errors: Floats, n_images: int, config: LinearPathConfig) -> Floats:
+def shares_of(errors: Float64, n_images: int, config: LinearPathConfig) -> Float64:
     """Shares of candidates, shaped as ``errors`` (n_kernels, n_alphas, n), with sum 1 for each column.
 
     Pseudo-Bayesian averaging (Yao et al. 2018) with a tempered Gaussian pseudo-likelihood:
@@ -130,7 +129,7 @@ def shares_of(errors: Floats, n_images: int, config: LinearPathConfig) -> Floats
     return np.asarray((share / share.sum(axis=0)).reshape(errors.shape))
 
 
-def fold_shares(task: Task) -> Floats:
+def fold_shares(task: Task) -> Float64:
     """(n_folds + 1, n_kernels, n_alphas, n_voxels): row f leaves fold f's errors out, the last row none."""
     errors, folds = candidate_errors(task), task.folds[task.selected]
     every = np.arange(len(errors) + 1)
@@ -140,7 +139,7 @@ def fold_shares(task: Task) -> Floats:
     )
 
 
-def stacking_weights(unseen: Floats, y: Floats, temper: float = 0.25) -> Floats:
+def stacking_weights(unseen: Float64, y: Float64, temper: float = 0.25) -> Float64:
     """(k, n_voxels) weights that sum to 1 over k predictions, from their errors on images not seen.
 
     As for candidates within a path (pseudo-Bayesian averaging, Yao et al. 2018), with half of each voxel's
@@ -159,7 +158,7 @@ def stacking_weights(unseen: Floats, y: Floats, temper: float = 0.25) -> Floats:
     return np.asarray(share / share.sum(axis=0))
 
 
-def stacked(unseen: Floats, y: Floats, folds: Rows) -> tuple[Floats, Floats]:
+def stacked(unseen: Float64, y: Float64, folds: Rows) -> tuple[Float64, Float64]:
     """Weights (k, n_voxels) from all images, and the weighted predictions (n_images, n_voxels).
 
     What is predicted of a fold is weighed by the errors in the others alone.

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64
 from synbrain.linear.candidates import Dual, Task, near_choice, shares_of
 from synbrain.linear.patterns import Nested, explained_patterns, falling_gains, gains_of_others
 from synbrain.linear.ridge import out_of_fold, ridge_inverse
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,10 @@ class Components:
         out_of_fold: (n_images, n_voxels), with patterns, candidates and gains of the other folds.
     """
 
-    patterns: Floats
-    gains: Floats
+    patterns: Float64
+    gains: Float64
     duals: list[Dual]
-    out_of_fold: Floats
+    out_of_fold: Float64
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,12 @@ class _Block:
     """
 
     fold: int | None
-    patterns: Floats
-    mean: Floats
-    scores: Floats
+    patterns: Float64
+    mean: Float64
+    scores: Float64
 
 
-def fit_components(task: Task, unseen: Floats, nested: Nested, n_components: int) -> Components:
+def fit_components(task: Task, unseen: Float64, nested: Nested, n_components: int) -> Components:
     """Fit ridge from the images to scores on response patterns; voxels follow from these.
 
     A pattern averages the noise of many voxels away, so its ridge regression can see more through its own
@@ -101,7 +99,7 @@ def _columns(blocks: list[_Block]) -> list[slice]:
     return [slice(b * k, (b + 1) * k) for b in range(len(blocks))]
 
 
-def _shares(task: Task, blocks: list[_Block]) -> list[Floats]:
+def _shares(task: Task, blocks: list[_Block]) -> list[Float64]:
     """Shares of candidates (n_kernels, n_alphas, k) for each block, by errors in the folds it has seen.
 
     Fits that are judged on fold g have seen the fold that the block left out: that fold's predictions are
@@ -130,7 +128,7 @@ def _shares(task: Task, blocks: list[_Block]) -> list[Floats]:
     ]
 
 
-def _fit(task: Task, blocks: list[_Block], shares: list[Floats]) -> tuple[Floats, list[Dual]]:
+def _fit(task: Task, blocks: list[_Block], shares: list[Float64]) -> tuple[Float64, list[Dual]]:
     """Scores of each image, on its fold's patterns by fits without the fold; duals of the last block."""
     targets = np.concatenate([block.scores for block in blocks], axis=1)
     columns, whole = _columns(blocks), blocks[-1].scores

@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.candidates import (
@@ -28,8 +29,6 @@ from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.progress import bar
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 NESTED_BYTES = 1 << 30  # what predictions without two folds may take
 
 
@@ -60,8 +59,8 @@ class _Part:
     """
 
     duals: list[Dual]
-    reduce: Floats
-    expand: Floats
+    reduce: Float64
+    expand: Float64
 
 
 def fit_linear_path(
@@ -117,7 +116,7 @@ def fit_linear_path(
     return LinearFit(replace(path, about=about), predicted.astype(np.float32), task.folds)
 
 
-def _check(y: Floats) -> None:
+def _check(y: Float64) -> None:
     if len(y) < 3:
         raise SynBrainError(f"{len(y)} training images", "give at least 3 for cross-validation")
     if not np.isfinite(y).all():
@@ -134,7 +133,7 @@ def assign_folds(n_images: int, n_folds: int, seed: int) -> Rows:
     return folds
 
 
-def image_weights(pairs: Pairs) -> Floats:
+def image_weights(pairs: Pairs) -> Float64:
     """(n_images,) weights of repeat means, mean 1: 1 / (misfit + 1 / repeats), in units of trial noise.
 
     The misfit of any linear model is taken as half the signal variance (median voxel): averaging more
@@ -151,7 +150,7 @@ def image_weights(pairs: Pairs) -> Floats:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _fit_voxels(task: Task, shares: Floats, nested: Nested) -> tuple[Floats, list[Dual]]:
+def _fit_voxels(task: Task, shares: Float64, nested: Nested) -> tuple[Float64, list[Dual]]:
     """Fit what was selected for each voxel on all images.
 
     Returns:
@@ -183,8 +182,8 @@ def _fit_voxels(task: Task, shares: Floats, nested: Nested) -> tuple[Floats, lis
 
 
 def _share(
-    task: Task, y: Floats, units: NoiseUnits, duals: list[Dual], unseen: Floats, nested: Nested
-) -> tuple[list[_Part], Floats, dict[str, float | None]]:
+    task: Task, y: Float64, units: NoiseUnits, duals: list[Dual], unseen: Float64, nested: Nested
+) -> tuple[list[_Part], Float64, dict[str, float | None]]:
     """Two ways to share among voxels, averaged: single voxels drawn to patterns, and patterns alone.
 
     Returns:
@@ -211,7 +210,7 @@ def _share(
     return parts, predicted, about
 
 
-def _outer_folds(y: Floats, config: LinearPathConfig) -> Nested:
+def _outer_folds(y: Float64, config: LinearPathConfig) -> Nested:
     """Room for predictions without two folds, for as many folds as memory allows, but two at least.
 
     Empty where nothing is shared: not asked for, or fewer than three folds (a fit without two needs a third).
@@ -227,7 +226,7 @@ def _pairs(nested: Nested, n_folds: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in combinations(range(n_folds), 2) if a in nested]
 
 
-def _path(tokens: TokenSet, parts: list[_Part], y: Floats, task: Task) -> LinearPath:
+def _path(tokens: TokenSet, parts: list[_Part], y: Float64, task: Task) -> LinearPath:
     """Dual weights to projections of tokens; the intercept makes weighted residuals sum to zero."""
     n_voxels = y.shape[1]
     mixing = np.concatenate([part.expand for part in parts])
@@ -245,7 +244,7 @@ def _path(tokens: TokenSet, parts: list[_Part], y: Floats, task: Task) -> Linear
             reduced[:, at] = dual.weights @ part.reduce
             groups.setdefault(id(dual.kernel.grids), []).append(replace(dual, weights=reduced))
         start += width
-    weights_of: dict[str, Floats] = {}
+    weights_of: dict[str, Float64] = {}
     for members in groups.values():
         windows = [(dual.kernel.window, dual.factor, dual.weights) for dual in members]
         for layer, held in projection(members[0].kernel.grids, windows).items():

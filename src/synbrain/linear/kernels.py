@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float32
 from synbrain.features.tokens import TokenSet
 
-Floats = NDArray[np.float32]
 CHUNK_BYTES = 1 << 28
 
 
@@ -33,7 +33,7 @@ class LayerGrid:
     """
 
     layer: str
-    blur: Floats | None
+    blur: Float32 | None
     features: NDArray[np.floating]
     rows: NDArray[np.int64]
     scale: float = 1.0
@@ -42,7 +42,7 @@ class LayerGrid:
     def n_positions(self) -> int:
         return int(self.features.shape[1])
 
-    def positions(self, which: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Floats]]:
+    def positions(self, which: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Float32]]:
         """Yield (position, (n_images, dim) float32), centred over images and scaled."""
         wanted = np.arange(self.n_positions) if which is None else which
         per_position = len(self.rows) * self.features.shape[2] * 4
@@ -92,12 +92,12 @@ def _scaled(grid: LayerGrid, most: int = 128) -> LayerGrid:
     return LayerGrid(grid.layer, grid.blur, grid.features, grid.rows, float(scale))
 
 
-def _widened(values: NDArray[np.floating]) -> Floats:
+def _widened(values: NDArray[np.floating]) -> Float32:
     # torch widens float16 several times faster than numpy
     return np.asarray(torch.from_numpy(np.ascontiguousarray(values)).float().numpy())
 
 
-def blur_matrix(n_tokens: int, side: int, blur: float) -> Floats | None:
+def blur_matrix(n_tokens: int, side: int, blur: float) -> Float32 | None:
     """(n_positions, n_tokens) float32, rows sum to 1: Gaussian weights of tokens around each position.
 
     None where tokens form no square grid, or there is nothing to do.
@@ -121,7 +121,7 @@ class Window:
     y: float = 0.5
     sd: float | None = None
 
-    def weights(self, n_positions: int) -> Floats:
+    def weights(self, n_positions: int) -> Float32:
         """(n_positions,) float32, sum 1; even where positions form no square grid."""
         rows = round(np.sqrt(n_positions))
         if self.sd is None or rows**2 != n_positions:
@@ -139,13 +139,13 @@ def window_lattice(n_side: int, sd: float) -> list[Window]:
     return [Window(float(x), float(y), sd) for y in centres for x in centres]
 
 
-def position_kernels(grids: list[LayerGrid]) -> dict[int, Floats]:
+def position_kernels(grids: list[LayerGrid]) -> dict[int, Float32]:
     """Kernels of single positions over all images, summed over the layers that have as many positions.
 
     Returns:
         number of positions -> (n_positions, n_images, n_images) float32.
     """
-    kernels: dict[int, Floats] = {}
+    kernels: dict[int, Float32] = {}
     for grid in grids:
         n_images = len(grid.rows)
         shape = (grid.n_positions, n_images, n_images)
@@ -155,14 +155,14 @@ def position_kernels(grids: list[LayerGrid]) -> dict[int, Floats]:
     return kernels
 
 
-def seen_through(kernels: dict[int, Floats], window: Window) -> tuple[Floats, float]:
+def seen_through(kernels: dict[int, Float32], window: Window) -> tuple[Float32, float]:
     """What :func:`window_kernel` gives, from kernels of single positions."""
     total = np.asarray(sum(np.tensordot(window.weights(n), held, axes=1) for n, held in kernels.items()))
     factor = 1 / mean_diagonal(total)
     return total * np.float32(factor), factor
 
 
-def window_kernel(grids: list[LayerGrid], window: Window) -> tuple[Floats, float]:
+def window_kernel(grids: list[LayerGrid], window: Window) -> tuple[Float32, float]:
     """Kernel over all images through one window, mean diagonal 1, and the factor that made it so.
 
     Args:
@@ -183,7 +183,7 @@ def window_kernel(grids: list[LayerGrid], window: Window) -> tuple[Floats, float
     return kernel * np.float32(factor), factor
 
 
-def mean_diagonal(kernel: Floats) -> float:
+def mean_diagonal(kernel: Float32) -> float:
     """Mean diagonal of a kernel after centring over its images."""
     n_images = len(kernel)
     centred = float(np.trace(kernel, dtype=np.float64)) - float(kernel.sum(dtype=np.float64)) / n_images

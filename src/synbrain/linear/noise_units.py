@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
+from synbrain.arrays import Float64
 from synbrain.features.tokens import Pairs, some_of
 
-Floats = NDArray[np.float64]
 LEAST_FREEDOM = 8  # degrees of freedom within images from which noise is told
 MOST_TRIALS, MOST_PATTERNS = 6000, 32
 POWER = 0.5  # of the noise covariance that is divided out
@@ -26,16 +25,16 @@ class NoiseUnits:
         factors: (k,) what scores on them are multiplied by; below 1 where noise is strong.
     """
 
-    sd: Floats
-    patterns: Floats
-    factors: Floats
+    sd: Float64
+    patterns: Float64
+    factors: Float64
 
-    def into(self, x: Floats) -> Floats:
+    def into(self, x: Float64) -> Float64:
         """(n, n_voxels) from the responses' unit into these coordinates."""
         scaled = x / self.sd
         return np.asarray(scaled + ((scaled @ self.patterns) * (self.factors - 1)) @ self.patterns.T)
 
-    def back(self, x: Floats) -> Floats:
+    def back(self, x: Float64) -> Float64:
         """(n, n_voxels) from these coordinates into the responses' unit."""
         return np.asarray((x + ((x @ self.patterns) * (1 / self.factors - 1)) @ self.patterns.T) * self.sd)
 
@@ -45,7 +44,7 @@ def no_units(n_voxels: int) -> NoiseUnits:
     return NoiseUnits(np.ones(n_voxels), np.zeros((n_voxels, 0)), np.ones(0))
 
 
-def noise_units(pairs: Pairs, means: Floats, *, seed: int = 0) -> NoiseUnits:
+def noise_units(pairs: Pairs, means: Float64, *, seed: int = 0) -> NoiseUnits:
     """Coordinates in which patterns with little noise count more than those with much.
 
     Least squares over correlated noise would divide by all of its covariance (``POWER`` 1). Half of it is
@@ -73,11 +72,11 @@ def noise_units(pairs: Pairs, means: Floats, *, seed: int = 0) -> NoiseUnits:
     return NoiseUnits(sd, patterns, sizes ** (-POWER / 2))
 
 
-def _positive(sd: Floats) -> Floats:
+def _positive(sd: Float64) -> Float64:
     return np.where(sd > 1e-12, sd, 1.0)
 
 
-def _spikes(z: Floats, freedom: float) -> tuple[Floats, Floats]:
+def _spikes(z: Float64, freedom: float) -> tuple[Float64, Float64]:
     """Patterns (n_voxels, k) whose variance stands out, and that variance over the other patterns'."""
     n, n_voxels = z.shape
     most = min(MOST_PATTERNS, n - 1, n_voxels - 1)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from sklearn.isotonic import IsotonicRegression
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from synbrain.arrays import Float64, Rows
+
 Nested = dict[int, NDArray[np.float32]]
 LARGEST_GAIN = 1.5
 DENSE_VOXELS = 2500  # up to here the covariance of all voxels is written out
@@ -27,12 +27,12 @@ class SharedMap:
         predicted_mean, response_mean: (n_voxels,).
     """
 
-    reduce: Floats
-    expand: Floats
-    predicted_mean: Floats
-    response_mean: Floats
+    reduce: Float64
+    expand: Float64
+    predicted_mean: Float64
+    response_mean: Float64
 
-    def apply(self, predicted: Floats) -> Floats:
+    def apply(self, predicted: Float64) -> Float64:
         """(n_images, n_voxels) predictions, shared."""
         scores = (predicted - self.predicted_mean) @ self.reduce
         return np.asarray(self.response_mean + scores @ self.expand)
@@ -42,19 +42,19 @@ class SharedMap:
 class _Patterns:
     """Orthonormal patterns (r, n_voxels) and the means that scores on them are taken around."""
 
-    patterns: Floats
-    predicted_mean: Floats
-    response_mean: Floats
+    patterns: Float64
+    predicted_mean: Float64
+    response_mean: Float64
 
-    def with_gains(self, gains: Floats) -> SharedMap:
+    def with_gains(self, gains: Float64) -> SharedMap:
         kept = max(1, int(np.count_nonzero(gains[: len(self.patterns)])))
         patterns, gains = self.patterns[:kept], gains[:kept]
         return SharedMap(patterns.T, gains[:, None] * patterns, self.predicted_mean, self.response_mean)
 
 
 def share_voxels(
-    unseen: Floats, nested: Nested, responses: Floats, weights: Floats, folds: Rows, rank: int
-) -> tuple[SharedMap, Floats]:
+    unseen: Float64, nested: Nested, responses: Float64, weights: Float64, folds: Rows, rank: int
+) -> tuple[SharedMap, Float64]:
     """The map for all images, and out-of-fold predictions shared by maps that did not see their fold.
 
     The gain of a pattern (:func:`explained_patterns`) is the slope of the measured on the predicted score:
@@ -100,13 +100,13 @@ def share_voxels(
     return total, shared
 
 
-def _patterns(predictions: Floats, responses: Floats, weights: Floats, rank: int) -> _Patterns:
+def _patterns(predictions: Float64, responses: Float64, weights: Float64, rank: int) -> _Patterns:
     share = weights / weights.sum()
     patterns = explained_patterns(predictions, responses, weights, rank)
     return _Patterns(patterns.T, share @ predictions, share @ responses)
 
 
-def explained_patterns(predictions: Floats, responses: Floats, weights: Floats, rank: int) -> Floats:
+def explained_patterns(predictions: Float64, responses: Float64, weights: Float64, rank: int) -> Float64:
     """(n_voxels, r) orthonormal patterns in which predictions and responses vary together most.
 
     Principal axes of their symmetrised cross-covariance over images. As predictions do not know the noise
@@ -129,7 +129,7 @@ def explained_patterns(predictions: Floats, responses: Floats, weights: Floats, 
         patterns = eigh((cross + cross.T) / 2, subset_by_index=(n_voxels - rank, n_voxels - 1))[1]
         return np.asarray(patterns[:, ::-1])
 
-    def times(x: Floats) -> Floats:
+    def times(x: Float64) -> Float64:
         return np.asarray(measured.T @ (predicted @ x) + predicted.T @ (measured @ x)) / 2
 
     # subspace iteration: exact where eigenvalues fall, and in matrix products alone (Halko et al. 2011)
@@ -142,13 +142,13 @@ def explained_patterns(predictions: Floats, responses: Floats, weights: Floats, 
     return np.asarray(basis @ turn[:, ::-1])
 
 
-def gains_of_others(products: Floats, powers: Floats, place: int) -> Floats:
+def gains_of_others(products: Float64, powers: Float64, place: int) -> Float64:
     """:func:`falling_gains` from all scored folds (rows of both arguments) but the one at ``place``."""
     kept = np.arange(len(products)) != place
     return falling_gains(products[kept].sum(axis=0), powers[kept].sum(axis=0))
 
 
-def falling_gains(products: Floats, powers: Floats) -> Floats:
+def falling_gains(products: Float64, powers: Float64) -> Float64:
     """Falling slopes ``products / powers`` of patterns, in [0, 1.5]; 0 from the first without power."""
     gains = np.zeros_like(powers)
     known = len(powers) if powers.all() else int(np.argmin(powers > 0))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from synbrain.arrays import Float64
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.candidates import stacked
 from synbrain.linear.config import LinearPathConfig
@@ -26,7 +27,6 @@ from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
-Floats = NDArray[np.float64]
 LAYER = "base responses"  # the name of the prior's features among token layers; no encoder has such a one
 
 
@@ -45,7 +45,7 @@ class ResponseSpace:
     """
 
     paths: tuple[LinearPath, ...]
-    roots: tuple[Floats, ...]
+    roots: tuple[Float64, ...]
     held_out: tuple[HeldOutScores | None, ...] = ()
 
     @property
@@ -205,7 +205,7 @@ def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:
 
 
 def _joined(
-    paths: list[LinearPath], shares: Floats, tokens: TokenSet, config: LinearPathConfig
+    paths: list[LinearPath], shares: Float64, tokens: TokenSet, config: LinearPathConfig
 ) -> LinearPath:
     """The weighted sum of paths (weights per voxel) as one path of bounded rank.
 

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from synbrain.arrays import Float64, Rows
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,12 @@ class RidgeInverse:
         blocks: for each fold its rows and the inverse of ``matrix`` there.
     """
 
-    matrix: Floats
-    offset: Floats
-    blocks: list[tuple[Rows, Floats]]
+    matrix: Float64
+    offset: Float64
+    blocks: list[tuple[Rows, Float64]]
 
 
-def ridge_inverse(kernel: NDArray[np.float32], weights: Floats, alpha: float, folds: Rows) -> RidgeInverse:
+def ridge_inverse(kernel: NDArray[np.float32], weights: Float64, alpha: float, folds: Rows) -> RidgeInverse:
     """Solve ridge with a free intercept for all responses at once.
 
     Minimises ``sum_i weights_i (y_i - f_i - b)^2 + alpha |f|^2`` over f in the kernel's space and b:
@@ -53,7 +52,7 @@ def ridge_inverse(kernel: NDArray[np.float32], weights: Floats, alpha: float, fo
     return RidgeInverse(matrix, offset, [(r, np.linalg.inv(matrix[np.ix_(r, r)])) for r in rows])
 
 
-def out_of_fold(solution: RidgeInverse, responses: Floats, dual: Floats) -> Floats:
+def out_of_fold(solution: RidgeInverse, responses: Float64, dual: Float64) -> Float64:
     """(n, n_voxels) predictions of each fold by the ridge that was fitted on the others, exactly.
 
     ``y_B - (S_BB)^-1 dual_B`` for the images B of a fold (Cawley and Talbot 2007, in blocks): a fit without
@@ -71,8 +70,8 @@ def out_of_fold(solution: RidgeInverse, responses: Floats, dual: Floats) -> Floa
 
 
 def out_of_two_folds(
-    solution: RidgeInverse, responses: Floats, dual: Floats, first: int, second: int
-) -> tuple[Floats, Floats]:
+    solution: RidgeInverse, responses: Float64, dual: Float64, first: int, second: int
+) -> tuple[Float64, Float64]:
     """Predictions of two folds, (n, n_voxels) each, by the ridge that was fitted on neither.
 
     Args:

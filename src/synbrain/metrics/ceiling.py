@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.metrics.voxel import Floats, _correlate, blocks
+from synbrain.arrays import Float64, Rows
+from synbrain.metrics.voxel import _correlate, blocks
 
-Rows = NDArray[np.int64]
 RELIABLE = 0.2  # ncsnr from which a voxel counts as reliable: its single trials correlate .2 with the signal
 
 
-def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Floats]:
+def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:
     """Variance of the signal over images and of the noise over trials, per voxel (one-way random effects).
 
     Unbiased for any number of repeats per image, equal or not, but for a negative signal variance, which
@@ -37,7 +37,7 @@ def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats
     return np.maximum(signal, 0.0), noise
 
 
-def _components(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Floats]:
+def _components(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:
     _, image, counts = np.unique(image_of_trial, return_inverse=True, return_counts=True)
     n, k = len(image), len(counts)
     if n <= k or k < 2:
@@ -59,7 +59,7 @@ def _components(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Flo
     return signal, noise
 
 
-def ncsnr(trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+def ncsnr(trials: NDArray[Any], image_of_trial: Rows) -> Float64:
     """Noise-ceiling signal-to-noise ratio, signal sd over noise sd, per voxel.
 
     Args:
@@ -74,7 +74,7 @@ def ncsnr(trials: NDArray[Any], image_of_trial: Rows) -> Floats:
     return np.asarray(np.where(noise == 0, np.where(signal > 0, np.inf, 0.0), ratio), dtype=np.float64)
 
 
-def ceiling_snr(trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+def ceiling_snr(trials: NDArray[Any], image_of_trial: Rows) -> Float64:
     """:func:`ncsnr`, corrected so that the noise ceiling of few images is not too low.
 
     The ceiling of the repeat means is 1 - W / B, with W and B the mean squares within and between images.
@@ -93,7 +93,7 @@ def ceiling_snr(trials: NDArray[Any], image_of_trial: Rows) -> Floats:
     return np.asarray(np.where(explained == 1, np.inf, np.sqrt(left * odds)), dtype=np.float64)
 
 
-def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Floats:
+def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Float64:
     """Share of variance that a perfect model explains in means over ``repeats`` trials.
 
     Args:
@@ -108,12 +108,12 @@ def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Floats:
         return np.asarray(1.0 / (1.0 + left / np.square(np.maximum(snr, 1e-150))), dtype=np.float64)
 
 
-def correlation_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Floats:
+def correlation_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Float64:
     """Best ``voxel_r`` against means over ``repeats`` trials: the root of :func:`noise_ceiling`."""
     return np.sqrt(noise_ceiling(snr, repeats))
 
 
-def fraction_of_ceiling(r: Floats, ceiling: Floats, reliable: NDArray[np.bool_]) -> float | None:
+def fraction_of_ceiling(r: Float64, ceiling: Float64, reliable: NDArray[np.bool_]) -> float | None:
     """``voxel_r`` as a fraction of its ceiling: mean(r) / mean(ceiling) over reliable voxels.
 
     A ratio of means: a mean of ratios blows up where a ceiling is near 0, and its value would hang on

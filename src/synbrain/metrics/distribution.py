@@ -14,12 +14,10 @@ import scoringrules
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
-from synbrain.metrics.voxel import Floats
-
-Rows = NDArray[np.int64]
+from synbrain.arrays import Float64, Rows
 
 
-def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Float64:
     """Fair CRPS of each measured trial under the synthetic trials of its image, per voxel.
 
     Args:
@@ -44,7 +42,7 @@ def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> F
     return out
 
 
-def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Floats:
+def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Float64:
     """Fair energy score of each measured trial under the synthetic trials of its image, over all voxels.
 
     ``mean |x_m - y| - sum |x_m - x_k| / (2 M (M - 1))`` with Euclidean norms over voxels (Gneiting and
@@ -67,7 +65,7 @@ def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Ro
     return out
 
 
-def expected_scores(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, Floats]:
+def expected_scores(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:
     """CRPS and energy score that the true trial distribution would get, from pairs of repeats.
 
     For y drawn from F itself, CRPS(F, y) = E|X - Y| - E|X - X'| / 2 = E|X - X'| / 2, and two repeats of one
@@ -93,14 +91,14 @@ def expected_scores(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats,
     return np.asarray(crps_rows).reshape(-1, trials.shape[1]), np.asarray(energy_rows)
 
 
-def within_image_squares(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, int]:
+def within_image_squares(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, int]:
     """Sum of squares around each image's mean, per voxel (n_voxels,), and its degrees of freedom."""
     _, image, counts = np.unique(image_of_trial, return_inverse=True, return_counts=True)
     residuals = _centred(np.asarray(trials, dtype=np.float64), image, counts)
     return np.sum(residuals**2, axis=0), int(len(image) - len(counts))
 
 
-def variance_ratio(synthetic: Floats, measured: Floats) -> Floats:
+def variance_ratio(synthetic: Float64, measured: Float64) -> Float64:
     """Synthetic over measured within-image trial variance, per voxel.
 
     Args:
@@ -141,7 +139,7 @@ def covered(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, l
     return np.asarray((trials >= low) & (trials <= high))
 
 
-def noise_products(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, int]:
+def noise_products(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, int]:
     """Sum of outer products of trials around their image's mean, and its degrees of freedom.
 
     Sums of several blocks add up; divided by the summed degrees of freedom they are the noise covariance.
@@ -158,13 +156,13 @@ def noise_products(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Floats, 
     return residuals.T @ residuals, int(len(image) - len(counts))
 
 
-def _centred(values: Floats, image: Rows, counts: Rows) -> Floats:
+def _centred(values: Float64, image: Rows, counts: Rows) -> Float64:
     means = np.zeros((len(counts), values.shape[1]))
     np.add.at(means, image, values)
     return np.asarray(values - (means / counts[:, None])[image], dtype=np.float64)
 
 
-def covariance_r(a: Floats, b: Floats) -> float | None:
+def covariance_r(a: Float64, b: Float64) -> float | None:
     """Pearson correlation of the off-diagonal entries of two (n_voxels, n_voxels) covariances.
 
     None where there are fewer than three voxels, or a side has no off-diagonal structure (a point mass, or

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from synbrain.arrays import Float64
 from synbrain.metrics.retrieval import cosine_matrix
-from synbrain.metrics.voxel import Floats, pearson_within
+from synbrain.metrics.voxel import pearson_within
 
 LUMA = np.array([0.2125, 0.7154, 0.0721])  # ITU-R BT.709, as scikit-image's rgb2gray
 
@@ -32,17 +33,17 @@ def two_way_identification(decoded: NDArray[Any], seen: NDArray[Any]) -> float:
     return float(wins / (n * (n - 1)))
 
 
-def correlation_distance(decoded: NDArray[Any], seen: NDArray[Any]) -> Floats:
+def correlation_distance(decoded: NDArray[Any], seen: NDArray[Any]) -> Float64:
     """1 - Pearson over the features of each image: (n_images, ...) twice to (n_images,), 0 for equal."""
     return 1 - pearson_within(decoded.reshape(len(decoded), -1), seen.reshape(len(seen), -1))
 
 
-def pixel_correlation(decoded: NDArray[Any], seen: NDArray[Any]) -> Floats:
+def pixel_correlation(decoded: NDArray[Any], seen: NDArray[Any]) -> Float64:
     """PixCorr: Pearson over all pixel values of each image, (n_images, h, w, channels) to (n_images,)."""
     return pearson_within(decoded.reshape(len(decoded), -1), seen.reshape(len(seen), -1))
 
 
-def structural_similarity(decoded: NDArray[Any], seen: NDArray[Any]) -> Floats:
+def structural_similarity(decoded: NDArray[Any], seen: NDArray[Any]) -> Float64:
     """SSIM of the grey images (Wang et al. 2004, eq. 13): Gaussian window of sd 1.5 cut at 3.5 sd.
 
     Constants K1 .01 and K2 .03, population covariances, mean over the pixels whose window lies inside.
@@ -58,13 +59,13 @@ def structural_similarity(decoded: NDArray[Any], seen: NDArray[Any]) -> Floats:
     return np.array([_ssim(_grey(a), _grey(b)) for a, b in zip(decoded, seen, strict=True)])
 
 
-def _grey(image: NDArray[Any]) -> Floats:
+def _grey(image: NDArray[Any]) -> Float64:
     pixels = np.asarray(image, dtype=np.float64)
     return np.asarray(pixels @ LUMA if pixels.ndim == 3 else pixels)
 
 
-def _ssim(a: Floats, b: Floats) -> float:
-    def smooth(x: Floats) -> Floats:
+def _ssim(a: Float64, b: Float64) -> float:
+    def smooth(x: Float64) -> Float64:
         return np.asarray(gaussian_filter(x, sigma=1.5, truncate=3.5, mode="reflect"))
 
     c1, c2, margin = 0.01**2, 0.03**2, 5

@@ -13,19 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from synbrain.metrics.voxel import CONSTANT, Floats, blocks
+from synbrain.arrays import Float64
+from synbrain.metrics.voxel import CONSTANT, blocks
 
 N_BOOTSTRAP, LEVEL = 2000, 0.95
 Interval = tuple[float, float]
 
 
-def image_weights(n_images: int, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> Floats:
+def image_weights(n_images: int, n_bootstrap: int = N_BOOTSTRAP, seed: int = 0) -> Float64:
     """(n_bootstrap, n_images) float64, how often each image is drawn in each bootstrap sample."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstrap).astype(float)
 
 
-def mean_replicates(weights: Floats, totals: NDArray[Any], counts: NDArray[Any] | None = None) -> Floats:
+def mean_replicates(weights: Float64, totals: NDArray[Any], counts: NDArray[Any] | None = None) -> Float64:
     """Bootstrap replicates of a mean over items that come in images.
 
     Args:
@@ -42,7 +43,7 @@ def mean_replicates(weights: Floats, totals: NDArray[Any], counts: NDArray[Any] 
     return np.asarray(np.where(below > 0, out, np.nan), dtype=np.float64)
 
 
-def voxel_r_replicates(weights: Floats, predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+def voxel_r_replicates(weights: Float64, predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Bootstrap replicates of the mean over voxels of Pearson across images.
 
     Args:
@@ -145,7 +146,7 @@ def sign_flip_p(difference: NDArray[Any], *, n_resamples: int = 9999, seed: int 
     return float(result.pvalue)
 
 
-def holm(p_values: NDArray[Any]) -> Floats:
+def holm(p_values: NDArray[Any]) -> Float64:
     """Holm's step-down correction (1979) of (n_tests,) p-values for the number of tests."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p)

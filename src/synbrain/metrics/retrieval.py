@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.metrics.voxel import Floats, blocks
+from synbrain.arrays import Float64
+from synbrain.metrics.voxel import blocks
 
 N_WAY, N_SUBSETS = 300, 30  # the published protocol
 
 
-def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bool = False) -> Floats:
+def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bool = False) -> Float64:
     """Cosine similarity (Pearson with ``centre``) of every query with every candidate.
 
     Args:
@@ -51,7 +52,7 @@ def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bo
     return products * scale[0][:, None] * scale[1]
 
 
-def top1(similarity: Floats, *, n_way: int = N_WAY, n_subsets: int = N_SUBSETS, seed: int = 0) -> float:
+def top1(similarity: Float64, *, n_way: int = N_WAY, n_subsets: int = N_SUBSETS, seed: int = 0) -> float:
     """Share of queries whose own candidate is the most similar of ``n_way``, over random subsets.
 
     Args:
@@ -77,14 +78,14 @@ def top1(similarity: Floats, *, n_way: int = N_WAY, n_subsets: int = N_SUBSETS, 
     return float(np.mean(shares))
 
 
-def _hits(similarity: Floats) -> Floats:
+def _hits(similarity: Float64) -> Float64:
     best = similarity.max(axis=1, keepdims=True)
     tied = similarity >= best - 1e-12
     return np.asarray(np.diagonal(tied) / tied.sum(axis=1), dtype=np.float64)
 
 
 def both_directions(
-    similarity: Floats, *, n_way: int = N_WAY, n_subsets: int = N_SUBSETS, seed: int = 0
+    similarity: Float64, *, n_way: int = N_WAY, n_subsets: int = N_SUBSETS, seed: int = 0
 ) -> tuple[float, float]:
     """(columns ranked for each row, rows ranked for each column), each as :func:`top1`."""
     forward = top1(similarity, n_way=n_way, n_subsets=n_subsets, seed=seed)
@@ -94,7 +95,7 @@ def both_directions(
 
 def response_similarity(
     synthetic: NDArray[Any], measured: NDArray[Any], mean: NDArray[Any], sd: NDArray[Any]
-) -> Floats:
+) -> Float64:
     """Pearson across z-scored voxels between every synthetic and every measured response.
 
     Both sides are z-scored with the *training* mean and sd of each voxel, so that neither the static mean

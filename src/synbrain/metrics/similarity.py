@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from synbrain.arrays import Float64, Rows
 from synbrain.metrics.ceiling import stepped_up
 from synbrain.metrics.retrieval import cosine_matrix
-from synbrain.metrics.voxel import Floats
-
-Rows = NDArray[np.int64]
 
 
-def rdm(responses: NDArray[Any]) -> Floats:
+def rdm(responses: NDArray[Any]) -> Float64:
     """Representational dissimilarity: correlation distance between the responses to every two images.
 
     Args:
@@ -29,7 +27,7 @@ def rdm(responses: NDArray[Any]) -> Floats:
     return np.asarray(1 - cosine_matrix(responses, responses, centre=True)[upper], dtype=np.float64)
 
 
-def rdm_correlation(a: Floats, b: Floats) -> float:
+def rdm_correlation(a: Float64, b: Float64) -> float:
     """Spearman correlation of two RDMs (upper triangles); 0 where one of them is constant."""
     if np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
         return 0.0

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from synbrain.arrays import Float64
+
 BLOCK_VALUES = 2**23  # float64 values of one temporary: 64 MiB
 CONSTANT = 1e-7  # relative spread below which a float32 series counts as constant
 
@@ -36,7 +37,7 @@ def mean_defined(values: NDArray[Any]) -> tuple[float | None, int]:
     return (float(np.mean(values[finite])) if finite.any() else None), n_undefined
 
 
-def squared_error(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+def squared_error(predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Mean squared error over voxels of each row.
 
     Args:
@@ -58,7 +59,7 @@ def mse(predicted: NDArray[Any], measured: NDArray[Any]) -> float:
     return float(np.mean(squared_error(predicted, measured)))
 
 
-def pearson_within(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+def pearson_within(predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Pearson correlation across voxels within each row (the published "Pearson").
 
     Args:
@@ -70,12 +71,12 @@ def pearson_within(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
     return _within(predicted, measured, centre=True)
 
 
-def cosine_within(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+def cosine_within(predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Cosine similarity across voxels within each row; shapes and zeros as :func:`pearson_within`."""
     return _within(predicted, measured, centre=False)
 
 
-def _within(predicted: NDArray[Any], measured: NDArray[Any], *, centre: bool) -> Floats:
+def _within(predicted: NDArray[Any], measured: NDArray[Any], *, centre: bool) -> Float64:
     _same_shape(predicted, measured)
     out = np.empty(len(predicted))
     for rows in blocks(len(predicted), predicted.shape[1]):
@@ -85,7 +86,7 @@ def _within(predicted: NDArray[Any], measured: NDArray[Any], *, centre: bool) ->
     return out
 
 
-def voxel_r(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+def voxel_r(predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Pearson correlation across images, per voxel.
 
     Args:
@@ -103,7 +104,7 @@ def voxel_r(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
     return out
 
 
-def r2(predicted: NDArray[Any], measured: NDArray[Any]) -> Floats:
+def r2(predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Coefficient of determination across images, per voxel; unlike ``voxel_r`` it punishes wrong size.
 
     Args:
@@ -128,13 +129,13 @@ def skill(error: float, error_of_mean_map: float) -> float | None:
     return 1 - error / error_of_mean_map if error_of_mean_map > 0 else None
 
 
-def is_constant(values: Floats, axis: int) -> NDArray[np.bool_]:
+def is_constant(values: Float64, axis: int) -> NDArray[np.bool_]:
     """Whether a series is constant up to float32 rounding, along ``axis``."""
     size = np.max(np.abs(values), axis=axis)
     return np.asarray(np.std(values, axis=axis) <= CONSTANT * size)
 
 
-def _correlate(a: Floats, b: Floats, *, axis: int, centre: bool) -> Floats:
+def _correlate(a: Float64, b: Float64, *, axis: int, centre: bool) -> Float64:
     if centre:
         no_a, no_b = is_constant(a, axis), is_constant(b, axis)
         a, b = a - a.mean(axis=axis, keepdims=True), b - b.mean(axis=axis, keepdims=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float32
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import get_encoder
@@ -21,7 +22,6 @@ from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
 
-Floats = NDArray[np.float32]
 BATCH = 64
 
 
@@ -130,7 +130,7 @@ class SynBrain:
 
     def predict(
         self, images: Images | TokenSet, *, subject: str | None = None, batch_size: int = BATCH
-    ) -> Floats:
+    ) -> Float32:
         """Mean responses.
 
         Args:
@@ -154,7 +154,7 @@ class SynBrain:
         subject: str | None = None,
         noise_factor: float | None = None,
         batch_size: int = BATCH,
-    ) -> Floats:
+    ) -> Float32:
         """Synthetic trials: the mean plus the subject's trial noise.
 
         A run without a noise part (recipe ``reference``) is deterministic and gives its mean ``n_samples``
@@ -189,7 +189,7 @@ class SynBrain:
         subject: str | None = None,
         batch_size: int = BATCH,
         start: int = 0,
-    ) -> Iterator[tuple[slice, Floats]]:
+    ) -> Iterator[tuple[slice, Float32]]:
         """Yield (rows, (n_rows, n_voxels) float32) batch by batch from image ``start`` on."""
         for rows, tokens in self._token_batches(images, batch_size, start):
             yield rows, self._mean(tokens, self.subject(subject))
@@ -204,7 +204,7 @@ class SynBrain:
         noise_factor: float | None = None,
         batch_size: int = BATCH,
         start: int = 0,
-    ) -> Iterator[tuple[slice, Floats]]:
+    ) -> Iterator[tuple[slice, Float32]]:
         """Yield (rows, (n_samples, n_rows, n_voxels) float32) batch by batch, in bounded memory.
 
         ``start`` must be a multiple of ``batch_size`` for bytes equal to those of an uninterrupted pass.
@@ -245,7 +245,7 @@ class SynBrain:
             )
         return part.noise.log_prob(mean, np.asarray(responses, dtype=np.float32))
 
-    def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Floats:
+    def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Float32:
         """(n_voxels,) float32, share of the variance of ``n_repeats``-trial means that is signal.
 
         From the noise part where it was fitted on repeats, else from the space's ncsnr: NSD data manual,
@@ -300,7 +300,7 @@ class SynBrain:
             batch = images.take(np.arange(first, rows.stop)) if isinstance(images, TokenSet) else images[rows]
             yield rows, self.tokens(batch)
 
-    def _mean(self, tokens: TokenSet, part: SubjectPart) -> Floats:
+    def _mean(self, tokens: TokenSet, part: SubjectPart) -> Float32:
         linear = None if part.linear is None else part.linear.predict(tokens)
         if self.vae is None:
             assert linear is not None
@@ -314,20 +314,20 @@ class SynBrain:
         with torch.inference_mode():
             return x if self.mapper is None else self.mapper(x)
 
-    def _decode(self, latents: torch.Tensor, n_voxels: int) -> Floats:
+    def _decode(self, latents: torch.Tensor, n_voxels: int) -> Float32:
         assert self.vae is not None
         with torch.inference_mode():
             return np.asarray(self.vae.decode(latents, n_voxels).float().cpu().numpy())
 
     @staticmethod
-    def _in_unit(decoded: Floats, linear: Floats | None, part: SubjectPart) -> Floats:
+    def _in_unit(decoded: Float32, linear: Float32 | None, part: SubjectPart) -> Float32:
         scaled = decoded * part.response_sd
         mean = part.response_mean + scaled if linear is None else linear + part.shrink * scaled
         return np.asarray(mean, dtype=np.float32)
 
     def _latent_trials(
         self, tokens: TokenSet, part: SubjectPart, n_samples: int, seed: int, first: int, factor: float
-    ) -> Floats:
+    ) -> Float32:
         """The paper's stochastic synthesis (appendix E): isotropic noise on the mapped latents."""
         linear = None if part.linear is None else part.linear.predict(tokens)
         latents = self._latents(tokens)

@@ -13,13 +13,12 @@ from scipy.stats import skew as sample_skewness
 from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
+from synbrain.arrays import Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.response_noise import ResponseNoise, unwarp, warp, warp_moments
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
 LARGEST_SKEW = 2.0  # of the warp's parameter; skewness then is 1.2 to 1.8, by the tail
 TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 ALLOWED = {0.9: 0.02, 0.5: 0.03}  # how far coverage may be off
@@ -98,13 +97,13 @@ def fit_response_noise(
     return replace(noise, about=about)
 
 
-def _f32(values: Floats) -> NDArray[np.float32]:
+def _f32(values: Float64) -> NDArray[np.float32]:
     return np.asarray(values, dtype=np.float32)
 
 
 def _residuals(
     pairs: Pairs, mean: NDArray[np.float32], repeated: bool, most: int, seed: int
-) -> tuple[Rows, Floats, Floats]:
+) -> tuple[Rows, Float64, Float64]:
     """Of up to ``most`` trials: image, residual within the image, residual around ``mean``.
 
     Within an image of n trials residuals are scaled by sqrt(n / (n - 1)), so that their mean square is the
@@ -122,7 +121,7 @@ def _residuals(
     return image, (responses - pairs.repeat_means()[image]) * widen, around
 
 
-def _signal_variance(pairs: Pairs, repeated: bool) -> Floats:
+def _signal_variance(pairs: Pairs, repeated: bool) -> Float64:
     """(n_voxels,) variance of the true mean over images: that of repeat means less what noise adds to it."""
     means = pairs.repeat_means().astype(np.float64)
     if not repeated:
@@ -137,8 +136,8 @@ def _signal_variance(pairs: Pairs, repeated: bool) -> Floats:
 
 
 def variance_function(
-    squares: Floats, image: Rows, mean: NDArray[np.float32], mean_dependent: bool
-) -> tuple[Floats, Floats, Floats]:
+    squares: Float64, image: Rows, mean: NDArray[np.float32], mean_dependent: bool
+) -> tuple[Float64, Float64, Float64]:
     """Per voxel ``variance = max(base + slope * mean, floor)``, right on average over the trials.
 
     Slopes are least squares of squared residuals on the mean, drawn to the slope that all voxels share (in
@@ -176,8 +175,8 @@ def variance_function(
 
 
 def fit_margins(
-    standard: Floats, off: Floats, needed: Floats, config: NoiseConfig
-) -> tuple[Floats, Floats, float]:
+    standard: Float64, off: Float64, needed: Float64, config: NoiseConfig
+) -> tuple[Float64, Float64, float]:
     """Shape of the margins, and how much of the mean's error goes into the variance.
 
     Around an imperfect mean a trial varies by more than trials of one image do (``needed``, as a factor on
@@ -201,7 +200,7 @@ def fit_margins(
     powers = fixed.get(config.inflation, list(np.linspace(0, 1, 21)))
     n_voxels = standard.shape[1]
     wanted = drawn_skewness(standard) if config.shaped else None
-    best: tuple[float, Floats, Floats, float] | None = None
+    best: tuple[float, Float64, Float64, float] | None = None
     for tail in TAILS if config.shaped else (1.0,):
         tails = np.full(n_voxels, tail)
         skew = np.zeros(n_voxels) if wanted is None else skew_parameter(wanted, tail)
@@ -221,7 +220,7 @@ def fit_margins(
     return best[1:]
 
 
-def drawn_skewness(standard: Floats) -> Floats:
+def drawn_skewness(standard: Float64) -> Float64:
     """(n_voxels,) skewness of (n_trials, n_voxels), each drawn to the median by its standard error."""
     observed = np.nan_to_num(sample_skewness(standard, axis=0))
     common = float(np.median(observed))
@@ -230,7 +229,7 @@ def drawn_skewness(standard: Floats) -> Floats:
     return np.asarray(common + (observed - common) * between / (between + error))
 
 
-def skew_parameter(skewness: Floats, tail: float) -> Floats:
+def skew_parameter(skewness: Float64, tail: float) -> Float64:
     """(n_voxels,) the warp's skew parameter that gives that skewness at ``tail``."""
     table = np.linspace(-LARGEST_SKEW, LARGEST_SKEW, 241)
     given = warp_moments(table, np.full_like(table, tail))[2]
@@ -238,8 +237,8 @@ def skew_parameter(skewness: Floats, tail: float) -> Floats:
 
 
 def fit_factors(
-    z: Floats, image: Rows, choices: tuple[int, ...], seed: int
-) -> tuple[Floats, Floats, dict[str, float]]:
+    z: Float64, image: Rows, choices: tuple[int, ...], seed: int
+) -> tuple[Float64, Float64, dict[str, float]]:
     """Loadings and unique variances of correlated standard normals, by factor analysis.
 
     The number of factors is the one of highest log density on the images that a fit on the other half has
@@ -273,7 +272,7 @@ def fit_factors(
     return loadings, unique, {str(k): round(value, 5) for k, value in scores.items()}
 
 
-def _factors(z: Floats, k: int, seed: int) -> tuple[Floats, Floats]:
+def _factors(z: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
     n_voxels = z.shape[1]
     if k == 0:
         return np.zeros((n_voxels, 0)), np.ones(n_voxels)
@@ -288,7 +287,7 @@ def _factors(z: Floats, k: int, seed: int) -> tuple[Floats, Floats]:
     return loadings, 1 - np.sum(loadings**2, axis=1)
 
 
-def _log_density(z: Floats, loadings: Floats, unique: Floats) -> float:
+def _log_density(z: Float64, loadings: Float64, unique: Float64) -> float:
     """Mean log density per trial and voxel of centred normals with that covariance."""
     scaled = loadings / unique[:, None]
     factor = np.linalg.cholesky(np.eye(loadings.shape[1]) + loadings.T @ scaled)
@@ -298,7 +297,7 @@ def _log_density(z: Floats, loadings: Floats, unique: Floats) -> float:
     return float(np.mean(-0.5 * (distance + log_det)) / len(unique) - 0.5 * np.log(2 * np.pi))
 
 
-def coverage(standard: Floats, inflation: Floats, skew: Floats, tail: Floats, level: float) -> float:
+def coverage(standard: Float64, inflation: Float64, skew: Float64, tail: Float64, level: float) -> float:
     """Share of residuals (n_trials, n_voxels) inside the central interval of ``level``."""
     ends = np.repeat(ndtri([[(1 - level) / 2], [(1 + level) / 2]]), standard.shape[1], axis=1)
     low, high = warp(ends, skew, tail) * np.sqrt(inflation)

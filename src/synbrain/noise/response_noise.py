@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from synbrain.arrays import Float32
 from synbrain.files import atomic_path, read_json, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class ResponseNoise:
         about: how it was fitted, on how many trials; ``source`` is "repeats" or "residuals".
     """
 
-    loadings: Floats
-    unique: Floats
-    base: Floats
-    slope: Floats
-    floor: Floats
-    inflation: Floats
-    skew: Floats
-    tail: Floats
-    signal_variance: Floats
-    noise_variance: Floats
+    loadings: Float32
+    unique: Float32
+    base: Float32
+    slope: Float32
+    floor: Float32
+    inflation: Float32
+    skew: Float32
+    tail: Float32
+    signal_variance: Float32
+    noise_variance: Float32
     about: Mapping[str, Any]
 
     @property
     def n_voxels(self) -> int:
         return len(self.unique)
 
-    def variance(self, mean: NDArray[Any]) -> Floats:
+    def variance(self, mean: NDArray[Any]) -> Float32:
         """(..., n_voxels) float32, variance of trials around ``mean`` (..., n_voxels)."""
         return np.asarray(
             self.inflation * np.maximum(self.base + self.slope * mean, self.floor), dtype=np.float32
@@ -65,7 +65,7 @@ class ResponseNoise:
         """(n_voxels, n_voxels) float32, correlation of z between voxels; for few voxels only."""
         return np.asarray(self.loadings @ self.loadings.T + np.diag(self.unique), dtype=np.float32)
 
-    def sample(self, mean: Floats, n_samples: int, seed: int, first_image: int = 0) -> Floats:
+    def sample(self, mean: Float32, n_samples: int, seed: int, first_image: int = 0) -> Float32:
         """Draw trials.
 
         Image i has a generator of its own, made of ``seed`` and ``first_image + i``: images may be
@@ -94,7 +94,7 @@ class ResponseNoise:
             trials[:, image] = mean[image] + sd[image] * bend(z)
         return trials
 
-    def log_prob(self, mean: Floats, responses: Floats) -> NDArray[np.float64]:
+    def log_prob(self, mean: Float32, responses: Float32) -> NDArray[np.float64]:
         """(n,) float64, log density of ``responses`` (n, n_voxels) around ``mean`` (n, n_voxels).
 
         Solved through the k x k matrix of the low-rank part (Woodbury), so no n_voxels^2 array is made.
@@ -113,7 +113,7 @@ class ResponseNoise:
         density: NDArray[np.float64] = normal + np.sum(log_slope - np.log(sd), axis=1)
         return density
 
-    def noise_ceiling(self, n_repeats: int = 1) -> Floats:
+    def noise_ceiling(self, n_repeats: int = 1) -> Float32:
         """(n_voxels,) float32, share of variance that the true mean explains of ``n_repeats``-trial means."""
         total = self.signal_variance + self.noise_variance / n_repeats
         return np.asarray(self.signal_variance / np.maximum(total, 1e-30), dtype=np.float32)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from synbrain.data.budget import Budget, By, Rows, budget_trials, parse_budget
+from synbrain.arrays import Rows
+from synbrain.data.budget import Budget, By, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens

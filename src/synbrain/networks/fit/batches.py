@@ -9,8 +9,9 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from synbrain.arrays import Rows
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, Rows
+from synbrain.features.tokens import Pairs
 from synbrain.networks.fit.metrics_log import MetricsLog
 
 
