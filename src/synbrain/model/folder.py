@@ -125,7 +125,7 @@ def load_run(folder: Path, device: str | torch.device = "cpu") -> Parts:
     if written.get("format") != RUN_FORMAT:
         raise SynBrainError(
             f"{folder} has format {written.get('format')}, this version reads {RUN_FORMAT}",
-            f"make it again: `synbrain train DATASET --out {folder} --overwrite`, or `synbrain import-reference`",
+            f"make it again: `synbrain train DATASET --out {folder} --overwrite` or `import-reference`",
         )
     config = _validated(RunConfig, written, folder / CONFIG)
     subjects = {name: SubjectPart.load(folder / "subjects" / name) for name in names}
