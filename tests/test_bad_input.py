@@ -413,7 +413,7 @@ MISTAKES = {
     ),
     "one dataset twice": ("train data data --out new --encoder pixels", "two subjects", "--name"),
     "an unknown method": ("compare data --out new --encoder pixels --methods gnet", "gnet", "ridge"),
-    "one candidate": ("compare data --out new --encoder pixels --n-way 1", "1 candidates", "2 candidates"),
+    "one candidate": ("compare data --out new --encoder pixels --n-way 1", "--n-way", "2"),
     "an unknown row": ("evaluate run data --rows gnet", "gnet", "mean_map"),
     "a budget that is none": ("adapt run data --out new --budget lots", "'lots' is no budget", "1h"),
     "a curve that is none": ("adapt run data --out new --curve lots", "'lots' is no budget", "a number"),
