@@ -11,8 +11,8 @@ from synbrain.data.dataset import load_dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.clip import EXAMPLE
 from synbrain.features.encoders import get_encoder
+from synbrain.features.transformer import TOWERS
 from synbrain.files import require_absent
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
@@ -72,9 +72,9 @@ def import_reference(
     if encoder is not None and encoder.layers[LAYER] != shape:
         raise SynBrainError(
             f"{weights} gives tokens of {encoder.layers[LAYER]}, the mapper reads {shape}",
-            f"pass the encoder that the mapper was trained on ({EXAMPLE} in the published runs)",
+            f"pass the encoder that the mapper was trained on ({TOWERS['clip'].example} in the published runs)",
         )
-    known = EXAMPLE if shape == PUBLISHED_TOKENS else None
+    known = TOWERS["clip"].example if shape == PUBLISHED_TOKENS else None
     config = RunConfig(
         recipe="reference",
         encoder="clip",
