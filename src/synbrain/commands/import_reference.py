@@ -31,6 +31,7 @@ NSD_VOXELS = {
 }
 PUBLISHED_TOKENS = (256, 1664)
 LAYER = "final"
+PUBLISHED_ENCODER = TOWERS["clip"].example
 
 
 def import_reference(
@@ -72,9 +73,9 @@ def import_reference(
     if encoder is not None and encoder.layers[LAYER] != shape:
         raise SynBrainError(
             f"{weights} gives tokens of {encoder.layers[LAYER]}, the mapper reads {shape}",
-            f"pass the encoder that the mapper was trained on ({TOWERS['clip'].example} in the published runs)",
+            f"pass the encoder that the mapper was trained on ({PUBLISHED_ENCODER} in the published runs)",
         )
-    known = TOWERS["clip"].example if shape == PUBLISHED_TOKENS else None
+    known = PUBLISHED_ENCODER if shape == PUBLISHED_TOKENS else None
     config = RunConfig(
         recipe="reference",
         encoder="clip",

@@ -1,7 +1,7 @@
 """Vision transformers through transformers: CLIP, DINOv2, MAE and SigLIP, patch tokens of any block.
 
-Each of them is one :class:`Tower`: how its weights are opened, where its patches lie among its tokens, and which
-picture it expects. What follows is the same for all, so that a further one is one entry in ``TOWERS``.
+Each of them is one :class:`Tower`: how its weights are opened, where its patches lie among its tokens, and
+which picture it expects. What follows is the same for all, so that a further one is one entry in ``TOWERS``.
 """
 
 from __future__ import annotations
