@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import synbrain
-from synbrain.cli import COMMANDS, main
+from synbrain.cli import main
+from synbrain.commands.registry import COMMANDS
 
 LIGHT = """
 import sys

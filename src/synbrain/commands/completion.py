@@ -26,8 +26,8 @@ def completion(shell: Shell) -> None:
 
 def _parser(shtab: Any) -> argparse.ArgumentParser:
     """All commands as one plain parser: shtab reads names, choices and which words are files."""
-    from synbrain.cli import COMMANDS
     from synbrain.commands.parsing import parser_of
+    from synbrain.commands.registry import COMMANDS
 
     root = argparse.ArgumentParser("synbrain", allow_abbrev=False)
     root.add_argument("--version", action="store_true", help="the version")
