@@ -119,7 +119,8 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     "words",
     [["--help"], ["prepare"], ["trian"], ["train", "--help"], ["train", "nowhere", "--out", "x"],
-     ["adapt", "--help"], ["adapt", "nowhere", "nowhere", "--out", "x"], ["prepare", "nsd", "--help"], ["info", "nowhere"],
+     ["adapt", "--help"], ["adapt", "nowhere", "nowhere", "--out", "x"], ["prepare", "nsd", "--help"],
+     ["info", "nowhere"],
      ["features", "nowhere"]],
     ids=" ".join,
 )  # fmt: skip
