@@ -51,7 +51,7 @@ def _run(name: str, words: list[str]) -> int:
     try:
         call = prepare_call(command, name, words)
         with warnings.catch_warnings():
-            warnings.showwarning = _note
+            warnings.showwarning = _note  # type: ignore[assignment]
             result = call.run()
         if command.tell:
             module, _, function = command.tell.partition(":")
