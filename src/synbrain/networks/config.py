@@ -1,4 +1,4 @@
-"""Settings of the two stages of training: batches, steps, rates, losses and when to stop."""
+"""Settings of the two stages of training: batches, steps, rates, losses and when to stop. No torch."""
 
 from __future__ import annotations
 
