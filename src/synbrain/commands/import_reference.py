@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from synbrain.data.dataset import load_dataset
-from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
+from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
 from synbrain.data.space import VoxelSpace
+from synbrain.data.units import UNITS
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.transformer import TOWERS
