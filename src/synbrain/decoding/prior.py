@@ -86,7 +86,7 @@ class DiffusionPrior(nn.Module):
         return nn.functional.mse_loss(predicted, image), predicted
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(times, noise, keep_brain, keep_image) of a training batch; each condition is dropped on its own."""
+        """(times, noise, keep_brain, keep_image) of a batch; each condition is dropped on its own."""
         shape = (n, self.config.tokens, self.config.dim)
         times = torch.randint(self.config.steps, (n,), generator=generator)
         noise = torch.randn(shape, generator=generator)
