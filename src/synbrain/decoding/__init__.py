@@ -1,0 +1,1 @@
+"""Responses back to images: decoders, their training, and what synthetic responses are good for."""
