@@ -1,1 +1,1 @@
-"""Responses back to images: decoders, their training, and what synthetic responses are good for."""
+"""Responses to images: decoders, alignment, augmentation by synthetic trials, scores of images."""
