@@ -19,8 +19,9 @@ from torch import Tensor
 
 from synbrain.decoding.options import DecoderOptions, MindEye2Options, MindEye2Sizes, PriorSizes
 from synbrain.decoding.protocol import DecodingSubject
+from synbrain.decoding.subjects import mean_and_sd
 from synbrain.decoding.targets import TokenTargets
-from synbrain.features.tokens import Pairs, TokenSet, response_scale
+from synbrain.features.tokens import Pairs, TokenSet
 
 BESIDE = Path(__file__).parents[3] / "shared" / "parity_decoding"
 
@@ -94,7 +95,7 @@ def toy_pairs(n_images: int = 60, n_repeats: int = 2, n_voxels: int = 20, seed: 
 def toy_subject(name: str = "s", **settings: int) -> tuple[DecodingSubject, TokenTargets]:
     train, validation = toy_pairs(**settings).hold_out(0.2, 0)
     targets = TokenTargets.fit([train.tokens], "final", grid=3, components=8)
-    scale = response_scale(train, "standardise")
+    scale = mean_and_sd(train)
     subject = DecodingSubject(
         name, train, targets.of(train.tokens), validation, targets.of(validation.tokens), *scale
     )
