@@ -56,9 +56,9 @@ def adaptation_curve(
     Returns:
         "curve" is a list of points with "budget", "n_images", "n_trials", "adapted", "ridge", "scratch",
         "base", "mean_map", "full", "draws", "intervals" and "differences". Scores are voxel_r (mean over
-        voxels of Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over draws
-        (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and "scratch"
-        are paired in both ways.
+        voxels of Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over
+        draws (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and
+        "scratch" are paired in both ways.
 
     Raises:
         SynBrainError: as :func:`synbrain.training.adapt.adapt`, or for no draws.
