@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from synbrain.arrays import Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.metrics.low_rank import log_density
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.response_noise import ResponseNoise, unwarp, warp, warp_moments
 
@@ -263,7 +264,7 @@ def fit_factors(
         both = []
         for fitted_on in (half, ~half):
             loadings, unique = _factors(z[fitted_on], k, seed)
-            both.append(_log_density(z[~fitted_on], loadings, unique))
+            both.append(float(log_density(z[~fitted_on], loadings, unique).mean()) / n_voxels)
         scores[k] = float(np.mean(both))
         if scores[k] < max(scores.values()) - 0.01:
             break  # more factors only fit more noise
@@ -285,16 +286,6 @@ def _factors(z: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
     shrink = np.minimum(1, np.sqrt(0.98 / np.maximum(shared, 1e-12)))
     loadings = loadings * shrink[:, None]
     return loadings, 1 - np.sum(loadings**2, axis=1)
-
-
-def _log_density(z: Float64, loadings: Float64, unique: Float64) -> float:
-    """Mean log density per trial and voxel of centred normals with that covariance."""
-    scaled = loadings / unique[:, None]
-    factor = np.linalg.cholesky(np.eye(loadings.shape[1]) + loadings.T @ scaled)
-    projected = np.linalg.solve(factor, (z @ scaled).T)
-    distance = np.sum(z**2 / unique, axis=1) - np.sum(projected**2, axis=0)
-    log_det = np.sum(np.log(unique)) + 2 * np.sum(np.log(np.diag(factor)))
-    return float(np.mean(-0.5 * (distance + log_det)) / len(unique) - 0.5 * np.log(2 * np.pi))
 
 
 def coverage(standard: Float64, inflation: Float64, skew: Float64, tail: Float64, level: float) -> float:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from synbrain.arrays import Float32
 from synbrain.files import atomic_path, read_json, write_json
+from synbrain.metrics.low_rank import log_density
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -101,17 +102,8 @@ class ResponseNoise:
         """
         sd = np.sqrt(self.variance(mean).astype(np.float64))
         z, log_slope = unwarp((responses - mean) / sd, self.skew, self.tail)
-        loadings = self.loadings.astype(np.float64)
-        unique = self.unique.astype(np.float64)
-        scaled = loadings / unique[:, None]
-        inner = np.eye(loadings.shape[1]) + loadings.T @ scaled
-        factor = np.linalg.cholesky(inner)
-        projected = np.linalg.solve(factor, (z @ scaled).T)
-        distance = np.sum(z**2 / unique, axis=1) - np.sum(projected**2, axis=0)
-        log_det = np.sum(np.log(unique)) + 2 * np.sum(np.log(np.diag(factor)))
-        normal = -0.5 * (distance + log_det + self.n_voxels * np.log(2 * np.pi))
-        density: NDArray[np.float64] = normal + np.sum(log_slope - np.log(sd), axis=1)
-        return density
+        density = log_density(z, self.loadings, self.unique)
+        return np.asarray(density + np.sum(log_slope - np.log(sd), axis=1))
 
     def noise_ceiling(self, n_repeats: int = 1) -> Float32:
         """(n_voxels,) float32, share of variance that the true mean explains of ``n_repeats``-trial means."""
