@@ -18,7 +18,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
 from synbrain.metrics.low_rank import log_density
 from synbrain.noise.config import NoiseConfig
-from synbrain.noise.response_noise import ResponseNoise, unwarp, warp, warp_moments
+from synbrain.noise.response_noise import ResponseNoise, Source, unwarp, warp, warp_moments
 
 LARGEST_SKEW = 2.0  # of the warp's parameter; skewness then is 1.2 to 1.8, by the tail
 TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -32,7 +32,7 @@ def fit_response_noise(
 
     Variance, margins and factors come from residuals around the repeat mean of each image, scaled up for
     the degree of freedom that the mean takes; inflation from residuals around ``mean``. Where no image
-    was repeated all of it comes from the latter, which ``about["source"]`` says.
+    was repeated all of it comes from the latter, which ``source`` says.
 
     Args:
         pairs: trials of training images.
@@ -85,17 +85,16 @@ def fit_response_noise(
         inflation=_f32(inflation),
     )
     about: dict[str, Any] = {
-        "source": "repeats" if repeated else "residuals",
         "n_images": pairs.n_images,
         "n_trials": pairs.n_trials,
         "factors": int(loadings.shape[1]),
         "held_out_log_density_by_factors": scores,
         "variance_over_within_image_variance": float(np.median(inflation)),
-        "variance_needed_around_the_mean": float(np.median(needed)),
         "coverage_90": coverage(off, inflation, skew, tail, 0.9),
         "coverage_50": coverage(off, inflation, skew, tail, 0.5),
     }
-    return replace(noise, about=about)
+    source: Source = "repeats" if repeated else "residuals"
+    return replace(noise, about=about, source=source, variance_needed=float(np.median(needed)))
 
 
 def _f32(values: Float64) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from synbrain.files import atomic_path, read_json, write_json
 from synbrain.metrics.low_rank import log_density
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+Source = Literal["repeats", "residuals", "base subjects"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class ResponseNoise:
         signal_variance: (n_voxels,) float32, variance over images of the true mean (unit^2); with
             ``noise_variance`` it gives the noise ceiling.
         noise_variance: (n_voxels,) float32, trial variance within an image, averaged over images.
-        about: how it was fitted, on how many trials; ``source`` is "repeats" or "residuals".
+        about: how it was fitted, on how many trials; for people to read.
+        source: what told trial noise from errors of the mean: "repeats" of images, nothing (then both are
+            in the "residuals"), or the ratio of "base subjects".
+        variance_needed: variance around a cross-fitted mean over variance within images, median voxel.
     """
 
     loadings: Float32
@@ -51,6 +57,8 @@ class ResponseNoise:
     signal_variance: Float32
     noise_variance: Float32
     about: Mapping[str, Any]
+    source: Source = "residuals"
+    variance_needed: float = 1.0
 
     @property
     def n_voxels(self) -> int:
@@ -116,14 +124,17 @@ class ResponseNoise:
         tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _TENSORS}
         with atomic_path(folder / WEIGHTS) as partial:
             save_file(tensors, partial)
-        write_json(folder / CONFIG, {"about": dict(self.about)})
+        content = {"source": self.source, "variance_needed": self.variance_needed, "about": dict(self.about)}
+        write_json(folder / CONFIG, content)
         return [CONFIG, WEIGHTS]
 
     @classmethod
     def load(cls, folder: Path) -> ResponseNoise:
         """Read a noise that :meth:`save` wrote."""
         tensors = load_file(folder / WEIGHTS)
-        return cls(**{name: tensors[name] for name in _TENSORS}, about=read_json(folder / CONFIG)["about"])
+        content = read_json(folder / CONFIG)
+        values: dict[str, Any] = {name: tensors[name] for name in _TENSORS} | content
+        return cls(**values)
 
 
 _TENSORS = (
