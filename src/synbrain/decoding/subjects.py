@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from synbrain.arrays import Float32
 from synbrain.data.budget import budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.options import DecoderOptions
@@ -15,7 +16,7 @@ from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.targets import TokenTargets
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs, TokenSet, pairs_of, response_scale
+from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
 from synbrain.training.leakage import image_marks, packed, training_images, unpacked
 
 SYNTHETIC = "synthetic"  # key of a synthetic dataset's lineage in its provenance
@@ -78,7 +79,7 @@ def decoding_data(
     subjects = [
         DecodingSubject(
             name, train, targets.of(train.tokens), validation, targets.of(validation.tokens),
-            *response_scale(train, "standardise"),
+            *mean_and_sd(train),
         )
         for name, (train, validation) in zip(names, split, strict=True)
     ]  # fmt: skip
@@ -103,6 +104,12 @@ def decoding_data(
         )  # fmt: skip
     units = {name: dataset.info.unit for name, dataset in zip(names, datasets, strict=True)}
     return DecodingData(subjects, targets, units, packed(marks), packed(test_marks), record)
+
+
+def mean_and_sd(train: Pairs) -> tuple[Float32, Float32]:
+    """(n_voxels,) float32 each, of the training trials; a constant voxel has sd 1."""
+    scale = Scale.of_trials(train)
+    return scale.mean.astype(np.float32), scale.unit.astype(np.float32)
 
 
 def synthetic_pairs(

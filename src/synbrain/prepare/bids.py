@@ -123,8 +123,9 @@ def prepare_bids(
             },
         )  # fmt: skip
         space = VoxelSpace(
-            len(index), "volume", grid, np.asarray(affine, np.float64), index.astype(np.int64), labels, ncsnr
-        )
+            len(index), "volume", grid, np.asarray(affine, np.float64), index.astype(np.int64), labels, ncsnr,
+            in_mni=entities(beta_files[0]).get("space", "").startswith("MNI"),
+        )  # fmt: skip
         write_tables(building, info, trials, table, space, [SCALING_ARRAYS] if is_z else [])
     return load_dataset(out)
 
