@@ -38,7 +38,7 @@ from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd import trials as nsd_trials
 from synbrain.prepare.nsd.layout import subject_name
 from synbrain.prepare.nsd.trials import Design, OtherShared, Repeats, TestSet
-from synbrain.prepare.nsd.voxels import Grid, choose_voxels, voxel_space
+from synbrain.prepare.nsd.voxels import ChosenVoxels, choose_voxels, voxel_space
 from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
 
 
@@ -206,7 +206,7 @@ def _tables(seen: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _plan_sessions(
     files: list[tuple[BetaFile, ...]],
-    grid: Grid,
+    grid: ChosenVoxels,
     rows_kept: NDArray[np.int64],
     trials: pd.DataFrame,
     per_session: int,
@@ -248,7 +248,7 @@ def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[
 
 
 def _compare_with_published(
-    design: Design, subject: int, space: str, n_sessions: int, grid: Grid
+    design: Design, subject: int, space: str, n_sessions: int, grid: ChosenVoxels
 ) -> list[str]:
     """Notes on counts that differ from NSD's published ones; none for a tree with another design."""
     if not design.is_nsd:
@@ -256,8 +256,8 @@ def _compare_with_published(
     notes, row = [], subject - 1
     if n_sessions > nsd_layout.SESSIONS[row]:
         notes.append(f"{n_sessions} sessions, {nsd_layout.SESSIONS[row]} are published")
-    if space == "func1pt8mm" and grid.grids[0] != nsd_layout.SHAPES[row]:
-        notes.append(f"grid {grid.grids[0]}, {nsd_layout.SHAPES[row]} is published")
+    if space == "func1pt8mm" and grid.grids[0].shape != nsd_layout.SHAPES[row]:
+        notes.append(f"grid {grid.grids[0].shape}, {nsd_layout.SHAPES[row]} is published")
     expected = nsd_layout.NSDGENERAL_VOXELS[row]
     if space == "func1pt8mm" and grid.mask == "nsdgeneral" and len(grid.index) != expected:
         notes.append(f"nsdgeneral has {len(grid.index)} voxels, {expected} are published")
