@@ -29,7 +29,7 @@ from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import MapperStageConfig
 from synbrain.networks.fit.batches import StageSetup, SubjectData
 from synbrain.networks.fit.loop import ema_decay_at, update_ema
-from synbrain.networks.fit.mapper import MapperData, train_mapper
+from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
 from synbrain.networks.losses import mapper_loss
 from synbrain.networks.mapper import Mapper, MapperConfig
@@ -132,7 +132,7 @@ def _through_stage(
         folder = Path(name)
         log = MetricsLog(folder)
         setup = StageSetup([subject], stage, [1.0], Accelerator(cpu=True), folder, log, seed)
-        train_mapper(mapper, vae, [MapperData()], config, setup)
+        train_mapper(mapper, vae, config, setup)
         log.close()
         return [row["score"] for row in read_log(folder / LOG_NAME) if row["split"] == "validation"]
 

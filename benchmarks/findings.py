@@ -34,8 +34,9 @@ from synbrain.metrics.voxel import mean_defined, pearson_within, voxel_r
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.training.config import TrainConfig
+from synbrain.training.fit import fit_model
+from synbrain.training.networks import Workspace, network_sizes, new_networks
 from synbrain.training.subjects import TrainingSubject
-from synbrain.training.train import train_model
 
 # Tables 3 to 8 of the paper (subject 1 of NSD): MSE, Pearson, raw and synthetic retrieval in per cent
 PAPER = {
@@ -141,10 +142,10 @@ def circular(dataset: Path, run: Path, out: Path, train_shuffled: bool) -> None:
             part.name, replace(pairs, tokens=pairs.tokens.take(mixed)), part.space, part.unit, part.scaling
         )
         with tempfile.TemporaryDirectory() as folder:
-            made = train_model([subject], config, folder=Path(folder), show_progress=True)
-        rows["trained on shuffled images"] = retrievals(
-            SynBrain(made.config, made.subjects, made.vae, made.mapper), measured
-        )
+            networks = new_networks(network_sizes(subject.pairs.tokens, config), config.seed)
+            workspace = Workspace(Path(folder), show_progress=True)
+            shuffled = fit_model([subject], config, networks, workspace)
+        rows["trained on shuffled images"] = retrievals(shuffled, measured)
     chance = 1 / measured.test.n_images
     write_json(out / "circular.json", {"recipe": model.config.recipe, "chance": chance, "rows": rows})
     lines = ["| model | synthetic retrieval | response retrieval | voxel r |", "|---|---:|---:|---:|"]

@@ -19,14 +19,14 @@ import torch
 
 from synbrain.data.space import VoxelSpace
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
 from synbrain.training.config import TrainConfig
+from synbrain.training.fit import fit_model
+from synbrain.training.networks import Workspace, network_sizes, new_networks
 from synbrain.training.recipes import REFERENCE
 from synbrain.training.subjects import TrainingSubject
-from synbrain.training.train import train_model
 
 N_TRAIN, N_TEST, TRIALS, N_VOXELS, NOISE = 240, 150, 3, 200, 1.5
 TOKENS = (12, 24)
@@ -102,9 +102,9 @@ def score(change: dict[str, dict[str, Any]], seed: int) -> float:
         REFERENCE.model_copy(update=changed | change.get("all", {})).model_dump()
     )
     subject = TrainingSubject("sim", pairs, VoxelSpace(N_VOXELS), "a.u.")
+    networks = new_networks(network_sizes(pairs.tokens, config), seed)
     with tempfile.TemporaryDirectory() as folder:
-        trained = train_model([subject], config, folder=Path(folder))
-    model = SynBrain(trained.config, trained.subjects, trained.vae, trained.mapper)
+        model = fit_model([subject], config, networks, Workspace(Path(folder)))
     predicted = model.predict(test)
     a, b = predicted - predicted.mean(0), truth - truth.mean(0)
     norm = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)

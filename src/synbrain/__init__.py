@@ -1,6 +1,6 @@
 """SynBrain: images to synthetic brain responses.
 
-The public names are few: open a dataset, open a model, evaluate one on the other. They are imported
+The public names are few: open a dataset, train or open a model, adapt it, evaluate it. They are imported
 on first use, so that ``import synbrain`` is fast and has no side effect.
 """
 
@@ -20,18 +20,24 @@ if TYPE_CHECKING:
     from synbrain.networks.brainvae import BrainVAE as BrainVAE
     from synbrain.networks.mapper import Mapper as Mapper
     from synbrain.training.adapt import adapt as adapt
+    from synbrain.training.options import AdaptOptions as AdaptOptions
+    from synbrain.training.options import TrainOptions as TrainOptions
+    from synbrain.training.train import train as train
 
 _HOMES = {
+    "AdaptOptions": "synbrain.training.options",
     "BrainVAE": "synbrain.networks.brainvae",
     "Dataset": "synbrain.data.dataset",
     "Mapper": "synbrain.networks.mapper",
     "Scores": "synbrain.evaluation.scores",
     "SynBrain": "synbrain.model.synbrain",
     "SynBrainError": "synbrain.errors",
+    "TrainOptions": "synbrain.training.options",
     "VoxelSpace": "synbrain.data.space",
     "adapt": "synbrain.training.adapt",
     "evaluate": "synbrain.evaluation.evaluate",
     "load_dataset": "synbrain.data.dataset",
+    "train": "synbrain.training.train",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

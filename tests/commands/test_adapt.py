@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.comparison import adaptation_curve as curve_module
-from synbrain.data.budget import parse_budget
 from synbrain.data.dataset import load_dataset
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import split_pairs
@@ -24,7 +24,9 @@ from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
 from synbrain.prepare.table import prepare_table
-from synbrain.training.adapt import adapt, adaptation_config, budget_pairs
+from synbrain.training import fit as fit_module
+from synbrain.training.adapt import adapt_to, adaptation_config, new_subject
+from synbrain.training.options import AdaptOptions
 
 MICRO = Preset(
     BrainVAEConfig(
@@ -86,7 +88,8 @@ def test_a_run_for_a_new_subject_loads_alone_and_the_base_stays(
     mlps -= sum(p.numel() for n, p in model.mapper.named_parameters() if n.startswith("timestep."))
     assert f"mapper {mlps:,}" in capsys.readouterr().out
     assert model.config.base_digest
-    assert model.config.adaptation["n_images"] == 12
+    assert model.config.adaptation is not None
+    assert model.config.adaptation.n_images == 12
     assert main([*words, *SHORT]) == 2, "it is not overwritten unasked"
     assert "--overwrite" in capsys.readouterr().err
 
@@ -127,25 +130,25 @@ def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
     run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, dataset = SynBrain.from_pretrained(run), load_dataset(new)
-    changes = {"linear": {"n_folds": 3, "windows": 0, "blur": 0.0}}
+    linear = {"n_folds": 3, "windows": 0, "blur": 0.0}
     fits: list[LinearFit] = []
 
     def counted(*given: Any, **options: Any) -> LinearFit:
         fits.append(fit_linear_path(*given, **options))
         return fits[-1]
 
-    for module in (curve_module, prior):
+    for module in (curve_module, prior, fit_module):
         monkeypatch.setattr(module, "fit_linear_path", counted)
-    options: dict[str, Any] = {"networks": False, "changes": changes, "seed": 4}
-    found = curve_module.adaptation_curve(base, dataset, ["9"], draws=1, **options)
+    options = AdaptOptions.model_validate({"networks": False, "linear": linear, "seed": 4})
+    found = curve_module.adaptation_curve(base, dataset, ["9"], options, draws=1)
     assert len(fits) == 4, "full, scratch, through the base's responses, and from both"
     tokens = open_tokens(dataset, base.config.encoder, base.config.layers)
-    budget = parse_budget("9", "images", 4)
-    pairs, _ = budget_pairs(base.config, dataset, tokens, budget)
-    fit = fit_linear_path(pairs, adaptation_config(base, changes, 4).linear, seed=4)
+    options = options.model_copy(update={"budget": 9, "by": "images", "budget_seed": 4})
+    subject = new_subject(base, dataset, tokens, options)
+    fit = fit_linear_path(subject.pairs, adaptation_config(base, options).linear, seed=4)
     _, test = split_pairs(dataset, tokens)
     direct = voxel_r(fit.path.predict(test.tokens), test.repeat_means()).mean()
     assert found["curve"][0]["scratch"] == pytest.approx(direct, abs=1e-12)
-    alone = adapt(base, dataset, budget, **options).model
-    given = adapt(base, dataset, budget, scratch=fit, **options).model
+    alone = adapt_to(base, subject, options)
+    given = adapt_to(base, replace(subject, linear_fit=fit), options)
     np.testing.assert_array_equal(alone.predict(test.tokens), given.predict(test.tokens))

@@ -73,7 +73,7 @@ def test_a_run_loads_alone_and_predicts(recipe: str, dataset: Path, tmp_path: Pa
     assert model.predict([picture]).shape == (1, 5)
     assert (model.subject().linear is None) is (recipe == "reference")
     left = sorted(path.name for path in (tmp_path / "run" / "training").iterdir())
-    assert left == ["config.json", "log.jsonl", "validation.json"], "checkpoints of a finished run go"
+    assert left == ["config.json", "log.jsonl"], "checkpoints of a finished run go"
 
 
 def test_options_override_the_recipe_and_the_rest_stays(dataset: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def test_an_ablation_differs_from_its_base_in_what_it_says(toy, name):
     if maker == base:
         return
     changed = maker.config(task) != base.config(task)
+    changed = changed or maker.without != base.without
     assert (changed or maker.other_encoder) == (maker.sizes(task)[1] is None)
 
 

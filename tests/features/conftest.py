@@ -101,13 +101,35 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def encoder_of(clip_folder: Path) -> Callable[[str], Encoder]:
-    """Every registered encoder by name, made once; clip has random weights."""
+def weights_of(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str | None]:
+    """The weights of a registered encoder: those that have none of their own get small random ones."""
+    transformers = pytest.importorskip("transformers")
+    small = {
+        "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 70,
+        "patch_size": 14, "initializer_range": 0.3,
+    }  # fmt: skip
+    kinds = {
+        "dinov2": ("Dinov2", {"mlp_ratio": 2}),
+        "mae": ("ViTMAE", {"intermediate_size": 32}),
+        "siglip": ("SiglipVision", {"intermediate_size": 32}),
+    }
+    folders = {"clip": str(clip_folder)}
+    for name, (kind, sizes) in kinds.items():
+        folders[name] = str(tmp_path_factory.mktemp(name))
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{kind}Config")(**small, **sizes)
+        getattr(transformers, f"{kind}Model")(config).save_pretrained(folders[name])
+    return folders.get
+
+
+@pytest.fixture(scope="session")
+def encoder_of(weights_of: Callable[[str], str | None]) -> Callable[[str], Encoder]:
+    """Every registered encoder by name, made once; vision transformers have random weights."""
     made: dict[str, Encoder] = {}
 
     def get(name: str) -> Encoder:
         if name not in made:
-            made[name] = get_encoder(name, weights=str(clip_folder) if name == "clip" else None)
+            made[name] = get_encoder(name, weights=weights_of(name))
         return made[name]
 
     return get

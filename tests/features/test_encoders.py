@@ -56,8 +56,10 @@ def test_tokens_do_not_depend_on_the_batch_nor_on_other_layers(encoder_of: Get, 
 
 
 @every
-def test_digest_is_the_same_for_the_same_encoder(encoder_of: Get, name: str, clip_folder: Path) -> None:
-    again = get_encoder(name, weights=str(clip_folder) if name == "clip" else None)
+def test_digest_is_the_same_for_the_same_encoder(
+    encoder_of: Get, name: str, weights_of: Callable[[str], str | None]
+) -> None:
+    again = get_encoder(name, weights=weights_of(name))
     assert re.fullmatch("[0-9a-f]{64}", again.digest)
     assert again.digest == encoder_of(name).digest
 
@@ -73,7 +75,9 @@ def test_digests_differ_between_encoders(encoder_of: Get) -> None:
 
 
 def test_unknown_names_are_told_with_the_choice() -> None:
-    with pytest.raises(SynBrainError, match=r"'resnet'.*efficientnet-lite0, clip, pixels"):
+    with pytest.raises(
+        SynBrainError, match=r"'resnet'.*efficientnet-lite0, clip, dinov2, mae, siglip, pixels"
+    ):
         get_encoder("resnet")
     with pytest.raises(SynBrainError, match="bfloat16"):
         get_encoder("pixels", precision="int8")
@@ -221,6 +225,54 @@ class TestClip:
         monkeypatch.setattr(builtins, "__import__", absent)
         with pytest.raises(SynBrainError, match=r"synbrain\[clip\]"):
             get_encoder("clip", weights=str(clip_folder))
+
+
+class TestOtherTowers:
+    """DINOv2, MAE and SigLIP: which tokens are the patches, and in which order."""
+
+    def expected(self, name: str, folder: str, batch: torch.Tensor) -> Any:
+        import transformers
+
+        classes = {"dinov2": "Dinov2Model", "mae": "ViTModel", "siglip": "SiglipVisionModel"}
+        model = getattr(transformers, classes[name]).from_pretrained(folder).eval()
+        with torch.no_grad():
+            return model(pixel_values=batch, output_hidden_states=True)
+
+    @pytest.mark.parametrize(("name", "before"), [("dinov2", 1), ("mae", 1), ("siglip", 0)])
+    def test_patches_are_those_of_the_network_itself(
+        self, encoder_of: Get, weights_of: Callable[[str], str | None], name: str, before: int
+    ) -> None:
+        encoder, folder = encoder_of(name), weights_of(name)
+        assert folder is not None
+        batch = batch_for(encoder, 2)
+        output = self.expected(name, folder, batch)  # MAE: by a plain ViT, which masks and shuffles nothing
+        tokens = encoder.forward(batch, encoder.layers)
+        assert encoder.layers["final"] == (25, 16)
+        torch.testing.assert_close(tokens["final"], output.last_hidden_state[:, before:])
+        torch.testing.assert_close(tokens["layer2"], output.hidden_states[2][:, before:])
+
+    def test_register_tokens_are_dropped(self, tmp_path: Path) -> None:
+        from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+        config = Dinov2WithRegistersConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=518, patch_size=14,
+            num_register_tokens=4, mlp_ratio=2,
+        )  # fmt: skip
+        model = Dinov2WithRegistersModel(config).eval()
+        model.save_pretrained(tmp_path)
+        encoder = get_encoder("dinov2", weights=str(tmp_path))
+        assert encoder.layers["final"] == (256, 16), "224 pixels in patches of 14"
+        batch = batch_for(encoder, 1)
+        with torch.no_grad():
+            expected = model(pixel_values=batch).last_hidden_state[:, 5:]
+        torch.testing.assert_close(encoder.forward(batch)["final"], expected)
+
+    @pytest.mark.parametrize("name", ["dinov2", "mae", "siglip"])
+    def test_weights_of_another_network_are_refused(self, name: str, clip_folder: Path) -> None:
+        with pytest.raises(SynBrainError, match=f"the {name} encoder needs weights"):
+            get_encoder(name)
+        with pytest.raises(SynBrainError, match=r"lacks \d+ weights|no .* model could be loaded"):
+            get_encoder(name, weights=str(clip_folder))
 
 
 def test_pixels_final_is_the_mean_colour_of_patches(encoder_of: Get) -> None:

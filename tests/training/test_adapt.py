@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import synbrain
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
@@ -30,12 +31,11 @@ from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.prepare.table import prepare_table
-from synbrain.training.adapt import adapt, updated_parameters
-from synbrain.training.leakage import images_to_adapt_on, marks_of, unpacked
-from synbrain.training.overrides import overridden
-from synbrain.training.recipes import recipe
-from synbrain.training.subjects import training_images, training_subjects
-from synbrain.training.train import train_model
+from synbrain.training.adapt import adapt, new_subject
+from synbrain.training.leakage import adaptation_images, training_images, unpacked
+from synbrain.training.networks import updated_parameters
+from synbrain.training.options import AdaptOptions, TrainOptions
+from synbrain.training.train import train
 
 MICRO = Preset(
     BrainVAEConfig(
@@ -86,18 +86,15 @@ def base_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def base(base_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SynBrain:
     """A calibrated run of another subject with 5 voxels that was trained on pictures 0 to 17."""
-    config = overridden(recipe("calibrated", preset="tiny"), {**FEW, "preset": "micro"})
-    safe = training_images([base_dataset], "refuse", [])
-    subjects = training_subjects([base_dataset], "pixels", rows=safe)
+    options = TrainOptions.model_validate({**FEW, "preset": "micro", "encoder": "pixels"})
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(PRESETS, "micro", MICRO)
-        trained = train_model(subjects, config, folder=tmp_path_factory.mktemp("training"))
-    return SynBrain(
-        trained.config.model_copy(update=marks_of([base_dataset], subjects[0].image_marks)),
-        trained.subjects,
-        trained.vae,
-        trained.mapper,
-    )
+        return train([base_dataset], options, out=tmp_path_factory.mktemp("base") / "run")
+
+
+def few(**given: Any) -> AdaptOptions:
+    """A short adaptation on all training images, unless another budget is given."""
+    return AdaptOptions.model_validate({"budget": "all", **FEW, **given})
 
 
 def toy(seed: int, n_images: int, n_voxels: int, n_repeats: int = 1, noise: float = 1.0) -> Pairs:
@@ -224,24 +221,26 @@ def test_what_was_not_chosen_stays_and_the_base_too(update: Any, base: SynBrain,
     assert base.mapper is not None
     assert base.vae is not None
     before = {n: t.clone() for n, t in [*base.mapper.state_dict().items(), *base.vae.state_dict().items()]}
-    done = adapt(base, new, "all", update=update, changes=FEW)
+    done = adapt(base, new, few(update=update))
+    record = done.config.adaptation
+    assert record is not None
     after = dict([*base.mapper.state_dict().items(), *base.vae.state_dict().items()])
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert done.model.mapper is not None
-    assert done.model.vae is not None
+    assert done.mapper is not None
+    assert done.vae is not None
     chosen = updated_parameters(base.mapper, update)
     old = dict(base.mapper.named_parameters())
-    moved = {n for n, p in done.model.mapper.named_parameters() if not torch.equal(p, old[n])}
+    moved = {n for n, p in done.mapper.named_parameters() if not torch.equal(p, old[n])}
     assert moved == chosen
-    assert done.updated["mapper"] == sum(old[n].numel() for n in chosen)
-    assert done.updated["vae"] == sum(p.numel() for p in base.vae.parameters())
+    assert record.updated_parameters["mapper"] == sum(old[n].numel() for n in chosen)
+    assert record.updated_parameters["vae"] == sum(p.numel() for p in base.vae.parameters())
     whole = dict(base.vae.named_parameters())
-    still = [n for n, p in done.model.vae.named_parameters() if torch.equal(p, whole[n])]
+    still = [n for n, p in done.vae.named_parameters() if torch.equal(p, whole[n])]
     assert not still, "the VAE is trained whole"
 
 
 def test_the_adapted_run_loads_alone(base: SynBrain, new: Dataset, tmp_path: Path) -> None:
-    model = adapt(base, new, 10, "images", changes=FEW, networks=False, seed=1).model
+    model = adapt(base, new, few(budget=10, by="images", networks=False, seed=1))
     model.save_pretrained(tmp_path / "run")
     loaded = SynBrain.from_pretrained(tmp_path / "run")
     tokens = open_tokens(new, "pixels")
@@ -251,36 +250,30 @@ def test_the_adapted_run_loads_alone(base: SynBrain, new: Dataset, tmp_path: Pat
     held_out = loaded.subject().held_out
     assert held_out is not None
     assert set(map(bytes, held_out.marks)) <= unpacked(loaded.config.trained_images)
-    assert loaded.config.adaptation["n_images"] == len(held_out.scores) == 10
-    assert loaded.config.adaptation["updated_parameters"] == {"vae": 0, "mapper": 0}
+    assert loaded.config.adaptation is not None
+    assert loaded.config.adaptation.n_images == len(held_out.scores) == 10
+    assert loaded.config.adaptation.updated_parameters == {"vae": 0, "mapper": 0}
+    assert loaded.report == model.report is not None
 
 
-def test_validation_images_come_out_of_the_budget(
-    base: SynBrain, new: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from synbrain.training import adapt as module
-
-    seen: list[Pairs] = []
-    train = module.train_model
-
-    def watched(subjects: Any, *rest: Any, **options: Any) -> Any:
-        seen.append(subjects[0].pairs)
-        return train(subjects, *rest, **options)
-
-    monkeypatch.setattr(module, "train_model", watched)
-    adapt(base, new, 10, "images", changes=FEW)
-    assert (seen[0].n_images, seen[0].n_trials) == (10, 20)
-    trained_rows = set(seen[0].tokens.rows.tolist())
-    assert trained_rows <= set(new.image_rows("train").tolist())
+def test_validation_images_come_out_of_the_budget(base: SynBrain, new: Dataset) -> None:
+    options = few(budget=10, by="images")
+    pairs = new_subject(base, new, open_tokens(new, "pixels"), options).pairs
+    assert (pairs.n_images, pairs.n_trials) == (10, 20)
+    assert set(pairs.tokens.rows.tolist()) <= set(new.image_rows("train").tolist())
+    adapted = adapt(base, new, options)
+    assert adapted.report is not None
+    assert adapted.report.subjects[new.info.subject].n_validation_images == 2, "a fifth of the budget"
 
 
 def test_a_test_image_of_a_base_subject_is_refused_or_dropped(base: SynBrain, tmp_path: Path) -> None:
     # pictures 18 to 23 were the base's test images; here they are 14 training images' neighbours
     dataset = recorded(tmp_path / "overlap", 6, 18, {40, 41})
     with pytest.raises(SynBrainError, match=r"6 images .*--shared-test-images drop"):
-        adapt(base, dataset, "all", changes=FEW, networks=False)
-    done = adapt(base, dataset, "all", changes=FEW, networks=False, shared_test_images="drop")
-    assert done.model.config.adaptation["n_images"] == 22 - 6
+        adapt(base, dataset, few(networks=False))
+    done = adapt(base, dataset, few(networks=False, shared_test_images="drop"))
+    assert done.config.adaptation is not None
+    assert done.config.adaptation.n_images == 22 - 6
 
 
 def test_a_base_that_trained_on_the_new_test_images_is_refused(
@@ -288,25 +281,25 @@ def test_a_base_that_trained_on_the_new_test_images_is_refused(
 ) -> None:
     dataset = recorded(tmp_path / "overlap", 6, 10, {10, 11})
     with pytest.raises(SynBrainError, match=r"trained on 2 test images .*--keep-out"):
-        adapt(base, dataset, "all", changes=FEW, networks=False)
-    kept = training_images([base_dataset], "refuse", [dataset])
-    assert len(base_dataset.image_rows("train")) - len(kept[0]) == 2
+        adapt(base, dataset, few(networks=False))
+    (kept,) = training_images([base_dataset], "refuse", [dataset])
+    assert len(base_dataset.image_rows("train")) - len(kept.rows) == len(kept.rows) - 14 == 2
 
 
 def test_the_new_subjects_own_test_images_are_refused(base: SynBrain, new: Dataset) -> None:
     with pytest.raises(SynBrainError, match=r"1 images to train on are test images"):
-        images_to_adapt_on(base.config, new, new.image_rows("test")[:1])
+        adaptation_images(base.config, new, new.image_rows("test")[:1])
 
 
 def test_an_adapted_run_remembers_the_images_of_base_and_subject(
     base: SynBrain, new: Dataset, base_dataset: Dataset
 ) -> None:
-    model = adapt(base, new, "all", changes=FEW, networks=False).model
+    model = adapt(base, new, few(networks=False))
     rows = base_dataset.image_rows("train")
     with pytest.raises(SynBrainError, match="test images of the base run"):
         (
-            images_to_adapt_on(model.config, new, new.image_rows("train")[:0]),
-            images_to_adapt_on(
+            adaptation_images(model.config, new, new.image_rows("train")[:0]),
+            adaptation_images(
                 base.config.model_copy(update={"test_images": model.config.trained_images}),
                 base_dataset,
                 rows,
@@ -320,18 +313,40 @@ def test_a_base_without_anything_linear_needs_its_networks(base: SynBrain, new: 
     bare = {name: dataclasses.replace(p, linear=None, noise=None) for name, p in base.subjects.items()}
     reference = SynBrain(base.config.model_copy(update={"linear_layers": ()}), bare, base.vae, base.mapper)
     with pytest.raises(SynBrainError, match="nothing would be left to adapt"):
-        adapt(reference, new, "all", changes=FEW, networks=False)
-    done = adapt(reference, new, "all", changes=FEW)
-    assert done.model.subject().linear is None
-    assert np.isfinite(done.model.predict(pairs_of(new, open_tokens(new, "pixels"), "test").tokens)).all()
+        adapt(reference, new, few(networks=False))
+    done = adapt(reference, new, few())
+    assert done.subject().linear is None
+    assert np.isfinite(done.predict(pairs_of(new, open_tokens(new, "pixels"), "test").tokens)).all()
 
 
 def test_a_folded_base_keeps_its_mapper_or_is_refused(base: SynBrain, new: Dataset) -> None:
     assert base.mapper is not None
     folded = SynBrain(base.config, base.subjects, base.vae, base.mapper).fold()
     with pytest.raises(SynBrainError, match=r"folded for inference.*without fold=True"):
-        adapt(folded, new, "all", update="mlp", changes=FEW)
-    done = adapt(folded, new, "all", update="none", changes=FEW).model
+        adapt(folded, new, few(update="mlp"))
+    done = adapt(folded, new, few(update="none"))
     assert done.mapper is not None
     assert done.mapper.config.modulation == "folded"
     assert base.mapper.config.modulation == "timestep"
+
+
+def test_the_public_face_trains_adapts_and_keeps_what_it_was_asked_to(
+    base_dataset: Dataset, new: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "micro", MICRO)
+    options = TrainOptions.model_validate({**FEW, "preset": "micro", "encoder": "pixels", "seed": 2})
+    model = synbrain.train([base_dataset], options)
+    assert model.report is not None
+    assert model.report.subjects[base_dataset.info.subject].n_validation_images == 4, (
+        "a fifth of 18 training images"
+    )
+    adapted = synbrain.adapt(model, new, few(), out=tmp_path / "adapted")
+    loaded = SynBrain.from_pretrained(tmp_path / "adapted")
+    assert loaded.report == adapted.report
+    assert loaded.digest != model.digest == ""
+    assert sorted(p.name for p in (tmp_path / "adapted" / "training").iterdir()) == [
+        "config.json",
+        "log.jsonl",
+    ]
+    with pytest.raises(SynBrainError, match="--overwrite"):
+        synbrain.adapt(model, new, few(), out=tmp_path / "adapted")

@@ -11,7 +11,7 @@ from PIL import Image
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.prepare.table import prepare_table
-from synbrain.training.leakage import safe_training_images
+from synbrain.training.leakage import training_images
 
 
 def recorded(folder: Path, pictures: list[int], test: set[int]) -> Dataset:
@@ -33,15 +33,15 @@ def test_a_test_image_of_another_dataset_is_refused_or_dropped(tmp_path: Path) -
     first = recorded(tmp_path / "a", [1, 2, 3, 4], test={4})
     second = recorded(tmp_path / "b", [5, 4, 6, 7], test={7})  # trains on the first one's test picture
     with pytest.raises(SynBrainError, match=r"1 training images of .*b.*--shared-test-images drop"):
-        safe_training_images([first, second])
-    kept = safe_training_images([first, second], "drop")
-    assert [rows.tolist() for rows in kept] == [[0, 1, 2], [0, 2]]
+        training_images([first, second])
+    kept = training_images([first, second], "drop")
+    assert [images.rows.tolist() for images in kept] == [[0, 1, 2], [0, 2]]
 
 
 def test_equal_names_of_different_pictures_are_no_overlap(tmp_path: Path) -> None:
     first = recorded(tmp_path / "a", [1, 2, 3], test={3})
     second = recorded(tmp_path / "b", [4, 5, 6], test={4})
-    assert [len(rows) for rows in safe_training_images([first, second])] == [2, 2]
+    assert [len(images.rows) for images in training_images([first, second])] == [2, 2]
 
 
 def test_a_missing_stimulus_is_told(tmp_path: Path) -> None:
@@ -49,4 +49,13 @@ def test_a_missing_stimulus_is_told(tmp_path: Path) -> None:
     second = recorded(tmp_path / "b", [4, 5, 6], test={4})
     (tmp_path / "b" / "images" / "1.png").unlink()
     with pytest.raises(SynBrainError, match=r"1 stimuli .* missing, 1\.png"):
-        safe_training_images([first, second])
+        training_images([first, second])
+
+
+def test_a_picture_under_two_names_of_one_dataset_is_refused(tmp_path: Path) -> None:
+    once = recorded(tmp_path / "a", [1, 2, 3, 4], test={4})
+    assert [len(images.rows) for images in training_images([once])] == [3]
+    again = recorded(tmp_path / "b", [1, 2, 3, 4], test={4})
+    (tmp_path / "b" / "images" / "0.png").write_bytes((tmp_path / "b" / "images" / "3.png").read_bytes())
+    with pytest.raises(SynBrainError, match=r"1 training images of .*b.* test images of it"):
+        training_images([again])

@@ -12,13 +12,15 @@ import pytest
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, response_scale
+from synbrain.model.synbrain import SynBrain
 from synbrain.networks.presets import Preset
-from synbrain.training import train as train_module
+from synbrain.training import networks as networks_module
 from synbrain.training.config import TrainConfig
+from synbrain.training.fit import fit_model
+from synbrain.training.networks import Workspace, network_sizes, new_networks, validation_split
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
 from synbrain.training.subjects import TrainingSubject, sampling_weights
-from synbrain.training.train import Trained, held_out_rows, train_model
 
 Make = Callable[..., Any]
 SHORT: dict[str, Any] = {
@@ -33,6 +35,12 @@ def subject(pairs: Pairs, name: str = "s") -> TrainingSubject:
     return TrainingSubject(name, pairs, VoxelSpace(pairs.n_voxels), "z")
 
 
+def train_model(subjects: list[TrainingSubject], config: TrainConfig, *, folder: Path) -> SynBrain:
+    """New networks on these subjects, as :func:`synbrain.train` fits them."""
+    sizes = network_sizes(subjects[0].pairs.tokens, config)
+    return fit_model(subjects, config, new_networks(sizes, config.seed), Workspace(folder))
+
+
 def short(name: str, **more: Any) -> TrainConfig:
     return overridden(overridden(recipe(name), SHORT), more)
 
@@ -43,19 +51,25 @@ def test_the_same_seed_gives_the_same_model(pairs: Make, micro: Preset, tmp_path
         for i in range(2)
     ]
     assert made[0].report == made[1].report
-    for a, b in zip(made[0].mapper.parameters(), made[1].mapper.parameters(), strict=True):
+    first, second = (model.mapper for model in made)
+    assert first is not None
+    assert second is not None
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert np.array_equal(a.detach().numpy(), b.detach().numpy())
 
 
 def test_calibrated_gives_every_part(pairs: Make, micro: Preset, tmp_path: Path) -> None:
     made = train_model([subject(pairs(n_images=40))], short("calibrated"), folder=tmp_path)
     part = made.subjects["s"]
-    assert made.model().predict(pairs(n_images=40).tokens).shape == (40, 6)
+    assert made.predict(pairs(n_images=40).tokens).shape == (40, 6)
     assert part.linear is not None
     assert part.noise is not None
     assert made.config.linear_layers == ("final",)
-    report = made.report["subjects"]["s"]
-    assert report["validation_error"] <= report["validation_error_linear"] + 1e-6, "shrink: it can only help"
+    assert made.report is not None
+    report = made.report.subjects["s"]
+    assert report.validation_error is not None
+    assert report.validation_error_linear is not None
+    assert report.validation_error <= report.validation_error_linear + 1e-6, "shrink: it can only help"
 
 
 def test_reference_has_neither_linear_path_nor_noise(pairs: Make, micro: Preset, tmp_path: Path) -> None:
@@ -72,7 +86,7 @@ def test_several_subjects_of_any_size_make_one_model(pairs: Make, micro: Preset,
         subject(pairs(n_voxels=5, n_images=40), "a"),
         subject(pairs(n_voxels=9, seed=1, n_images=40), "b"),
     ]
-    made: Trained = train_model(both, short("calibrated"), folder=tmp_path)
+    made = train_model(both, short("calibrated"), folder=tmp_path)
     assert {name: part.n_voxels for name, part in made.subjects.items()} == {"a": 5, "b": 9}
     with pytest.raises(SynBrainError, match="one name"):
         train_model([both[0], both[0]], short("calibrated"), folder=tmp_path / "again")
@@ -90,7 +104,7 @@ def test_validation_images_reach_no_weight(
     """Other responses to the held-out images change no parameter (reference: nothing else is fitted)."""
     first = pairs()
     config = short("reference", vae={"stop": "never"}, mapper={"stop": "never"})
-    _, held = held_out_rows(first, config.validation_fraction, config.seed)
+    _, held = validation_split(first, config.validation_fraction, config.seed)
     changed = first.responses.copy()
     changed[np.isin(first.image_of_trial, held)] += 5.0
     second = Pairs(first.tokens, changed, first.trials, first.image_of_trial)
@@ -103,9 +117,9 @@ def test_validation_images_reach_no_weight(
             assert np.array_equal(p.detach().numpy(), q.detach().numpy())
 
 
-def test_held_out_rows_agree_with_pairs(pairs: Make) -> None:
+def test_validation_split_agree_with_pairs(pairs: Make) -> None:
     made = pairs(n_images=30).take(np.arange(5, 25))
-    rest, held = held_out_rows(made, 0.2, 1)
+    rest, held = validation_split(made, 0.2, 1)
     assert np.array_equal(np.sort(np.concatenate([rest, held])), np.arange(20))
     assert np.array_equal(made.tokens.rows[held], made.hold_out(0.2, 1)[1].tokens.rows)
 
@@ -137,7 +151,7 @@ def test_an_interrupted_training_continues_to_the_same_model(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "train_mapper", stop)
+        patched.setattr(networks_module, "train_mapper", stop)
         with pytest.raises(KeyboardInterrupt):
             train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
     resumed = train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")

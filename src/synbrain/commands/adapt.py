@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from synbrain.linear.config import LinearPathConfig
-from synbrain.networks.config import MapperStageConfig, VAEStageConfig
-from synbrain.training.overrides import options_of
+from synbrain.training.options import AdaptOptions, LinearOptions, MapperOptions, VAEOptions
 
-LinearOptions = options_of(LinearPathConfig)
-VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
-LINEAR_AS_IS, VAE_AS_IS, MAPPER_AS_IS = LinearOptions(), VAEOptions(), MapperOptions()
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
+    from synbrain.model.synbrain import SynBrain
+
+OF_BASE = AdaptOptions()
 
 
 def adapt(
@@ -27,10 +27,11 @@ def adapt(
     draws: int = 5,
     full_run: Path | None = None,
     shared_test_images: Literal["refuse", "drop"] = "refuse",
-    linear: LinearOptions = LINEAR_AS_IS,  # type: ignore[valid-type]
-    vae: VAEOptions = VAE_AS_IS,  # type: ignore[valid-type]
-    mapper: MapperOptions = MAPPER_AS_IS,  # type: ignore[valid-type]
+    linear: LinearOptions = OF_BASE.linear,
+    vae: VAEOptions = OF_BASE.vae,
+    mapper: MapperOptions = OF_BASE.mapper,
     seed: int = 0,
+    resume: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Fit a trained model to a new subject with a part of its data; the base run is not touched.
@@ -55,86 +56,64 @@ def adapt(
         vae: settings of stage 1 that differ from those of an adaptation.
         mapper: settings of stage 2 that differ from those of an adaptation.
         seed: of folds, held-out images, batches and noise; with --curve, of the first draw.
+        resume: continue an adaptation that was interrupted.
         overwrite: replace what stands at out.
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.files import require_absent
-    from synbrain.model.folder import fetch, run_digest
     from synbrain.model.synbrain import SynBrain
-    from synbrain.training.adapt import adapt as fit
+    from synbrain.training import adapt as library
 
-    require_absent(out, overwrite)
-    folder = fetch(run)
-    base = SynBrain.from_pretrained(folder)
-    new = load_dataset(dataset)
-    told = {"linear": linear, "vae": vae, "mapper": mapper}
-    changes = {name: options.model_dump() for name, options in told.items()}
+    options = AdaptOptions(
+        budget=budget, by=by, update=update, networks=networks, shared_test_images=shared_test_images,
+        linear=linear, vae=vae, mapper=mapper, seed=seed,
+    )  # fmt: skip
+    base, new = SynBrain.from_pretrained(run), load_dataset(dataset)
     if not base.config.trained_images:
         print(f"note: {run} does not say which images it saw; make sure that no test image is among them")
     if curve is not None:
-        _curve(base, new, out, curve, draws, networks, update, full_run, shared_test_images, changes, seed)
+        require_absent(out, overwrite)
+        full = None if full_run is None else SynBrain.from_pretrained(full_run)
+        _curve(base, new, options, out, curve, draws, full)
         return
-    done = fit(
-        base,
-        new,
-        budget,
-        by,
-        update,
-        networks=networks,
-        changes=changes,
-        shared_test_images=shared_test_images,
-        base_digest=run_digest(folder),
-        seed=seed,
-        show_progress=True,
+    adapted = library.adapt(
+        base, new, options, out=out, resume=resume, overwrite=overwrite, show_progress=True
     )
-    done.model.save_pretrained(out, overwrite=overwrite)
-    about = done.model.config.adaptation
-    print(f"adapted on {about['n_images']} images, {about['n_trials']} trials ({about['budget']})")
+    about = adapted.config.adaptation
+    assert about is not None
+    assert adapted.report is not None
+    print(f"adapted on {about.n_images} images, {about.n_trials} trials ({about.budget})")
     if networks:
-        counts = done.updated
+        counts = about.updated_parameters
         print(f"parameters trained further: VAE {counts['vae']:,} (whole), mapper {counts['mapper']:,}")
-    for name, said in done.report.get("subjects", {}).items():
-        print(name + ": " + ", ".join(f"{key} {_short(value)}" for key, value in said.items()))
+    for name, figures in adapted.report.subjects.items():
+        known = figures.model_dump(exclude_none=True)
+        print(name + ": " + ", ".join(f"{key} {_short(value)}" for key, value in known.items()))
     print(f"run -> {out}")
 
 
 def _curve(
-    base: Any,
-    dataset: Any,
+    base: SynBrain,
+    dataset: Dataset,
+    options: AdaptOptions,
     out: Path,
     budgets: str,
     draws: int,
-    networks: bool,
-    update: Any,
-    full_run: Path | None,
-    shared_test_images: Any,
-    changes: dict[str, Any],
-    seed: int,
+    full: SynBrain | None,
 ) -> None:
     from synbrain.comparison.adaptation_curve import adaptation_curve, curve_table
     from synbrain.figures.adaptation import curve_figure
     from synbrain.figures.style import save_png
     from synbrain.files import write_json, write_text
-    from synbrain.model.synbrain import SynBrain
 
-    found = adaptation_curve(
-        base,
-        dataset,
-        budgets.split(","),
-        draws=draws,
-        networks=networks,
-        update=update,
-        full=None if full_run is None else SynBrain.from_pretrained(full_run),
-        shared_test_images=shared_test_images,
-        changes=changes,
-        seed=seed,
-        show_progress=True,
+    curve = adaptation_curve(
+        base, dataset, budgets.split(","), options, draws=draws, full=full, show_progress=True
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "curve.json", found)
-    write_text(out / "table.md", curve_table(found))
-    save_png(curve_figure(found), out / "curve.png")
-    print(curve_table(found))
+    write_json(out / "curve.json", curve)
+    write_text(out / "table.md", curve_table(curve))
+    save_png(curve_figure(curve), out / "curve.png")
+    print(curve_table(curve))
     print(f"curve -> {out / 'curve.json'}, {out / 'table.md'}, {out / 'curve.png'}")
 
 

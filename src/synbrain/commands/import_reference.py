@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from synbrain.data.dataset import load_dataset
-from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
+from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
 from synbrain.data.space import VoxelSpace
+from synbrain.data.units import UNITS
 from synbrain.errors import SynBrainError
-from synbrain.features.clip import EXAMPLE
 from synbrain.features.encoders import get_encoder
+from synbrain.features.transformer import TOWERS
 from synbrain.files import require_absent
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
@@ -31,6 +32,7 @@ NSD_VOXELS = {
 }
 PUBLISHED_TOKENS = (256, 1664)
 LAYER = "final"
+PUBLISHED_ENCODER = TOWERS["clip"].example
 
 
 def import_reference(
@@ -72,9 +74,9 @@ def import_reference(
     if encoder is not None and encoder.layers[LAYER] != shape:
         raise SynBrainError(
             f"{weights} gives tokens of {encoder.layers[LAYER]}, the mapper reads {shape}",
-            f"pass the encoder that the mapper was trained on ({EXAMPLE} in the published runs)",
+            f"pass the encoder that the mapper was trained on ({PUBLISHED_ENCODER} in the published runs)",
         )
-    known = EXAMPLE if shape == PUBLISHED_TOKENS else None
+    known = PUBLISHED_ENCODER if shape == PUBLISHED_TOKENS else None
     config = RunConfig(
         recipe="reference",
         encoder="clip",

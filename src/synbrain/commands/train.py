@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from accelerate import PartialState
 
 from synbrain.data.dataset import load_dataset
-from synbrain.errors import SynBrainError
-from synbrain.files import read_json, require_absent, write_json
-from synbrain.linear.config import LinearPathConfig
-from synbrain.model.folder import CONFIG, save_run
-from synbrain.networks.config import MapperStageConfig, VAEStageConfig
-from synbrain.noise.config import NoiseConfig
-from synbrain.training.config import TrainConfig
-from synbrain.training.leakage import marks_of
-from synbrain.training.overrides import options_of, overridden
-from synbrain.training.recipes import recipe as recipe_called
-from synbrain.training.subjects import check_training, training_images, training_subjects
-from synbrain.training.train import Trained, train_model
+from synbrain.model.report import TrainingReport
+from synbrain.training import train as library
+from synbrain.training.options import LinearOptions, MapperOptions, NoiseOptions, TrainOptions, VAEOptions
 
-# The same fields, each None where the recipe decides.
-LinearOptions, NoiseOptions = options_of(LinearPathConfig), options_of(NoiseConfig)
-VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
-LINEAR_FROM_RECIPE, NOISE_FROM_RECIPE = LinearOptions(), NoiseOptions()
-VAE_FROM_RECIPE, MAPPER_FROM_RECIPE = VAEOptions(), MapperOptions()
-TRAINING, RESOLVED = "training", "config.json"
-UNFINISHED = ("vae", "mapper", "targets")  # in TRAINING while a training is not finished
+OF_RECIPE = TrainOptions()
 
 
 def train(
@@ -49,10 +32,10 @@ def train(
     linear_path: bool | None = None,
     response_noise: bool | None = None,
     shrink: Literal["none", "subject", "voxel"] | None = None,
-    linear: LinearOptions = LINEAR_FROM_RECIPE,  # type: ignore[valid-type]
-    noise: NoiseOptions = NOISE_FROM_RECIPE,  # type: ignore[valid-type]
-    vae: VAEOptions = VAE_FROM_RECIPE,  # type: ignore[valid-type]
-    mapper: MapperOptions = MAPPER_FROM_RECIPE,  # type: ignore[valid-type]
+    linear: LinearOptions = OF_RECIPE.linear,
+    noise: NoiseOptions = OF_RECIPE.noise,
+    vae: VAEOptions = OF_RECIPE.vae,
+    mapper: MapperOptions = OF_RECIPE.mapper,
     seed: int = 0,
     tensorboard: bool = False,
     resume: bool = False,
@@ -88,95 +71,34 @@ def train(
         resume: continue a training that was interrupted.
         overwrite: replace a run that stands there.
     """
-    config = overridden(
-        recipe_called(recipe, preset=preset),
-        {
-            "network_layer": network_layer,
-            "scale": scale,
-            "validation_fraction": validation_fraction,
-            "subject_weights": subject_weights,
-            "linear_path": linear_path,
-            "response_noise": response_noise,
-            "shrink": shrink,
-            "linear": linear,
-            "noise": noise,
-            "vae": vae,
-            "mapper": mapper,
-            "seed": seed,
-        },
-    )
-    opened = [load_dataset(path) for path in datasets]
-    others = [load_dataset(path) for path in keep_out or []]
-    safe = training_images(opened, shared_test_images, others)
-    subjects = training_subjects(opened, encoder, layers, rows=safe)
-    check_training(subjects, config)
-    process = PartialState()
-    if process.is_main_process:
-        _prepare_out(out, config, resume, overwrite)
-        if process.device.type == "cpu" and "fp16" in (config.vae.precision, config.mapper.precision):
-            print("note: most CPUs emulate fp16, several times slower than --mapper.precision fp32")
-    process.wait_for_everyone()
-    trained = train_model(
-        subjects, config, folder=out / TRAINING, tensorboard=tensorboard, show_progress=True
+    options = TrainOptions(
+        recipe=recipe, preset=preset, encoder=encoder, layers=layers, network_layer=network_layer,
+        scale=scale, validation_fraction=validation_fraction, subject_weights=subject_weights,
+        shared_test_images=shared_test_images, linear_path=linear_path, response_noise=response_noise,
+        shrink=shrink, linear=linear, noise=noise, vae=vae, mapper=mapper, seed=seed, tensorboard=tensorboard,
+    )  # fmt: skip
+    config, process = options.config(), PartialState()
+    halves = "fp16" in (config.vae.precision, config.mapper.precision)
+    if halves and process.is_main_process and process.device.type == "cpu":
+        print("note: most CPUs emulate fp16, several times slower than --mapper.precision fp32")
+    model = library.train(
+        [load_dataset(path) for path in datasets],
+        options,
+        keep_out=[load_dataset(path) for path in keep_out or []],
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        show_progress=True,
     )
     if process.is_main_process:
-        marks = (mark for subject in subjects for mark in subject.image_marks)
-        config_of_run = trained.config.model_copy(update=marks_of(opened, marks))
-        save_run(out, config_of_run, trained.subjects, trained.vae, trained.mapper, overwrite=overwrite)
-        for leftover in UNFINISHED:  # checkpoints of a finished run
-            shutil.rmtree(out / TRAINING / leftover, ignore_errors=True)
-        _tell(trained, out)
+        assert model.report is not None
+        _print_report(model.report)
+        print(f"run -> {out}")
 
 
-def _prepare_out(out: Path, config: TrainConfig, resume: bool, overwrite: bool) -> None:
-    """Make ``out/training`` ready, or say why not; nothing is removed that was not given up."""
-    folder, said = out / TRAINING, config.model_dump(mode="json")
-    replaces = (out / CONFIG).exists()  # a finished run: its weights stay until the new ones are whole
-    interrupted = (folder / RESOLVED).exists() and (
-        not replaces or any((folder / name).exists() for name in UNFINISHED)
-    )
-    if resume and interrupted:
-        if replaces:
-            require_absent(out, overwrite)
-        before = read_json(folder / RESOLVED)
-        differing = sorted(_differences(before, said))
-        if differing:
-            raise SynBrainError(
-                f"the interrupted training had other values of {', '.join(differing)}",
-                "give --resume the options of the first call, or pass --overwrite instead to start again",
-            )
-        return
-    if interrupted and not overwrite:
-        raise SynBrainError(
-            f"{out} holds an interrupted training",
-            "pass --resume to continue it, or --overwrite to start again",
-        )
-    if not resume or replaces:
-        require_absent(out, overwrite)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        write_json(folder / RESOLVED, said)
-    except SynBrainError:  # a full disk: no empty folders that the next call would take for a run
-        for made in (folder, out):
-            with suppress(OSError):
-                made.rmdir()
-        raise
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    names = []
-    for key in a.keys() | b.keys():
-        if isinstance(a.get(key), dict) and isinstance(b.get(key), dict):
-            names += _differences(a[key], b[key], f"{prefix}{key}.")
-        elif a.get(key) != b.get(key):
-            names.append(prefix + key)
-    return names
-
-
-def _tell(trained: Trained, out: Path) -> None:
-    for name, said in trained.report["subjects"].items():
-        linear = said.get("validation_r_linear")
+def _print_report(report: TrainingReport) -> None:
+    for name, figures in report.subjects.items():
+        linear = figures.validation_r_linear
         beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
-        r = "undefined" if said["validation_r"] is None else f"{said['validation_r']:.3f}"
-        print(f"{name}: voxel_r {r} on {said['n_validation_images']} validation images{beside}")
-    print(f"run -> {out}")
+        r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"
+        print(f"{name}: voxel_r {r} on {figures.n_validation_images} validation images{beside}")

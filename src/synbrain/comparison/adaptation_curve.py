@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Float64
 from synbrain.baselines.ridge import Ridge
-from synbrain.data.budget import Budget, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import TokenSet, split_pairs
-from synbrain.linear.fit import fit_linear_path
+from synbrain.features.tokens import Pairs, TokenSet, split_pairs
+from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
-from synbrain.training.adapt import SharedTestImages, Update, adapt, adaptation_config, budget_pairs
+from synbrain.training.adapt import AS_PUBLISHED, adapt_to, adaptation_config, new_subject
+from synbrain.training.config import TrainConfig
+from synbrain.training.options import AdaptOptions
+from synbrain.training.subjects import TrainingSubject
 
 FITTED = ("adapted", "ridge", "scratch")
 
@@ -29,14 +32,10 @@ def adaptation_curve(
     base: SynBrain,
     dataset: Dataset,
     budgets: Sequence[str | int],
+    options: AdaptOptions = AS_PUBLISHED,
     *,
     draws: int = 5,
-    networks: bool = True,
-    update: Update = "mlp",
     full: SynBrain | None = None,
-    shared_test_images: SharedTestImages = "refuse",
-    changes: dict[str, Any] | None = None,
-    seed: int = 0,
     n_bootstrap: int = 1000,
     show_progress: bool = False,
 ) -> dict[str, Any]:
@@ -46,12 +45,11 @@ def adaptation_curve(
         base: the run to adapt.
         dataset: the new subject's, with training and test images.
         budgets: numbers of images ("25"), "1h" (250 images), or "all".
+        options: of the adaptation; its budget is replaced, its seed is that of the first draw.
         draws: draws of each budget's images; seeds ``seed``, ``seed + 1``, ... A smaller budget of a draw is
             part of a larger one. "all" has one draw.
-        networks, update, shared_test_images, changes: of the adaptation.
         full: a model of this subject with all its training data; the calibrated linear path fitted on all
             of them where left out.
-        seed: of the first draw.
         n_bootstrap: bootstrap samples over test images.
         show_progress: a bar over the fits.
 
@@ -70,53 +68,81 @@ def adaptation_curve(
     tokens = base.tokens(open_tokens(dataset, base.config.encoder, base.config.layers))
     _, test = split_pairs(dataset, tokens)
     measured = test.repeat_means()
-    weights = image_weights(test.n_images, n_bootstrap, seed)
+    weights = image_weights(test.n_images, n_bootstrap, options.seed)
     fixed = {"base": _base_prediction(base, dataset, test.tokens)}
     if full is not None:
         fixed["full"] = full.predict(test.tokens)
     else:
-        everything, _ = budget_pairs(base.config, dataset, tokens, Budget("all", 1), shared_test_images)
-        config = adaptation_config(base, changes, seed)
-        fixed["full"] = fit_linear_path(everything, config.linear, seed=seed).path.predict(test.tokens)
-    constant = {name: _score(found, measured) for name, found in fixed.items()}
+        everything = new_subject(base, dataset, tokens, options.model_copy(update={"budget": "all"}))
+        fixed["full"] = _from_scratch(everything, adaptation_config(base, options)).path.predict(test.tokens)
+    constant = {name: _score(prediction, measured) for name, prediction in fixed.items()}
     jobs = [(b, d) for b in budgets for d in range(1 if str(b) == "all" else draws)]
-    by_budget: dict[str, list[dict[str, Any]]] = {str(b): [] for b in budgets}
+    by_budget: dict[str, list[Draw]] = {str(b): [] for b in budgets}
     for budget, draw in track(jobs, "adaptation curve", unit="fit", show=show_progress):
-        chosen = parse_budget(budget, "images", seed + draw)
-        pairs, _ = budget_pairs(base.config, dataset, tokens, chosen, shared_test_images)
-        config = adaptation_config(base, changes, seed + draw)
-        started = time.monotonic()
-        scratch = fit_linear_path(pairs, config.linear, seed=seed + draw)
-        if not config.linear_path:  # then it is the control's alone, and no part of the adaptation
-            started = time.monotonic()
-        options: dict[str, Any] = {"networks": networks, "changes": changes, "seed": seed + draw}
-        options |= {"shared_test_images": shared_test_images, "tokens": tokens, "scratch": scratch}
-        done = adapt(base, dataset, chosen, update=update, **options)
-        seconds = time.monotonic() - started
-        predicted = {
-            "adapted": done.model.predict(test.tokens),
-            "ridge": Ridge().fit(pairs, seed=seed + draw).predict(test.tokens),
-            "scratch": scratch.path.predict(test.tokens),
-        }
-        by_budget[str(budget)].append(
-            {
-                "scores": {name: _score(p, measured) for name, p in predicted.items()},
-                "replicates": {n: voxel_r_replicates(weights, p, measured) for n, p in predicted.items()},
-                "n_images": pairs.n_images,
-                "n_trials": pairs.n_trials,
-                "seconds": seconds,
-            }
+        seed = options.seed + draw
+        drawn = options.model_copy(
+            update={"budget": budget, "by": "images", "budget_seed": seed, "seed": seed}
         )
+        subject = new_subject(base, dataset, tokens, drawn)
+        by_budget[str(budget)].append(_one_draw(base, subject, drawn, test, weights))
     return {
-        "curve": [_entry(budget, found, constant) for budget, found in by_budget.items()],
+        "curve": [_entry(budget, scored, constant) for budget, scored in by_budget.items()],
         "metric": "voxel_r on the repeat means of the test images",
         "dataset": dataset.info.name,
         "base_subjects": list(base.subjects),
         "n_test_images": test.n_images,
-        "networks": networks,
-        "update": update,
-        "seed": seed,
+        "networks": options.networks,
+        "update": options.update,
+        "seed": options.seed,
     }
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one draw of a budget's images scored.
+
+    Attributes:
+        scores: row -> voxel_r.
+        replicates: row -> (n_bootstrap,) the same over bootstrap samples of test images.
+        n_images, n_trials: trained on.
+        seconds: that the adaptation took, the linear path from scratch included where it is part of it.
+    """
+
+    scores: dict[str, float | None]
+    replicates: dict[str, Float64]
+    n_images: int
+    n_trials: int
+    seconds: float
+
+
+def _one_draw(
+    base: SynBrain, subject: TrainingSubject, options: AdaptOptions, test: Pairs, weights: Float64
+) -> Draw:
+    """Adapt to one draw's images, beside a linear path from scratch and ridge on the same images."""
+    config = adaptation_config(base, options)
+    started = time.monotonic()
+    scratch = _from_scratch(subject, config)
+    if not config.linear_path:  # then it is the control's alone, and no part of the adaptation
+        started = time.monotonic()
+    adapted = adapt_to(base, replace(subject, linear_fit=scratch), options)
+    seconds = time.monotonic() - started
+    predictions = {
+        "adapted": adapted.predict(test.tokens),
+        "ridge": Ridge().fit(subject.pairs, seed=options.seed).predict(test.tokens),
+        "scratch": scratch.path.predict(test.tokens),
+    }
+    measured = test.repeat_means()
+    return Draw(
+        scores={name: _score(prediction, measured) for name, prediction in predictions.items()},
+        replicates={name: voxel_r_replicates(weights, p, measured) for name, p in predictions.items()},
+        n_images=subject.pairs.n_images,
+        n_trials=subject.pairs.n_trials,
+        seconds=seconds,
+    )
+
+
+def _from_scratch(subject: TrainingSubject, config: TrainConfig) -> LinearFit:
+    return fit_linear_path(subject.pairs, config.linear, seed=config.seed)
 
 
 def _base_prediction(base: SynBrain, dataset: Dataset, tokens: TokenSet) -> Float32 | None:
@@ -131,20 +157,20 @@ def _score(predicted: Float32 | None, measured: Float32) -> float | None:
     return None if predicted is None else mean_defined(voxel_r(predicted, measured))[0]
 
 
-def _entry(budget: str, found: list[dict[str, Any]], constant: dict[str, float | None]) -> dict[str, Any]:
+def _entry(budget: str, drawn: list[Draw], constant: dict[str, float | None]) -> dict[str, Any]:
     """One point of the curve from its draws."""
-    values = {name: np.array([draw["scores"][name] for draw in found], dtype=float) for name in FITTED}
-    replicates = {name: np.mean([draw["replicates"][name] for draw in found], axis=0) for name in FITTED}
+    values = {name: np.array([draw.scores[name] for draw in drawn], dtype=float) for name in FITTED}
+    replicates = {name: np.mean([draw.replicates[name] for draw in drawn], axis=0) for name in FITTED}
     entry: dict[str, Any] = {
         "budget": int(budget) if budget.isdecimal() else budget,
-        "n_images": int(np.mean([draw["n_images"] for draw in found])),
-        "n_trials": float(np.mean([draw["n_trials"] for draw in found])),
+        "n_images": int(np.mean([draw.n_images for draw in drawn])),
+        "n_trials": float(np.mean([draw.n_trials for draw in drawn])),
         **{name: float(np.mean(values[name])) for name in FITTED},
         "base": constant["base"],
         "mean_map": 0.0,  # a constant prediction correlates with nothing: 0 by definition (docs/metrics.md)
         "full": constant["full"],
-        "seconds": float(np.mean([draw["seconds"] for draw in found])),
-        "draws": [draw["scores"] for draw in found],
+        "seconds": float(np.mean([draw.seconds for draw in drawn])),
+        "draws": [draw.scores for draw in drawn],
         "intervals": {
             name: {"draws": seed_interval(values[name]), "images": percentile_interval(replicates[name])}
             for name in FITTED
@@ -161,12 +187,12 @@ def _entry(budget: str, found: list[dict[str, Any]], constant: dict[str, float |
     return entry
 
 
-def curve_table(found: dict[str, Any]) -> str:
+def curve_table(curve: dict[str, Any]) -> str:
     """The curve as Markdown."""
     columns = ("images", "trials", "adapted", "scratch", "ridge", "base", "mean map", "full",
                "adapted - ridge", "adapted - scratch")  # fmt: skip
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    for point in found["curve"]:
+    for point in curve["curve"]:
         scores = [_number(point[k]) for k in ("adapted", "scratch", "ridge", "base", "mean_map", "full")]
         apart = [_difference(point["differences"][f"adapted - {name}"]) for name in ("ridge", "scratch")]
         lines.append(
@@ -179,7 +205,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _difference(said: dict[str, Any]) -> str:
-    over, interval = ("draws", said["draws"]) if said["draws"] else ("images", said["images"])
+def _difference(entry: dict[str, Any]) -> str:
+    over, interval = ("draws", entry["draws"]) if entry["draws"] else ("images", entry["images"])
     between = "" if interval is None else f" [{interval[0]:+.3f}, {interval[1]:+.3f}] ({over})"
-    return f"{said['difference']:+.3f}{between}"
+    return f"{entry['difference']:+.3f}{between}"

@@ -19,7 +19,6 @@ from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model.parts import SubjectPart
-from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.losses import contrastive_target
 from synbrain.networks.posterior import Posterior
@@ -63,13 +62,13 @@ class Diffusion:
 
     def score(self, task: Task) -> Row:
         """Train the VAE, then the prior, and score one sample per image as the mean."""
-        trained = self.networks.train(task)
-        part = next(iter(trained.subjects.values()))
+        model = self.networks.train(task)
+        assert model.vae is not None
+        part = model.subject()
         pairs = task.measured.train
-        prior = LatentDiffusion(trained.vae, part, self.settings(task, pairs.n_trials))
+        prior = LatentDiffusion(model.vae, part, self.settings(task, pairs.n_trials))
         prior.fit(pairs, seed=task.seed, show_progress=task.show_progress)
         row = score_model(prior, task.measured, n_samples=task.n_samples, seed=task.seed)
-        model = SynBrain(trained.config, trained.subjects, trained.vae, trained.mapper)
         predicted = prior.predict(task.measured.test.tokens)
         latent_retrieval(
             row, model, part.name, predicted, task.measured, n_way=task.n_way, n_subsets=task.n_subsets

@@ -17,10 +17,11 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.networks.losses import contrastive_target
 from synbrain.networks.presets import Preset, preset
 from synbrain.training.config import TrainConfig
+from synbrain.training.fit import fit_model
+from synbrain.training.networks import Workspace, network_sizes, new_networks
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
 from synbrain.training.subjects import TrainingSubject
-from synbrain.training.train import Trained, train_model
 
 PAPER_DEPTH = 8  # blocks of the published mapper
 AS_REFERENCE = "at this preset it is {} itself: see that row"
@@ -68,19 +69,12 @@ class Networks:
         """The complete training configuration."""
         name, _ = self.sizes(task)
         base = recipe(self.recipe, preset=task.preset)  # values go by the preset, sizes by its variant
-        merged = overridden(
+        changed = overridden(
             overridden(base, task.changes), {**self.changes, "preset": name, "seed": task.seed}
         )
-        return overridden(merged, self._skipping())
-
-    def _skipping(self) -> dict[str, Any]:
-        """Layers whose result is thrown away run for one step."""
-        one_step = {"steps": 1, "round_steps": 1}
-        if self.without == "mapper":
-            return {"mapper": one_step}
-        if self.without == "networks":
-            return {"vae": {"epochs": 1}, "mapper": one_step}
-        return {}
+        if self.without == "mapper":  # it is thrown away, so one step of it is enough
+            changed = overridden(changed, {"mapper": {"steps": 1, "round_steps": 1}})
+        return changed
 
     def identity(self, task: Task) -> Any:
         """What a stored result must agree on."""
@@ -99,9 +93,12 @@ class Networks:
         """Train on the training images of ``task`` and score on its test images."""
         if self.other_encoder:
             task = task.with_other_tokens() or task
-        trained = self.train(task)
-        name = next(iter(trained.subjects))
-        model = self._model(trained)
+        model = self.train(task)
+        if self.without == "mapper":
+            assert model.vae is not None
+            shape = (model.vae.config.tokens, model.vae.config.dim)
+            model.mapper = ContrastTarget(shape)  # type: ignore[assignment]
+        name = next(iter(model.subjects))
         bound = BoundModel(model, name)
         predicted = bound.predict(task.measured.test.tokens)
         row = score_model(bound, task.measured, predicted=predicted, n_samples=task.n_samples, seed=task.seed)
@@ -110,22 +107,17 @@ class Networks:
         )
         return row
 
-    def train(self, task: Task) -> Trained:
-        """The trained parts."""
-        info = task.dataset.info
-        subject = TrainingSubject(
-            info.subject, task.measured.train, task.dataset.space, info.unit, info.scaling
+    def train(self, task: Task) -> SynBrain:
+        """The trained model."""
+        info, config = task.dataset.info, self.config(task)
+        pairs = task.measured.train
+        subject = TrainingSubject(info.subject, pairs, task.dataset.space, info.unit, info.scaling)
+        networks = None
+        if self.without != "networks":
+            networks = new_networks(network_sizes(pairs.tokens, config), config.seed)
+        return fit_model(
+            [subject], config, networks, Workspace(task.folder, show_progress=task.show_progress)
         )
-        return train_model([subject], self.config(task), folder=task.folder, show_progress=task.show_progress)
-
-    def _model(self, trained: Trained) -> SynBrain:
-        if self.without == "networks":
-            return SynBrain(trained.config.model_copy(update={"mapper_layer": None}), trained.subjects)
-        model = SynBrain(trained.config, trained.subjects, trained.vae, trained.mapper)
-        if self.without == "mapper":
-            shape = (trained.vae.config.tokens, trained.vae.config.dim)
-            model.mapper = ContrastTarget(shape)  # type: ignore[assignment]
-        return model
 
 
 class ContrastTarget(nn.Module):

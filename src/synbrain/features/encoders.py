@@ -7,10 +7,10 @@ from typing import Protocol
 import torch
 
 from synbrain.errors import SynBrainError
-from synbrain.features.clip import clip
 from synbrain.features.efficientnet import efficientnet_lite0
 from synbrain.features.encoder import PRECISIONS, Encoder, pick_device
 from synbrain.features.pixels import pixels
+from synbrain.features.transformer import transformer
 
 __all__ = ["ENCODERS", "Encoder", "EncoderFactory", "get_encoder"]
 
@@ -25,7 +25,10 @@ class EncoderFactory(Protocol):
 
 ENCODERS: dict[str, EncoderFactory] = {
     "efficientnet-lite0": efficientnet_lite0,
-    "clip": clip,
+    "clip": transformer,
+    "dinov2": transformer,
+    "mae": transformer,
+    "siglip": transformer,
     "pixels": pixels,
 }
 

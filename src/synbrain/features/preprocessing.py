@@ -66,6 +66,11 @@ def clip_preprocessing(size: int) -> Preprocessing:
     return Preprocessing(size=size, resize="tensor-bicubic", value_range=1, mean=CLIP_MEAN, std=CLIP_STD)
 
 
+def squashed(size: int, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Preprocessing:
+    """The whole image by PIL's bicubic at ``size`` pixels, then ``mean`` and ``std`` of values in [0, 1]."""
+    return Preprocessing(size=size, resize="pil-bicubic", value_range=1, mean=mean, std=std)
+
+
 def to_tensor(image: Image.Image) -> torch.Tensor:
     """(3, h, w) float32 in 0..255 of an RGB image."""
     return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1).contiguous()

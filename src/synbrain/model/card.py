@@ -6,38 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from synbrain.model.parts import RunConfig, SubjectPart
-from synbrain.networks.brainvae import BrainVAE
-from synbrain.networks.mapper import Mapper
+from synbrain.model.parts import RunParts, SubjectPart
 
 
-def model_card(
-    config: RunConfig,
-    subjects: dict[str, SubjectPart],
-    vae: BrainVAE | None,
-    mapper: Mapper | None,
-    scores: dict[str, Any] | None = None,
-) -> str:
+def model_card(run: RunParts, scores: dict[str, Any] | None = None) -> str:
     """Markdown for ``README.md`` of a run folder.
 
     Args:
-        config, subjects, vae, mapper: the run.
+        run: its parts.
         scores: content of ``scores.json`` ("scores" -> row -> metric -> number), where it was evaluated.
     """
     sections = [
-        _head(config, subjects, vae, mapper),
-        *(_subject(subject) for subject in subjects.values()),
+        _head(run),
+        *(_subject(subject) for subject in run.subjects.values()),
         _scores(scores),
-        _use(subjects),
+        _use(run.subjects),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _head(
-    config: RunConfig, subjects: dict[str, SubjectPart], vae: BrainVAE | None, mapper: Mapper | None
-) -> str:
+def _head(run: RunParts) -> str:
+    config = run.config
     tags = "---\nlibrary_name: synbrain\ntags: [fMRI, encoding-model, visual-cortex]\n---"
-    sizes = {"BrainVAE": vae, "mapper": mapper}
+    sizes = {"BrainVAE": run.vae, "mapper": run.mapper}
     networks = [
         f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.2f} M parameters"
         for name, module in sizes.items()
@@ -49,7 +40,7 @@ def _head(
         "layers of the linear path": ", ".join(config.linear_layers) or "none",
         "layer of the mapper": config.mapper_layer or "none",
         "networks": "; ".join(networks) or "none",
-        "subjects": ", ".join(subjects),
+        "subjects": ", ".join(run.subjects),
         "seeds": ", ".join(map(str, config.seeds)),
     }
     return f"{tags}\n\n# SynBrain run: images to synthetic brain responses\n\n" + _table(rows)

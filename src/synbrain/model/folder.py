@@ -6,6 +6,7 @@
       config.json         recipe, encoder with digest and layers, subjects
       vae/ mapper/        config.json + model.safetensors, where the recipe has them
       subjects/NAME/      subject.json, scale.safetensors, space/, linear/, held_out/, noise/
+      validation.json     figures on held-out training images, where it was trained here
       scores.json         scores on test images, where it was evaluated
       README.md           model card
       checksums.json      SHA-256 of every file above but the scores and the card
@@ -35,25 +36,19 @@ from synbrain.files import (
     write_text,
 )
 from synbrain.model.card import model_card
-from synbrain.model.parts import RUN_FORMAT, RunConfig, SubjectPart
+from synbrain.model.parts import RUN_FORMAT, RunConfig, RunParts, SubjectPart
+from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
 
 CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md", "scores.json"
+REPORT = "validation.json"
 KEPT = {"training", SCORES}  # what a new save leaves in place
 Model = TypeVar("Model", bound=BaseModel)
-Parts = tuple[RunConfig, dict[str, SubjectPart], BrainVAE | None, Mapper | None]
 
 
 def save_run(
-    folder: Path,
-    config: RunConfig,
-    subjects: dict[str, SubjectPart],
-    vae: BrainVAE | None,
-    mapper: Mapper | None,
-    *,
-    overwrite: bool = False,
-    scores: dict[str, Any] | None = None,
+    folder: Path, parts: RunParts, *, overwrite: bool = False, scores: dict[str, Any] | None = None
 ) -> None:
     """Write a run; it is built beside ``folder`` and moved in when it is whole.
 
@@ -70,16 +65,20 @@ def save_run(
     building.mkdir(parents=True)
     try:
         files = [CONFIG]
-        write_json(building / CONFIG, config.model_dump(mode="json") | {"subjects": list(subjects)})
-        for name, module in (("vae", vae), ("mapper", mapper)):
+        config = parts.config.model_dump(mode="json") | {"subjects": list(parts.subjects)}
+        write_json(building / CONFIG, config)
+        for name, module in (("vae", parts.vae), ("mapper", parts.mapper)):
             if module is not None:
                 files += [f"{name}/{file}" for file in _save_module(building / name, module)]
-        for name, subject in subjects.items():
+        for name, subject in parts.subjects.items():
             written = subject.save(building / "subjects" / name)
             files += [f"subjects/{name}/{file}" for file in written]
+        if parts.report is not None:
+            write_json(building / REPORT, parts.report.model_dump(mode="json"))
+            files.append(REPORT)
         if scores is not None:
             write_json(building / SCORES, scores)
-        write_text(building / CARD, model_card(config, subjects, vae, mapper, scores))
+        write_text(building / CARD, model_card(parts, scores))
         write_manifest(building, files)
         _move_in(building, folder)
     finally:
@@ -108,7 +107,7 @@ def _save_module(folder: Path, module: BrainVAE | Mapper) -> list[str]:
     return [CONFIG, WEIGHTS]
 
 
-def load_run(folder: Path, device: str | torch.device = "cpu") -> Parts:
+def load_run(folder: Path, device: str | torch.device = "cpu") -> RunParts:
     """Read a run that :func:`save_run` wrote, after checking every checksum.
 
     Raises:
@@ -136,7 +135,10 @@ def load_run(folder: Path, device: str | torch.device = "cpu") -> Parts:
     if (folder / "mapper").is_dir():
         mapper = Mapper(_validated(MapperConfig, read_json(folder / "mapper" / CONFIG), folder / "mapper"))
         _load_weights(mapper, folder / "mapper" / WEIGHTS, device)
-    return config, subjects, vae, mapper
+    report = None
+    if (folder / REPORT).exists():
+        report = _validated(TrainingReport, read_json(folder / REPORT), folder / REPORT)
+    return RunParts(config, subjects, vae, mapper, report)
 
 
 def _validated(kind: type[Model], content: Any, path: Path) -> Model:
@@ -161,9 +163,9 @@ def run_digest(folder: Path) -> str:
 
 def refresh_card(folder: Path, scores: dict[str, Any]) -> None:
     """Put ``scores`` into ``scores.json`` of a run and into its card."""
-    config, subjects, vae, mapper = load_run(folder)
+    parts = load_run(folder)
     write_json(folder / SCORES, scores)
-    write_text(folder / CARD, model_card(config, subjects, vae, mapper, scores))
+    write_text(folder / CARD, model_card(parts, scores))
 
 
 def fetch(name: str | Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,25 @@ from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
 from synbrain.linear.prior import BasePath
+from synbrain.model.report import TrainingReport
+from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.mapper import Mapper
 from synbrain.noise.response_noise import ResponseNoise
 
 RUN_FORMAT = 2  # 1 said "stages" for an encoder's layers
 SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
 Recipe = Literal["reference", "calibrated"]
+
+
+class Adaptation(BaseModel):
+    """What an adaptation was given and what it changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    budget: str = Field(description="number and unit, such as '1 hours', or 'all'")
+    n_images: int
+    n_trials: int
+    update: str = Field(description="what of the mapper was trained further, or 'no networks'")
+    updated_parameters: dict[str, int] = Field(description="number trained further, 'vae' and 'mapper'")
 
 
 class RunConfig(BaseModel):
@@ -43,7 +57,7 @@ class RunConfig(BaseModel):
     )
     seeds: tuple[int, ...] = (0,)
     base_digest: str = Field("", description="of the run that this one was adapted from")
-    adaptation: dict[str, Any] = Field(default_factory=dict, description="budget and what was updated")
+    adaptation: Adaptation | None = Field(None, description="of an adapted run: budget and what was updated")
     # marks of images (training/leakage.py), so that no later adaptation mixes training and test images
     trained_images: str = ""
     test_images: str = ""
@@ -145,3 +159,13 @@ class SubjectPart:
             noise=ResponseNoise.load(folder / "noise") if "noise" in parts else None,
             shrink=held["shrink"],
         )
+
+
+class RunParts(NamedTuple):
+    """Everything that a run folder holds, in the order that :class:`SynBrain` takes it."""
+
+    config: RunConfig
+    subjects: dict[str, SubjectPart]
+    vae: BrainVAE | None = None
+    mapper: Mapper | None = None
+    report: TrainingReport | None = None

@@ -17,8 +17,9 @@ from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
 from synbrain.features.images import Images, check_images
 from synbrain.features.tokens import TokenSet
-from synbrain.model.folder import fetch, load_run, save_run
-from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.folder import fetch, load_run, run_digest, save_run
+from synbrain.model.parts import RunConfig, RunParts, SubjectPart
+from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
 
@@ -33,6 +34,7 @@ class SynBrain:
         subjects: name -> what belongs to that subject.
         vae: its decoder gives the networks' part of the mean; None: linear path only.
         mapper: tokens to latents; None beside a ``vae``: tokens are decoded as they are.
+        report: how well it does on held-out training images, where it was trained here.
         encoder: an encoder to use instead of the registry's (its digest must be the run's).
         device: where the networks run.
     """
@@ -43,6 +45,7 @@ class SynBrain:
         subjects: dict[str, SubjectPart],
         vae: BrainVAE | None = None,
         mapper: Mapper | None = None,
+        report: TrainingReport | None = None,
         *,
         encoder: Encoder | None = None,
         device: str | torch.device = "cpu",
@@ -60,6 +63,8 @@ class SynBrain:
         self.subjects = subjects
         self.vae = vae
         self.mapper = mapper
+        self.report = report
+        self.digest = ""  # of the folder that the run was opened from
         self._encoder = encoder
         self.to(device)
 
@@ -101,7 +106,9 @@ class SynBrain:
         Raises:
             SynBrainError: where it is no run, a file is missing, or a checksum differs.
         """
-        model = cls(*load_run(fetch(run), device), device=device, encoder=encoder)
+        folder = fetch(run)
+        model = cls(*load_run(folder, device), device=device, encoder=encoder)
+        model.digest = run_digest(folder)
         return model.fold() if fold else model
 
     def save_pretrained(
@@ -115,8 +122,8 @@ class SynBrain:
             scores: goes into ``scores.json`` and the card.
         """
         where = Path(folder)
-        parts = (self.config, self.subjects, self.vae, self.mapper)
-        save_run(where, *parts, overwrite=overwrite, scores=scores)
+        parts = RunParts(self.config, self.subjects, self.vae, self.mapper, self.report)
+        save_run(where, parts, overwrite=overwrite, scores=scores)
         return where
 
     def subject(self, name: str | None = None) -> SubjectPart:

@@ -16,7 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synbrain.data.dataset import RESPONSES
-from synbrain.data.scaling import SCALING_ARRAYS, AnyScaling, find_gaps, scale_session
+from synbrain.data.options import MissingTrials
+from synbrain.data.scaling import SCALING_ARRAYS, find_gaps, scale_session
+from synbrain.data.units import AnyScaling
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     allocate_array,

@@ -1,32 +1,57 @@
-"""Which images a run was trained on and kept from, as marks that go with the run; and what they refuse."""
+"""No test image is trained on: marks that tell images apart, and what they refuse.
+
+A mark is the same wherever the picture lies: on another machine, in another dataset, under another name. A
+run keeps the marks of the images it was trained on and of the test images it was kept from, so that a later
+adaptation cannot mix the two.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
+from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.files import digest
 from synbrain.model.parts import RunConfig
 
+Shared = Literal["refuse", "drop"]
 BYTES = 6  # of each mark: two of 73,000 x 1,000 pairs agree by chance once in four million runs
 
 
-def image_marks(dataset: Dataset, rows: NDArray[np.int64]) -> list[bytes]:
-    """What tells images apart across datasets and machines: the first bytes of SHA-256.
+@dataclass(frozen=True)
+class TrainingImages:
+    """Images of one dataset that may be trained on.
 
-    Image files are told by content. Images of an HDF5 brick are told by the brick's shape, its first and last
-    image, and their row in it: the same brick elsewhere gives the same marks.
+    Attributes:
+        rows: (n_images,) rows of ``dataset.images``, ascending.
+        marks: of these images.
+        test_marks: of the dataset's test images.
     """
+
+    rows: Rows
+    marks: tuple[bytes, ...]
+    test_marks: tuple[bytes, ...]
+
+
+def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
+    """What tells the images ``rows`` apart across datasets and machines: the first bytes of SHA-256.
+
+    Image files are told by content, as different recordings use the same file names. Images of an HDF5 brick
+    are told by the brick's shape, its first and last image, and their row in it.
+
+    Raises:
+        SynBrainError: where the stimuli are missing.
+    """
+    where = dataset.stimulus_path()
     if dataset.info.stimuli.kind == "hdf5":
-        where = dataset.stimulus_path()
         if not where.exists():
             raise SynBrainError(f"the stimuli {where} are missing", "restore them")
         with h5py.File(where, "r") as file:
@@ -34,8 +59,95 @@ def image_marks(dataset: Dataset, rows: NDArray[np.int64]) -> list[bytes]:
             ends = hashlib.sha256(str(brick.shape).encode() + brick[0].tobytes() + brick[-1].tobytes())
         names = [f"{ends.hexdigest()}#{row}" for row in dataset.images["row"].to_numpy()[rows]]
     else:
-        names = image_identities(dataset, rows)
-    return [hashlib.sha256(name.encode()).digest()[:BYTES] for name in names]
+        files = dataset.images["name"].astype(str).to_numpy()[rows]
+        missing = [name for name in files if not (where / name).exists()]
+        if missing:
+            raise SynBrainError(
+                f"{len(missing)} stimuli of {dataset.path} are missing, {missing[0]} first",
+                "restore them: they tell whether a test image is among the training images",
+            )
+        names = [digest(where / name) for name in files]
+    return tuple(hashlib.sha256(name.encode()).digest()[:BYTES] for name in names)
+
+
+def training_images(
+    datasets: Sequence[Dataset], shared: Shared = "refuse", keep_out: Sequence[Dataset] = ()
+) -> list[TrainingImages]:
+    """Training images of each dataset that are a test image of none of them.
+
+    Args:
+        datasets: all that one model is trained on.
+        shared: about training images with the content of a test image, of the same dataset or of another:
+            "refuse" raises, "drop" leaves them out.
+        keep_out: further datasets, not trained on, whose test images are left out.
+
+    Raises:
+        SynBrainError: where training and test images overlap and ``shared`` is "refuse".
+    """
+    test_marks = [image_marks(dataset, dataset.image_rows("test")) for dataset in datasets]
+    forbidden = {mark for marks in test_marks for mark in marks}
+    kept_out = {mark for other in keep_out for mark in image_marks(other, other.image_rows("test"))}
+    images = []
+    for dataset, of_test in zip(datasets, test_marks, strict=True):
+        rows = dataset.image_rows("train")
+        marks = image_marks(dataset, rows)
+        n_shared = sum(mark in forbidden for mark in marks)
+        if n_shared and shared == "refuse":
+            raise SynBrainError(
+                f"{n_shared} training images of {dataset.path} are test images of it or of another dataset",
+                "pass --shared-test-images drop to leave them out, or make one split for all datasets",
+            )
+        images.append(_without(forbidden | kept_out, rows, marks, of_test))
+    return images
+
+
+def adaptation_images(
+    base: RunConfig, dataset: Dataset, rows: Rows, shared: Shared = "refuse"
+) -> TrainingImages:
+    """The images among ``rows`` that a run may be adapted on.
+
+    Args:
+        base: of the base run. A run that does not say which images it saw (imported, or of an older
+            version) refuses nothing on its own account.
+        dataset: the new subject's.
+        rows: of ``dataset.images``, training images of the budget.
+        shared: about those with the content of a test image of the new subject or of a base subject:
+            "refuse" raises, "drop" leaves them out.
+
+    Raises:
+        SynBrainError: a row of ``rows`` is a test image of the new subject, or shares its content with a test
+            image and ``shared`` is "refuse"; or the base was trained on the new subject's test images.
+    """
+    test = dataset.image_rows("test")
+    if np.isin(rows, test).any():
+        raise SynBrainError(
+            f"{int(np.isin(rows, test).sum())} images to train on are test images of {dataset.path}",
+            "split by image: all trials of an image belong to one split",
+        )
+    test_marks, marks = image_marks(dataset, test), image_marks(dataset, rows)
+    seen = unpacked(base.trained_images).intersection(test_marks)
+    if seen:
+        raise SynBrainError(
+            f"the base run was trained on {len(seen)} test images of {dataset.path}",
+            f"train the base again with --keep-out {dataset.path}, or mark these images as training images",
+        )
+    forbidden = unpacked(base.test_images).union(test_marks)
+    n_shared = sum(mark in forbidden for mark in marks)
+    if n_shared and shared == "refuse":
+        raise SynBrainError(
+            f"{n_shared} images to train on are test images of the base run's subjects or of {dataset.path}",
+            "pass --shared-test-images drop to leave them out",
+        )
+    return _without(forbidden, rows, marks, test_marks)
+
+
+def _without(
+    forbidden: set[bytes], rows: Rows, marks: tuple[bytes, ...], test_marks: tuple[bytes, ...]
+) -> TrainingImages:
+    """``rows`` but those whose mark is forbidden."""
+    allowed = np.array([mark not in forbidden for mark in marks], dtype=bool)
+    left = tuple(mark for mark in marks if mark not in forbidden)
+    return TrainingImages(np.asarray(rows[allowed]), left, test_marks)
 
 
 def packed(marks: Iterable[bytes]) -> str:
@@ -45,112 +157,5 @@ def packed(marks: Iterable[bytes]) -> str:
 
 def unpacked(text: str) -> set[bytes]:
     """The marks that :func:`packed` wrote."""
-    held = base64.b64decode(text)
-    return {held[i : i + BYTES] for i in range(0, len(held), BYTES)}
-
-
-def marks_of(datasets: Iterable[Dataset], trained: Iterable[bytes]) -> dict[str, str]:
-    """The fields ``trained_images`` and ``test_images`` of a run's configuration.
-
-    Args:
-        datasets: all that the run was trained on.
-        trained: marks (:func:`image_marks`) of the images whose trials went into training.
-    """
-    test = [mark for dataset in datasets for mark in image_marks(dataset, dataset.image_rows("test"))]
-    return {"trained_images": packed(trained), "test_images": packed(test)}
-
-
-def images_to_adapt_on(
-    config: RunConfig,
-    dataset: Dataset,
-    rows: NDArray[np.int64],
-    shared: Literal["refuse", "drop"] = "refuse",
-) -> NDArray[np.int64]:
-    """The images among ``rows`` that adaptation may train on.
-
-    Args:
-        config: of the base run. A run that does not say which images it saw (imported, or of an older
-            version) refuses nothing.
-        dataset: the new subject's.
-        rows: of ``dataset.images``, training images of the budget.
-        shared: about those that are test images of a base subject: "refuse" raises, "drop" leaves them out.
-
-    Raises:
-        SynBrainError: an image in ``rows`` is a test image of the new subject, or of a base subject and
-            ``shared`` is "refuse"; or the base was trained on the new subject's test images.
-    """
-    test = dataset.image_rows("test")
-    if np.isin(rows, test).any():
-        raise SynBrainError(
-            f"{int(np.isin(rows, test).sum())} images to train on are test images of {dataset.path}",
-            "split by image: all trials of an image belong to one split",
-        )
-    if not config.trained_images and not config.test_images:
-        return rows
-    seen = unpacked(config.trained_images).intersection(image_marks(dataset, test))
-    if seen:
-        raise SynBrainError(
-            f"the base run was trained on {len(seen)} test images of {dataset.path}",
-            f"train the base again with --keep-out {dataset.path}, or mark these images as training images",
-        )
-    kept_out = unpacked(config.test_images)
-    is_test = np.array([mark in kept_out for mark in image_marks(dataset, rows)], dtype=bool)
-    if is_test.any() and shared == "refuse":
-        raise SynBrainError(
-            f"{int(is_test.sum())} images to train on are test images of the base run's subjects",
-            "pass --shared-test-images drop to leave them out",
-        )
-    return np.asarray(rows[~is_test])
-
-
-def image_identities(dataset: Dataset, rows: NDArray[np.int64]) -> list[str]:
-    """What tells the images ``rows`` apart across datasets.
-
-    Image files are told by their content, as different recordings use the same file names; images of an
-    HDF5 brick by the brick's path and their row in it.
-    """
-    where = dataset.stimulus_path()
-    if dataset.info.stimuli.kind == "hdf5":
-        return [f"{where}#{row}" for row in dataset.images["row"].to_numpy()[rows]]
-    names = dataset.images["name"].astype(str).to_numpy()[rows]
-    missing = [name for name in names if not (where / name).exists()]
-    if missing:
-        raise SynBrainError(
-            f"{len(missing)} stimuli of {dataset.path} are missing, {missing[0]} first",
-            "restore them: without them nobody can tell whether a test image is among the training images",
-        )
-    return [digest(where / name) for name in names]
-
-
-def safe_training_images(
-    datasets: list[Dataset], shared: Literal["refuse", "drop"] = "refuse"
-) -> list[NDArray[np.int64]]:
-    """Training images of each dataset that are a test image of none of them.
-
-    Args:
-        datasets: all that one model is trained on, and for adaptation those of its base.
-        shared: what to do about training images of one that are test images of another: "refuse" raises,
-            "drop" leaves them out.
-
-    Returns:
-        For each dataset, rows of ``dataset.images``, ascending.
-
-    Raises:
-        SynBrainError: where training and test images overlap and ``shared`` is "refuse".
-    """
-    rows = [dataset.image_rows("train") for dataset in datasets]
-    if len(datasets) == 1:  # within a dataset the split is by image: load_dataset checks it
-        return rows
-    held_out: set[str] = set()
-    for dataset in datasets:
-        held_out |= set(image_identities(dataset, dataset.image_rows("test")))
-    safe = []
-    for dataset, train in zip(datasets, rows, strict=True):
-        is_test = np.array([name in held_out for name in image_identities(dataset, train)], dtype=bool)
-        if is_test.any() and shared == "refuse":
-            raise SynBrainError(
-                f"{int(is_test.sum())} training images of {dataset.path} are test images of another dataset",
-                "pass --shared-test-images drop to leave them out, or make one split for all datasets",
-            )
-        safe.append(train[~is_test])
-    return safe
+    content = base64.b64decode(text)
+    return {content[i : i + BYTES] for i in range(0, len(content), BYTES)}

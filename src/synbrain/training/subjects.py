@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs, pairs_of
-from synbrain.networks.presets import preset
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of
+from synbrain.linear.fit import LinearFit
 from synbrain.training.config import TrainConfig
-from synbrain.training.leakage import image_marks, safe_training_images
+from synbrain.training.leakage import TrainingImages
 
 
 @dataclass(frozen=True)
 class TrainingSubject:
     """One subject's training pairs, and what its part of the run says about it.
 
-    ``image_marks`` tell the images of ``pairs.tokens`` apart (training/leakage.py); left out, the run
-    keeps no held-out scores.
+    Attributes:
+        name: unique in a run.
+        pairs: training images with their trials.
+        space: positions and ROIs of the voxels.
+        unit: of the responses.
+        scaling: what leads back to the raw unit.
+        image_marks: of the images of ``pairs.tokens`` (training/leakage.py); without them the run keeps no
+            held-out predictions.
+        test_marks: of the subject's test images.
+        linear_fit: the linear path of these pairs without any prior, where it was fitted already.
     """
 
     name: str
@@ -32,9 +38,52 @@ class TrainingSubject:
     unit: str
     scaling: dict[str, Any] = field(default_factory=dict)
     image_marks: tuple[bytes, ...] = ()
+    test_marks: tuple[bytes, ...] = ()
+    linear_fit: LinearFit | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, pairs: Pairs, images: TrainingImages, name: str = "") -> TrainingSubject:
+        """The subject of ``dataset``, whose ``pairs`` show ``images``; ``name`` in place of its own."""
+        info = dataset.info
+        return cls(
+            name=name or info.subject,
+            pairs=pairs,
+            space=dataset.space,
+            unit=info.unit,
+            scaling=info.scaling,
+            image_marks=images.marks,
+            test_marks=images.test_marks,
+        )
 
 
-def sampling_weights(subjects: list[TrainingSubject], given: dict[str, float]) -> list[float]:
+def training_subjects(
+    datasets: Sequence[Dataset],
+    images: Sequence[TrainingImages],
+    encoder: str,
+    layers: Sequence[str] | None = None,
+) -> list[TrainingSubject]:
+    """Training pairs of the images of each dataset that may be trained on (``leakage.training_images``).
+
+    Several subjects are named as their datasets are, since datasets of one study may call them alike.
+
+    Raises:
+        SynBrainError: where tokens are missing.
+    """
+    subjects = []
+    for dataset, allowed in zip(datasets, images, strict=True):
+        pairs = pairs_of(dataset, open_tokens(dataset, encoder, layers), "train")
+        pairs = pairs.take(dataset.image_rows("train").searchsorted(allowed.rows))
+        name = dataset.info.name if len(datasets) > 1 else ""
+        subjects.append(TrainingSubject.of(dataset, pairs, allowed, name))
+    return subjects
+
+
+def network_layer(tokens: TokenSet, config: TrainConfig) -> str:
+    """The encoder layer that the networks read: the configured one, or the last of ``tokens``."""
+    return config.network_layer or list(tokens.layers)[-1]
+
+
+def sampling_weights(subjects: Sequence[TrainingSubject], given: dict[str, float]) -> list[float]:
     """Weights of the subjects in sampling: as given, or their numbers of trials."""
     if not given:
         return [float(s.pairs.n_trials) for s in subjects]
@@ -47,13 +96,11 @@ def sampling_weights(subjects: list[TrainingSubject], given: dict[str, float]) -
     return [given[name] for name in names]
 
 
-def check_training(
-    subjects: list[TrainingSubject], config: TrainConfig, *, new_networks: bool = True
-) -> None:
+def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> None:
     """See before anything is written or fitted that subjects and configuration fit each other.
 
     Raises:
-        SynBrainError: two subjects of one name, different tokens, an unknown layer, preset or subject weight.
+        SynBrainError: two subjects of one name, different tokens, an unknown layer or subject weight.
     """
     names = [s.name for s in subjects]
     if len(set(names)) != len(names):
@@ -68,48 +115,5 @@ def check_training(
                 f"{s.name} has tokens of another encoder, version or layer than {names[0]}",
                 "run `synbrain features` with the same encoder and layers on every dataset",
             )
-    layer = config.network_layer or list(first.layers)[-1]
-    shape = first.only(layer).shapes[layer]
-    if new_networks:
-        preset(config.preset, shape)
+    first.only(network_layer(first, config))
     sampling_weights(subjects, config.subject_weights)
-
-
-def training_images(
-    datasets: list[Dataset], shared_test_images: Literal["refuse", "drop"], keep_out: list[Dataset]
-) -> list[NDArray[np.int64]]:
-    """Rows of the images of each dataset that may be trained on; test images of ``keep_out`` are dropped."""
-    safe = safe_training_images(datasets, shared_test_images)
-    if not keep_out:
-        return safe
-    marks = {mark for other in keep_out for mark in image_marks(other, other.image_rows("test"))}
-    kept = []
-    for dataset, rows in zip(datasets, safe, strict=True):
-        kept.append(rows[[mark not in marks for mark in image_marks(dataset, rows)]])
-    return kept
-
-
-def training_subjects(
-    datasets: list[Dataset],
-    encoder: str,
-    layers: list[str] | None = None,
-    shared_test_images: Literal["refuse", "drop"] = "refuse",
-    rows: list[NDArray[np.int64]] | None = None,
-) -> list[TrainingSubject]:
-    """Training pairs of datasets, without an image that is a test image of any of them.
-
-    Raises:
-        SynBrainError: where tokens are missing, or training and test images overlap.
-    """
-    subjects = []
-    safe = safe_training_images(datasets, shared_test_images) if rows is None else rows
-    for dataset, wanted in zip(datasets, safe, strict=True):
-        pairs = pairs_of(dataset, open_tokens(dataset, encoder, layers), "train")
-        kept = dataset.image_rows("train")
-        if len(wanted) < len(kept):
-            pairs = pairs.take((kept.searchsorted(wanted)).astype("int64"))
-        info = dataset.info
-        name = info.subject if len(datasets) == 1 else info.name
-        marks = tuple(image_marks(dataset, wanted))
-        subjects.append(TrainingSubject(name, pairs, dataset.space, info.unit, info.scaling, marks))
-    return subjects

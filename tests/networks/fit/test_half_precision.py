@@ -16,7 +16,7 @@ from synbrain.networks.config import LoopConfig, MapperStageConfig, VAEStageConf
 from synbrain.networks.fit.batches import StageSetup
 from synbrain.networks.fit.checkpoints import load_checkpoint
 from synbrain.networks.fit.loop import Position, Stage, autocast_dtype, derived_seed, run_stage
-from synbrain.networks.fit.mapper import MapperData, train_mapper
+from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
 from synbrain.networks.fit.vae import VAEStep, train_vae
 from synbrain.networks.losses import VAELossConfig, kl, mapper_loss
@@ -193,7 +193,7 @@ def test_both_stages_train_in_float16_on_a_cpu(networks: Make, subject: Make, co
         shared: dict[str, Any] = {"batch_size": 8, "stop": "never", "log_every": 1, "precision": precision}
         train_vae(vae, VAEStageConfig(epochs=2, loss=VALUES, **shared), setup)
         mapper_config = MapperStageConfig(steps=8, round_steps=4, clip_grad=1.0, lr=1e-3, **shared)
-        train_mapper(mapper, vae, [MapperData()], mapper_config, setup)
+        train_mapper(mapper, vae, mapper_config, setup)
         logs[precision] = [row for row in read_log(folder / LOG_NAME) if row["split"] == "train"]
     assert [row["step"] for row in logs["fp16"]] == [row["step"] for row in logs["fp32"]]
     losses = {name: [row["loss"] for row in rows] for name, rows in logs.items()}

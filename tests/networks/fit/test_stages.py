@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from synbrain.errors import SynBrainError
 from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.networks.fit.batches import StageSetup, SubjectData
-from synbrain.networks.fit.mapper import MapperData, MapperStep, network_part, train_mapper
+from synbrain.networks.fit.mapper import MapperStep, network_part, train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, read_log
 from synbrain.networks.fit.targets import posterior_means
 from synbrain.networks.fit.vae import VAEStep, train_vae, validation_error
@@ -76,7 +76,7 @@ def test_several_subjects_share_one_network(networks: Make, subject: Make, commo
     setup = StageSetup(subjects, **{**common, "weights": [1.0, 1.0]})
     train_vae(vae, VAE, setup)
     config = MAPPER.model_copy(update={"response_weight": 1.0, "latent_weight": 0.1})
-    train_mapper(mapper, vae, [MapperData(), MapperData()], config, setup)
+    train_mapper(mapper, vae, config, setup)
     rows = read_log(common["folder"] / LOG_NAME)
     assert all({"score/a", "score/b"} <= row.keys() for row in rows if row["split"] == "validation")
     for data in subjects:
@@ -90,7 +90,7 @@ def test_several_subjects_share_one_network(networks: Make, subject: Make, commo
 def test_a_folded_mapper_is_not_trained(networks: Make, subject: Make, common: Any) -> None:
     vae, mapper = networks()
     with pytest.raises(SynBrainError, match=r"folded for inference.*without fold=True"):
-        train_mapper(mapper.fold(), vae, [MapperData()], MAPPER, StageSetup([subject()], **common))
+        train_mapper(mapper.fold(), vae, MAPPER, StageSetup([subject()], **common))
     assert not (common["folder"] / "mapper").exists()
 
 
@@ -124,7 +124,7 @@ def test_stored_and_reencoded_targets_give_the_same_losses(
         here = {**common, "folder": common["folder"] / kind}
         here["log"] = type(common["log"])(here["folder"])
         config = MAPPER.model_copy(update={"targets": kind})
-        train_mapper(mapper, vae, [MapperData()], config, StageSetup([subject()], **here))
+        train_mapper(mapper, vae, config, StageSetup([subject()], **here))
         logs[kind] = [r["loss"] for r in read_log(here["folder"] / LOG_NAME) if r["split"] == "train"]
     assert np.allclose(logs["trial"], logs["reencode"], rtol=2e-3)  # float16 storage
 
@@ -165,7 +165,7 @@ def test_the_decoder_is_trained_only_where_asked(
     vae, mapper = networks()
     before = {name: p.detach().clone() for name, p in vae.named_parameters()}
     config = MAPPER.model_copy(update={"response_weight": 1.0, "decoder": kind})
-    train_mapper(mapper, vae, [MapperData()], config, StageSetup([subject()], **common))
+    train_mapper(mapper, vae, config, StageSetup([subject()], **common))
     moved = {name.split(".")[0] for name, p in vae.named_parameters() if not torch.equal(p, before[name])}
     assert moved == (set() if kind == "frozen" else {"decoder", "post"})
 

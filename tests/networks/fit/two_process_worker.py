@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.networks.fit.batches import StageSetup
-from synbrain.networks.fit.mapper import MapperData, train_mapper
+from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.networks.fit.vae import train_vae
 from synbrain.networks.losses import VAELossConfig
@@ -52,7 +52,7 @@ def train_both_stages(out: Path, replicas: int) -> None:
     config = MapperStageConfig(
         steps=12, round_steps=6, response_weight=1.0, contrastive_weight=0.1, decoder="finetune", **LOOP
     )
-    train_mapper(mapper, vae, [MapperData(), MapperData()], config, setup)
+    train_mapper(mapper, vae, config, setup)
     if accelerator.is_main_process:
         save_file(vae.state_dict(), out / "vae.safetensors")
         save_file(mapper.state_dict(), out / "mapper.safetensors")

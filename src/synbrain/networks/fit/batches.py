@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,9 @@ class SubjectData:
         validation: pairs of the held-out training images (never test images).
         mean: (n_voxels,) float32, subtracted from responses; zeros for raw responses.
         sd: (n_voxels,) float32, responses are divided by it; ones for raw responses.
+        offset: (n train images, n_voxels) float32, predictions that the networks' part is added to, in the
+            networks' unit (cross-fitted linear predictions); None: zeros.
+        validation_offset: the same for the validation images.
     """
 
     name: str
@@ -32,6 +36,13 @@ class SubjectData:
     validation: Pairs
     mean: NDArray[np.float32]
     sd: NDArray[np.float32]
+    offset: NDArray[np.float32] | None = None
+    validation_offset: NDArray[np.float32] | None = None
+
+    @cached_property
+    def validation_means(self) -> NDArray[np.float32]:
+        """(n validation images, n_voxels) float32, repeat means in the networks' unit; read once."""
+        return self.scaled(self.validation.repeat_means())
 
     def scaled(self, responses: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, n_voxels) float32 in the dataset's unit to the same in the networks' unit."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,6 @@ from synbrain.networks.fit.targets import posterior_means
 from synbrain.networks.losses import mapper_loss, mapper_target, reconstruction, soft_clip
 from synbrain.networks.mapper import Mapper
 from synbrain.networks.posterior import Posterior
-
-
-@dataclass(frozen=True)
-class MapperData:
-    """What the mapper stage needs of a subject besides its pairs.
-
-    Attributes:
-        offset: (n train images, n_voxels) float32, predictions that the networks' part is added to, in the
-            networks' unit (cross-fitted linear predictions); None: zeros.
-        validation_offset: the same for the validation images.
-    """
-
-    offset: NDArray[np.float32] | None = None
-    validation_offset: NDArray[np.float32] | None = None
 
 
 class MapperStep(nn.Module):
@@ -96,19 +81,12 @@ class MapperStep(nn.Module):
         return nn.functional.dropout(tokens, self.config.token_dropout)
 
 
-def train_mapper(
-    mapper: Mapper,
-    vae: BrainVAE,
-    data: list[MapperData],
-    config: MapperStageConfig,
-    setup: StageSetup,
-) -> Position:
+def train_mapper(mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup: StageSetup) -> Position:
     """Train ``mapper`` in place (and the decoder of ``vae`` where the configuration says so).
 
     Args:
         mapper: from tokens of the setup's layer to latents of ``vae``.
         vae: as stage 1 left it.
-        data: offsets, one entry per subject.
         config: of this stage.
         setup: on whom, where and with which seed.
 
@@ -147,7 +125,7 @@ def train_mapper(
             batch["trial"] = subjects[which].scaled(pairs.trial_responses(rows))
         if mean is not None:
             batch["response"] = mean[images]
-            offset = data[which].offset
+            offset = subjects[which].offset
             if offset is not None:
                 batch["offset"] = offset[images]
         return {name: torch.from_numpy(array) for name, array in batch.items()}
@@ -159,14 +137,13 @@ def train_mapper(
 
     def validate() -> dict[str, float]:
         scores = []
-        for subject, part, target in zip(subjects, data, validation_targets, strict=True):
+        for subject, target in zip(subjects, validation_targets, strict=True):
             if target is not None:
                 scores.append(_latent_error(mapper, subject, target, token_layer, device, config.batch_size))
                 continue
             networks = network_part(mapper, vae, subject, token_layer, device, config.batch_size)
-            offset = 0.0 if part.validation_offset is None else part.validation_offset
-            wanted = subject.scaled(subject.validation.repeat_means())
-            scores.append(float(np.mean((networks + offset - wanted) ** 2)))
+            offset = 0.0 if subject.validation_offset is None else subject.validation_offset
+            scores.append(float(np.mean((networks + offset - subject.validation_means) ** 2)))
         each = {f"score/{s.name}": score for s, score in zip(subjects, scores, strict=True)}
         return {"score": float(np.mean(scores))} | (each if len(subjects) > 1 else {})
 

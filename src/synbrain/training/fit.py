@@ -1,0 +1,204 @@
+"""A model from its subjects: linear path, networks, trial noise, in this order, put together at one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import PartialState
+
+from synbrain.files import digest_of
+from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.linear.held_out import held_out_scores
+from synbrain.linear.prior import ResponseSpace, fit_with_prior, response_space
+from synbrain.model.parts import Adaptation, RunConfig, SubjectPart
+from synbrain.model.report import TrainingReport
+from synbrain.model.synbrain import SynBrain
+from synbrain.noise.prior import fit_noise_with_prior
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.training.config import TrainConfig
+from synbrain.training.leakage import packed, unpacked
+from synbrain.training.networks import (
+    MeanScale,
+    Networks,
+    Workspace,
+    linear_alone,
+    train_networks,
+)
+from synbrain.training.subjects import TrainingSubject, check_subjects, network_layer
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What base subjects teach about a new one; nothing by default.
+
+    Attributes:
+        space: that their linear paths span.
+        noises: their trial noise.
+    """
+
+    space: ResponseSpace | None = None
+    noises: tuple[ResponseNoise, ...] = ()
+
+    @classmethod
+    def of(cls, base: SynBrain) -> Prior:
+        """What the subjects of a run teach."""
+        parts = base.subjects.values()
+        paths = [path for part in parts if (path := part.as_base) is not None]
+        return cls(response_space(paths), tuple(part.noise for part in parts if part.noise is not None))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an adapted run comes from: what it keeps of its base, and what was done."""
+
+    base: RunConfig
+    digest: str
+    adaptation: Adaptation
+
+
+NO_PRIOR = Prior()
+
+
+def fit_model(
+    subjects: Sequence[TrainingSubject],
+    config: TrainConfig,
+    networks: Networks | None,
+    workspace: Workspace,
+    *,
+    prior: Prior = NO_PRIOR,
+    origin: Origin | None = None,
+) -> SynBrain:
+    """Fit every part of a model; training and adaptation are this, with new or with continued networks.
+
+    Args:
+        subjects: training pairs only; validation images are held out of them here, by seed.
+        config: see ``recipes.recipe``.
+        networks: trained in place; None: a linear path, which ``config`` then must ask for, and noise alone.
+        workspace: for checkpoints and log; a training that was interrupted continues from those in it.
+        prior: what base subjects teach about the linear path and the noise of these.
+        origin: of an adaptation.
+
+    Returns:
+        The model, on the CPU, with a report on held-out training images.
+
+    Raises:
+        SynBrainError: for data that do not fit each other, a loss that is not finite, damaged checkpoints, or
+            checkpoints of another configuration.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    check_subjects(subjects, config)
+    show = workspace.show_progress and PartialState().is_main_process
+    fits = [fit_linear(subject, config, prior, show) for subject in subjects]
+    if networks is not None:
+        identity = _identity(subjects, config, origin)
+        scales, steps = train_networks(networks, subjects, fits, config, workspace, identity)
+    else:
+        scales = [linear_alone(s, fit, config) for s, fit in zip(subjects, fits, strict=True) if fit]
+        steps = {}
+    parts = {
+        subject.name: _subject_part(subject, fit, scale, fit_noise(subject, fit, config, prior))
+        for subject, fit, scale in zip(subjects, fits, scales, strict=True)
+    }
+    report = TrainingReport(
+        subjects={s.name: scale.report for s, scale in zip(subjects, scales, strict=True)},
+        steps_best_and_last=steps,
+    )
+    layer = None if networks is None else network_layer(subjects[0].pairs.tokens, config)
+    run = _run_config(subjects, config, fits[0], layer, origin)
+    if networks is None:
+        return SynBrain(run, parts, report=report)
+    return SynBrain(run, parts, networks.vae, networks.mapper, report)
+
+
+def fit_linear(
+    subject: TrainingSubject, config: TrainConfig, prior: Prior = NO_PRIOR, show_progress: bool = False
+) -> LinearFit | None:
+    """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
+    if not config.linear_path:
+        return None
+    if prior.space is not None:
+        return fit_with_prior(
+            subject.pairs,
+            prior.space,
+            config.linear,
+            marks=subject.image_marks,
+            seed=config.seed,
+            show_progress=show_progress,
+            alone=subject.linear_fit,
+        )
+    return subject.linear_fit or fit_linear_path(
+        subject.pairs, config.linear, seed=config.seed, show_progress=show_progress
+    )
+
+
+def fit_noise(
+    subject: TrainingSubject, fit: LinearFit | None, config: TrainConfig, prior: Prior = NO_PRIOR
+) -> ResponseNoise | None:
+    """The trial noise of one subject, around predictions that have not seen the image they are for."""
+    if fit is None or not config.response_noise:
+        return None
+    return fit_noise_with_prior(subject.pairs, fit.out_of_fold, config.noise, prior.noises, seed=config.seed)
+
+
+def _subject_part(
+    subject: TrainingSubject, fit: LinearFit | None, scale: MeanScale, noise: ResponseNoise | None
+) -> SubjectPart:
+    held_out = None
+    if fit is not None and subject.image_marks:
+        held_out = held_out_scores(fit.path, fit.out_of_fold, scale.sd, subject.image_marks)
+    return SubjectPart(
+        name=subject.name,
+        space=subject.space,
+        unit=subject.unit,
+        scaling=subject.scaling,
+        response_mean=scale.mean,
+        response_sd=scale.sd,
+        linear=None if fit is None else fit.path,
+        held_out=held_out,
+        noise=noise,
+        shrink=scale.shrink,
+    )
+
+
+def _run_config(
+    subjects: Sequence[TrainingSubject],
+    config: TrainConfig,
+    fit: LinearFit | None,
+    mapper_layer: str | None,
+    origin: Origin | None,
+) -> RunConfig:
+    """What the run says about itself; images that the base saw stay marked in a run adapted from it."""
+    tokens = subjects[0].pairs.tokens
+    linear_layers = () if fit is None else tuple(fit.path.layers)
+    read = dict.fromkeys((*linear_layers, *([] if mapper_layer is None else [mapper_layer])))
+    trained = {mark for subject in subjects for mark in subject.image_marks}
+    test = {mark for subject in subjects for mark in subject.test_marks}
+    if origin is not None:
+        trained |= unpacked(origin.base.trained_images)
+        test |= unpacked(origin.base.test_images)
+    return RunConfig(
+        recipe=config.recipe,
+        encoder=tokens.encoder,
+        encoder_digest=tokens.digest,
+        encoder_hub_id=None if origin is None else origin.base.encoder_hub_id,
+        linear_layers=linear_layers,
+        mapper_layer=mapper_layer,
+        token_shapes={name: tokens.shapes[name] for name in read},
+        seeds=(config.seed,),
+        base_digest="" if origin is None else origin.digest,
+        adaptation=None if origin is None else origin.adaptation,
+        trained_images=packed(trained),
+        test_images=packed(test),
+    )
+
+
+def _identity(subjects: Sequence[TrainingSubject], config: TrainConfig, origin: Origin | None) -> str:
+    """Digest of what a checkpoint must agree on besides a stage's configuration."""
+    sizes = [[s.name, s.pairs.n_images, s.pairs.n_trials, s.pairs.n_voxels] for s in subjects]
+    tokens = subjects[0].pairs.tokens
+    known: list[Any] = [sizes, tokens.digest, config.model_dump(mode="json", exclude={"vae", "mapper"})]
+    if origin is not None:
+        known.append([origin.digest, origin.adaptation.model_dump(mode="json")])
+    return digest_of(known)
