@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
+from synbrain.errors import SynBrainError
+
 MATCHED = ("sub", "ses", "task", "acq", "dir", "run", "echo")  # entities that tie one file to another
 INDICES = ("ses", "run", "echo")  # compared as numbers where they are numbers: run-1 is run-01
 
@@ -62,23 +64,37 @@ def walk(root: Path, *patterns: str) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def applicable(target: Path, candidates: list[Path]) -> list[Path]:
-    """The files that apply to ``target`` by BIDS inheritance, the most specific of each kind.
+def applicable(wanted: dict[str, str], candidates: list[Path]) -> list[Path]:
+    """The files that apply by BIDS inheritance, the most specific of each kind, in order of session and run.
 
     A candidate applies where every entity that both name agrees. Of those, one whose entities are a part of
     another's gives way to it. A target without a run gets one file per run.
+
+    Args:
+        wanted: entities of the target, from :func:`matched`.
+        candidates: files that may apply.
+
+    Raises:
+        SynBrainError: where two files of the same entities differ in content.
     """
-    wanted = matched(target)
-    fits = {
-        path: own
-        for path in candidates
-        if all(wanted[key] == value for key, value in (own := matched(path)).items() if key in wanted)
-    }
-    return [
-        path
-        for path, own in fits.items()
-        if not any(own.items() < other.items() for other in fits.values())
-    ]
+    fits: dict[frozenset[tuple[str, str]], Path] = {}
+    for path in candidates:
+        own = matched(path)
+        if any(wanted.get(key, value) != value for key, value in own.items()):
+            continue
+        same = fits.setdefault(frozenset(own.items()), path)
+        if same != path and same.read_bytes() != path.read_bytes():
+            raise SynBrainError(
+                f"{same} and {path} have the same entities and differ", "remove one, or give SRC without it"
+            )
+    specific = [path for own, path in fits.items() if not any(own < other for other in fits)]
+    return sorted(specific, key=order)
+
+
+def order(path: Path) -> tuple[object, ...]:
+    """Sorts by session, task and run, numbers as numbers."""
+    there = matched(path)
+    return tuple(natural(there.get(key, "")) for key in ("ses", "task", "run")) + (natural(path.name),)
 
 
 def label_table(volume: Path, root: Path | None) -> Path | None:
