@@ -99,7 +99,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     from synbrain.commands.parsing import CommandParser, parser_of
 
     command = COMMANDS[name]
-    parser = parser_of(command.home, name, command.hidden)
+    parser = parser_of(command, name)
     assert isinstance(parser, CommandParser)
     assert parser.description
     unexplained = [
@@ -118,7 +118,9 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["prepare"], ["trian"], ["prepare", "nsd", "--help"], ["info", "nowhere"],
+    [["--help"], ["prepare"], ["trian"], ["train", "--help"], ["train", "nowhere", "--out", "x"],
+     ["adapt", "--help"], ["adapt", "nowhere", "nowhere", "--out", "x"], ["prepare", "nsd", "--help"],
+     ["info", "nowhere"],
      ["features", "nowhere"]],
     ids=" ".join,
 )  # fmt: skip

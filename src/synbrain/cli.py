@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -48,8 +49,10 @@ def _run(name: str, words: list[str]) -> int:
 
     command = COMMANDS[name]
     try:
-        call = prepare_call(command.home, name, words, command.hidden, command.example)
-        result = call.run()
+        call = prepare_call(command, name, words)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note  # type: ignore[assignment]
+            result = call.run()
         if command.tell:
             module, _, function = command.tell.partition(":")
             result = getattr(import_module(module), function)(result, call.typed)
@@ -62,6 +65,17 @@ def _run(name: str, words: list[str]) -> int:
         print(f"synbrain {name}: {of_os_error(error)}", file=sys.stderr)
         return 2
     return result if isinstance(result, int) else 0
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """A warning of this package as one line; those of other packages with their place."""
+    from synbrain.errors import SynBrainWarning
+
+    if issubclass(category, SynBrainWarning):
+        text = f"note: {message}\n" if os.environ.get("RANK", "0") == "0" else ""
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno)
+    sys.stderr.write(text)
 
 
 def _name(words: list[str]) -> str:

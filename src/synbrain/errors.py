@@ -22,6 +22,10 @@ class SynBrainError(ValueError):
         self.mend = mend
 
 
+class SynBrainWarning(UserWarning):
+    """Something that a user should know, and that is no error; the command line prints it as a note."""
+
+
 def of_os_error(error: OSError) -> SynBrainError:
     """An error of the operating system, with what to do about it.
 

@@ -38,7 +38,7 @@ def _parser(shtab: Any) -> argparse.ArgumentParser:
         if group and group not in groups:
             groups[group] = first.add_parser(group, help=f"{group} ...").add_subparsers()
         leaf = groups.get(group, first).add_parser(last, help=command.help)
-        for action in parser_of(command.home, name, command.hidden)._actions:
+        for action in parser_of(command, name)._actions:
             if isinstance(action, argparse._HelpAction):
                 continue
             hint = getattr(action, "_typehint", None)

@@ -33,11 +33,12 @@ def demo(
     from synbrain.commands import telling
     from synbrain.commands.report import report
     from synbrain.commands.synthesize import synthesize
-    from synbrain.commands.train import train
     from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
     from synbrain.prepare.nsd.prepare import prepare_nsd
     from synbrain.simulate.experiment import simulate
+    from synbrain.training.options import TrainOptions
+    from synbrain.training.train import train
 
     require_absent(out, overwrite)
     tree, dataset, run = out / "simulated-nsd", out / "dataset", out / "run"
@@ -50,7 +51,8 @@ def demo(
     with _step(3, "features: images to tokens"):
         telling.encoded(make_tokens(made, overwrite=overwrite, show_progress=True), {})
     with _step(4, "train"):
-        train([dataset], out=run, seed=seed, overwrite=overwrite)
+        model = train([made], TrainOptions(seed=seed), out=run, overwrite=overwrite, show_progress=True)
+        telling.trained(model, {"out": run})
     with _step(5, "synthesize trials of images that no one saw"):
         pictures = _draw_new_images(out / "new-images", seed)
         synthesize(run, pictures, samples=8, out=out / "synthetic.npy", seed=seed, overwrite=overwrite)

@@ -18,6 +18,7 @@ from synbrain.errors import SynBrainError
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
     from synbrain.training.config import TrainConfig
+    from synbrain.training.options import TrainOptions
 
 # NSD's subject 1, where no dataset is named: training trials and nsdgeneral voxels.
 NSD_TRIALS, NSD_VOXELS = 27_000, 15_724
@@ -64,16 +65,12 @@ def training_config(path: Path) -> tuple[TrainConfig, str]:
     """
     if not path.is_file():
         raise SynBrainError(f"{path} is missing", "give a YAML file with options of `synbrain train`")
-    from synbrain.commands.parsing import parse_words
-    from synbrain.training.config import TrainConfig
-    from synbrain.training.overrides import overridden
-    from synbrain.training.recipes import recipe as recipe_called
+    from synbrain.commands.parsing import prepare_call
+    from synbrain.commands.registry import COMMANDS
 
-    given = parse_words("synbrain.commands.train:train", "train", ["-", "--out", "-", "--config", str(path)])
-    own = {key: value for key, value in given.items() if key in TrainConfig.model_fields}
-    chosen = recipe_called(given["recipe"], preset=given.get("preset"))
-    encoder = str(given["encoder"])
-    return overridden(chosen, {k: v for k, v in own.items() if k not in ("recipe", "preset")}), encoder
+    call = prepare_call(COMMANDS["train"], "train", ["-", "--out", "-", "--config", str(path)])
+    options: TrainOptions = call.typed["options"]
+    return options.config(), options.encoder
 
 
 def describe_training(path: Path, dataset: Dataset | None = None) -> str:

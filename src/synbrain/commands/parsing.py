@@ -27,6 +27,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from pydantic import BaseModel, ValidationError
 
+from synbrain.commands.registry import Command
 from synbrain.commands.signatures import DatasetFolder, RunFolder, signature_of, signature_of_function
 from synbrain.errors import SynBrainError
 
@@ -100,39 +101,36 @@ class Call:
 
 def run_function(function: Callable[..., Any], name: str, words: list[str]) -> Any:
     """Parse ``words`` against the signature of ``function`` and call it."""
-    return _call(lambda: function, signature_of_function(function), name, words, (), "").run()
+    return _call(lambda: function, signature_of_function(function), name, words, Command("", "", "")).run()
 
 
-def prepare_call(home: str, name: str, words: list[str], hidden: tuple[str, ...], example: str) -> Call:
-    """Parse ``words`` for ``module:function`` without importing the module."""
+def prepare_call(command: Command, name: str, words: list[str]) -> Call:
+    """Parse ``words`` for a command without importing its function's module."""
 
     def function() -> Callable[..., Any]:
-        module, _, attribute = home.partition(":")
+        module, _, attribute = command.home.partition(":")
         loaded: Callable[..., Any] = getattr(import_module(module), attribute)
         return loaded
 
-    return _call(function, signature_of(home), name, words, hidden, example)
+    return _call(function, signature_of(command.home), name, words, command)
 
 
-def parse_words(home: str, name: str, words: list[str]) -> dict[str, Any]:
-    """The arguments that ``words`` give ``module:function``, by parameter; nothing is opened."""
-    return prepare_call(home, name, words, (), "").typed
+def parser_of(command: Command, name: str) -> CommandParser:
+    """The parser of a command, for help pages and completion."""
+    signature, doc = signature_of(command.home)
+    return CommandParser(name, options_of(signature, doc, command), doc, command.example)
 
 
-def parser_of(home: str, name: str, hidden: tuple[str, ...] = (), example: str = "") -> CommandParser:
-    """The parser of ``module:function``, for help pages and completion."""
-    signature, doc = signature_of(home)
-    return CommandParser(name, options_of(signature, doc, hidden), doc, example)
-
-
-def options_of(signature: inspect.Signature, doc: Docstring, hidden: tuple[str, ...] = ()) -> list[Option]:
+def options_of(signature: inspect.Signature, doc: Docstring, command: Command) -> list[Option]:
     """The words and options that a signature asks for, in order."""
     told = {entry.arg_name: entry.description or "" for entry in doc.params}
     options: list[Option] = []
     for key, parameter in signature.parameters.items():
-        if key in hidden or key == "show_progress":
+        if key in command.hidden or key == "show_progress":
             continue
         hint, default = parameter.annotation, parameter.default
+        if key in command.required:
+            default = REQUIRED
         if key == "options" and _is_model(hint):
             options += _fields(hint, default, key)
             continue
@@ -272,11 +270,10 @@ def _call(
     source: tuple[inspect.Signature, Docstring],
     name: str,
     words: list[str],
-    hidden: tuple[str, ...],
-    example: str,
+    command: Command,
 ) -> Call:
     signature, doc = source
-    parser = CommandParser(name, options_of(signature, doc, hidden), doc, example)
+    parser = CommandParser(name, options_of(signature, doc, command), doc, command.example)
     values = parser.parse(words)
     seed = values.get("seed")
     if isinstance(seed, int) and seed < 0:

@@ -13,7 +13,8 @@ To add one, put a typed function with a docstring into the library and name it h
 How a signature becomes options (``options``, ``Dataset``, ``SynBrain``, ``show_progress``) is said
 in :mod:`synbrain.commands.parsing`. Help is built from the source file, without importing the module, so
 keep options objects in a module that imports no torch. ``tell`` gets what the function returned and the
-typed values by parameter (paths, not opened). ``hidden`` names parameters that only Python code passes.
+typed values by parameter (paths, not opened). ``hidden`` names parameters that only Python code passes,
+``required`` those that Python code may leave out, but not the command line.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Command:
     example: str = ""
     tell: str = ""
     hidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Command] = {
@@ -97,12 +99,27 @@ COMMANDS: dict[str, Command] = {
         "synbrain features data/me --encoder efficientnet-lite0",
         HERE + "telling:encoded",
     ),
-    "train": Command(HERE + "train:train", "fit a model", MODEL, "synbrain train data/me --out runs/me"),
+    "train": Command(
+        "synbrain.training.train:train",
+        "fit a model",
+        MODEL,
+        "synbrain train data/me --out runs/me",
+        HERE + "telling:trained",
+        required=("out",),
+    ),
     "adapt": Command(
-        HERE + "adapt:adapt",
+        "synbrain.training.adapt:adapt",
         "fit a trained model to a new subject",
         MODEL,
         "synbrain adapt runs/group data/me --out runs/me --budget 1h",
+        HERE + "telling:adapted",
+        required=("out",),
+    ),
+    "adaptation-curve": Command(
+        HERE + "adaptation_curve:adaptation_curve",
+        "scores of adaptation against the number of images",
+        MODEL,
+        "synbrain adaptation-curve runs/group data/me --out curve --budgets 25 100 all",
     ),
     "calibrate": Command(
         HERE + "calibrate:calibrate",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
-    from synbrain.features.writing import Written
+    from synbrain.features.format import Written
+    from synbrain.model.synbrain import SynBrain
 
 Typed = dict[str, Any]
 
@@ -47,3 +49,41 @@ def encoded(made: Written, typed: Typed) -> None:
         )
     else:
         print(f"{made.folder}: {made.n_images} images, nothing was missing")
+
+
+def trained(model: SynBrain, typed: Typed) -> None:
+    """How well a new run does on held-out training images."""
+    if not _speaks():
+        return
+    assert model.report is not None
+    for name, figures in model.report.subjects.items():
+        linear = figures.validation_r_linear
+        beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
+        r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"
+        print(f"{name}: voxel_r {r} on {figures.n_validation_images} validation images{beside}")
+    print(f"run -> {typed['out']}")
+
+
+def adapted(model: SynBrain, typed: Typed) -> None:
+    """On how much data a run was adapted, what of it was trained, and how well it does."""
+    if not _speaks():
+        return
+    about = model.config.adaptation
+    assert about is not None
+    assert model.report is not None
+    print(f"adapted on {about.n_images} images, {about.n_trials} trials ({about.budget})")
+    if counts := about.updated_parameters:
+        print(f"parameters trained further: VAE {counts['vae']:,} (whole), mapper {counts['mapper']:,}")
+    for name, figures in model.report.subjects.items():
+        known = figures.model_dump(exclude_none=True)
+        print(name + ": " + ", ".join(f"{key} {_short(value)}" for key, value in known.items()))
+    print(f"run -> {typed['out']}")
+
+
+def _speaks() -> bool:
+    """Whether this is the one of several processes that prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -11,7 +11,6 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -21,8 +20,8 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.files import digest
 from synbrain.model.parts import RunConfig
+from synbrain.training.options import Shared
 
-Shared = Literal["refuse", "drop"]
 BYTES = 6  # of each mark: two of 73,000 x 1,000 pairs agree by chance once in four million runs
 
 

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -28,10 +27,9 @@ from synbrain.networks.fit.vae import train_vae
 from synbrain.networks.mapper import Mapper, mlp_parameters
 from synbrain.networks.presets import Preset, preset
 from synbrain.training.config import TrainConfig
+from synbrain.training.options import Update
 from synbrain.training.shrink import shrink_factor
 from synbrain.training.subjects import TrainingSubject, network_layer, sampling_weights
-
-Update = Literal["mlp", "attention", "all", "none"]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from synbrain.linear.config import LinearPathConfig
 from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.noise.config import NoiseConfig
 from synbrain.training.config import TrainConfig
-from synbrain.training.leakage import Shared
-from synbrain.training.networks import Update
 from synbrain.training.overrides import options_of, overridden
 from synbrain.training.recipes import recipe
+
+Shared = Literal["refuse", "drop"]
+Update = Literal["mlp", "attention", "all", "none"]
 
 if TYPE_CHECKING:  # to a type checker the options of a part are its configuration: the same names and types
     LinearOptions = LinearPathConfig

@@ -12,13 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synbrain.errors import SynBrainError
-from synbrain.networks.config import MapperStageConfig, VAEStageConfig
+from synbrain.networks.config import MapperStageConfig, VAELossConfig, VAEStageConfig
 from synbrain.networks.fit.batches import StageSetup, SubjectData
 from synbrain.networks.fit.mapper import MapperStep, network_part, train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, read_log
 from synbrain.networks.fit.targets import posterior_means
 from synbrain.networks.fit.vae import VAEStep, train_vae, validation_error
-from synbrain.networks.losses import VAELossConfig
 from synbrain.networks.presets import Preset
 from synbrain.training.recipes import RECIPES, recipe
 
