@@ -141,9 +141,12 @@ def unreadable(path: Path, error: BaseException, mend: str = "") -> SynBrainErro
         first = b""
     for start, command in POINTERS.items():
         if first.startswith(start):
-            return SynBrainError(f"{path} is a pointer, its content was not fetched", f"run `{command} {path}`")
+            return SynBrainError(
+                f"{path} is a pointer, its content was not fetched", f"run `{command} {path}`"
+            )
     return SynBrainError(
-        f"{path} is damaged or cut short ({error or type(error).__name__})", mend or "copy or download it again"
+        f"{path} is damaged or cut short ({error or type(error).__name__})",
+        mend or "copy or download it again",
     )
 
 
@@ -180,12 +183,18 @@ def open_array(path: Path, *, writable: bool = False) -> np.memmap[Any, Any]:
     """
     try:
         mapped = np.load(path, mmap_mode="r+" if writable else "r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise SynBrainError(f"{path} is missing", "check the path, or make it again") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise SynBrainError(
-            f"{path} cannot be read as an array ({error})", "it was cut short or altered: make it again"
-        ) from error
+    except ValueError as error:
+        if "Python objects" in str(error) or "pickle" in str(error).lower():
+            told = unreadable(path, error)
+            if "damaged" in told.problem and path.read_bytes()[:6] == b"\x93NUMPY":
+                raise SynBrainError(
+                    f"{path} holds pickled Python objects, which may run code when they are read",
+                    f'save plain numbers: r = np.load("{path.name}", allow_pickle=True); '
+                    f'np.save("{path.name}", np.asarray(r.tolist(), dtype="float32"))',
+                ) from error
+        raise unreadable(path, error, "it was cut short or altered: make it again") from error
+    except (OSError, EOFError) as error:
+        raise unreadable(path, error, "it was cut short or altered: make it again") from error
     if not isinstance(mapped, np.memmap):
         raise SynBrainError(f"{path} is not a plain array", "make it again")
     return mapped

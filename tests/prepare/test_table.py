@@ -180,7 +180,7 @@ BAD = {
     "all constant": (_responses(lambda r: r * 0), "no unit"),
     "one axis": (_responses(lambda r: r[:, 0]), "shape (13,)"),
     "no numbers": (_responses(lambda r: r.astype(str)), "save real numbers"),
-    "cut responses": (_cut_responses, "cannot be read as an array"),
+    "cut responses": (_cut_responses, "damaged or cut short"),
     "no responses": (lambda src: (src / "responses.npy").unlink(), "is missing"),
     "no trials.csv": (lambda src: (src / "trials.csv").unlink(), "trials.csv is missing"),
     "empty trials.csv": (lambda src: (src / "trials.csv").write_text(""), "not a CSV table"),

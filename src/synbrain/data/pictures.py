@@ -112,7 +112,9 @@ def _decode(image: Image.Image, rules: PictureOptions, name: str) -> tuple[Image
     tag = image.getexif().get(ORIENTATION_TAG, 1)
     mode, frames = image.mode, getattr(image, "n_frames", 1)
     image.load()
-    was_turned = image.format == "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) != tag  # Pillow turns TIFF
+    was_turned = (
+        image.format == "TIFF" and image.getexif().get(ORIENTATION_TAG, 1) != tag
+    )  # Pillow turns TIFF
     if rules.orientation == "upright" and tag in _BACK and not was_turned:
         image = ImageOps.exif_transpose(image)
     elif rules.orientation == "stored" and was_turned and tag in _BACK:
@@ -146,7 +148,9 @@ def _flatten(image: Image.Image, rules: PictureOptions, name: str) -> Image.Imag
         if isinstance(clear, int) and (deep == clear).any():
             image.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
     elif image.mode in ("I", "F") or image.mode.startswith(("I;", "F;")):
-        raise _unknown_range(name, "32-bit whole numbers" if image.mode.startswith("I") else "floating-point numbers")
+        raise _unknown_range(
+            name, "32-bit whole numbers" if image.mode.startswith("I") else "floating-point numbers"
+        )
     if not _has_alpha(image):
         return image.convert("RGB")
     layered = image.convert("RGBA")

@@ -78,7 +78,9 @@ def read_table(path: Path, columns: Sequence[str] = (), mend: str = "") -> pd.Da
         raise SynBrainError(f"{path} is empty", mend or "write a line of column names and one line per row")
     separator = declared or _separator(text.split("\n", 1)[0], columns, path.suffix)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True) if row]
+        rows = [
+            row for row in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True) if row
+        ]
     except csv.Error as error:
         raise SynBrainError(f"{path} is no table ({error})", mend or "save it as CSV") from error
     header = [name.strip() for name in rows[0]]

@@ -20,12 +20,12 @@ from synbrain.data.dataset import (
 )
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.scaling import SCALING_ARRAYS
-from synbrain.data.space import Atlas, VoxelSpace
+from synbrain.data.space import VoxelSpace
 from synbrain.data.tables import nearest, read_list, read_table
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare import rois as nsd_rois
-from synbrain.prepare.entities import entities, matched, walk
+from synbrain.prepare.entities import matched, walk
 from synbrain.prepare.grid import Grid, is_turned, positions_in, with_affine
 from synbrain.prepare.options import BidsOptions
 from synbrain.prepare.pictures import check_images, files_below
@@ -79,7 +79,7 @@ def prepare_bids(
     index = np.flatnonzero(nsd_rois.load_flat((mask_path,), (grid,)) > 0)
     if len(index) == 0:
         raise SynBrainError(f"{mask_path} holds no voxel", "give a mask that is above 0 somewhere")
-    labels = _atlases(options.atlases or [], grid, index, src)
+    labels = nsd_rois.read_atlases(options.atlases or [], grid, index, src)
     sessions, turned = _plan(runs, index, grid, trials, scaling)
     notes = [*source.notes, *notes, *turned, *pictures.notes]
     hashes = [
@@ -181,19 +181,6 @@ def _only_mask(src: Path, who: str) -> Path:
         raise SynBrainError(f"{src} has no mask (*_mask.nii.gz)", "pass --mask FILE")
     shown = ", ".join(str(path.relative_to(src)) for path in masks[:6]) + (", ..." if len(masks) > 6 else "")
     raise SynBrainError(f"{src} has {len(masks)} masks: {shown}", "pass --mask with one of them")
-
-
-def _atlases(files: list[Path], grid: Grid, index: NDArray[np.int64], root: Path) -> dict[str, Atlas]:
-    made = {}
-    for path in map(Path, files):
-        there = entities(path)
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        name = there.get("atlas") or there.get("seg") or stem
-        labels = nsd_rois.load_map(stem, (path,), (grid,))
-        if labels is None:
-            raise SynBrainError(f"{path} is no label volume", "give whole numbers, one a region")
-        made[name] = nsd_rois.make_atlas(labels, index, [], root)
-    return made
 
 
 def _plan(

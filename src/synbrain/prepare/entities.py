@@ -23,14 +23,16 @@ def matched(path: Path) -> dict[str, str]:
     """The entities that tie files together, with indices in plain form; the subject also from the folder."""
     there = entities(path)
     if "sub" not in there:
-        folder = next((part for part in reversed(path.parts[:-1]) if re.fullmatch(r"sub-[a-zA-Z0-9+]+", part)), None)
+        folder = next(
+            (part for part in reversed(path.parts[:-1]) if re.fullmatch(r"sub-[a-zA-Z0-9+]+", part)), None
+        )
         if folder is not None:
             there["sub"] = folder.removeprefix("sub-")
     return {key: index_of(there[key]) if key in INDICES else there[key] for key in MATCHED if key in there}
 
 
 def index_of(value: str) -> str:
-    """"01" -> "1"; what is no number stays as it is."""
+    """ "01" -> "1"; what is no number stays as it is."""
     return str(int(value)) if value.isdigit() else value
 
 

@@ -63,7 +63,11 @@ def load(path: Path) -> NDArray[Any]:
     else:
         with path.open("rb") as handle:
             version = np.lib.format.read_magic(handle)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, _, dtype = read(handle)
             if not dtype.hasobject:
                 plain: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -55,3 +55,31 @@ class BidsOptions(PictureOptions):
         "none", description="none, or session-zscore (fitted on the training trials of each session)"
     )
     unit: str = Field("as recorded", description="what one unit of the betas is; z-scores name themselves")
+
+
+class TableOptions(PictureOptions):
+    """What is known of the columns of a response array, and how pictures are decoded.
+
+    >>> TableOptions(background="grey").mesh
+    'fsaverage'
+    """
+
+    voxels: Path | None = Field(
+        None,
+        description="table with one line per response column: x, y, z (mm), or vertex; hemisphere, ncsnr, and "
+        "a column per atlas; SRC/voxels.csv if left out and there",
+    )
+    mask: Path | None = Field(
+        None,
+        description="volume whose voxels above 0 are the response columns; SRC/mask.nii.gz if left out and there",
+    )
+    mask_order: Literal["C", "F"] = Field(
+        "C",
+        description="order of the mask's voxels: x slowest (C, as numpy and nilearn) or x fastest (F, as MATLAB)",
+    )
+    mesh: Literal["fsaverage", "fsaverage6", "fsaverage5"] = Field(
+        "fsaverage", description="mesh that the column vertex of the voxel table counts on"
+    )
+    atlases: list[Path] | None = Field(
+        None, description="label volumes in the space of the mask, names from .ctab or .tsv beside them"
+    )

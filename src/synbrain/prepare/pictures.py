@@ -85,9 +85,7 @@ def fingerprint(picture: Image.Image) -> NDArray[np.float32]:
     return np.asarray(small, dtype=np.float32).ravel()
 
 
-def lookalikes(
-    first: NDArray[np.float32], second: NDArray[np.float32]
-) -> Iterator[tuple[int, int]]:
+def lookalikes(first: NDArray[np.float32], second: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
     """Pairs (row of ``first``, row of ``second``) whose fingerprints are of one picture.
 
     Args:
@@ -125,7 +123,7 @@ def _lookalikes(images: pd.DataFrame, prints: NDArray[np.float32]) -> list[str]:
 
 
 def summarise(facts: list[PictureFacts]) -> str:
-    """"26 pictures: 26 8-bit colour; 48 x 48 pixels"."""
+    """ "26 pictures: 26 8-bit colour; 48 x 48 pixels"."""
     modes = Counter(fact.mode for fact in facts)
     sizes = Counter(fact.size for fact in facts)
     (width, height), most = sizes.most_common(1)[0]
@@ -170,7 +168,9 @@ def _require_all(folder: Path, images: pd.DataFrame) -> None:
         raise SynBrainError(
             f"{len(missing)} of {len(images)} images named in the trials are missing from {folder}, "
             f"such as {missing[0]}" + (f"; {hint}" if hint else ""),
-            "write the names as the files have them" if hint else "restore the files, or drop their trials and response rows",
+            "write the names as the files have them"
+            if hint
+            else "restore the files, or drop their trials and response rows",
         )
 
 

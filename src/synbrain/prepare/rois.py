@@ -15,7 +15,7 @@ from synbrain.data.space import Atlas
 from synbrain.data.tables import numbers, read_table, read_text
 from synbrain.errors import SynBrainError
 from synbrain.prepare.betas import reading
-from synbrain.prepare.entities import label_table
+from synbrain.prepare.entities import entities, label_table
 from synbrain.prepare.grid import Grid, load_image, positions_in, stated_affine
 
 Flat = NDArray[Any]
@@ -144,9 +144,7 @@ def _bare(text: str) -> str:
     return text.strip().strip("'\"").strip()
 
 
-def make_atlas(
-    found: LabelMap, index: NDArray[np.int64], folders: Iterable[Path], root: Path
-) -> Atlas:
+def make_atlas(found: LabelMap, index: NDArray[np.int64], folders: Iterable[Path], root: Path) -> Atlas:
     """The labels of a map at the voxels ``index``, with names and provenance (paths relative to ``root``)."""
     values = found.values[index]
     names, named_by = read_names(found.name, found.files, folders, root)
@@ -155,6 +153,19 @@ def make_atlas(
     source = " + ".join(_relative(path, root) for path in found.files)
     said = f"names from {_relative(named_by, root)}" if named_by else "no file of label names found"
     return Atlas(values=values, labels=names, source=f"{source}; {said}")
+
+
+def read_atlases(files: Iterable[Path], grid: Grid, index: NDArray[np.int64], root: Path) -> dict[str, Atlas]:
+    """Label volumes at the voxels ``index`` of ``grid``, called by their entity atlas- or seg-, or their name."""
+    made = {}
+    for path in files:
+        there = entities(path)
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        labels = load_map(stem, (path,), (grid,))
+        if labels is None:
+            raise SynBrainError(f"{path} is no label volume", "give whole numbers, one a region")
+        made[there.get("atlas") or there.get("seg") or stem] = make_atlas(labels, index, [], root)
+    return made
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -73,7 +73,9 @@ def read_source(src: Path, options: BidsOptions) -> Source:
     stacks = _stacks([describe(path) for path in paths])
     _require_one_of_each(stacks)
     if options.design is not None:
-        return Source(who, _runs_of_design(stacks, options.design, options.image_column), [options.design], [])
+        return Source(
+            who, _runs_of_design(stacks, options.design, options.image_column), [options.design], []
+        )
     events = [path for path in all_events if matched(path).get("sub", who) == who]
     if not events:
         raise SynBrainError(
@@ -115,9 +117,7 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
     if asked is not None and labels and asked not in labels:
         raise SynBrainError(f"{src} has no betas of sub-{asked}", f"pass --subject with one of {labels}")
     if asked is None and len(labels) > 1:
-        raise SynBrainError(
-            f"{src} has betas of the subjects {labels}", "pass --subject with one of them"
-        )
+        raise SynBrainError(f"{src} has betas of the subjects {labels}", "pass --subject with one of them")
     who = asked or (labels[0] if labels else src.resolve().name)
     return who, sorted((path for path in paths if matched(path).get("sub", who) == who), key=order)
 
@@ -245,9 +245,7 @@ def _by_onset(table: pd.DataFrame, path: Path, is_asked: bool) -> pd.DataFrame:
     return table.iloc[np.argsort(onsets, kind="stable")]
 
 
-def _runs_of_design(
-    stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: str | None
-) -> list[Run]:
+def _runs_of_design(stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: str | None) -> list[Run]:
     """One line per volume over all files in order; lines without an image are volumes to leave out."""
     name = column or "image"
     table = read_table(path, (name,), "write one line per volume: image, and optionally session, run, split")

@@ -118,7 +118,12 @@ def _is_of(building: Path, plan: str) -> bool:
 
 
 def write_sessions(
-    building: Path, sessions: list[Session], n_voxels: int, plan: str, how: Reading, show_progress: bool = False
+    building: Path,
+    sessions: list[Session],
+    n_voxels: int,
+    plan: str,
+    how: Reading,
+    show_progress: bool = False,
 ) -> dict[str, Any]:
     """Write ``responses.npy`` and, for z-scores, ``scaling.npz``; tell what was noticed.
 
@@ -197,8 +202,10 @@ def _without_data(session: Session, raw: NDArray[Any], missing: MissingTrials) -
         refused, what = gaps.trials, "holds no data"
     if refused.any():
         first = int(np.flatnonzero(refused)[0])
-        mend = "--missing-trials drop to leave such trials out" if missing == "refuse" else (
-            "--missing-trials drop-partial to leave such trials out, or a mask without those voxels"
+        mend = (
+            "--missing-trials drop to leave such trials out"
+            if missing == "refuse"
+            else ("--missing-trials drop-partial to leave such trials out, or a mask without those voxels")
         )
         raise SynBrainError(
             f"{session.describe(first)} {what} ({int(refused.sum())} such trials there)", f"pass {mend}"

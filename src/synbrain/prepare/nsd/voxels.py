@@ -59,7 +59,10 @@ def choose_voxels(
     surface = len(first) == 2
     found = nsd_rois.map_files(folder, surface)
     # HDF5 betas do not say where they lie: the volumes beside them do
-    beside = [*sorted(first[0].path.parent.glob("*.nii.gz")), *(path for files in found.values() for path in files)]
+    beside = [
+        *sorted(first[0].path.parent.glob("*.nii.gz")),
+        *(path for files in found.values() for path in files),
+    ]
     grids = tuple(with_affine(about.place, beside) for about in first)
     maps = {}
     for name, files in found.items():
