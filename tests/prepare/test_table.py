@@ -183,7 +183,7 @@ BAD = {
     "cut responses": (_cut_responses, "damaged or cut short"),
     "no responses": (lambda src: (src / "responses.npy").unlink(), "is missing"),
     "no trials.csv": (lambda src: (src / "trials.csv").unlink(), "trials.csv is missing"),
-    "empty trials.csv": (lambda src: (src / "trials.csv").write_text(""), "not a CSV table"),
+    "empty trials.csv": (lambda src: (src / "trials.csv").write_text(""), "is empty"),
     "header alone": (_trials(lambda t: t[:0]), "has no trials"),
     "column lacks": (_trials(lambda t: t.drop(columns="split")), "lacks the columns ['split']"),
     "image in both splits": (_trials(_split_one_image), "1 images are in both splits"),

@@ -34,7 +34,8 @@ class PictureOptions(BaseModel):
     )
     orientation: Orientation = Field(
         "upright",
-        description="turn pictures as their orientation tag says, as viewers show them (upright), or take the "
+        description="turn pictures as their orientation tag says, as viewers show them (upright), or "
+        "take the "
         "pixels as they are stored",
     )
 

@@ -4,8 +4,8 @@
 8-bit               colour as it is; grey, palette, CMYK and other colour models are converted
 16-bit grey         scaled to 8 bit, ``round(v / 257)``: a picture stored with either depth is the same
 32-bit, float       refused: their range is not known
-transparent         refused where a pixel lets something through, unless a background is given; opaque is dropped
-orientation tag     followed ("upright", as viewers show it), or left ("stored")
+transparent         refused where a pixel lets something through, unless a background is given; opaque is
+dropped orientation tag     followed ("upright", as viewers show it), or left ("stored")
 several frames      the first
 ==================  ==========================================================================================
 """
@@ -160,7 +160,8 @@ def _flatten(image: Image.Image, rules: PictureOptions, name: str) -> Image.Imag
     if rules.background is None:
         raise SynBrainError(
             f"{name} has transparent pixels, and what they were shown on is not known",
-            "pass --background (black, grey, white or #rrggbb) with the colour that the subject saw, or save it "
+            "pass --background (black, grey, white or #rrggbb) with the colour that the subject saw, "
+            "or save it "
             "without transparency",
         )
     below = Image.new("RGBA", layered.size, rules.background)

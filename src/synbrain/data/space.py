@@ -38,8 +38,8 @@ class VoxelSpace:
 
     Attributes:
         n_voxels: number of voxels, in the column order of the responses.
-        kind: "volume", "surface" (left then right hemisphere vertices), "points" (positions without a grid) or
-            "none" (no positions).
+        kind: "volume", "surface" (left then right hemisphere vertices), "points" (positions without a grid)
+            or "none" (no positions).
         shape: volume: (x, y, z) of the grid; surface: (n_left, n_right) vertices.
         affine: (4, 4) float64, voxel indices to mm, for a volume.
         index: (n_voxels,) int64, position in the flattened grid (C order), or in left + right vertices.

@@ -24,7 +24,8 @@ def check_images(images: Images) -> int:
     """The number of images, after a look at their type.
 
     Raises:
-        SynBrainError: where they are no list of paths or PIL images and no (n, h, w, 3) array of uint8 or uint16.
+        SynBrainError: where they are no list of paths or PIL images and no (n, h, w, 3) array of uint8 or
+            uint16.
     """
     if isinstance(images, np.ndarray):
         if images.ndim == 3 and images.shape[-1] == 3:
@@ -52,7 +53,9 @@ def check_images(images: Images) -> int:
 
 
 def image_at(images: Images, position: int, rules: PictureOptions = RULES) -> Image.Image:
-    """Image ``position`` as RGB, by the rules of :mod:`synbrain.data.pictures`; an unreadable one is named."""
+    """Image ``position`` as RGB, by the rules of :mod:`synbrain.data.pictures`; an unreadable one is
+    named.
+    """
     image = images[position]
     if isinstance(image, (str, Path)):
         return open_image(Path(image), rules)

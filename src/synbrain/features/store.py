@@ -186,7 +186,9 @@ def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
 
 
 def image_set_digest(dataset: Dataset) -> str:
-    """SHA-256 of what identifies the images and their order: names, rows in the stimulus file, and decoding."""
+    """SHA-256 of what identifies the images and their order: names, rows in the stimulus file, and
+    decoding.
+    """
     images = dataset.images
     content = {"names": images["name"].astype(str).tolist()}
     if "row" in images:

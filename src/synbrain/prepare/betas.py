@@ -131,7 +131,7 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except (
         OSError, EOFError, zlib.error, ValueError, KeyError, nib.spatialimages.HeaderDataError,
-        nib.filebasedimages.ImageFileError,
+        nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError,
     ) as error:  # fmt: skip
         raise unreadable(
             path, error, "download or copy it again, then run the same command: finished sessions are kept"

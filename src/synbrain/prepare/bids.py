@@ -73,7 +73,6 @@ def prepare_bids(
     named, notes = _named_trials(runs, options)
     _require_images(folder, named, source.events)
     trials, table = index_images(check_trials(named, src))
-    pictures = check_images(folder, table, options, show_progress)
     mask_path = options.mask if options.mask is not None else _only_mask(src, who)
     grid = with_affine(runs[0].files[0].place, [mask_path])
     index = np.flatnonzero(nsd_rois.load_flat((mask_path,), (grid,)) > 0)
@@ -81,6 +80,7 @@ def prepare_bids(
         raise SynBrainError(f"{mask_path} holds no voxel", "give a mask that is above 0 somewhere")
     labels = nsd_rois.read_atlases(options.atlases or [], grid, index, src)
     sessions, turned = _plan(runs, index, grid, trials, scaling)
+    pictures = check_images(folder, table, options, show_progress)
     notes = [*source.notes, *notes, *turned, *pictures.notes]
     hashes = [
         hashlib.sha256(part.tobytes()).hexdigest()

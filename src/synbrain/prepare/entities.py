@@ -1,4 +1,6 @@
-"""File names in the way of BIDS: entities, which file applies to which (inheritance), and walking a dataset."""
+"""File names in the way of BIDS: entities, which file applies to which (inheritance), and walking a
+dataset.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +48,11 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
 def walk(root: Path, *patterns: str) -> Iterator[Path]:
     """Files below ``root`` that match one of the patterns, in natural order; linked folders are followed.
 
-    Folders that are reached twice (links in a circle) are visited once; hidden files and folders are left out.
-    Links without a target are given too: their reader says what is missing.
+    Folders that are reached twice (links in a circle) are visited once; hidden files and folders are left
+    out. Links without a target are given too: their reader says what is missing.
     """
-    seen: set[tuple[int, int]] = set()
+    top = root.stat()
+    seen = {(top.st_dev, top.st_ino)}
     for folder, below, names in os.walk(root, followlinks=True):
         kept = []
         for name in sorted(below, key=natural):
@@ -96,7 +99,7 @@ def applicable(wanted: dict[str, str], candidates: list[Path]) -> list[Path]:
 def order(path: Path) -> tuple[object, ...]:
     """Sorts by session, task and run, numbers as numbers."""
     there = matched(path)
-    return tuple(natural(there.get(key, "")) for key in ("ses", "task", "run")) + (natural(path.name),)
+    return (*(natural(there.get(key, "")) for key in ("ses", "task", "run")), natural(path.name))
 
 
 def label_table(volume: Path, root: Path | None) -> Path | None:

@@ -1,7 +1,7 @@
 """One place in the world for betas, masks, label volumes and runs: grids compared and brought together.
 
-Two volumes of the same shape need not show the same brain: axes may be mirrored or permuted, and the origin may
-lie elsewhere. Whatever is read beside the betas goes through :func:`positions_in`.
+Two volumes of the same shape need not show the same brain: axes may be mirrored or permuted, and the origin
+may lie elsewhere. Whatever is read beside the betas goes through :func:`positions_in`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Grid:
     Attributes:
         path: the file, for messages.
         shape: (x, y, z) of a volume, or (n_vertices,) of a hemisphere.
-        affine: (4, 4) voxel indices to mm; None for a surface, and for volumes that do not say it (HDF5, .npy,
-            NIfTI headers whose qform and sform codes are both 0).
+        affine: (4, 4) voxel indices to mm; None for a surface, and for volumes that do not say it (HDF5,
+            .npy, NIfTI headers whose qform and sform codes are both 0).
     """
 
     path: Path
@@ -58,8 +58,8 @@ def positions_in(source: Grid, target: Grid) -> NDArray[np.int64]:
     """Which value of ``source`` lies where each voxel of ``target`` lies.
 
     Axis flips and permutations are undone exactly; nothing is resampled. Voxel centres must agree within a
-    tenth of the smallest voxel size (``TOLERANCE``) at every corner of the grid. Where one of the two does not
-    state its affine, shapes alone are compared.
+    tenth of the smallest voxel size (``TOLERANCE``) at every corner of the grid. Where one of the two does
+    not state its affine, shapes alone are compared.
 
     Args:
         source: the grid of a mask, a label volume or another run.
@@ -109,7 +109,9 @@ def grid_of(path: Path) -> Grid:
     """The grid of a NIfTI or MGH volume; trailing axes are left aside."""
     try:
         image = load_image(path)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except (
+        OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError,
+    ) as error:  # fmt: skip
         raise unreadable(path, error) from error
     affine = stated_affine(image.header) if isinstance(image, nib.Nifti1Pair) else image.affine
     return Grid(path, tuple(int(size) for size in image.shape[:3]), affine)

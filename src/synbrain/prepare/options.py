@@ -66,16 +66,19 @@ class TableOptions(PictureOptions):
 
     voxels: Path | None = Field(
         None,
-        description="table with one line per response column: x, y, z (mm), or vertex; hemisphere, ncsnr, and "
+        description="table with one line per response column: x, y, z (mm), or vertex; hemisphere, "
+        "ncsnr, and "
         "a column per atlas; SRC/voxels.csv if left out and there",
     )
     mask: Path | None = Field(
         None,
-        description="volume whose voxels above 0 are the response columns; SRC/mask.nii.gz if left out and there",
+        description="volume whose voxels above 0 are the response columns; SRC/mask.nii.gz if left "
+        "out and there",
     )
     mask_order: Literal["C", "F"] = Field(
         "C",
-        description="order of the mask's voxels: x slowest (C, as numpy and nilearn) or x fastest (F, as MATLAB)",
+        description="order of the mask's voxels: x slowest (C, as numpy and nilearn) or x fastest "
+        "(F, as MATLAB)",
     )
     mesh: Literal["fsaverage", "fsaverage6", "fsaverage5"] = Field(
         "fsaverage", description="mesh that the column vertex of the voxel table counts on"

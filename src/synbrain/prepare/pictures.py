@@ -21,7 +21,7 @@ from synbrain.errors import SynBrainError
 from synbrain.progress import track
 
 SIDE = 16  # pixels of a fingerprint
-ALIKE = 0.99  # correlation of two fingerprints from which they are taken for one picture
+ALIKE = 0.98  # correlation of two fingerprints from which they are taken for one picture
 NEAR = 6.0  # mean difference of their grey levels up to which they are
 FLAT = 4.0  # sd of grey levels below which a picture has no structure to go by
 SHOWN = 5
@@ -57,7 +57,7 @@ def check_images(
     seen: dict[bytes, tuple[str, str]] = {}
     twice: list[str] = []
     facts: list[PictureFacts] = []
-    prints = np.zeros((len(images), SIDE * SIDE * 3), dtype=np.float32)
+    prints = np.zeros((len(images), SIDE * SIDE), dtype=np.float32)
     pairs = list(zip(images["name"], images["split"], strict=True))
     for row, (name, split) in enumerate(track(pairs, "check images", unit="image", show=show_progress)):
         picture, fact = inspect_image(folder / name, rules)
@@ -80,8 +80,8 @@ def check_images(
 
 
 def fingerprint(picture: Image.Image) -> NDArray[np.float32]:
-    """(768,) float32, the picture as 16 x 16 pixels: it survives other encodings and sizes."""
-    small = picture.resize((SIDE, SIDE), Image.Resampling.BOX)
+    """(256,) float32, the picture as 16 x 16 grey pixels: it survives other encodings and sizes."""
+    small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32).ravel()
 
 
@@ -89,7 +89,7 @@ def lookalikes(first: NDArray[np.float32], second: NDArray[np.float32]) -> Itera
     """Pairs (row of ``first``, row of ``second``) whose fingerprints are of one picture.
 
     Args:
-        first, second: (n, 768) from :func:`fingerprint`.
+        first, second: (n, 256) from :func:`fingerprint`.
     """
     a, flat_a = _standardised(first)
     b, flat_b = _standardised(second)
@@ -117,7 +117,8 @@ def _lookalikes(images: pd.DataFrame, prints: NDArray[np.float32]) -> list[str]:
     if not pairs:
         return []
     return [
-        f"{len(pairs)} test images look like training images (one picture stored twice?): {_listed(pairs)}; give "
+        f"{len(pairs)} test images look like training images (one picture stored twice?): "
+        f"{_listed(pairs)}; give "
         "both the same split if they are"
     ]
 

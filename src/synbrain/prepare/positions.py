@@ -69,7 +69,7 @@ def _of_mask(path: Path, options: TableOptions, n_units: int, src: Path) -> Voxe
     places = np.argwhere(inside)
     if options.mask_order == "F":
         places = places[np.lexsort((places[:, 0], places[:, 1], places[:, 2]))]
-    index = np.ravel_multi_index(tuple(places.T), grid.shape).astype(np.int64)
+    index = np.asarray(np.ravel_multi_index(tuple(places.T), grid.shape), dtype=np.int64)
     atlases = rois.read_atlases(options.atlases or [], grid, index, src)
     return VoxelSpace(n_units, "volume", grid.shape, grid.affine, index, atlases)
 
@@ -94,7 +94,7 @@ def _with_table(
     if sides is not None:
         atlases[HEMISPHERE] = Atlas(sides, {1: "left", 2: "right"}, path.name)
     known = {*AXES, *COUNTS, HEMISPHERE, VERTEX, NCSNR}
-    for name in [column for column in table if column not in known]:
+    for name in [str(column) for column in table if column not in known]:
         atlas = _atlas(table[name], name, path)
         if atlas is None:
             notes.append(f"the column {name} of {path.name} holds no labels, left out")
@@ -170,10 +170,10 @@ def _sides(table: pd.DataFrame, path: Path) -> NDArray[np.int32]:
         raise SynBrainError(
             f"{path} line {row + 2}: hemisphere is {table[HEMISPHERE].iloc[row]}", "write left or right"
         )
-    return sides.to_numpy(dtype=np.int32)
+    return np.asarray(sides, dtype=np.int32)
 
 
-def _atlas(column: pd.Series, name: str, path: Path) -> Atlas | None:  # type: ignore[type-arg]
+def _atlas(column: pd.Series, name: str, path: Path) -> Atlas | None:
     """Labels as text, or 0 and 1 for one ROI, or whole numbers; None for other numbers."""
     text = column.fillna("").str.strip("'\" ")
     is_none = text.str.casefold().isin(NO_LABEL).to_numpy()

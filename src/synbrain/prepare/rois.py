@@ -118,8 +118,8 @@ def read_names(
     """Label value -> name, and the file that says so: ``NAME.mgz.ctab``, or a table in the way of BIDS.
 
     A ``.ctab`` line is "value name", optionally with colours; 0 and below are no label. A ``_dseg.tsv`` lies
-    beside the volume or in a folder above it up to ``root``, and the most specific one counts. Quote marks and
-    blanks around names are dropped.
+    beside the volume or in a folder above it up to ``root``, and the most specific one counts. Quote marks
+    and blanks around names are dropped.
     """
     beside = [path.parent for path in files]
     for folder in [*folders, *beside]:
@@ -156,7 +156,9 @@ def make_atlas(found: LabelMap, index: NDArray[np.int64], folders: Iterable[Path
 
 
 def read_atlases(files: Iterable[Path], grid: Grid, index: NDArray[np.int64], root: Path) -> dict[str, Atlas]:
-    """Label volumes at the voxels ``index`` of ``grid``, called by their entity atlas- or seg-, or their name."""
+    """Label volumes at the voxels ``index`` of ``grid``, called by their entity atlas- or seg-, or their
+    name.
+    """
     made = {}
     for path in files:
         there = entities(path)

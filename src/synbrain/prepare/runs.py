@@ -277,14 +277,11 @@ def session_numbers(runs: list[Run]) -> list[NDArray[np.int16]]:
     """The 0-based session of every trial of each run, by the natural order of the labels."""
     labels = sorted({str(label) for run in runs for label in run.trials["ses"]}, key=natural)
     place = {label: number for number, label in enumerate(labels)}
-    return [run.trials["ses"].astype(str).map(place).to_numpy(dtype=np.int16) for run in runs]
+    return [np.array([place[str(label)] for label in run.trials["ses"]], dtype=np.int16) for run in runs]
 
 
 def columns_with_images(events: list[Path], names: set[str]) -> list[str]:
     """Columns of the first table most of whose values are among ``names``."""
     table = read_table(events[0])
-    return [
-        column
-        for column in table
-        if (values := table[column].dropna()).size and values.isin(names).mean() > 0.5
-    ]
+    columns = {str(column): table[column].dropna() for column in table}
+    return [name for name, values in columns.items() if len(values) and values.isin(names).mean() > 0.5]

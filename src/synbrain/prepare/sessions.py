@@ -128,8 +128,8 @@ def write_sessions(
     """Write ``responses.npy`` and, for z-scores, ``scaling.npz``; tell what was noticed.
 
     A session that an interrupted run finished is not read again, unless its files have changed since. Workers
-    are threads: decompression and indexing leave the interpreter's lock, so two of them use two cores. Rows of
-    trials without data are NaN until :func:`drop_trials`.
+    are threads: decompression and indexing leave the interpreter's lock, so two of them use two cores. Rows
+    of trials without data are NaN until :func:`drop_trials`.
 
     Args:
         building: from :func:`resumable_folder`.
@@ -183,12 +183,20 @@ def _is_done(done: Path, session: Session) -> bool:
 
 
 def _read(session: Session) -> NDArray[Any]:
-    """(n_kept, n_voxels) as stored: files joined in time, parts side by side."""
-    joined = []
+    """(n_kept, n_voxels) as stored: files joined in time, parts side by side.
+
+    A voxel that has no data in one file of several has none in the session.
+    """
+    joined, silent = [], []
     for parts in session.runs:
         values = [betas.read_masked(about, index)[0] for about, index in parts]
         joined.append(values[0] if len(values) == 1 else np.concatenate(values, axis=1))
+        if len(session.runs) > 1 and len(joined[-1]) > 1 and joined[-1].dtype.kind == "f":
+            lacking = ~np.isfinite(joined[-1]).any(axis=0)
+            silent.append(lacking & ~lacking.all())
     whole: NDArray[Any] = joined[0] if len(joined) == 1 else np.concatenate(joined)
+    if silent:
+        whole[:, np.any(silent, axis=0)] = np.nan
     return whole if len(session.kept) == len(whole) else whole[session.kept]
 
 

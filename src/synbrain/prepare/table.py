@@ -49,7 +49,8 @@ def prepare_table(
 
     ``trials.csv`` has one row per response row: ``image`` (file name in images/), ``repeat`` (0-based),
     ``split`` ("train" or "test", the same for all trials of an image), and optionally ``session``
-    (0-based, or labels). ``responses.npy`` is (n_trials, n_units), any real dtype. Every image is decoded once.
+    (0-based, or labels). ``responses.npy`` is (n_trials, n_units), any real dtype. Every image is decoded
+    once.
 
     Where the units lie, which ROIs they belong to and how reliable they are comes from ``src/voxels.csv`` or
     ``src/mask.nii.gz``, see :func:`synbrain.prepare.positions.read_space`.
@@ -188,7 +189,9 @@ def index_images(trials: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
-    """``responses.npy``, mapped; what is no (n_trials, n_units) of real numbers is told with what mends it."""
+    """``responses.npy``, mapped; what is no (n_trials, n_units) of real numbers is told with what mends
+    it.
+    """
     path = src / RESPONSES
     others = [other.name for other in sorted(src.glob("responses.*")) if other.name != RESPONSES]
     if not path.exists() and not path.is_symlink() and others:

@@ -33,13 +33,13 @@ from synbrain.data.units import UNITS, ScalingKind
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare.betas import BetaFile, describe
+from synbrain.prepare.grid import positions_in
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd import trials as nsd_trials
 from synbrain.prepare.nsd.layout import subject_name
 from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.trials import Design
 from synbrain.prepare.nsd.voxels import ChosenVoxels, choose_voxels, voxel_space
-from synbrain.prepare.grid import positions_in
 from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
 
 DEFAULTS = NsdOptions()
@@ -49,7 +49,7 @@ def prepare_nsd(
     src: str | Path,
     out: str | Path,
     *,
-    subject: int,
+    subject: int | str,
     options: NsdOptions = DEFAULTS,
     workers: int = 1,
     overwrite: bool = False,
@@ -64,7 +64,7 @@ def prepare_nsd(
     Args:
         src: the root, in which ``nsddata`` and ``nsddata_betas`` lie.
         out: the dataset folder to write.
-        subject: 1 to 8 in NSD.
+        subject: 1 to 8 in NSD; subj01 is understood, too.
         options: which betas, voxels and trials.
         workers: sessions read at the same time.
         overwrite: replace a dataset that stands at ``out``.
@@ -75,6 +75,7 @@ def prepare_nsd(
     """
     src, out = Path(src), Path(out)
     require_replaceable(out, overwrite, inputs=[src])
+    subject = nsd_layout.subject_number(subject)
     betas, space, scaling = options.betas, options.space, options.scaling
     design = nsd_trials.read_design(src)
     files = [
@@ -97,7 +98,8 @@ def prepare_nsd(
     plan_of = _plan_sessions(files, grid, rows_kept, trials, per_session)
     about = {
         "subject": subject, "betas": betas, "space": space, "mask": grid.mask, "scaling": scaling,
-        "test_set": options.test_set, "repeats": options.repeats, "other_shared": options.other_shared,
+        "missing_trials": options.missing_trials, "test_set": options.test_set, "repeats": options.repeats,
+        "other_shared": options.other_shared,
     }  # fmt: skip
     plan = digest_of(
         about | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
