@@ -122,16 +122,20 @@ COMMANDS: dict[str, Command] = {
         "synbrain adaptation-curve runs/group data/me --out curve --budgets 25 100 all",
     ),
     "calibrate": Command(
-        HERE + "calibrate:calibrate",
+        "synbrain.training.calibrate:calibrate",
         "refit the trial noise of a run",
         MODEL,
         "synbrain calibrate runs/me data/more --out runs/me-again",
+        HERE + "telling:calibrated",
+        required=("out",),
     ),
     "import-reference": Command(
-        HERE + "import_reference:import_reference",
+        "synbrain.reference.import_run:import_reference",
         "published checkpoints to a run",
         MODEL,
         "synbrain import-reference --vae last.pth --mapper last.pt --out runs/published",
+        HERE + "telling:imported",
+        required=("out",),
     ),
     "synthesize": Command(
         HERE + "synthesize:synthesize",

@@ -82,6 +82,26 @@ def adapted(model: SynBrain, typed: Typed) -> None:
     print(f"run -> {typed['out']}")
 
 
+def calibrated(model: SynBrain, typed: Typed) -> None:
+    """What was fitted of the trial noise."""
+    part = model.subject(typed["subject"])
+    assert part.noise is not None
+    figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
+    print(f"run -> {typed['out']}")
+
+
+def imported(model: SynBrain, typed: Typed) -> None:
+    """Sizes of a run that was made of published checkpoints."""
+    assert model.vae is not None
+    assert model.mapper is not None
+    counts = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (model.vae, model.mapper)]
+    sizes = model.mapper.config
+    print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
+    n_voxels = model.subject().n_voxels
+    print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_voxels} voxels")
+
+
 def _speaks() -> bool:
     """Whether this is the one of several processes that prints."""
     return os.environ.get("RANK", "0") == "0"

@@ -108,7 +108,7 @@ def train_mapper(mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup
         else None
         for i, s in enumerate(subjects)
     ]  # fmt: skip
-    means = [s.scaled(s.train.repeat_means()) if config.response_weight else None for s in subjects]
+    means = [s.scale.scaled(s.train.repeat_means()) if config.response_weight else None for s in subjects]
     schedule = make_schedule(config.steps, setup.weights, seed)
 
     def read_batch(step: int) -> Batch:
@@ -122,7 +122,7 @@ def train_mapper(mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup
         if target is not None:
             batch["target"] = np.asarray(target[rows], dtype=np.float32)
         if config.targets == "reencode":
-            batch["trial"] = subjects[which].scaled(pairs.trial_responses(rows))
+            batch["trial"] = subjects[which].scale.scaled(pairs.trial_responses(rows))
         if mean is not None:
             batch["response"] = mean[images]
             offset = subjects[which].offset
@@ -194,7 +194,7 @@ def latent_targets(vae: BrainVAE, subject: SubjectData, device: torch.device, ba
     total = torch.zeros(pairs.n_images, vae.config.tokens, vae.config.dim)
     for start in range(0, pairs.n_trials, batch_size):
         rows = np.arange(start, min(start + batch_size, pairs.n_trials))
-        responses = torch.from_numpy(subject.scaled(pairs.trial_responses(rows))).to(device)
+        responses = torch.from_numpy(subject.scale.scaled(pairs.trial_responses(rows))).to(device)
         posterior: Posterior = vae.encode(responses)
         total.index_add_(0, torch.from_numpy(pairs.image_of_trial[rows]), posterior.mean.float().cpu())
     return total / torch.from_numpy(pairs.repeats()).clamp(min=1)[:, None, None]
