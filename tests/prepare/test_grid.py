@@ -154,7 +154,7 @@ def test_nsd_masks_rois_and_sessions_follow_the_affine(own_nsd_tree: Path, nsd_b
         assert np.array_equal(made.space.roi_masks()[name], mask)
     whole = prepare_nsd(
         tree, tmp_path / "mask", subject=1, options=NsdOptions(mask=roi / "nsdgeneral.nii.gz")
-    )  # noqa: E501 TODO
+    )
     usual = prepare_nsd(tree, tmp_path / "named", subject=1)
     assert np.array_equal(whole.responses, usual.responses)
     image = nib.load(roi / "nsdgeneral.nii.gz")

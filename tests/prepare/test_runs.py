@@ -49,7 +49,7 @@ def test_events_out_of_order_are_refused_or_ordered_as_told(study: Study, tmp_pa
     assert "--trial-order onset" in told
     assert right(
         prepare_bids(study.root, tmp_path / "onset", options=BidsOptions(trial_order="onset")), study
-    )  # noqa: E501 TODO
+    )
     made = prepare_bids(study.root, tmp_path / "table", options=BidsOptions(trial_order="table"))
     assert images_of(made) == study.shown[:8] + study.shown[:7:-1]
     table = pd.read_csv(study.events(1), sep="\t")
@@ -77,7 +77,7 @@ def test_indices_are_numbers(names: str, study: Study, tmp_path: Path) -> None:
         old = study.events(run)
         new = (
             old.name.replace("ses-01", "ses-1") if names == "ses-1" else old.name.replace("run-", names[:-1])
-        )  # noqa: E501 TODO
+        )
         old.rename(old.with_name(new))
     assert right(prepare_bids(study.root, tmp_path / "out"), study)
 
@@ -141,7 +141,7 @@ def test_one_volume_files_without_numbers_are_no_order(study: Study, tmp_path: P
     for name in ("face", "house"):
         save(
             study.func / f"sub-01_ses-01_task-x_run-2_contrast-{name}_statmap.nii.gz", study.of_run(2)[..., 0]
-        )  # noqa: E501 TODO
+        )
     assert "contrast-face, contrast-house" in refused(study, tmp_path / "out")
 
 
