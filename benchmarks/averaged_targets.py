@@ -27,8 +27,8 @@ from synbrain.files import read_json
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import MapperStageConfig
+from synbrain.networks.fit.average import ema_decay_at, update_ema
 from synbrain.networks.fit.batches import StageSetup, SubjectData
-from synbrain.networks.fit.loop import ema_decay_at, update_ema
 from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
 from synbrain.networks.losses import mapper_loss

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from synbrain.decoding.options import DecoderOptions, MindEye2Options, MindEye2Sizes, PriorSizes
 from synbrain.decoding.protocol import DecodingSubject
+from synbrain.decoding.subjects import mean_and_sd
 from synbrain.decoding.targets import TokenTargets
-from synbrain.features.tokens import Pairs, TokenSet, response_scale
+from synbrain.features.tokens import Pairs, TokenSet
 
 BESIDE = Path(__file__).parents[3] / "shared" / "parity_decoding"
 
@@ -68,10 +69,10 @@ def same() -> Callable[..., None]:
 
 SMALL = MindEye2Options(
     sizes=MindEye2Sizes(
-        hidden=24, blocks=1, dropout=0.0, prior=PriorSizes(depth=1, heads=2, dim_head=4, sample_steps=3)
+        hidden=32, blocks=1, dropout=0.0, prior=PriorSizes(depth=1, heads=2, dim_head=4, sample_steps=3)
     ),
-    steps=60,
-    round_steps=20,
+    steps=120,
+    round_steps=40,
     batch_size=16,
     lr=3e-3,
 )
@@ -80,10 +81,12 @@ SMALL = MindEye2Options(
 def toy_pairs(n_images: int = 60, n_repeats: int = 2, n_voxels: int = 20, seed: int = 0) -> Pairs:
     """Responses that are a linear function of tokens plus noise."""
     rng = np.random.default_rng(seed)
-    stored = rng.standard_normal((n_images, 9, 6)).astype(np.float32)
-    weights = np.random.default_rng(99).standard_normal((54, n_voxels)) / 7
+    fixed = np.random.default_rng(99)  # one brain and one world, whatever the seed
+    latent = rng.standard_normal((n_images, 6))
+    stored = (latent @ fixed.standard_normal((6, 9 * 12))).reshape(n_images, 9, 12).astype(np.float32)
+    weights = fixed.standard_normal((6, n_voxels)) / 2.5
     image_of_trial = rng.permutation(np.repeat(np.arange(n_images), n_repeats))
-    responses = stored.reshape(n_images, -1)[image_of_trial] @ weights
+    responses = latent[image_of_trial] @ weights
     responses = 3 + 2 * (responses + 0.3 * rng.standard_normal(responses.shape))
     tokens = TokenSet("toy", "digest", {"final": stored}, np.arange(n_images))
     return Pairs(tokens, responses.astype(np.float32), np.arange(len(responses)), image_of_trial)
@@ -91,8 +94,8 @@ def toy_pairs(n_images: int = 60, n_repeats: int = 2, n_voxels: int = 20, seed: 
 
 def toy_subject(name: str = "s", **settings: int) -> tuple[DecodingSubject, TokenTargets]:
     train, validation = toy_pairs(**settings).hold_out(0.2, 0)
-    targets = TokenTargets.fit([train.tokens], "final", grid=3, components=4)
-    scale = response_scale(train, "standardise")
+    targets = TokenTargets.fit([train.tokens], "final", grid=3, components=8)
+    scale = mean_and_sd(train)
     subject = DecodingSubject(
         name, train, targets.of(train.tokens), validation, targets.of(validation.tokens), *scale
     )

@@ -33,7 +33,7 @@ def responses(held_out):
 
 def test_shapes_and_determinism(decoder, responses) -> None:
     n, shape = len(responses), (decoder.space.n_tokens, decoder.space.dim)
-    assert shape == (9, 4)
+    assert shape == (9, 8)
     given = responses.copy()
     for output in (decoder.backbone, decoder.embed):
         assert output(responses).shape == (n, *shape)
@@ -102,7 +102,7 @@ def test_bad_input(decoder, responses, held_out) -> None:
     tokens = held_out.tokens
     with pytest.raises(SynBrainError, match="pictures 'shifted' instead of 'plain'"):
         decoder.image_tokens(tokens, "shifted")
-    assert decoder.image_tokens(tokens).shape == (len(responses), 9, 4)
+    assert decoder.image_tokens(tokens).shape == (len(responses), 9, 8)
 
 
 def test_unknown_method(subject, options, workspace) -> None:

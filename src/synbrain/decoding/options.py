@@ -48,9 +48,6 @@ class MindEye2Loss(BaseModel):
     mixco_temperature: float = Field(0.006, gt=0)
     soft_start: float = Field(0.004, gt=0, description="temperature of SoftCLIP in its first round")
     soft_end: float = Field(0.0075, gt=0, description="and in its last, along a cosine")
-    # Quirk: permutations of several subjects are concatenated without offset, so off-diagonal targets of
-    # later subjects point at the first subject's rows (train loop of MindEye2).
-    quirk_shared_permutations: bool = False
     # Quirk: the target of a fixed point is 1 - beta, which is 0 where it was not selected (mixco_nce).
     quirk_fixed_points: bool = False
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from synbrain.decoding.controls import MeanTokens, NearestResponse, fit_mean, fit_nearest
+from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.mindeye2_fit import fit_mindeye2
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject, State
 from synbrain.decoding.ridge import RidgeTokens, fit_ridge, fit_shuffled
@@ -28,6 +30,7 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
+    "mindeye2": Method(fit_mindeye2, MindEye2.restore),
     "ridge": Method(fit_ridge, RidgeTokens.restore),
     "shuffled": Method(fit_shuffled, RidgeTokens.restore),
     "nearest": Method(fit_nearest, NearestResponse.restore),

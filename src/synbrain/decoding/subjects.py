@@ -79,7 +79,7 @@ def decoding_data(
     subjects = [
         DecodingSubject(
             name, train, targets.of(train.tokens), validation, targets.of(validation.tokens),
-            *_mean_and_unit(train),
+            *mean_and_sd(train),
         )
         for name, (train, validation) in zip(names, split, strict=True)
     ]  # fmt: skip
@@ -106,7 +106,8 @@ def decoding_data(
     return DecodingData(subjects, targets, units, packed(marks), packed(test_marks), record)
 
 
-def _mean_and_unit(train: Pairs) -> tuple[Float32, Float32]:
+def mean_and_sd(train: Pairs) -> tuple[Float32, Float32]:
+    """(n_voxels,) float32 each, of the training trials; a constant voxel has sd 1."""
     scale = Scale.of_trials(train)
     return scale.mean.astype(np.float32), scale.unit.astype(np.float32)
 
