@@ -29,7 +29,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import array_to_rgb, open_image
-from synbrain.data.space import VoxelSpace
+from synbrain.data.space import VoxelSpace, import_xarray
+from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     atomic_path,
@@ -79,7 +80,7 @@ class DatasetInfo(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """One subject's recordings; large arrays stay on disk until they are indexed.
 
@@ -124,6 +125,47 @@ class Dataset:
     def stimulus_path(self) -> Path:
         """The folder or the HDF5 file of the stimuli."""
         return (self.path / self.info.stimuli.path).resolve()
+
+    def _facts(self) -> dict[str, Any]:
+        info = self.info
+        counts = {split: len(self.image_rows(split)) for split in ("train", "test")}
+        return {
+            "name": info.name,
+            "subject": info.subject,
+            "responses": f"{info.n_trials} trials x {info.n_voxels} voxels, {info.unit}",
+            "images": f"{counts['train']} train, {counts['test']} test",
+            "space": self.space.kind,
+            "ROIs": len(self.space.roi_masks()),
+            "path": self.path,
+        }
+
+    def __repr__(self) -> str:
+        return as_text("Dataset", self._facts())
+
+    def _repr_html_(self) -> str:
+        return as_html("Dataset", self._facts())
+
+    def to_xarray(self) -> Any:
+        """The trials as an :class:`xarray.DataArray` (trial, voxel), with images, sessions and ROIs named.
+
+        The responses stay mapped: nothing is read until it is indexed.
+
+        Raises:
+            SynBrainError: where xarray is not installed.
+        """
+        xarray = import_xarray()
+        names = self.images["name"].astype(str).to_numpy(dtype=object)
+        columns = [column for column in self.trials.columns if column != "image"]
+        coordinates: dict[str, Any] = {"trial": np.arange(self.n_trials)}
+        coordinates["image"] = ("trial", names[self.trials["image"].to_numpy(dtype=np.int64)])
+        coordinates |= {column: ("trial", self.trials[column].to_numpy()) for column in columns}
+        return xarray.DataArray(
+            self.responses,
+            dims=("trial", "voxel"),
+            coords=coordinates | self.space.coordinates_by_name(),
+            name="response",
+            attrs={"units": self.info.unit, "subject": self.info.subject, "dataset": self.info.name},
+        )
 
     def load_image(self, row: int) -> Image.Image:
         """Image ``row`` of ``images`` as RGB.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from synbrain.files import atomic_path, read_json, write_json
 
 SpaceKind = Literal["volume", "surface", "points", "none"]
 SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
+N_FSAVERAGE5 = 10242  # vertices of one hemisphere
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class VoxelSpace:
         atlases: atlas name -> labels.
         positions: (n_voxels, 3) float64 in mm, of points.
         ncsnr: (n_voxels,) float32, noise-ceiling signal-to-noise ratio (signal sd / noise sd), if known.
+        fsaverage5: (20484,) int64, the voxel that each vertex of fsaverage5 (left, then right) lies in, -1
+            where there is none; for volumes that bring a transform to the surface.
+        in_mni: whether the affine of a volume leads to MNI mm.
     """
 
     n_voxels: int
@@ -55,6 +61,8 @@ class VoxelSpace:
     index: NDArray[np.int64] | None = None
     atlases: dict[str, Atlas] = field(default_factory=dict)
     ncsnr: NDArray[np.float32] | None = None
+    fsaverage5: NDArray[np.int64] | None = None
+    in_mni: bool = False
     positions: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
@@ -107,6 +115,20 @@ class VoxelSpace:
                     masks[f"{name}/{label}"] = mask
         return masks
 
+    def coordinates_by_name(self) -> dict[str, tuple[str, NDArray[Any]]]:
+        """Coordinates along an axis "voxel" for xarray: grid place, x, y, z in mm, ncsnr, ROI names."""
+        named: dict[str, tuple[str, NDArray[Any]]] = {"voxel": ("voxel", np.arange(self.n_voxels))}
+        if self.index is not None:
+            named["grid_index"] = ("voxel", self.index)
+        if self.kind == "volume" and self.affine is not None:
+            named |= {axis: ("voxel", mm) for axis, mm in zip("xyz", self.coordinates().T, strict=True)}
+        if self.ncsnr is not None:
+            named["ncsnr"] = ("voxel", self.ncsnr)
+        for name, atlas in self.atlases.items():
+            labels = [atlas.labels.get(int(value), "") for value in atlas.values]
+            named[name] = ("voxel", np.array(labels, dtype=object))
+        return named
+
     def to_volume(self, values: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
         """Scatter values (..., n_voxels) into (x, y, z, ...) (volumes) or (n_vertices, ...)."""
         if self.index is None or self.shape is None:
@@ -131,7 +153,7 @@ class VoxelSpace:
         """Write the space into ``folder`` and return the file names written."""
         folder.mkdir(parents=True, exist_ok=True)
         optional = {"index": self.index, "affine": self.affine, "ncsnr": self.ncsnr}
-        optional["positions"] = self.positions
+        optional |= {"fsaverage5": self.fsaverage5, "positions": self.positions}
         arrays: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
         arrays |= {f"atlas.{name}": atlas.values for name, atlas in self.atlases.items()}
         with atomic_path(folder / SPACE_ARRAYS) as partial, partial.open("wb") as handle:
@@ -141,7 +163,8 @@ class VoxelSpace:
             for name, atlas in self.atlases.items()
         }
         about = {"kind": self.kind, "n_voxels": self.n_voxels, "atlases": atlases}
-        write_json(folder / SPACE_JSON, about | {"shape": list(self.shape) if self.shape else None})
+        grid = {"shape": list(self.shape) if self.shape else None, "in_mni": self.in_mni}
+        write_json(folder / SPACE_JSON, about | grid)
         return [SPACE_JSON, SPACE_ARRAYS]
 
     @classmethod
@@ -166,5 +189,19 @@ class VoxelSpace:
             index=held.get("index"),
             atlases=atlases,
             ncsnr=held.get("ncsnr"),
+            fsaverage5=held.get("fsaverage5"),
+            in_mni=bool(about.get("in_mni", False)),
             positions=held.get("positions"),
         )
+
+
+def import_xarray() -> Any:
+    """The xarray package.
+
+    Raises:
+        SynBrainError: where it, or what it writes netCDF with, is not installed.
+    """
+    missing = [name for name in ("xarray", "h5netcdf") if find_spec(name) is None]
+    if missing:
+        raise SynBrainError(f"{' and '.join(missing)} not installed", "pip install 'synbrain[xarray]'")
+    return import_module("xarray")

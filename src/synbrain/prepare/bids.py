@@ -25,7 +25,7 @@ from synbrain.data.tables import nearest, read_list, read_table
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare import rois as nsd_rois
-from synbrain.prepare.entities import matched, walk
+from synbrain.prepare.entities import entities, matched, walk
 from synbrain.prepare.grid import Grid, is_turned, positions_in, with_affine
 from synbrain.prepare.options import BidsOptions
 from synbrain.prepare.pictures import check_images, files_below
@@ -115,8 +115,9 @@ def prepare_bids(
             },
         )  # fmt: skip
         space = VoxelSpace(
-            len(index), "volume", grid.shape, grid.affine, index.astype(np.int64), labels, ncsnr
-        )
+            len(index), "volume", grid.shape, grid.affine, index.astype(np.int64), labels, ncsnr,
+            in_mni=entities(runs[0].files[0].path).get("space", "").startswith("MNI"),
+        )  # fmt: skip
         write_tables(building, info, trials, table, space, [SCALING_ARRAYS] if is_z else [])
     return load_dataset(out)
 

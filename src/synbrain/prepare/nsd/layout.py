@@ -60,6 +60,11 @@ def label_folders(src: Path, subject: int, space: str) -> list[Path]:
     return [average, own] if space == "fsaverage" else [own, average]
 
 
+def transforms_folder(src: Path, subject: int) -> Path:
+    """The folder of maps between the subject's volumes and surfaces."""
+    return src / "nsddata/ppdata" / subject_name(subject) / "transforms"
+
+
 def behaviour(src: Path, subject: int) -> Path:
     """The table of responses, which tells the run of every trial."""
     return src / "nsddata/ppdata" / subject_name(subject) / "behav/responses.tsv"

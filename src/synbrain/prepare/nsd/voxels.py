@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.data.fsaverage import nsd_vertices
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.prepare import rois as nsd_rois
@@ -130,4 +131,10 @@ def voxel_space(
         index=grid.index.astype(np.int64),
         atlases=atlases,
         ncsnr=ncsnr,
+        fsaverage5=None if grid.is_surface else _vertices(src, subject, space, grid),
     )
+
+
+def _vertices(src: Path, subject: int, space: str, grid: Grid) -> NDArray[np.int64] | None:
+    transforms = nsd_layout.transforms_folder(src, subject)
+    return nsd_vertices(transforms, grid.grids[0], grid.index, space.removesuffix("mm"))
