@@ -135,6 +135,6 @@ def voxel_space(
     )
 
 
-def _vertices(src: Path, subject: int, space: str, grid: Grid) -> NDArray[np.int64] | None:
+def _vertices(src: Path, subject: int, space: str, grid: ChosenVoxels) -> NDArray[np.int64] | None:
     transforms = nsd_layout.transforms_folder(src, subject)
-    return nsd_vertices(transforms, grid.grids[0], grid.index, space.removesuffix("mm"))
+    return nsd_vertices(transforms, grid.grids[0].shape, grid.index, space.removesuffix("mm"))
