@@ -29,7 +29,8 @@ def real(data: Path, work: Path, draws: int) -> None:
     base = [str(work / name) for name in BASE]
     step(work / "base", "train", *base, "--keep-out", str(work / NEW), "--out", str(work / "base"),
          "--linear.windows", "0")  # fmt: skip
-    step(work / "curve", "adapt", str(work / "base"), str(work / NEW), "--curve", "25,50,100,200,all",
+    step(work / "curve", "adaptation-curve", str(work / "base"), str(work / NEW),
+         "--budgets", "25", "50", "100", "200", "all",
          "--draws", str(draws), "--networks", "false", "--out", str(work / "curve"))  # fmt: skip
 
 
@@ -45,7 +46,8 @@ def simulated(work: Path, size: str, draws: int) -> None:
     step(work / "base", "train", first, "--out", str(work / "base"))
     step(work / "full", "train", second, "--out", str(work / "full"))
     step(work / "hour", "adapt", str(work / "base"), second, "--budget", "1h", "--out", str(work / "hour"))
-    step(work / "curve", "adapt", str(work / "base"), second, "--curve", "25,50,100,250,all", "--draws",
+    step(work / "curve", "adaptation-curve", str(work / "base"), second,
+         "--budgets", "25", "50", "100", "250", "all", "--draws",
          str(draws), "--networks", "false", "--full-run", str(work / "full"),
          "--out", str(work / "curve"))  # fmt: skip
     step(work / "consistency", "consistency", str(work / "hour"), second, "--full-run", str(work / "full"),

@@ -23,7 +23,6 @@ from synbrain.comparison.table import difference_cell
 from synbrain.data.dataset import load_dataset
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.measured import Measured, measure
-from synbrain.evaluation.row import Row
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import split_pairs
 from synbrain.figures.style import COLOURS, new_figure, save_png, tidy
@@ -177,12 +176,13 @@ def circular(dataset: Path, run: Path, out: Path, train_shuffled: bool) -> None:
 
 def retrievals(model: SynBrain, measured: Measured, order: NDArray[np.int64] | None = None) -> dict[str, Any]:
     """Synthetic, raw and response retrieval, and voxel r; ``order``: the image given in place of each."""
-    bound, row = BoundModel(model, model.subject().name), Row()
+    bound = BoundModel(model, model.subject().name)
     given = measured.test.tokens if order is None else measured.test.tokens.take(order)
     predicted = bound.predict(given)
     # the published score compares synthetic responses with the images that were given to the model
     seen = replace(measured, test=replace(measured.test, tokens=given))
-    latent_retrieval(row, model, bound.subject, predicted, seen, n_way=measured.test.n_images, n_subsets=1)
+    n_way = measured.test.n_images
+    row = latent_retrieval(model, bound.subject, predicted, seen, n_way=n_way, n_subsets=1)
     forward, _ = response_retrieval(predicted, measured.repeat_means, measured.mean, measured.sd)
     r = mean_defined(voxel_r(predicted, measured.repeat_means))[0]
     return {

@@ -413,10 +413,10 @@ MISTAKES = {
     ),
     "one dataset twice": ("train data data --out new --encoder pixels", "two subjects", "--name"),
     "an unknown method": ("compare data --out new --encoder pixels --methods gnet", "gnet", "ridge"),
-    "one candidate": ("compare data --out new --encoder pixels --n-way 1", "1 candidates", "2 candidates"),
+    "one candidate": ("compare data --out new --encoder pixels --n-way 1", "--n-way", "2"),
     "an unknown row": ("evaluate run data --rows gnet", "gnet", "mean_map"),
     "a budget that is none": ("adapt run data --out new --budget lots", "'lots' is no budget", "1h"),
-    "a curve that is none": ("adapt run data --out new --curve lots", "'lots' is no budget", "a number"),
+    "a curve that is none": ("adaptation-curve run data --out new --budgets lots", "'lots'", "a number"),
     "a file as a folder": ("report run data --out source/trials.csv", "is a file", "name a folder"),
     "no path": ("info nowhere", "neither a dataset nor a run", "synbrain prepare"),
 }  # fmt: skip

@@ -1,57 +1,86 @@
-"""The list of commands. Each is a typed function in ``synbrain.commands``; there is no logic here."""
+"""The command line: finds the command, runs it, and tells mistakes in one line.
+
+The list of commands, and how to add one, is in :mod:`synbrain.commands.registry`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import warnings
+from difflib import get_close_matches
 from importlib import import_module
 
+from synbrain.commands.registry import COMMANDS
+
 FEW_CORES = 4
-# command -> (module, function, one line of help); two-word commands are groups.
-COMMANDS: dict[str, tuple[str, str, str]] = {
-    "demo": ("demo", "demo", "the whole pipeline on a simulated brain, ending in a report"),
-    "simulate": ("simulate", "simulate", "write an NSD-layout tree of simulated subjects"),
-    "download nsd": ("download", "download_nsd", "fetch the Natural Scenes Dataset"),
-    "prepare table": ("prepare", "prepare_table", "images/ + trials.csv + responses.npy to a dataset"),
-    "prepare nsd": ("prepare", "prepare_nsd", "the NSD layout to a dataset"),
-    "prepare bids": ("prepare", "prepare_bids", "single-trial NIfTI betas with events to a dataset"),
-    "check": ("check", "check", "find data that is out of step"),
-    "features": ("features", "features", "images to tokens"),
-    "train": ("train", "train", "fit a model"),
-    "adapt": ("adapt", "adapt", "fit a trained model to a new subject"),
-    "calibrate": ("calibrate", "calibrate", "refit the trial noise of a run"),
-    "synthesize": ("synthesize", "synthesize", "images to synthetic responses"),
-    "evaluate": ("evaluate", "evaluate", "score a run on a dataset"),
-    "report": ("report", "report", "score a run and write one page of pictures"),
-    "compare": ("compare", "compare", "train and score every method on one dataset"),
-    "consistency": ("consistency", "consistency", "ROI profiles across subjects and trials"),
-    "import-reference": ("import_reference", "import_reference", "published checkpoints to a run"),
-    "info": ("info", "info", "what a dataset, run or config holds and needs"),
-}
+USAGE = "usage: synbrain COMMAND ...   (synbrain COMMAND --help says more)"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is told in one line on stderr with exit code 2."""
-    _set_threads()
     words = sys.argv[1:] if argv is None else argv
-    name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
-    if name is None:
-        return _list_commands(words)
-    module, function, _ = COMMANDS[name]
-    from synbrain.commands.parsing import run_function
-    from synbrain.errors import SynBrainError
-
-    command = getattr(import_module(f"synbrain.commands.{module}"), function)
-    rest = words[len(name.split()) :]
     try:
-        result = run_function(command, name, rest)
+        code = _dispatch(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{_name(words)}: interrupted; finished parts are kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has gone; nothing may be flushed to it any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _dispatch(words: list[str]) -> int:
+    _set_threads()
+    if words[:1] == ["--version"]:
+        from synbrain import __version__
+
+        print(f"synbrain {__version__}")
+        return 0
+    name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
+    return _list_commands(words) if name is None else _run(name, words[len(name.split()) :])
+
+
+def _run(name: str, words: list[str]) -> int:
+    from synbrain.commands.parsing import prepare_call
+    from synbrain.errors import SynBrainError, of_os_error
+
+    command = COMMANDS[name]
+    try:
+        call = prepare_call(command, name, words)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note  # type: ignore[assignment]
+            result = call.run()
+        if command.tell:
+            module, _, function = command.tell.partition(":")
+            result = getattr(import_module(module), function)(result, call.typed)
     except SynBrainError as error:
         print(f"synbrain {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"synbrain {name}: interrupted; finished parts are kept", file=sys.stderr)
-        return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"synbrain {name}: {of_os_error(error)}", file=sys.stderr)
+        return 2
     return result if isinstance(result, int) else 0
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """A warning of this package as one line; those of other packages with their place."""
+    from synbrain.errors import SynBrainWarning
+
+    if issubclass(category, SynBrainWarning):
+        text = f"note: {message}\n" if os.environ.get("RANK", "0") == "0" else ""
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno)
+    sys.stderr.write(text)
+
+
+def _name(words: list[str]) -> str:
+    name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), "")
+    return f"synbrain {name}".strip()
 
 
 def _set_threads() -> None:
@@ -66,13 +95,25 @@ def _set_threads() -> None:
 
 
 def _list_commands(words: list[str]) -> int:
-    asked = not words or words[0] in ("-h", "--help")
-    lines = [f"  {name:<18} {text}" for name, (_, _, text) in COMMANDS.items()]
-    print("usage: synbrain COMMAND ...   (synbrain COMMAND --help says more)\n", *lines, sep="\n")
-    if words[:1] == ["--version"]:
-        return 0
-    if not asked:
-        print(f"\nsynbrain: no command {' '.join(words[:2])!r}", file=sys.stderr)
+    """All commands, those of a group (``synbrain prepare``), or one line about a word that is none."""
+    typed = [word for word in words if not word.startswith("-")]
+    inside = {n: c for n, c in COMMANDS.items() if typed and n.startswith(typed[0] + " ")}
+    if len(typed) > 1 or (typed and not inside):
+        wrong = " ".join(typed[:2]) if inside else typed[0]
+        near = get_close_matches(wrong, COMMANDS, n=1, cutoff=0.5) or get_close_matches(
+            wrong, {n.split()[0] for n in COMMANDS}, n=1
+        )
+        hint = f"did you mean {near[0]}?" if near else "synbrain --help lists them"
+        print(f"synbrain: there is no command {wrong!r} ({hint})", file=sys.stderr)
+        return 2
+    asked = not words or words[-1] in ("-h", "--help")
+    print(f"usage: synbrain {typed[0]} WHAT ..." if inside else USAGE)
+    listed = inside or COMMANDS
+    for group in dict.fromkeys(command.group for command in listed.values()):
+        rows = [f"  {n:<18} {c.help}" for n, c in listed.items() if c.group == group]
+        print(f"\n{group}:", *rows, sep="\n")
+    if not inside:
+        print("\nsynbrain --version says the version.")
     return 0 if asked else 2
 
 

@@ -17,6 +17,7 @@ from synbrain.check.report import check_between, check_dataset
 from synbrain.check.sessions import compare_counts, moments_of, recognise_unit
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.simulate.experiment import SimulationSize, simulate
 
@@ -64,7 +65,10 @@ def test_clean_subject_gives_no_finding(tmp_path: Path, noise: str, seed: int) -
 def test_ragged_subject_gives_no_finding(tmp_path: Path) -> None:
     simulate(tmp_path / "tree", subjects=2, size=SIZE, seed=5, sessions=[5, 3])
     ragged = prepare_nsd(
-        tmp_path / "tree", tmp_path / "ragged", subject=2, test_set="shared515", repeats="available"
+        tmp_path / "tree",
+        tmp_path / "ragged",
+        subject=2,
+        options=NsdOptions(test_set="shared515", repeats="available"),
     )
     assert not check_dataset(ragged, image_statistics(ragged)).faults
 
@@ -156,7 +160,7 @@ def _put(values: Responses, rows: Any, new: Any) -> Responses:
     ("scaling", "looks"), [("percent", "percent"), ("session-zscore", "z-scored"), ("reference", "reference")]
 )
 def test_units_are_recognised(tree: Path, tmp_path: Path, scaling: Any, looks: str) -> None:
-    made = prepare_nsd(tree, tmp_path / "d", subject=1, scaling=scaling)
+    made = prepare_nsd(tree, tmp_path / "d", subject=1, options=NsdOptions(scaling=scaling))
     guess = recognise_unit(made, moments_of(made))
     assert guess.looks == looks
     assert not guess.wrong

@@ -104,7 +104,8 @@ def test_a_budget_that_is_too_large_is_told(
 
 def test_the_curve_has_every_baseline_and_paired_intervals(run: Path, new: Path, tmp_path: Path) -> None:
     out = tmp_path / "curve"
-    words = ["adapt", str(run), str(new), "--out", str(out), "--curve=6,12,all", "--draws=2"]
+    words = ["adaptation-curve", str(run), str(new), "--out", str(out), "--draws=2"]
+    words += ["--budgets", "6", "12", "all"]
     assert main([*words, "--networks=false", *SHORT]) == 0
     found = json.loads((out / "curve.json").read_text())
     points = {point["budget"]: point for point in found["curve"]}

@@ -19,6 +19,7 @@ from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.simulate.experiment import SimulationSize, simulate
 
@@ -51,7 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated")
     simulate(folder / "tree", subjects=2, size=SIZE, noise="low")
     for subject in (1, 2):
-        prepare_nsd(folder / "tree", folder / f"s{subject}", subject=subject, repeats="available")
+        prepare_nsd(
+            folder / "tree", folder / f"s{subject}", subject=subject, options=NsdOptions(repeats="available")
+        )
         dataset = load_dataset(folder / f"s{subject}")
         write_tokens(dataset, get_encoder(ENCODER), ["final"])
     fitted(load_dataset(folder / "s1")).save_pretrained(folder / "run")

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from synbrain.comparison.compare import Comparison, compare
+from synbrain.comparison.job import Job
 from synbrain.comparison.methods import METHODS, Method
-from synbrain.comparison.task import Task
+from synbrain.comparison.options import CompareOptions
 from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.evaluation.row import Row
@@ -55,25 +56,25 @@ class Fake:
         self.seeds: list[int] = []
         self.reason: str | None = None
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         return self.setting
 
-    def why_not(self, task: Task) -> str | None:
+    def why_not(self, job: Job) -> str | None:
         return self.reason
 
-    def score(self, task: Task) -> Row:
-        self.seeds.append(task.seed)
+    def score(self, job: Job) -> Row:
+        self.seeds.append(job.seed)
         if self.raises is not None:
             raise self.raises
-        rng = np.random.default_rng([task.seed, 5])
-        predicted = self.truth[task.measured.test.tokens.rows]
+        rng = np.random.default_rng([job.seed, 5])
+        predicted = self.truth[job.measured.test.tokens.rows]
         predicted = predicted + self.error * rng.normal(size=predicted.shape)
 
         def draw(rows: np.ndarray, n: int, seed: int) -> np.ndarray:
             noise = np.random.default_rng(seed).normal(size=(n, len(rows), N_VOXELS))
             return predicted[rows] + noise
 
-        return score_arrays(predicted.astype(np.float32), draw, task.measured, n_samples=task.n_samples)
+        return score_arrays(predicted.astype(np.float32), draw, job.measured, n_samples=job.options.samples)
 
 
 @pytest.fixture
@@ -95,8 +96,10 @@ def registry(fakes: dict[str, Fake]) -> dict[str, Method]:
 
 @pytest.fixture
 def run(toy: Toy, registry: dict[str, Method], tmp_path: Path) -> Callable[..., Comparison]:
-    def compare_toy(*methods: str, **options: Any) -> Comparison:
-        given = {"n_seeds": 2, "n_bootstrap": 200, "registry": registry, "tokens": toy.tokens} | options
-        return compare(toy.dataset, methods or ("all",), given.pop("out", tmp_path / "out"), **given)
+    def compare_toy(*methods: str, **given: Any) -> Comparison:
+        settings = {"seeds": 2, "n_bootstrap": 200, "methods": list(methods) or ["all"]}
+        settings |= {name: given.pop(name) for name in CompareOptions.model_fields if name in given}
+        where = {"out": tmp_path / "out", "registry": registry, "tokens": toy.tokens} | given
+        return compare(toy.dataset, CompareOptions.model_validate(settings), **where)
 
     return compare_toy

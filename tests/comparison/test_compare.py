@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from synbrain.comparison.compare import compare
 from synbrain.comparison.methods import METHODS, Method
+from synbrain.comparison.options import CompareOptions
 from synbrain.comparison.results import result_path
 from synbrain.comparison.table import write_table
 from synbrain.errors import SynBrainError
@@ -14,7 +16,7 @@ from synbrain.evaluation.scores import Scores
 
 
 def test_a_table_of_real_baselines(run, tmp_path):
-    found = run("ridge", n_seeds=1)
+    found = run("ridge", seeds=1)
     said = found.to_json()
     assert list(said["scores"]) == ["mean_map", "ridge", "ceiling"]
     scores = said["scores"]
@@ -31,7 +33,7 @@ def test_a_table_of_real_baselines(run, tmp_path):
 
 
 def test_means_over_seeds_in_the_order_of_the_registry(run, fakes, tmp_path):
-    found = run("good", "poor", n_seeds=3)
+    found = run("good", "poor", seeds=3)
     assert list(found.scores.rows) == ["mean_map", "ridge", "good", "poor", "ceiling"]
     assert fakes["good"].seeds == [0, 1, 2]
     about = found.scores.about
@@ -57,7 +59,7 @@ def test_finished_fits_are_not_made_again(run, fakes):
     again = run(resume=True)
     assert fakes["good"].seeds == [0, 1]
     assert again.to_json() == first.to_json()
-    more = run(resume=True, n_seeds=3)
+    more = run(resume=True, seeds=3)
     assert fakes["good"].seeds == [0, 1, 2]
     assert more.scores.about["seeds"] == [0, 1, 2]
 
@@ -67,11 +69,11 @@ def test_what_changed_is_made_again(run, fakes, toy):
     fakes["good"].setting = "second"
     run(resume=True)
     assert (fakes["good"].seeds, fakes["poor"].seeds) == ([0, 1, 0, 1], [0, 1])
-    run(resume=True, n_samples=21)
+    run(resume=True, samples=21)
     assert fakes["poor"].seeds == [0, 1, 0, 1]
     toy.dataset.path.mkdir()
     (toy.dataset.path / "checksums.json").write_text('{"responses.npy": "new"}')
-    run(resume=True, n_samples=21)
+    run(resume=True, samples=21)
     assert fakes["poor"].seeds == [0, 1, 0, 1, 0, 1]
 
 
@@ -96,12 +98,12 @@ def test_a_failure_is_told_and_the_others_are_kept(run, fakes, tmp_path):
 
 def test_one_seed_that_fails_leaves_the_others_in_the_table(run, registry, fakes):
     class Sometimes(type(fakes["good"])):
-        def score(self, task):
-            self.raises = ValueError("only here") if task.seed == 1 else None
-            return super().score(task)
+        def score(self, job):
+            self.raises = ValueError("only here") if job.seed == 1 else None
+            return super().score(job)
 
     registry["good"] = Method(Sometimes(fakes["good"].truth, 0.1), "sometimes", "networks")
-    found = run(n_seeds=3)
+    found = run(seeds=3)
     assert found.failed == {"good": "seed 1: ValueError: only here"}
     assert found.scores.about["seeds_of"]["good"] == [0, 2]
 
@@ -135,9 +137,9 @@ def test_a_taken_folder_needs_resume_or_overwrite(run, fakes):
         run(overwrite=True, resume=True)
 
 
-@pytest.mark.parametrize("wrong", [{"n_seeds": 0}, {"n_samples": 1}, {"preset": "huge"}])
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"samples": 1}, {"preset": "huge"}])
 def test_wrong_settings_are_refused_before_anything_is_fitted(run, fakes, wrong, tmp_path):
-    with pytest.raises(SynBrainError):
+    with pytest.raises((SynBrainError, ValidationError)):
         run(**wrong)
     assert fakes["good"].seeds == []
     assert not (tmp_path / "out").exists()
@@ -154,15 +156,8 @@ def test_table_json_is_read_as_scores(run, tmp_path):
 def test_against_gaussian_residuals_only_where_they_are_a_row(run, registry, toy, tmp_path):
     assert run("good").scores.about["differences_from_ridge_gaussian"] == {}
     with_it = {"ridge_gaussian": METHODS["ridge_gaussian"], **registry}
-    found = compare(
-        toy.dataset,
-        ["all"],
-        tmp_path / "other",
-        n_seeds=1,
-        n_bootstrap=100,
-        tokens=toy.tokens,
-        registry=with_it,
-    )
+    options = CompareOptions(methods=["all"], seeds=1, n_bootstrap=100)
+    found = compare(toy.dataset, options, out=tmp_path / "other", tokens=toy.tokens, registry=with_it)
     said = found.scores.about["differences_from_ridge_gaussian"]
     assert set(said["ridge"]) == {"crps", "energy_score"}
     assert said["ridge"]["crps"]["difference"] > 0
@@ -172,7 +167,7 @@ def test_ablations_are_held_against_the_row_that_they_change(run, registry, toy,
     assert run("good").scores.about["differences_from_base"] == {}
     changed = dict(registry)
     changed["poor"] = Method(registry["poor"].maker, "worse", "ablations", base="good")
-    found = run("good", "poor", registry=changed, out=tmp_path / "other", n_seeds=1)
+    found = run("good", "poor", registry=changed, out=tmp_path / "other", seeds=1)
     said = found.scores.about["differences_from_base"]
     assert list(said) == ["poor"]
     scores = found.scores

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from synbrain.comparison.compare import compare
+from synbrain.comparison.options import CompareOptions
 from synbrain.comparison.recipes import ContrastTarget
 from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import MapperConfig
@@ -27,10 +28,16 @@ def micro(monkeypatch):
 
 def test_networks_and_their_ablations_train_and_score(micro, toy, tmp_path):
     names = ["reference", "no_mapper", "synbrain_no_networks", "diffusion", "latent_down1"]
-    found = compare(
-        toy.dataset, names, tmp_path / "out", n_seeds=1, preset="micro", tokens=toy.tokens, n_samples=4,
-        n_bootstrap=50, n_subsets=2, changes=SHORT,
-    )  # fmt: skip
+    settings = {
+        "methods": names,
+        "seeds": 1,
+        "preset": "micro",
+        "samples": 4,
+        "n_bootstrap": 50,
+        "n_subsets": 2,
+    }
+    options = CompareOptions.model_validate({**settings, **SHORT})
+    found = compare(toy.dataset, options, out=tmp_path / "out", tokens=toy.tokens)
     assert found.failed == {}
     scores = found.scores
     assert set(scores.about["skipped"]) == {"latent_down1"}

@@ -65,7 +65,7 @@ def test_curves_of_mlp_systems_lie_beside_their_results(toy, registry, run, tmp_
         tokens=2, dim=4, hidden=8, blocks=1, epochs=2, second_epochs=3, depth=1, heads=2, sample_steps=2
     )  # fmt: skip
     monkeypatch.setitem(BASELINES, "mlp_ae", lambda: MLPAE(small))
-    run("mlp_ae", registry={**registry, "mlp_ae": METHODS["mlp_ae"]}, n_seeds=1)
+    run("mlp_ae", registry={**registry, "mlp_ae": METHODS["mlp_ae"]}, seeds=1)
     found = stored_curves(tmp_path / "out", ["ridge", "mlp_ae"])
     assert list(found) == ["mlp_ae"]
     assert {n: len(epochs) for n, epochs in found["mlp_ae"]["seed0"].items()} == {

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from synbrain.data.scaling import UNITS, invert, scale_session
+from synbrain.data.scaling import invert, scale_session
+from synbrain.data.units import UNITS
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.prepare.table import prepare_table
 
@@ -59,7 +61,7 @@ def test_zscore_needs_training_trials() -> None:
 
 
 def test_invert_refuses_what_it_cannot_undo(nsd_tree: Path, tmp_path: Path) -> None:
-    made = prepare_nsd(nsd_tree, tmp_path / "z", subject=1, scaling="session-zscore")
+    made = prepare_nsd(nsd_tree, tmp_path / "z", subject=1, options=NsdOptions(scaling="session-zscore"))
     with pytest.raises(SynBrainError, match=r"not among \[0, 1, 2\]"):
         invert(made, made.responses[:2], np.array([0, 3]))
     recordings = Path(__file__).parents[2] / "../shared/data/miyawaki_v1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.cli import main
 from synbrain.data.dataset import write_tables
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.evaluate import evaluate
+from synbrain.evaluation.evaluate import evaluate, evaluation_of
 from synbrain.evaluation.latents import encode
 from synbrain.evaluation.measured import measure
+from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.path import LinearPath
@@ -61,8 +63,12 @@ def linear_run(brain, *, vae: bool = False, unit: str = "percent", name: str = "
     return SynBrain(config, {name: part}, BrainVAE(VAE) if vae else None)
 
 
+def options(**given: Any) -> EvaluateOptions:
+    return EvaluateOptions(**{"n_bootstrap": 50, **given})
+
+
 def test_a_run_beside_its_controls(brain) -> None:
-    scores = evaluate(linear_run(brain), brain.dataset, tokens=brain.tokens, n_bootstrap=100)
+    scores = evaluate(linear_run(brain), brain.dataset, options(n_bootstrap=100), tokens=brain.tokens)
     assert list(scores.rows) == [
         "synbrain",
         "mean_map",
@@ -75,7 +81,7 @@ def test_a_run_beside_its_controls(brain) -> None:
     assert scores.about["n_test_images"] == 40
     assert scores.about["target"] == "trial"
     assert set(scores.differences) == {"synbrain", "mean_map"}
-    again = evaluate(linear_run(brain), brain.dataset, tokens=brain.tokens, n_bootstrap=100)
+    again = evaluate(linear_run(brain), brain.dataset, options(n_bootstrap=100), tokens=brain.tokens)
     assert again == scores
     json.dumps(scores.to_json(), allow_nan=False)
 
@@ -91,8 +97,8 @@ def test_controls_see_training_images_alone(brain) -> None:
 
 def test_latent_retrieval_and_its_directions(brain, monkeypatch: pytest.MonkeyPatch) -> None:
     model = linear_run(brain, vae=True)
-    options = {"tokens": brain.tokens, "n_bootstrap": 50, "rows": ()}
-    scores = evaluate(model, brain.dataset, **options)
+    alone = options(rows=[])
+    scores = evaluate(model, brain.dataset, alone, tokens=brain.tokens)
     for name in ("raw_retrieval", "raw_retrieval_backward", "syn_retrieval", "syn_retrieval_backward"):
         assert 0 <= scores.value("synbrain", name) <= 1
     assert "circular" in scores["synbrain"]["syn_retrieval"].note
@@ -102,17 +108,17 @@ def test_latent_retrieval_and_its_directions(brain, monkeypatch: pytest.MonkeyPa
     expected = top1(cosine_matrix(latents, test.tokens.read("final")))  # images ranked for each response
     assert scores.value("synbrain", "raw_retrieval") == pytest.approx(expected)
     monkeypatch.setattr("synbrain.evaluation.latents.LATENT_VALUES", 7 * 8)  # seven images at a time
-    parts = evaluate(model, brain.dataset, **options)
+    parts = evaluate(model, brain.dataset, alone, tokens=brain.tokens)
     for name in ("raw_retrieval", "syn_retrieval"):
         assert parts.value("synbrain", name) == pytest.approx(scores.value("synbrain", name))
-    easier = evaluate(model, brain.dataset, n_way=2, **options)
+    easier = evaluate(model, brain.dataset, options(rows=[], n_way=2), tokens=brain.tokens)
     assert easier.about["n_way"] == 2
     assert easier.value("synbrain", "raw_retrieval") > 0.3
 
 
 def test_units_without_repeats_are_told_not_failed(make_brain) -> None:
     single = make_brain(repeats=(1, 1))
-    scores = evaluate(linear_run(single), single.dataset, tokens=single.tokens, n_bootstrap=50)
+    scores = evaluate(linear_run(single), single.dataset, options(), tokens=single.tokens)
     assert scores.value("synbrain", "voxel_r") > 0.3
     assert scores.value("synbrain", "crps") is None
     assert scores.value("ceiling", "voxel_r") is None
@@ -124,7 +130,7 @@ def test_units_without_repeats_are_told_not_failed(make_brain) -> None:
 def test_bad_input(brain) -> None:
     model = linear_run(brain)
     with pytest.raises(SynBrainError, match="choose among"):
-        evaluate(model, brain.dataset, tokens=brain.tokens, rows=("gnet",))
+        evaluate(model, brain.dataset, options(rows=["gnet"]), tokens=brain.tokens)
     with pytest.raises(SynBrainError, match="synbrain features"):
         evaluate(model, brain.dataset)
     other = replace(brain.tokens, digest="another")
@@ -139,10 +145,10 @@ def test_bad_input(brain) -> None:
 
 def test_subjects_of_a_run_by_name_or_alone(brain) -> None:
     renamed = linear_run(brain, name="somebody")
-    scores = evaluate(renamed, brain.dataset, tokens=brain.tokens, rows=(), n_bootstrap=50)
+    scores = evaluate(renamed, brain.dataset, options(rows=[]), tokens=brain.tokens)
     assert scores.about["subject"] == "s1"
     with pytest.raises(SynBrainError, match="no subject"):
-        evaluate(renamed, brain.dataset, tokens=brain.tokens, subject="s1", rows=())
+        evaluate(renamed, brain.dataset, options(rows=[], subject="s1"), tokens=brain.tokens)
 
 
 def test_oracle_on_a_simulated_subject(tmp_path: Path) -> None:
@@ -201,14 +207,14 @@ def test_the_command_writes_and_prints(
     assert main(["evaluate", str(run), str(folder), "--samples", "1"]) == 2
 
 
-def test_predictions_are_handed_on_as_they_were_scored(brain) -> None:
-    model, predicted = linear_run(brain), {}
-    options = {"tokens": brain.tokens, "n_bootstrap": 50}
-    scores = evaluate(model, brain.dataset, predictions=predicted, **options)
-    assert set(predicted) == {"synbrain", "mean_map", "ridge"}
+def test_predictions_are_given_as_they_were_scored(brain) -> None:
+    model = linear_run(brain)
+    evaluation = evaluation_of(model, brain.dataset, options(), tokens=brain.tokens)
+    assert set(evaluation.predictions) == {"synbrain", "mean_map", "ridge"}
     train, test = split_pairs(brain.dataset, brain.tokens)
     means = {"synbrain": model.predict(test.tokens), "ridge": Ridge().fit(train).predict(test.tokens)}
     for name, mean in means.items():
-        np.testing.assert_array_equal(predicted[name], mean)
-        assert scores[name]["voxel_r"].value == pytest.approx(voxel_r(mean, test.repeat_means()).mean())
-    assert evaluate(model, brain.dataset, **options) == scores
+        np.testing.assert_array_equal(evaluation.predictions[name], mean)
+        r = voxel_r(mean, test.repeat_means()).mean()
+        assert evaluation.scores[name]["voxel_r"].value == pytest.approx(r)
+    assert evaluate(model, brain.dataset, options(), tokens=brain.tokens) == evaluation.scores

@@ -12,6 +12,7 @@ from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.row import TARGETS
 from synbrain.evaluation.score_model import score_arrays, score_model
 from synbrain.metrics import voxel
+from synbrain.metrics.distribution import covariance_r
 
 
 def test_values_are_the_metrics_of_all_trials(brain) -> None:
@@ -156,3 +157,16 @@ def test_wrong_predictions_are_told(brain) -> None:
     bad[0, 0] = np.nan
     with pytest.raises(SynBrainError, match="NaN"):
         score_arrays(bad, None, m)
+
+
+def test_the_summary_of_trials_agrees_with_the_scores(brain) -> None:
+    """What pictures are drawn from is the same distribution, summed once."""
+    m = brain.measured()
+    row = score_model(RidgeGaussian().fit(m.train), m, summary=True)
+    assert row.trials is not None
+    np.testing.assert_array_equal(row.trials.levels, [0.1, 0.25, 0.5, 0.75, 0.9])
+    np.testing.assert_allclose(row.trials.covered[2], row.per_voxel["coverage_50"])
+    assert (np.diff(np.nanmean(row.trials.covered, axis=1)) > 0).all()
+    assert covariance_r(row.trials.synthetic, row.trials.measured) == pytest.approx(row["noise_covariance_r"])
+    ratio = np.diag(row.trials.synthetic) / np.diag(row.trials.measured)
+    np.testing.assert_allclose(ratio, row.per_voxel["variance_ratio"][row.trials.voxels], rtol=1e-5)

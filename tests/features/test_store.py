@@ -19,6 +19,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
+from synbrain.features.options import StoreOptions
 from synbrain.features.store import open_tokens, stored_encoders, verify_tokens, write_tokens
 
 PIXELS = get_encoder("pixels")
@@ -35,7 +36,7 @@ def left_over(dataset: Dataset) -> list[str]:
 
 
 def test_one_row_per_image_in_the_datasets_order(dataset: Dataset) -> None:
-    written = write_tokens(dataset, PIXELS, batch_size=3)
+    written = write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=3))
     assert (written.n_images, written.n_encoded, written.finished) == (7, 7, True)
     tokens = open_tokens(dataset, "pixels")
     images = [dataset.load_image(row) for row in range(7)]
@@ -71,7 +72,7 @@ def test_an_interrupted_run_goes_on_and_gives_equal_bytes(
     dataset: Dataset, make_dataset: Make, tmp_path: Path, fault: BaseException
 ) -> None:
     whole = make_dataset(tmp_path / "whole")
-    write_tokens(whole, PIXELS, batch_size=2)
+    write_tokens(whole, PIXELS, options=StoreOptions(batch_size=2))
 
     class Interrupted(Dataset):
         def load_image(self, row: int) -> Image.Image:
@@ -80,31 +81,31 @@ def test_an_interrupted_run_goes_on_and_gives_equal_bytes(
             return super().load_image(row)
 
     with pytest.raises(fault if isinstance(fault, type) else type(fault)):
-        write_tokens(Interrupted(**vars(dataset)), PIXELS, batch_size=2)
+        write_tokens(Interrupted(**vars(dataset)), PIXELS, options=StoreOptions(batch_size=2))
     assert not (dataset.path / "tokens" / "pixels").exists()
     with pytest.raises(SynBrainError, match=r"no tokens of pixels: run `synbrain features"):
         open_tokens(dataset, "pixels")
-    again = write_tokens(dataset, PIXELS, batch_size=2)
+    again = write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2))
     assert again.n_encoded == 3  # rows 4, 5, 6
     assert layer_bytes(dataset) == layer_bytes(whole)
     assert left_over(dataset) == []
 
 
 def test_what_another_plan_left_is_not_continued(dataset: Dataset) -> None:
-    write_tokens(dataset, PIXELS, batch_size=2, shard=(0, 2))
+    write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2), shard=(0, 2))
     assert left_over(dataset) == [".pixels.partial"]
-    assert write_tokens(dataset, OTHER, batch_size=2).n_encoded == 7
+    assert write_tokens(dataset, OTHER, options=StoreOptions(batch_size=2)).n_encoded == 7
     assert open_tokens(dataset, "pixels").digest == OTHER.digest
 
 
 def test_shards_give_the_bytes_of_one_process(dataset: Dataset, make_dataset: Make, tmp_path: Path) -> None:
     whole = make_dataset(tmp_path / "whole")
-    write_tokens(whole, PIXELS, batch_size=2)
-    first = write_tokens(dataset, PIXELS, batch_size=2, shard=(2, 3))
-    second = write_tokens(dataset, PIXELS, batch_size=2, shard=(0, 3))
+    write_tokens(whole, PIXELS, options=StoreOptions(batch_size=2))
+    first = write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2), shard=(2, 3))
+    second = write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2), shard=(0, 3))
     assert not first.finished
     assert not second.finished
-    third = write_tokens(dataset, PIXELS, batch_size=2, shard=(1, 3))
+    third = write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2), shard=(1, 3))
     assert third.finished
     assert first.n_encoded + second.n_encoded + third.n_encoded == 7
     assert layer_bytes(dataset) == layer_bytes(whole)
@@ -146,10 +147,10 @@ def test_an_unreadable_image_is_named_and_nothing_is_finished(dataset: Dataset) 
     whole = path.read_bytes()
     path.write_bytes(whole[:50])
     with pytest.raises(SynBrainError, match=r"image3\.png cannot be read"):
-        write_tokens(dataset, PIXELS, batch_size=1)
+        write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=1))
     assert stored_encoders(dataset) == []
     path.write_bytes(whole)
-    assert write_tokens(dataset, PIXELS, batch_size=1).n_encoded == 4
+    assert write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=1)).n_encoded == 4
 
 
 def test_a_full_disk_is_told_before_anything_is_written(
@@ -199,8 +200,8 @@ class TestSharedStore:
         one = make_dataset(tmp_path / "one", rows=[0, 3, 5, 7, 8, 9, 11], brick=brick)
         two = make_dataset(tmp_path / "two", rows=[11, 1, 2, 3, 4, 5, 6], brick=brick)
         store = tmp_path / "shared"
-        assert write_tokens(one, PIXELS, store=store).n_encoded == 12
-        assert write_tokens(two, PIXELS, store=store).n_encoded == 0
+        assert write_tokens(one, PIXELS, options=StoreOptions(store=store)).n_encoded == 12
+        assert write_tokens(two, PIXELS, options=StoreOptions(store=store)).n_encoded == 0
         for subject in (one, two):
             shared = open_tokens(subject, "pixels").read("final")
             images = [subject.load_image(row) for row in range(7)]
@@ -213,13 +214,13 @@ class TestSharedStore:
     ) -> None:
         one = make_dataset(tmp_path / "one", rows=list(range(7)), brick=brick)
         store = tmp_path / "shared"
-        write_tokens(one, PIXELS, store=store)
+        write_tokens(one, PIXELS, options=StoreOptions(store=store))
         with pytest.raises(SynBrainError, match="points to a shared store"):
             write_tokens(one, PIXELS, ["grid4"])
-        write_tokens(one, PIXELS, ["grid4"], store=store)
+        write_tokens(one, PIXELS, ["grid4"], options=StoreOptions(store=store))
         assert set(open_tokens(one, "pixels").layers) == {"grid4", "final"}
         two = make_dataset(tmp_path / "two", rows=list(range(7)), brick=brick)
-        write_tokens(two, OTHER, store=store, overwrite=True)
+        write_tokens(two, OTHER, options=StoreOptions(store=store), overwrite=True)
         with pytest.raises(SynBrainError, match="were replaced"):
             open_tokens(one, "pixels")
         shutil.rmtree(store)
@@ -230,7 +231,7 @@ class TestSharedStore:
 
     def test_stimuli_in_a_folder_cannot_share(self, dataset: Dataset, tmp_path: Path) -> None:
         with pytest.raises(SynBrainError, match="leave --store out"):
-            write_tokens(dataset, PIXELS, store=tmp_path / "shared")
+            write_tokens(dataset, PIXELS, options=StoreOptions(store=tmp_path / "shared"))
 
 
 def test_the_command_encodes_and_tells_the_rate(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
@@ -249,7 +250,7 @@ def test_two_processes_of_accelerate_share_the_work(
     dataset: Dataset, make_dataset: Make, tmp_path: Path
 ) -> None:
     whole = make_dataset(tmp_path / "whole")
-    write_tokens(whole, PIXELS, batch_size=2)
+    write_tokens(whole, PIXELS, options=StoreOptions(batch_size=2))
     words = ["features", str(dataset.path), "--encoder", "pixels", "--device", "cpu", "--batch-size", "2"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     ran = subprocess.run(

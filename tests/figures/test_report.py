@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from synbrain.data.space import Atlas, VoxelSpace
+from synbrain.evaluation.row import TrialSummary
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.figures.page import Table
 from synbrain.figures.report import Shown, read_curves, write_report
@@ -25,14 +26,23 @@ def shown(repeats: int, space: VoxelSpace, with_samples: bool = True) -> Shown:
     trials = (mean[image] + rng.normal(size=(len(image), n_voxels))).astype(np.float32)
     tokens = TokenSet("pixels", "d", {"final": np.zeros((n_images, 1, 1), np.float16)}, np.arange(n_images))
     samples = mean + rng.normal(size=(20, n_images, n_voxels))
+    summary = TrialSummary(
+        np.array([0.5, 0.9]),
+        np.tile([[0.5], [0.9]], n_voxels),
+        np.arange(n_voxels),
+        np.cov(trials.T),
+        np.cov(samples[:, 0].T),
+    )
     return Shown(
         test=Pairs(tokens, trials, np.arange(len(image)), image),
         predictions={"synbrain": mean, "ridge": mean * 0.5},
-        samples=samples if with_samples else None,
         space=space,
         unit="percent signal change",
         in_mni=False,
         training_mean=np.zeros(n_voxels),
+        draw=(lambda rows: samples[:, rows]) if with_samples else None,
+        trials=summary if with_samples and repeats > 1 else None,
+        variance_ratio=np.ones(n_voxels),
     )
 
 

@@ -17,6 +17,7 @@ from synbrain.data.dataset import load_dataset
 from synbrain.data.scaling import invert
 from synbrain.errors import SynBrainError
 from synbrain.prepare.bids import entities, prepare_bids
+from synbrain.prepare.options import BidsOptions
 
 GRID = (4, 5, 3)
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -67,7 +68,9 @@ def shown(root: Path) -> list[str]:
 
 def test_trials_follow_the_runs_and_volumes(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     root, volumes = src
-    made = prepare_bids(root, tmp_path / "out", atlases=[root / "atlas" / "atlas-mine_dseg.nii.gz"])
+    made = prepare_bids(
+        root, tmp_path / "out", options=BidsOptions(atlases=[root / "atlas" / "atlas-mine_dseg.nii.gz"])
+    )
     mask = np.arange(60).reshape(GRID) % 4 == 0
     assert np.array_equal(made.responses, volumes[:, mask])
     assert made.images["name"][made.trials["image"]].tolist() == shown(root)
@@ -99,12 +102,12 @@ def test_one_file_per_run_gives_the_same(src: tuple[Path, np.ndarray], tmp_path:
     assert np.array_equal(made.responses, expected)
     assert made.images["name"][made.trials["image"]].tolist() == shown(root)
     with pytest.raises(SynBrainError, match="one file of betas per session"):
-        prepare_bids(root, tmp_path / "z", scaling="session-zscore")
+        prepare_bids(root, tmp_path / "z", options=BidsOptions(scaling="session-zscore"))
 
 
 def test_zscore_and_its_inverse(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     root, volumes = src
-    made = prepare_bids(root, tmp_path / "out", scaling="session-zscore")
+    made = prepare_bids(root, tmp_path / "out", options=BidsOptions(scaling="session-zscore"))
     rows = made.trial_rows("train")[:1]
     train = (made.trials["split"] == "train").to_numpy() & (made.trials["session"] == 0).to_numpy()
     assert np.allclose(made.responses[train].mean(axis=0), 0, atol=1e-5)
@@ -116,7 +119,7 @@ def test_zscore_and_its_inverse(src: tuple[Path, np.ndarray], tmp_path: Path) ->
 def test_split_by_list_and_by_column(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     root, _ = src
     (tmp_path / "test.txt").write_text("s3.png\ns5.png\n")
-    made = prepare_bids(root, tmp_path / "list", test_images=tmp_path / "test.txt")
+    made = prepare_bids(root, tmp_path / "list", options=BidsOptions(test_images=tmp_path / "test.txt"))
     assert made.images.loc[made.images["split"] == "test", "name"].tolist() == ["s3.png", "s5.png"]
     assert made.info.provenance["notes"] == []
     for path in root.rglob("*_events.tsv"):

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from synbrain.networks.losses import VAELossConfig, mapper_loss, vae_losses
+from synbrain.networks.config import VAELossConfig
+from synbrain.networks.losses import mapper_loss, vae_losses
 from synbrain.reference.checkpoints import read_reference_mapper, read_reference_vae
 
 PARITY = Path(__file__).parents[2] / "../shared/parity"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float64
 from synbrain.check.evidence import choose_voxels, session_z, sessions_of
 from synbrain.data.dataset import Dataset
-from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
+from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
+from synbrain.data.units import UNITS
 from synbrain.prepare.nsd import layout as nsd_layout
 
 # Percent signal change of single trials: the median voxel's sd is near 1 in NSD, and the whole BOLD response

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from synbrain.check.images import image_statistics, summarise_tokens
-from synbrain.check.report import CheckReport, check_between, check_dataset
-from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens, stored_encoders, verify_tokens
-from synbrain.files import require_absent, write_json
+if TYPE_CHECKING:
+    from synbrain.arrays import Float32
+    from synbrain.check.report import CheckReport
+    from synbrain.data.dataset import Dataset
 
 MARKS = {"ok": "ok", "fault": "WRONG", "not tested": "-"}
 
 
 def check(
-    datasets: list[Path],
+    datasets: list[Dataset],
     *,
     encoder: str | None = None,
     out: Path | None = None,
@@ -34,36 +30,43 @@ def check(
         seed: of the permutations.
         overwrite: replace the JSON file.
     """
+    from synbrain.check.report import check_between, check_dataset
+    from synbrain.files import require_absent, write_json
+
     if out is not None:
         require_absent(out, overwrite)
-    opened = [load_dataset(path) for path in datasets]
     reports: list[CheckReport] = []
-    for dataset in opened:
+    for dataset in datasets:
         features, name = image_features(dataset, encoder)
         reports.append(check_dataset(dataset, features, name, seed=seed))
         print(_screen(reports[-1], str(dataset.path)))
-    if len(opened) > 1:
-        reports.append(check_between(opened))
+    if len(datasets) > 1:
+        reports.append(check_between(datasets))
         print(_screen(reports[-1], reports[-1].name))
     n_faults = sum(len(report.faults) for report in reports)
     print(f"{n_faults} finding{'s' if n_faults != 1 else ''}" if n_faults else "nothing found")
     if out is not None:
         content = [
-            report.as_json() | {"path": str(path)} for report, path in zip(reports, datasets, strict=False)
+            report.as_json() | {"path": str(dataset.path)}
+            for report, dataset in zip(reports, datasets, strict=False)
         ]
-        between = reports[-1].as_json() if len(opened) > 1 else None
+        between = reports[-1].as_json() if len(datasets) > 1 else None
         write_json(out, {"faults": n_faults, "datasets": content, "between": between})
     return 1 if n_faults else 0
 
 
 def image_features(
     dataset: Dataset, encoder: str | None, show_progress: bool = True
-) -> tuple[NDArray[np.float32] | None, str]:
+) -> tuple[Float32 | None, str]:
     """Features of the dataset's images for the checks, and what they are.
 
     Raises:
         SynBrainError: where tokens of ``encoder`` were asked for and are missing or damaged.
     """
+    from synbrain.check.images import image_statistics, summarise_tokens
+    from synbrain.errors import SynBrainError
+    from synbrain.features.store import open_tokens, stored_encoders, verify_tokens
+
     stored = stored_encoders(dataset)
     if encoder is not None or stored:
         name = encoder or stored[0]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from synbrain.networks.config import MapperStageConfig, VAEStageConfig
-from synbrain.training.overrides import options_of
+from synbrain.training.options import MapperOptions, TrainOptions, VAEOptions
 
-VAEOptions, MapperOptions = options_of(VAEStageConfig), options_of(MapperStageConfig)
-VAE_FROM_RECIPE, MAPPER_FROM_RECIPE = VAEOptions(), MapperOptions()
+OF_RECIPE = TrainOptions()
 
 
 def compare(
@@ -23,8 +20,8 @@ def compare(
     layers: list[str] | None = None,
     samples: int = 20,
     n_way: int = 300,
-    vae: VAEOptions = VAE_FROM_RECIPE,  # type: ignore[valid-type]
-    mapper: MapperOptions = MAPPER_FROM_RECIPE,  # type: ignore[valid-type]
+    vae: VAEOptions = OF_RECIPE.vae,
+    mapper: MapperOptions = OF_RECIPE.mapper,
     resume: bool = False,
     overwrite: bool = False,
 ) -> int:
@@ -52,42 +49,31 @@ def compare(
         overwrite: replace an earlier comparison.
     """
     from synbrain.comparison.compare import compare as run
+    from synbrain.comparison.options import CompareOptions
     from synbrain.comparison.results import stored_curves
     from synbrain.comparison.table import write_table
     from synbrain.data.dataset import load_dataset
     from synbrain.figures.comparison import comparison_dots
     from synbrain.figures.style import save_png
     from synbrain.figures.training import autoencoder_curves
+    from synbrain.training.overrides import overridden
 
-    found = run(
-        load_dataset(dataset),
-        methods,
-        out,
-        n_seeds=seeds,
-        preset=preset,
-        encoder=encoder,
-        layers=layers,
-        n_samples=samples,
-        n_way=n_way,
-        changes=_given({"vae": vae.model_dump(), "mapper": mapper.model_dump()}),  # type: ignore[attr-defined]
-        resume=resume,
-        overwrite=overwrite,
-        show_progress=True,
+    given = {
+        "methods": methods, "seeds": seeds, "preset": preset, "encoder": encoder, "layers": layers,
+        "samples": samples, "n_way": n_way, "vae": vae, "mapper": mapper,
+    }  # fmt: skip
+    options = overridden(CompareOptions(), given)
+    comparison = run(
+        load_dataset(dataset), options, out=out, resume=resume, overwrite=overwrite, show_progress=True
     )
-    words = write_table(found, out)
-    save_png(comparison_dots(found.scores), out / "comparison.png")
+    words = write_table(comparison, out)
+    save_png(comparison_dots(comparison.scores), out / "comparison.png")
     pictures = ["comparison.png"]
-    if curves := stored_curves(out, found.scores.rows):
+    if curves := stored_curves(out, comparison.scores.rows):
         save_png(autoencoder_curves(curves), out / "training_curves.png")
         pictures.append("training_curves.png")
     print(words)
-    for name, said in found.failed.items():
-        print(f"{name} failed: {said}")
+    for name, problem in comparison.failed.items():
+        print(f"{name} failed: {problem}")
     print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
-    return 1 if found.failed else 0
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, nested; None means "not given"."""
-    kept = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
-    return {key: value for key, value in kept.items() if value not in (None, {})}
+    return 1 if comparison.failed else 0

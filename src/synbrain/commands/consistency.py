@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
+    from synbrain.model.synbrain import SynBrain
 
 
 def consistency(
-    run: Path,
-    dataset: Path,
+    run: SynBrain,
+    dataset: Dataset,
     *,
     out: Path,
-    full_run: Path | None = None,
-    others: list[Path] | None = None,
+    full_run: SynBrain | None = None,
+    others: list[Dataset] | None = None,
     categories: Path | None = None,
     samples: int = 3,
     min_voxels: int = 10,
@@ -36,20 +40,18 @@ def consistency(
         overwrite: replace what stands at out.
     """
     from synbrain.analysis.consistency_report import consistency_report, consistency_table, read_categories
-    from synbrain.data.dataset import load_dataset
     from synbrain.figures.consistency import consistency_figure
     from synbrain.figures.style import save_png
     from synbrain.files import require_absent, write_json, write_text
-    from synbrain.model.synbrain import SynBrain
 
     require_absent(out, overwrite)
-    models: dict[str, Any] = {"adapted": SynBrain.from_pretrained(run)}
+    models = {"adapted": run}
     if full_run is not None:
-        models["full"] = SynBrain.from_pretrained(full_run)
+        models["full"] = full_run
     found = consistency_report(
         models,
-        load_dataset(dataset),
-        [load_dataset(path) for path in others or []],
+        dataset,
+        others or [],
         categories=None if categories is None else read_categories(categories),
         n_samples=samples,
         min_voxels=min_voxels,

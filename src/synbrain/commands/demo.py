@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 N_STEPS = 6
 SUBJECT = 1
@@ -16,7 +17,7 @@ def demo(
     *,
     out: Path = Path("demo-out"),
     seed: int = 0,
-    size: str = "demo",
+    size: Literal["tiny", "demo", "small"] = "demo",
     samples: int = 40,
     overwrite: bool = False,
 ) -> None:
@@ -29,25 +30,29 @@ def demo(
         samples: synthetic trials per test image.
         overwrite: replace what an earlier demo left.
     """
-    from synbrain.commands.features import features
-    from synbrain.commands.prepare import prepare_nsd
+    from synbrain.commands import telling
     from synbrain.commands.report import report
-    from synbrain.commands.simulate import simulate
     from synbrain.commands.synthesize import synthesize
-    from synbrain.commands.train import train
+    from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
+    from synbrain.prepare.nsd.prepare import prepare_nsd
+    from synbrain.simulate.experiment import simulate
+    from synbrain.training.options import TrainOptions
+    from synbrain.training.train import train
 
     require_absent(out, overwrite)
     tree, dataset, run = out / "simulated-nsd", out / "dataset", out / "run"
     started = time.monotonic()
     with _step(1, "simulate a subject who looks at drawn scenes"):
-        simulate(tree, subjects=SUBJECT, size=size, seed=seed, overwrite=overwrite)
+        simulate(tree, size=size, seed=seed, overwrite=overwrite, show_progress=True)
     with _step(2, "prepare: NSD layout to a dataset"):
-        prepare_nsd(tree, dataset, subject=SUBJECT, overwrite=overwrite)
+        made = prepare_nsd(tree, dataset, subject=SUBJECT, overwrite=overwrite, show_progress=True)
+        telling.prepared(made, {})
     with _step(3, "features: images to tokens"):
-        features(dataset, encoder="efficientnet-lite0", overwrite=overwrite)
+        telling.encoded(make_tokens(made, overwrite=overwrite, show_progress=True), {})
     with _step(4, "train"):
-        train([dataset], out=run, seed=seed, overwrite=overwrite)
+        model = train([made], TrainOptions(seed=seed), out=run, overwrite=overwrite, show_progress=True)
+        telling.trained(model, {"out": run})
     with _step(5, "synthesize trials of images that no one saw"):
         pictures = _draw_new_images(out / "new-images", seed)
         synthesize(run, pictures, samples=8, out=out / "synthetic.npy", seed=seed, overwrite=overwrite)

@@ -1,35 +1,22 @@
-"""``synbrain download nsd``."""
+"""``synbrain download nsd``: the plan is printed before anything is fetched."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from synbrain.prepare.nsd.bucket import open_bucket
-from synbrain.prepare.nsd.download import (
-    BUCKET,
-    Betas,
-    FileFormat,
-    Space,
-    fetch_plan,
-    plan_nsd,
-    require_terms,
-)
+from synbrain.prepare.nsd.options import DownloadOptions
+
+DEFAULTS = DownloadOptions()
 
 
 def download_nsd(
     dest: Path,
     *,
     subjects: list[int],
-    sessions: str = "all",
+    options: DownloadOptions = DEFAULTS,
     accept_terms: bool = False,
     dry_run: bool = False,
-    betas: Betas = "betas_fithrf_GLMdenoise_RR",
-    space: Space = "func1pt8mm",
-    format: FileFormat = "nii.gz",
-    no_stimuli: bool = False,
     workers: int = 4,
-    endpoint_url: str | None = None,
-    bucket: str = BUCKET,
     overwrite: bool = False,
 ) -> None:
     """Fetch the Natural Scenes Dataset; run the same command again to go on after any interruption.
@@ -37,28 +24,17 @@ def download_nsd(
     Args:
         dest: folder to fetch into; it gets the bucket's layout, which `synbrain prepare nsd` reads.
         subjects: numbers from 1 to 8.
-        sessions: all, or how many, from the first.
+        options: which files, and from where.
         accept_terms: you accept NSD's terms and filled in its form; nothing is fetched without.
         dry_run: say what would be fetched and how many GB, and stop.
-        betas: the beta version.
-        space: the subject's own volume at 1.8 mm, or the fsaverage surface.
-        format: file format of the volume betas; hdf5 needs no decompression of whole sessions.
-        no_stimuli: leave out the images.
         workers: files fetched at once.
-        endpoint_url: another S3 server than Amazon's (a mirror).
-        bucket: the bucket's name.
         overwrite: replace files that differ and that no download put there.
     """
-    source = open_bucket(bucket, endpoint_url)
-    plan = plan_nsd(
-        source,
-        subjects,
-        sessions=sessions,
-        betas=betas,
-        space=space,
-        file_format=format,
-        stimuli=not no_stimuli,
-    )
+    from synbrain.prepare.nsd.bucket import open_bucket
+    from synbrain.prepare.nsd.download import fetch_plan, plan_nsd, require_terms
+
+    source = open_bucket(options.bucket, options.endpoint_url)
+    plan = plan_nsd(source, subjects, options)
     print(plan.describe(), flush=True)
     if dry_run:
         return

@@ -35,31 +35,21 @@ def evaluate(
         overwrite: replace an existing output.
     """
     from synbrain.data.dataset import load_dataset
-    from synbrain.errors import SynBrainError
     from synbrain.evaluation.evaluate import evaluate as score
+    from synbrain.evaluation.options import EvaluateOptions
     from synbrain.evaluation.table import terminal
     from synbrain.features.encoder import pick_device
     from synbrain.files import require_absent
     from synbrain.model.folder import refresh_card
     from synbrain.model.synbrain import SynBrain
+    from synbrain.training.overrides import overridden
 
     if out is not None:
         require_absent(out, overwrite)
-    if samples < 2 or seed < 0 or n_way < 2:
-        raise SynBrainError(
-            f"--samples {samples} --seed {seed} --n-way {n_way}",
-            "give at least 2 samples, a seed from 0 on and at least 2 candidates",
-        )
-    scores = score(
-        SynBrain.from_pretrained(run, device=pick_device(device)),
-        load_dataset(dataset),
-        n_samples=samples,
-        seed=seed,
-        rows=rows,
-        subject=subject,
-        n_way=n_way,
-        show_progress=True,
-    )
+    given = {"samples": samples, "seed": seed, "rows": rows, "subject": subject, "n_way": n_way}
+    options = overridden(EvaluateOptions(), given)
+    model = SynBrain.from_pretrained(run, device=pick_device(device))
+    scores = score(model, load_dataset(dataset), options, show_progress=True)
     if out is not None:
         scores.save(out, overwrite=overwrite)
     if run.is_dir():

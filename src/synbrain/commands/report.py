@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from synbrain.arrays import Float32, Rows
 
 TRAINING_LOG = "training/log.jsonl"
 
@@ -35,40 +34,42 @@ def report(
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.errors import SynBrainError
-    from synbrain.evaluation.evaluate import evaluate
+    from synbrain.evaluation.evaluate import evaluation_of
+    from synbrain.evaluation.options import EvaluateOptions
     from synbrain.evaluation.table import cells, explanations, header, terminal
-    from synbrain.features.store import open_tokens
-    from synbrain.features.tokens import split_pairs
     from synbrain.figures.page import Table
     from synbrain.figures.report import Shown, write_report
     from synbrain.files import require_absent
     from synbrain.model.folder import refresh_card
     from synbrain.model.synbrain import SynBrain
+    from synbrain.training.overrides import overridden
 
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
     for path in (out / "report.html", out / "scores.json"):
         require_absent(path, overwrite)
     model, recordings = SynBrain.from_pretrained(run), load_dataset(dataset)
-    if samples < 2:
-        raise SynBrainError(f"--samples {samples}", "give at least 2, and 19 for 90 % intervals")
-    predicted: dict[str, NDArray[np.float32]] = {}
-    scores = evaluate(
-        model, recordings, n_samples=samples, seed=seed, predictions=predicted, show_progress=True
-    )
+    options = overridden(EvaluateOptions(), {"samples": samples, "seed": seed})
+    evaluation = evaluation_of(model, recordings, options, summary=True, show_progress=True)
+    scores, measured = evaluation.scores, evaluation.measured
     scores.save(out / "scores.json", overwrite=overwrite)
     refresh_card(run, scores.to_json())
-    train, test = split_pairs(recordings, open_tokens(recordings, model.config.encoder, model.config.layers))
-    own = recordings.info.subject if recordings.info.subject in model.subjects else None
-    part = model.subject(own)
+
+    def draw(images: Rows) -> Float32:
+        tokens = measured.test.tokens.take(images)
+        return model.sample(tokens, samples, seed, subject=evaluation.subject)
+
+    row = evaluation.rows["synbrain"]
     shown = Shown(
-        test=test,
-        predictions={name: predicted[name] for name in ("synbrain", "ridge")},
-        samples=model.sample(test.tokens, samples, seed, subject=part.name),
+        test=measured.test,
+        predictions={name: evaluation.predictions[name] for name in ("synbrain", "ridge")},
         space=recordings.space,
         unit=recordings.info.unit,
         in_mni=mni,
-        training_mean=train.repeat_means().mean(axis=0),
+        training_mean=measured.mean,
+        draw=draw,
+        trials=row.trials,
+        variance_ratio=row.per_voxel.get("variance_ratio"),
     )
     head, body = cells(scores)
     table = Table(head, body, frozenset({"synbrain"}))

@@ -5,18 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synbrain.baselines.mindsimulator import MindSimulator
 from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, seeded
-from synbrain.comparison.recipes import Networks
-from synbrain.comparison.task import Task
-from synbrain.evaluation.latents import latent_retrieval
+from synbrain.comparison.job import Job
+from synbrain.comparison.recipes import Networks, retrieval_row
 from synbrain.evaluation.row import Row
-from synbrain.evaluation.score_model import score_model
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model.parts import SubjectPart
 from synbrain.networks.brainvae import BrainVAE
@@ -35,45 +30,41 @@ class Diffusion:
 
     networks: Networks = field(default_factory=lambda: Networks("reference", without="mapper"))
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         """What a stored result must agree on."""
         return [
-            self.networks.identity(task),
-            self.settings(task, 1).model_dump(mode="json"),
-            self._steps(task),
+            self.networks.identity(job),
+            self.settings(job, 1).model_dump(mode="json"),
+            self._steps(job),
         ]
 
-    def why_not(self, task: Task) -> str | None:
-        return self.networks.why_not(task)
+    def why_not(self, job: Job) -> str | None:
+        return self.networks.why_not(job)
 
-    def settings(self, task: Task, n_trials: int) -> MLPConfig:
+    def settings(self, job: Job, n_trials: int) -> MLPConfig:
         """Of the prior, with as many steps as the mapper would take."""
-        sizes, stage = preset(task.preset).mapper, self._mapper_config(task)
-        epochs = max(1, round(self._steps(task) * stage.batch_size / n_trials))
+        sizes, stage = preset(job.options.preset).mapper, self._mapper_config(job)
+        epochs = max(1, round(self._steps(job) * stage.batch_size / n_trials))
         return MLPConfig(
             depth=sizes.depth, heads=sizes.heads, batch_size=stage.batch_size, second_epochs=epochs
         )
 
-    def _mapper_config(self, task: Task) -> Any:
-        return Networks("reference").config(task).mapper
+    def _mapper_config(self, job: Job) -> Any:
+        return Networks("reference").config(job).mapper
 
-    def _steps(self, task: Task) -> int:
-        return int(self._mapper_config(task).steps)
+    def _steps(self, job: Job) -> int:
+        return int(self._mapper_config(job).steps)
 
-    def score(self, task: Task) -> Row:
+    def score(self, job: Job) -> Row:
         """Train the VAE, then the prior, and score one sample per image as the mean."""
-        model = self.networks.train(task)
+        model = self.networks.train(job)
         assert model.vae is not None
         part = model.subject()
-        pairs = task.measured.train
-        prior = LatentDiffusion(model.vae, part, self.settings(task, pairs.n_trials))
-        prior.fit(pairs, seed=task.seed, show_progress=task.show_progress)
-        row = score_model(prior, task.measured, n_samples=task.n_samples, seed=task.seed)
-        predicted = prior.predict(task.measured.test.tokens)
-        latent_retrieval(
-            row, model, part.name, predicted, task.measured, n_way=task.n_way, n_subsets=task.n_subsets
-        )
-        return row
+        pairs = job.measured.train
+        prior = LatentDiffusion(model.vae, part, self.settings(job, pairs.n_trials))
+        prior.fit(pairs, seed=job.seed, show_progress=job.show_progress)
+        predicted = prior.predict(job.measured.test.tokens)
+        return job.score(prior, predicted) | retrieval_row(model, part.name, predicted, job)
 
 
 class LatentDiffusion(MindSimulator):
@@ -89,7 +80,7 @@ class LatentDiffusion(MindSimulator):
         sizes = vae.config
         super().__init__(config.model_copy(update={"tokens": sizes.tokens, "dim": sizes.dim}), n_average=1)
         self.autoencoder = _Latents(vae, part.n_voxels)  # type: ignore[assignment]
-        self.scale = _Scale(part)  # type: ignore[assignment]
+        self.scale = part.scale
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit the prior on latents of single trials."""
@@ -125,16 +116,3 @@ class _Latents(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.vae.decode(z, self.n_voxels)
-
-
-class _Scale:
-    """From the dataset's unit to the networks', and back."""
-
-    def __init__(self, part: SubjectPart) -> None:
-        self.mean, self.sd = part.response_mean, np.where(part.response_sd > 0, part.response_sd, 1.0)
-
-    def scaled(self, responses: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.asarray((responses - self.mean) / self.sd, dtype=np.float32))
-
-    def restored(self, z: NDArray[Any]) -> NDArray[np.float32]:
-        return np.asarray(z * self.sd + self.mean, dtype=np.float32)

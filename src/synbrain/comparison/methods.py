@@ -11,13 +11,12 @@ from pydantic import BaseModel
 from synbrain.baselines.mlp_autoencoder import MLPAE
 from synbrain.baselines.registry import BASELINES
 from synbrain.comparison.diffusion import Diffusion
+from synbrain.comparison.job import Job
 from synbrain.comparison.recipes import Networks
-from synbrain.comparison.task import Task
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.evaluation.row import Row
-from synbrain.evaluation.score_model import score_model
 from synbrain.files import write_json
 
 ALWAYS = ("mean_map", "ridge", "ceiling")
@@ -27,13 +26,13 @@ AGAINST = "ridge"
 class Maker(Protocol):
     """How a row is made."""
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         """JSON-able: what a stored result must agree on besides data, seed and scoring."""
 
-    def why_not(self, task: Task) -> str | None:
+    def why_not(self, job: Job) -> str | None:
         """Why the row does not apply to this dataset; None where it does."""
 
-    def score(self, task: Task) -> Row:
+    def score(self, job: Job) -> Row:
         """Fit on training images, score on test images."""
 
 
@@ -62,50 +61,50 @@ class Baseline:
 
     name: str
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         settings = getattr(BASELINES[self.name](), "config", None)
         return [self.name, settings.model_dump(mode="json") if isinstance(settings, BaseModel) else None]
 
-    def why_not(self, task: Task) -> str | None:
+    def why_not(self, job: Job) -> str | None:
         return None
 
-    def score(self, task: Task) -> Row:
-        train = task.measured.train
-        model = BASELINES[self.name]().fit(train, seed=task.seed, show_progress=task.show_progress)
-        if task.curves is not None and isinstance(model, MLPAE):
-            write_json(task.curves, {"autoencoder": model.curves, "second": model.mapper_curves})
-        return score_model(model, task.measured, n_samples=task.n_samples, seed=task.seed)
+    def score(self, job: Job) -> Row:
+        train = job.measured.train
+        model = BASELINES[self.name]().fit(train, seed=job.seed, show_progress=job.show_progress)
+        if job.curves is not None and isinstance(model, MLPAE):
+            write_json(job.curves, {"autoencoder": model.curves, "second": model.mapper_curves})
+        return job.score(model)
 
 
 class Ceiling:
     """The noise ceiling, from repeats of the test images."""
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         return "ceiling"
 
-    def why_not(self, task: Task) -> str | None:
+    def why_not(self, job: Job) -> str | None:
         return None
 
-    def score(self, task: Task) -> Row:
-        return ceiling_row(task.measured)
+    def score(self, job: Job) -> Row:
+        return ceiling_row(job.measured)
 
 
 class Oracle:
     """The truth of a simulated subject."""
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         return "oracle"
 
-    def why_not(self, task: Task) -> str | None:
-        return None if self._row(task, 1) is not None else "the dataset was not simulated"
+    def why_not(self, job: Job) -> str | None:
+        return None if self._row(job, 1) is not None else "the dataset was not simulated"
 
-    def score(self, task: Task) -> Row:
-        row = self._row(task, task.n_samples)
+    def score(self, job: Job) -> Row:
+        row = self._row(job, job.options.samples)
         assert row is not None, "asked for although why_not() said why not"
         return row
 
-    def _row(self, task: Task, n_samples: int) -> Row | None:
-        return oracle_row(task.dataset, task.measured, n_samples=n_samples, seed=task.seed)
+    def _row(self, job: Job, n_samples: int) -> Row | None:
+        return oracle_row(job.dataset, job.measured, n_samples=n_samples, seed=job.seed)
 
 
 # baseline -> (group, what it is, whether a fit depends on the seed)

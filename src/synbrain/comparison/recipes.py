@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from synbrain.comparison.task import Task
+from synbrain.arrays import Float32
+from synbrain.comparison.job import Job
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.row import Row
-from synbrain.evaluation.score_model import score_model
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.losses import contrastive_target
@@ -50,74 +50,74 @@ class Networks:
     other_encoder: bool = False
     base: str = "reference"
 
-    def sizes(self, task: Task) -> tuple[str, str | None]:
+    def sizes(self, job: Job) -> tuple[str, str | None]:
         """(name of the preset, why there is nothing to train)."""
-        chosen = preset(task.preset)
-        name, own = task.preset, f"{AS_REFERENCE.format(self.base)}"
+        chosen = preset(job.options.preset)
+        name, nothing_to_train = job.options.preset, AS_REFERENCE.format(self.base)
         if self.depth is not None:
             depth = scaled_depth(chosen, self.depth)
             if depth == chosen.mapper.depth:
-                return name, own
+                return name, nothing_to_train
             name = f"{name}-depth{depth}"
         if self.down_blocks is not None:
             if self.down_blocks == chosen.vae.down_blocks:
-                return name, own
+                return name, nothing_to_train
             name = f"{name}-down{self.down_blocks}"
         return name, None
 
-    def config(self, task: Task) -> TrainConfig:
+    def config(self, job: Job) -> TrainConfig:
         """The complete training configuration."""
-        name, _ = self.sizes(task)
-        base = recipe(self.recipe, preset=task.preset)  # values go by the preset, sizes by its variant
+        name, _ = self.sizes(job)
+        base = recipe(self.recipe, preset=job.options.preset)  # values go by the preset, sizes by its variant
         changed = overridden(
-            overridden(base, task.changes), {**self.changes, "preset": name, "seed": task.seed}
+            overridden(base, job.options.changes), {**self.changes, "preset": name, "seed": job.seed}
         )
         if self.without == "mapper":  # it is thrown away, so one step of it is enough
             changed = overridden(changed, {"mapper": {"steps": 1, "round_steps": 1}})
         return changed
 
-    def identity(self, task: Task) -> Any:
+    def identity(self, job: Job) -> Any:
         """What a stored result must agree on."""
-        other = task.with_other_tokens() if self.other_encoder else None
-        digest = task.tokens.digest if other is None else other.tokens.digest
-        config = self.config(task).model_dump(mode="json")
-        return [config, self.without, digest, [task.n_way, task.n_subsets]]
+        other = job.with_other_tokens() if self.other_encoder else None
+        digest = job.tokens.digest if other is None else other.tokens.digest
+        config = self.config(job).model_dump(mode="json")
+        return [config, self.without, digest, [job.options.n_way, job.options.n_subsets]]
 
-    def why_not(self, task: Task) -> str | None:
+    def why_not(self, job: Job) -> str | None:
         """Why the row does not apply to this dataset; None where it does."""
-        if self.other_encoder and task.with_other_tokens() is None:
+        if self.other_encoder and job.with_other_tokens() is None:
             return "the dataset has tokens of one encoder only: run `synbrain features --encoder ...`"
-        return self.sizes(task)[1]
+        return self.sizes(job)[1]
 
-    def score(self, task: Task) -> Row:
-        """Train on the training images of ``task`` and score on its test images."""
+    def score(self, job: Job) -> Row:
+        """Train on the training images of ``job`` and score on its test images."""
         if self.other_encoder:
-            task = task.with_other_tokens() or task
-        model = self.train(task)
+            job = job.with_other_tokens() or job
+        model = self.train(job)
         if self.without == "mapper":
             assert model.vae is not None
             shape = (model.vae.config.tokens, model.vae.config.dim)
             model.mapper = ContrastTarget(shape)  # type: ignore[assignment]
         name = next(iter(model.subjects))
         bound = BoundModel(model, name)
-        predicted = bound.predict(task.measured.test.tokens)
-        row = score_model(bound, task.measured, predicted=predicted, n_samples=task.n_samples, seed=task.seed)
-        latent_retrieval(
-            row, model, name, predicted, task.measured, n_way=task.n_way, n_subsets=task.n_subsets
-        )
-        return row
+        predicted = bound.predict(job.measured.test.tokens)
+        return job.score(bound, predicted) | retrieval_row(model, name, predicted, job)
 
-    def train(self, task: Task) -> SynBrain:
+    def train(self, job: Job) -> SynBrain:
         """The trained model."""
-        info, config = task.dataset.info, self.config(task)
-        pairs = task.measured.train
-        subject = TrainingSubject(info.subject, pairs, task.dataset.space, info.unit, info.scaling)
+        info, config = job.dataset.info, self.config(job)
+        pairs = job.measured.train
+        subject = TrainingSubject(info.subject, pairs, job.dataset.space, info.unit, info.scaling)
         networks = None
         if self.without != "networks":
             networks = new_networks(network_sizes(pairs.tokens, config), config.seed)
-        return fit_model(
-            [subject], config, networks, Workspace(task.folder, show_progress=task.show_progress)
-        )
+        return fit_model([subject], config, networks, Workspace(job.folder, show_progress=job.show_progress))
+
+
+def retrieval_row(model: SynBrain, subject: str, predicted: Float32, job: Job) -> Row:
+    """Raw and synthetic retrieval in the latent space of ``model``, as the job scores it."""
+    n_way, n_subsets = job.options.n_way, job.options.n_subsets
+    return latent_retrieval(model, subject, predicted, job.measured, n_way=n_way, n_subsets=n_subsets)
 
 
 class ContrastTarget(nn.Module):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import synbrain
-from synbrain.comparison.task import Task
+from synbrain.comparison.job import Job
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.row import Row
 from synbrain.files import MANIFEST, atomic_path, digest, digest_of, read_json, write_json
@@ -41,30 +41,30 @@ def stored_curves(out: Path, methods: Iterable[str]) -> dict[str, dict[str, Curv
 
     Curves are {"autoencoder": ..., "second": ...}, for each network one dict of figures per epoch.
     """
-    found: dict[str, dict[str, Curves]] = {}
+    curves: dict[str, dict[str, Curves]] = {}
     for method in methods:
         for path in sorted((out / "results" / method).glob("seed*.curves.json")):
-            found.setdefault(method, {})[path.name.split(".")[0]] = read_json(path)
-    return found
+            curves.setdefault(method, {})[path.name.split(".")[0]] = read_json(path)
+    return curves
 
 
-def identity_of(task: Task, said: Any) -> str:
+def identity_of(job: Job, method: Any) -> str:
     """Digest of all that a row depends on: data, tokens, method, seed, scoring, version of the package.
 
     Args:
-        task: data, seed and scoring.
-        said: what the method adds (its configuration).
+        job: data, seed and scoring.
+        method: what the method adds (its configuration).
     """
-    manifest, measured = task.dataset.path / MANIFEST, task.measured
+    manifest, measured = job.dataset.path / MANIFEST, job.measured
     shape = list(measured.test.responses.shape)
     return digest_of(
         {
             "version": synbrain.__version__,
             "data": read_json(manifest) if manifest.exists() else shape,
-            "tokens": [task.tokens.digest, list(task.tokens.layers)],
-            "method": said,
-            "seed": task.seed,
-            "scoring": [task.n_samples, measured.seed, measured.n_bootstrap],
+            "tokens": [job.tokens.digest, list(job.tokens.layers)],
+            "method": method,
+            "seed": job.seed,
+            "scoring": [job.options.samples, measured.seed, measured.n_bootstrap],
         }
     )
 
@@ -95,19 +95,19 @@ def save_result(path: Path, row: Row, *, identity: str, seconds: float, seed: in
 def load_result(path: Path, identity: str) -> tuple[Row, float] | None:
     """(row, seconds that it took); None where there is none, it is damaged, or it is of another identity."""
     try:
-        said = read_json(path)
-        if said["identity"] != identity or digest(path.with_suffix(".npz")) != said["arrays"]:
+        content = read_json(path)
+        if content["identity"] != identity or digest(path.with_suffix(".npz")) != content["arrays"]:
             return None
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
     except (SynBrainError, OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
         return None  # made again, which is what its reader would be told to do
-    row = Row(values=said["values"], rois=said["rois"], notes=said["notes"])
+    row = Row(values=content["values"], rois=content["rois"], notes=content["notes"])
     for key, values in arrays.items():
         part, name = key.split(".", 1)
-        kept: dict[str, NDArray[Any]] = getattr(row, part)
-        kept[name] = values
-    return row, float(said["seconds"])
+        of_part: dict[str, NDArray[Any]] = getattr(row, part)
+        of_part[name] = values
+    return row, float(content["seconds"])
 
 
 def finite(value: float | None) -> float | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from synbrain.arrays import Rows
-from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
 
 TRIALS_PER_HOUR = 750  # one NSD session, about an hour of scanning
 IMAGES_PER_HOUR = 250  # with three repeats each, as the published code counts an hour

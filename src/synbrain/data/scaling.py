@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset
+from synbrain.data.units import AnyScaling
 from synbrain.errors import SynBrainError
 
-ScalingKind = Literal["percent", "session-zscore", "reference"]
-AnyScaling = ScalingKind | Literal["none"]
 RAW_PER_PERCENT = 300  # NSD manual: int16 = percent signal change x 300; its surface files hold percent
 REFERENCE_DIVISOR = 2000  # the published training data: int16 / 2000, that is percent x 0.15
-UNITS: dict[ScalingKind, str] = {
-    "percent": "percent signal change",
-    "session-zscore": "z-score within session",
-    "reference": "percent signal change x 0.15",
-}
 SCALING_ARRAYS = "scaling.npz"
 
 

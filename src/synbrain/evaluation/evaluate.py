@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,34 +15,45 @@ from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.differences import differences
 from synbrain.evaluation.latents import latent_retrieval
 from synbrain.evaluation.measured import Measured, measure
+from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.evaluation.row import Row
-from synbrain.evaluation.score_model import N_SAMPLES, score_model
+from synbrain.evaluation.score_model import score_model
 from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import TokenSet, split_pairs
-from synbrain.metrics.intervals import N_BOOTSTRAP
-from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
-ROWS = ("mean_map", "ridge", "ceiling", "oracle")
+AS_USUAL = EvaluateOptions()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, and what they were made from.
+
+    Attributes:
+        scores: the table.
+        measured: test trials and training statistics.
+        subject: of the run.
+        rows: row -> its scores with everything that intervals and pictures need.
+        predictions: "synbrain" and every baseline -> (n_test_images, n_voxels) in the dataset's unit.
+    """
+
+    scores: Scores
+    measured: Measured
+    subject: str
+    rows: dict[str, Row]
+    predictions: dict[str, Float32]
 
 
 def evaluate(
     model: SynBrain,
     dataset: Dataset,
+    options: EvaluateOptions = AS_USUAL,
     *,
-    n_samples: int = N_SAMPLES,
-    seed: int = 0,
-    rows: Iterable[str] = ROWS,
-    subject: str | None = None,
     tokens: TokenSet | None = None,
-    n_way: int = N_WAY,
-    n_subsets: int = N_SUBSETS,
-    n_bootstrap: int = N_BOOTSTRAP,
-    predictions: dict[str, Float32] | None = None,
     show_progress: bool = False,
 ) -> Scores:
     """Score ``model`` on the test split of ``dataset`` beside control rows.
@@ -53,50 +64,62 @@ def evaluate(
     Args:
         model: a run.
         dataset: with training and test images; its tokens of the run's encoder must be stored.
-        n_samples: synthetic trials per test image; at least 19 for 90 % intervals.
-        seed: of synthetic trials, baselines, retrieval subsets and bootstrap.
-        rows: control rows: names of baselines, "ceiling", "oracle" (kept only for simulated data).
-        subject: of the run; where left out, the dataset's subject, or the run's only one.
+        options: sizes, seed and control rows.
         tokens: of all ``dataset`` images, where they are not to be read from its store.
-        n_way, n_subsets: of raw and synthetic retrieval.
-        n_bootstrap: bootstrap samples over test images.
-        predictions: gets what "synbrain" and every baseline predict for the test images, (n_test_images,
-            n_voxels) in the dataset's unit; for pictures, so that nothing is fitted twice.
         show_progress: bars on stderr.
 
     Raises:
         SynBrainError: no test or training images, missing tokens, other voxels than the run's.
     """
-    wanted = tuple(rows)
-    unknown = [name for name in wanted if name not in (*BASELINES, "ceiling", "oracle")]
+    return evaluation_of(model, dataset, options, tokens=tokens, show_progress=show_progress).scores
+
+
+def evaluation_of(
+    model: SynBrain,
+    dataset: Dataset,
+    options: EvaluateOptions = AS_USUAL,
+    *,
+    tokens: TokenSet | None = None,
+    summary: bool = False,
+    show_progress: bool = False,
+) -> Evaluation:
+    """:func:`evaluate` with the predictions, and on request what pictures of the trials are drawn from."""
+    unknown = [name for name in options.rows if name not in (*BASELINES, "ceiling", "oracle")]
     if unknown:
         raise SynBrainError(f"no rows {unknown}", f"choose among {[*BASELINES, 'ceiling', 'oracle']}")
-    train, test = split_pairs(
-        dataset, tokens or open_tokens(dataset, model.config.encoder, model.config.layers)
+    tokens = tokens or open_tokens(dataset, model.config.encoder, model.config.layers)
+    train, test = split_pairs(dataset, tokens)
+    subject = _subject_of(model, dataset, options.subject)
+    measured = measure(test, train, dataset.space, seed=options.seed, n_bootstrap=options.n_bootstrap)
+    bound = BoundModel(model, subject)
+    predictions = {"synbrain": bound.predict(test.tokens)}
+    of_model = score_model(
+        bound,
+        measured,
+        predicted=predictions["synbrain"],
+        n_samples=options.samples,
+        seed=options.seed,
+        summary=summary,
+        show_progress=show_progress,
     )
-    own = _subject_of(model, dataset, subject)
-    measured = measure(test, train, dataset.space, seed=seed, n_bootstrap=n_bootstrap)
-    bound = BoundModel(model, own)
-    predicted = bound.predict(test.tokens)
-    if predictions is not None:
-        predictions["synbrain"] = predicted
-    scored = {
-        "synbrain": score_model(
-            bound, measured, predicted=predicted, n_samples=n_samples, seed=seed, show_progress=show_progress
-        )
-    }
-    latent_retrieval(scored["synbrain"], model, own, predicted, measured, n_way=n_way, n_subsets=n_subsets)
-    for name in track(wanted, "control rows", unit="row", show=show_progress):
-        row = _control(name, measured, dataset, n_samples, seed, predictions)
+    retrieval = latent_retrieval(
+        model, subject, predictions["synbrain"], measured, n_way=options.n_way, n_subsets=options.n_subsets
+    )
+    rows = {"synbrain": of_model | retrieval}
+    for name in track(options.rows, "control rows", unit="row", show=show_progress):
+        row, predicted = _control(name, measured, dataset, options)
         if row is not None:
-            scored[name] = row
-    about = describe(dataset, measured, n_samples=n_samples) | {
-        "n_way": min(n_way, test.n_images),
+            rows[name] = row
+        if predicted is not None:
+            predictions[name] = predicted
+    about = describe(dataset, measured, n_samples=options.samples) | {
+        "n_way": min(options.n_way, test.n_images),
         "encoder": model.config.encoder,
         "layers": list(model.config.layers),
         "recipe": model.config.recipe,
     }
-    return Scores.of_rows(scored, about, differences(scored))
+    scores = Scores.of_rows(rows, about, differences(rows))
+    return Evaluation(scores, measured, subject, rows, predictions)
 
 
 def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> dict[str, Any]:
@@ -138,19 +161,14 @@ def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
 
 
 def _control(
-    name: str,
-    measured: Measured,
-    dataset: Dataset,
-    n_samples: int,
-    seed: int,
-    predictions: dict[str, Float32] | None,
-) -> Row | None:
+    name: str, measured: Measured, dataset: Dataset, options: EvaluateOptions
+) -> tuple[Row | None, Float32 | None]:
+    """The row called ``name`` (None where it does not apply), and what a baseline predicts."""
+    n_samples, seed = options.samples, options.seed
     if name == "ceiling":
-        return ceiling_row(measured)
+        return ceiling_row(measured), None
     if name == "oracle":
-        return oracle_row(dataset, measured, n_samples=n_samples, seed=seed)
+        return oracle_row(dataset, measured, n_samples=n_samples, seed=seed), None
     fitted = make_baseline(name).fit(measured.train, seed=seed)
     predicted = fitted.predict(measured.test.tokens)
-    if predictions is not None:
-        predictions[name] = predicted
-    return score_model(fitted, measured, predicted=predicted, n_samples=n_samples, seed=seed)
+    return score_model(fitted, measured, predicted=predicted, n_samples=n_samples, seed=seed), predicted

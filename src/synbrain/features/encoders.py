@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from synbrain.errors import SynBrainError
-from synbrain.features.efficientnet import efficientnet_lite0
+from synbrain.features.efficientnet import efficientnet_lite
 from synbrain.features.encoder import PRECISIONS, Encoder, pick_device
 from synbrain.features.pixels import pixels
 from synbrain.features.transformer import transformer
@@ -24,7 +24,8 @@ class EncoderFactory(Protocol):
 
 
 ENCODERS: dict[str, EncoderFactory] = {
-    "efficientnet-lite0": efficientnet_lite0,
+    "efficientnet-lite0": efficientnet_lite,
+    "efficientnet-lite2": efficientnet_lite,
     "clip": transformer,
     "dinov2": transformer,
     "mae": transformer,

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -20,10 +20,16 @@ from PIL import Image
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder
+from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
+from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
-from synbrain.features.writing import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written, write_store
 from synbrain.files import digest, digest_of, open_array, read_json, write_json
+
+if TYPE_CHECKING:
+    from synbrain.features.encoder import Encoder
+
+DEFAULTS = StoreOptions()
+FEATURES = FeatureOptions()
 
 
 def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
@@ -40,10 +46,8 @@ def write_tokens(
     dataset: Dataset,
     encoder: Encoder,
     layers: Iterable[str] | None = None,
+    options: StoreOptions = DEFAULTS,
     *,
-    batch_size: int = 32,
-    threads: int = 1,
-    store: Path | None = None,
     overwrite: bool = False,
     shard: tuple[int, int] | None = None,
     show_progress: bool = False,
@@ -56,10 +60,7 @@ def write_tokens(
         dataset: whose images.
         encoder: what encodes.
         layers: None for the encoder's default layer.
-        batch_size: images in one forward pass.
-        threads: how many decode images ahead of the network.
-        store: a folder to share tokens between the datasets of one HDF5 stimulus file: it gets every
-            picture of the file, and this dataset a pointer to it.
+        options: batch size, threads, and where tokens are shared between datasets.
         overwrite: replace tokens of other weights, preprocessing or images.
         shard: (rank, world size): encode only the batches of that rank. The call that finds all
             batches done finishes the store. None: taken from accelerate (one process without it).
@@ -69,7 +70,9 @@ def write_tokens(
         SynBrainError: where tokens of another digest stand there, an image cannot be read, the disk
             is full, or tokens overflow float16.
     """
-    wanted = encoder.chosen(layers)
+    from synbrain.features.writing import write_store  # torch: reading tokens does without
+
+    wanted, store = encoder.chosen(layers), options.store
     own = tokens_folder(dataset, encoder.name)
     if store is None:
         if own.exists() and "store" in _read(own) and not overwrite:
@@ -78,12 +81,10 @@ def write_tokens(
                 "pass --store with its path, or --overwrite to have own tokens",
             )
         images = ImageSet(dataset.n_images, image_set_digest(dataset), dataset.load_image)
-        return write_store(own, encoder, images, wanted, batch_size, threads, overwrite, shard, show_progress)
+        return write_store(own, encoder, images, wanted, options, overwrite, shard, show_progress)
     brick = _Brick(dataset)
     shared = store / encoder.name
-    written = write_store(
-        shared, encoder, brick.images(), wanted, batch_size, threads, overwrite, shard, show_progress
-    )
+    written = write_store(shared, encoder, brick.images(), wanted, options, overwrite, shard, show_progress)
     if written.finished and written.is_main:
         _point_to(own, shared, dataset, encoder, overwrite)
     return written
@@ -134,6 +135,38 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
         )
     arrays = {layer: _open_layer(folder, layer, said) for layer in wanted}
     return TokenSet(encoder=encoder_name, digest=said["digest"], layers=arrays, rows=rows)
+
+
+def make_tokens(
+    dataset: Dataset,
+    options: FeatureOptions = FEATURES,
+    *,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Written:
+    """Encode every distinct image of a dataset, each once; run again to go on after an interruption.
+
+    Under `accelerate launch -m synbrain features ...` (or torchrun) the processes share the batches.
+
+    Args:
+        dataset: the dataset's folder.
+        options: which encoder, and how it runs.
+        overwrite: replace tokens of other weights, preprocessing or images.
+        show_progress: show a bar.
+
+    Raises:
+        SynBrainError: see :func:`write_tokens`; for an encoder or device that is not there.
+    """
+    from synbrain.features.encoders import get_encoder
+    from synbrain.features.writing import device_of_process
+
+    device = device_of_process(options.device)
+    encoder = get_encoder(
+        options.encoder, weights=options.weights, device=device, precision=options.precision
+    )
+    return write_tokens(
+        dataset, encoder, options.layers, options, overwrite=overwrite, show_progress=show_progress
+    )
 
 
 def verify_tokens(dataset: Dataset, encoder_name: str) -> None:

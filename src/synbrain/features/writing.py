@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,49 +19,17 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
-from PIL import Image
 
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder
+from synbrain.features.encoder import Encoder, pick_device
 from synbrain.features.encoding import encode_batches
+from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
+from synbrain.features.options import StoreOptions
 from synbrain.files import allocate_array, digest, open_array, read_json, telling_full_disk, write_json
 from synbrain.progress import bar
 
-TOKENS_JSON, PLAN, DONE = "tokens.json", "plan.json", "done.npy"
-FORMAT_VERSION = 2  # 1 said "stages" for an encoder's layers
+PLAN, DONE = "plan.json", "done.npy"
 FLUSH_EVERY = 32  # batches between two syncs to disk; what is not synced is encoded again
-
-
-@dataclass(frozen=True)
-class ImageSet:
-    """Images to encode: how many, what identifies them and their order, and how to get one."""
-
-    n: int
-    digest: str
-    load: Callable[[int], Image.Image]
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a call of :func:`write_store` did.
-
-    Attributes:
-        folder: the store.
-        n_images: images in it.
-        n_encoded: how many of them this process encoded in this call.
-        seconds: time of this process for those.
-        n_bytes: size of the layers that were to be written.
-        finished: False where batches of other shards are still missing.
-        is_main: whether this process is the one that speaks.
-    """
-
-    folder: Path
-    n_images: int
-    n_encoded: int
-    seconds: float
-    n_bytes: int
-    finished: bool
-    is_main: bool
 
 
 def write_store(
@@ -70,15 +37,14 @@ def write_store(
     encoder: Encoder,
     images: ImageSet,
     layers: tuple[str, ...],
-    batch_size: int,
-    threads: int,
+    options: StoreOptions,
     overwrite: bool,
     shard: tuple[int, int] | None,
     show_progress: bool,
 ) -> Written:
     """Make or extend the store ``folder``; see :func:`synbrain.features.store.write_tokens`."""
-    if batch_size < 1:
-        raise SynBrainError(f"the batch size is {batch_size}", "give at least 1")
+    if options.batch_size < 1:
+        raise SynBrainError(f"the batch size is {options.batch_size}", "give at least 1")
     team = _Team.of(shard, encoder.device)
     kept = _layers_that_stay(folder, encoder, images, overwrite)
     new = tuple(layer for layer in layers if layer not in kept)
@@ -89,7 +55,7 @@ def write_store(
         "digest": encoder.digest,
         "images": images.digest,
         "n_images": images.n,
-        "batch_size": batch_size,
+        "batch_size": options.batch_size,
         "precision": encoder.precision,
         "layers": {layer: list(encoder.layers[layer]) for layer in new},
     }
@@ -98,7 +64,7 @@ def write_store(
         _prepare(partial, plan)
     team.wait()
     start = time.perf_counter()
-    n_encoded = _encode_missing(partial, encoder, images, new, batch_size, threads, team, show_progress)
+    n_encoded = _encode_missing(partial, encoder, images, new, options, team, show_progress)
     seconds = time.perf_counter() - start
     team.wait()
     finished = bool(open_array(partial / DONE).all())
@@ -112,6 +78,13 @@ def write_store(
 def launched_together() -> bool:
     """Whether this is one of several processes started by accelerate or torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def device_of_process(device: str) -> str:
+    """Each of accelerate's processes takes its own GPU where ``device`` is auto."""
+    if device != "auto" or not launched_together():
+        return device
+    return str(PartialState(cpu=pick_device(device).type == "cpu").device)
 
 
 @dataclass(frozen=True)
@@ -179,8 +152,7 @@ def _encode_missing(
     encoder: Encoder,
     images: ImageSet,
     layers: tuple[str, ...],
-    batch_size: int,
-    threads: int,
+    options: StoreOptions,
     team: _Team,
     show_progress: bool,
 ) -> int:
@@ -188,6 +160,8 @@ def _encode_missing(
     done: NDArray[np.uint8] = open_array(partial / DONE, writable=True)
     mine = np.arange(team.rank, len(done), team.world)
     todo = mine[done[mine] == 0]
+
+    batch_size = options.batch_size
 
     def rows_of(batch: int) -> NDArray[np.int64]:
         return np.arange(batch * batch_size, min((batch + 1) * batch_size, images.n), dtype=np.int64)
@@ -217,7 +191,7 @@ def _encode_missing(
         )
         stack.callback(sync)  # on Ctrl-C or an unreadable image too: finished batches are kept
         batches = (rows_of(int(batch)) for batch in todo)
-        for rows, found in encode_batches(encoder, images.load, batches, layers, threads=threads):
+        for rows, found in encode_batches(encoder, images.load, batches, layers, threads=options.threads):
             for layer, tokens in found.items():
                 arrays[layer][rows[0] : rows[-1] + 1] = tokens
             unsynced.append(int(rows[0]) // batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.analysis.profiles import merged_rois
+from synbrain.arrays import Rows
 from synbrain.data.space import VoxelSpace
+from synbrain.evaluation.row import TrialSummary
 from synbrain.features.tokens import Pairs
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
 from synbrain.figures.page import Picture, Section, Table, write_page
@@ -20,13 +22,7 @@ from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
 from synbrain.metrics.ceiling import ceiling_snr, correlation_ceiling
-from synbrain.metrics.distribution import (
-    covered,
-    min_samples,
-    noise_products,
-    variance_ratio,
-    within_image_squares,
-)
+from synbrain.metrics.distribution import within_image_squares
 from synbrain.metrics.voxel import voxel_r
 
 N_MAP_IMAGES = 3
@@ -34,7 +30,6 @@ N_SPREAD_IMAGES = 12
 N_NOISE_VOXELS = 150
 MIN_ROI_VOXELS = 10
 COARSE = ("hemisphere", "streams")  # atlases that overlap all others: too much for one picture
-LEVELS = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
 
 
 @dataclass(frozen=True)
@@ -44,20 +39,25 @@ class Shown:
     Attributes:
         test: the test trials with their tokens.
         predictions: model name -> (n_images, n_voxels), the expected response.
-        samples: (n_samples, n_images, n_voxels), the model's synthetic trials; None where it has none.
         space: of the voxels.
         unit: of the responses.
         in_mni: whether the space's mm are MNI (simulated subjects); native scans are drawn as dots.
         training_mean: (n_voxels,), the mean map, subtracted in the maps so that the image shows.
+        draw: image rows -> (n_samples, n, n_voxels), the model's synthetic trials of a few images; None
+            where it has none.
+        trials: what scoring summed over all synthetic trials.
+        variance_ratio: (n_voxels,), synthetic over measured trial variance.
     """
 
     test: Pairs
     predictions: dict[str, NDArray[Any]]
-    samples: NDArray[Any] | None
     space: VoxelSpace
     unit: str
     in_mni: bool
     training_mean: NDArray[Any]
+    draw: Callable[[Rows], NDArray[Any]] | None = None
+    trials: TrialSummary | None = None
+    variance_ratio: NDArray[Any] | None = None
 
 
 def write_report(
@@ -122,8 +122,8 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
         }
         words = "Pearson across test images against the repeat mean, averaged over the voxels of each ROI."
         made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table), words))
-    if repeated and shown.samples is not None and shown.samples.std(axis=0).max() > 0:
-        made += _spread(shown, trials, r[model], rois)
+    if repeated and shown.trials is not None and np.diag(shown.trials.synthetic).max() > 0:
+        made += _spread(shown, shown.trials, trials, r[model], rois)
     if training_log is not None and training_log.exists():
         curves = read_curves(training_log)
         if curves:
@@ -140,8 +140,8 @@ def _maps(shown: Shown, means: NDArray[Any]) -> tuple[str, str, Any, str]:
     chosen = np.argsort(-strength)[: 4 * N_MAP_IMAGES : 4]
     rows = {"measured": means[chosen] - base}
     rows |= {"synthetic": shown.predictions[model][chosen] - base}
-    if shown.samples is not None:
-        rows |= {"one synthetic trial": shown.samples[0, chosen] - base}
+    if shown.draw is not None:
+        rows |= {"one synthetic trial": shown.draw(chosen)[0] - base}
     titles = [f"test image {int(i)}" for i in chosen]
     draw = surface_maps if shown.in_mni or shown.space.kind == "surface" else scatter_maps
     words = (
@@ -158,36 +158,33 @@ def _rois(space: VoxelSpace) -> dict[str, NDArray[np.bool_]]:
 
 
 def _spread(
-    shown: Shown, trials: NDArray[Any], accuracy: NDArray[Any], rois: dict[str, NDArray[np.bool_]]
+    shown: Shown,
+    summary: TrialSummary,
+    trials: NDArray[Any],
+    accuracy: NDArray[Any],
+    rois: dict[str, NDArray[np.bool_]],
 ) -> list[tuple[str, str, Any, str]]:
     """Trial spread of two voxels, calibration by ROI, and noise correlations."""
-    samples, test = shown.samples, shown.test
-    assert samples is not None
-    image = test.image_of_trial
+    assert shown.draw is not None
+    assert shown.variance_ratio is not None
+    image = shown.test.image_of_trial
     voxels = np.argsort(-accuracy)[[0, len(accuracy) // 4]]
-    images = np.flatnonzero(test.repeats() > 1)[:N_SPREAD_IMAGES]
+    images = np.flatnonzero(shown.test.repeats() > 1)[:N_SPREAD_IMAGES]
     measured = [trials[image == i][:, voxels] for i in images]
     names = [f"best predicted voxel (r = {accuracy[voxels[0]]:.2f})"]
     names += [f"voxel at the upper quartile (r = {accuracy[voxels[1]]:.2f})"]
-    spread = trial_spread(measured, samples[:, images][:, :, voxels], names, shown.unit)
-    squares, freedom = within_image_squares(trials, image)
-    ratio = variance_ratio(samples.var(axis=0, ddof=1).mean(axis=0), squares / freedom)
+    spread = trial_spread(measured, shown.draw(images)[:, :, voxels], names, shown.unit)
+    ratio = shown.variance_ratio
     groups = {"all": np.isfinite(ratio)} | {name: mask & np.isfinite(ratio) for name, mask in rois.items()}
-    levels = LEVELS[[len(samples) >= min_samples(float(level)) for level in LEVELS]]
-    inside = np.stack([covered(samples, trials, image, float(level)).mean(axis=0) for level in levels])
+    groups = {name: mask for name, mask in groups.items() if mask.any()}
     figure = calibration(
-        {name: ratio[mask] for name, mask in groups.items() if mask.any()},
-        levels,
-        {name: inside[:, mask].mean(axis=1) for name, mask in groups.items() if mask.any()},
+        {name: ratio[mask] for name, mask in groups.items()},
+        summary.levels,
+        {name: summary.covered[:, mask].mean(axis=1) for name, mask in groups.items()},
     )
-    shown_voxels = _noise_voxels(squares, rois, len(accuracy))
-    covariances = []
-    stacked = samples[:, :, shown_voxels]
-    rows = np.tile(np.arange(stacked.shape[1]), stacked.shape[0])
-    for values, of in ((trials[:, shown_voxels], image), (stacked.reshape(len(rows), -1), rows)):
-        products, _ = noise_products(values, of)
-        scale = np.sqrt(np.maximum(np.diag(products), 1e-12))
-        covariances.append(products / np.outer(scale, scale))
+    squares, _ = within_image_squares(trials, image)
+    place = _noise_voxels(squares[summary.voxels], {n: mask[summary.voxels] for n, mask in rois.items()})
+    correlations = [_correlation(of[np.ix_(place, place)]) for of in (summary.measured, summary.synthetic)]
     return [
         (
             "How trials vary: two voxels",
@@ -205,14 +202,20 @@ def _spread(
         (
             "Noise correlations",
             "noise_correlations",
-            noise_covariance(covariances[0], covariances[1]),
+            noise_covariance(*correlations),
             "Correlations between voxels of what varies over repeats of an image; voxels grouped by ROI.",
         ),
     ]
 
 
-def _noise_voxels(squares: NDArray[Any], rois: dict[str, NDArray[np.bool_]], n_voxels: int) -> NDArray[Any]:
-    """At most N_NOISE_VOXELS voxels with variance, in the order of the ROIs."""
+def _correlation(covariance: NDArray[Any]) -> NDArray[Any]:
+    sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
+    return np.asarray(covariance / np.outer(sd, sd))
+
+
+def _noise_voxels(squares: NDArray[Any], rois: dict[str, NDArray[np.bool_]]) -> NDArray[Any]:
+    """At most N_NOISE_VOXELS of the voxels that vary, in the order of the ROIs."""
+    n_voxels = len(squares)
     group = np.full(n_voxels, len(rois))
     for number, mask in enumerate(rois.values()):
         group[mask & (group == len(rois))] = number

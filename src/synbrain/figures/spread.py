@@ -25,7 +25,6 @@ def trial_spread(
     n_shown = synthetic.shape[2]
     figure = new_figure(4.2 * n_shown, 3.2)
     panels = figure.subplots(1, n_shown, squeeze=False)[0]
-    order = np.argsort(synthetic.mean(axis=(0, 2)))
     for v, axes in enumerate(panels):
         order = np.argsort(synthetic[:, :, v].mean(axis=0))
         parts = axes.violinplot([synthetic[:, i, v] for i in order], showextrema=False, widths=0.9)

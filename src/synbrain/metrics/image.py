@@ -24,13 +24,24 @@ def two_way_identification(decoded: NDArray[Any], seen: NDArray[Any]) -> float:
     Returns:
         In [0, 1]; chance is .5, and a tie counts half.
     """
-    similarity = cosine_matrix(decoded, seen, centre=True)
-    own = np.diagonal(similarity)[:, None]
-    n = len(similarity)
-    if n < 2:
+    return float(two_way_wins(decoded, seen).sum() / (len(seen) * (len(seen) - 1)))
+
+
+def two_way_wins(decoded: NDArray[Any], seen: NDArray[Any]) -> Float64:
+    """(n_images,) float64: than how many other seen images is a decoded one more like its own?
+
+    Pearson over features; a tie counts half (the original counts it as lost).
+
+    Args:
+        decoded, seen: (n_images, ...) features of any extractor, row i of one image.
+    """
+    if len(seen) < 2:
         raise ValueError("two images at least")
-    wins = np.sum(own > similarity + 1e-12) + 0.5 * (np.sum(np.abs(own - similarity) <= 1e-12) - n)
-    return float(wins / (n * (n - 1)))
+    similarity = cosine_matrix(decoded, seen, centre=True)
+    matching = np.diagonal(similarity)[:, None]
+    better = (matching > similarity + 1e-12).sum(axis=1)
+    tied = (np.abs(matching - similarity) <= 1e-12).sum(axis=1) - 1  # not with itself
+    return np.asarray(better + 0.5 * tied, dtype=np.float64)
 
 
 def correlation_distance(decoded: NDArray[Any], seen: NDArray[Any]) -> Float64:

@@ -1,4 +1,4 @@
-"""Settings of the two stages of training: batches, steps, rates, losses and when to stop."""
+"""Settings of the two stages of training: batches, steps, rates, losses and when to stop. No torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,36 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from synbrain.networks.losses import VAELossConfig
-
 Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class VAELossConfig(BaseModel):
+    """Weights and reductions of the BrainVAE loss; the defaults are the published ones.
+
+    Attributes:
+        kl_weight: of the divergence summed over the latent.
+        clip_weight: of the contrastive loss; 0 leaves it out.
+        temperature: of the contrastive loss.
+        reconstruction: "sum" of squared errors over voxels, or "mean" per voxel.
+        contrast_on: latents that the contrastive loss sees: the drawn ones or the posterior means.
+        contrast_batch: "replica" contrasts within each of ``replicas`` parts of the batch and within a
+            process; "gathered" contrasts over the batch of all processes.
+        replicas: parts that the batch of a process is cut into for "replica".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kl_weight: float = Field(1e-3, ge=0)
+    clip_weight: float = Field(1000.0, ge=0)
+    temperature: float = Field(0.125, gt=0)
+    # Quirk: summed over voxels, so that its weight grows with the number of voxels
+    # (mse_loss in src/vae/brainvae.py; the paper writes a squared norm).
+    reconstruction: Literal["sum", "mean"] = "sum"
+    # Quirk: the contrastive loss sees the noisy z (forward in src/vae/brainvae.py).
+    contrast_on: Literal["sample", "mean"] = "sample"
+    # Quirk: DataParallel over 2 GPUs contrasts 12 by 12, not 24 by 24 (src/vae/train_vae.py).
+    contrast_batch: Literal["replica", "gathered"] = "replica"
+    replicas: int = Field(2, gt=0)
 
 
 class LoopConfig(BaseModel):

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare import rois as nsd_rois
 from synbrain.prepare.betas import BetaFile, describe
+from synbrain.prepare.options import BidsOptions
 from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
 from synbrain.prepare.table import check_images, check_trials, index_images
 
@@ -44,21 +45,14 @@ class Run:
     trials: pd.DataFrame
 
 
+DEFAULTS = BidsOptions()
+
+
 def prepare_bids(
     src: str | Path,
     out: str | Path,
     *,
-    mask: str | Path | None = None,
-    subject: str | None = None,
-    images: str | Path | None = None,
-    pattern: str | None = None,
-    image_column: str | None = None,
-    test_images: str | Path | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    atlases: list[Path] | None = None,
-    scaling: Literal["none", "session-zscore"] = "none",
-    unit: str = "as recorded",
+    options: BidsOptions = DEFAULTS,
     workers: int = 1,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -69,23 +63,13 @@ def prepare_bids(
     session, task and run entities agree with its own; without a run entity, to all runs of the session in
     order. Its volumes are the events that name an image, in order; events with ``n/a`` there are no trials.
 
-    The split is the events' column ``split`` where there is one, or the list ``test_images``, or else
-    ``test_fraction`` of the images, drawn with ``seed``.
+    The split is the events' column ``split`` where there is one, or the list ``options.test_images``, or else
+    ``options.test_fraction`` of the images, drawn with ``options.seed``.
 
     Args:
         src: the folder to read, with its subfolders.
         out: the dataset folder to write.
-        mask: a volume on the grid of the betas, above 0 is in; the only ``*_mask.nii.gz`` if left out.
-        subject: "01" for sub-01; needed where there are several.
-        images: the folder that image names are relative to; ``src/stimuli`` or ``src/images`` if left out.
-        pattern: file names of the betas, such as "*space-T1w*_betas.nii.gz".
-        image_column: the events column that names the image; the first of IMAGE_COLUMNS if left out.
-        test_images: a text file of image names, one a line.
-        test_fraction: share of images that are drawn for the test where no split is given.
-        seed: of that draw.
-        atlases: label volumes on the grid of the betas, names from ``.ctab`` or ``.tsv`` beside them.
-        scaling: "none", or "session-zscore" (fitted on training trials; one file per session).
-        unit: what one unit of the betas is; z-scores name themselves.
+        options: which files, and how the images are split.
         workers: files read at the same time.
         overwrite: replace a dataset that stands at ``out``.
         show_progress: show bars.
@@ -93,23 +77,23 @@ def prepare_bids(
     Raises:
         SynBrainError: where files lack, are damaged, or do not fit together.
     """
-    src, out = Path(src), Path(out)
+    src, out, scaling = Path(src), Path(out), options.scaling
     require_replaceable(out, overwrite, inputs=[src])
-    beta_files = _beta_files(src, subject, pattern)
-    who = entities(beta_files[0]).get("sub", subject or src.resolve().name)
-    runs = _read_runs(src, beta_files, who, image_column)
+    beta_files = _beta_files(src, options.subject, options.pattern)
+    who = entities(beta_files[0]).get("sub", options.subject or src.resolve().name)
+    runs = _read_runs(src, beta_files, who, options.image_column)
     _require_one_grid(runs)
-    folder = _images_folder(src, images)
-    named, notes = _named_trials(runs, test_images, test_fraction, seed)
+    folder = _images_folder(src, options.images)
+    named, notes = _named_trials(runs, options.test_images, options.test_fraction, options.seed)
     trials, table = index_images(check_trials(named, src))
     check_images(folder, table, show_progress)
     grid = runs[0].about.grid
-    mask_path = Path(mask) if mask is not None else _only_mask(src, who)
+    mask_path = options.mask if options.mask is not None else _only_mask(src, who)
     values, affine = nsd_rois.load_flat((mask_path,), (grid,))
     index = np.flatnonzero(values > 0)
     if len(index) == 0:
         raise SynBrainError(f"{mask_path} holds no voxel", "give a mask that is above 0 somewhere")
-    labels = _atlases(atlases or [], grid, index, src)
+    labels = _atlases(options.atlases or [], grid, index, src)
     sessions = _plan(runs, index, trials, scaling)
     hashes = [
         hashlib.sha256(part.tobytes()).hexdigest()
@@ -126,7 +110,7 @@ def prepare_bids(
         info = DatasetInfo(
             name=f"sub-{who}",
             subject=f"sub-{who}",
-            unit="z-score within session" if is_z else unit,
+            unit="z-score within session" if is_z else options.unit,
             n_trials=len(trials),
             n_voxels=len(index),
             n_images=len(table),

@@ -6,6 +6,7 @@ trial noise of the new subject are fitted with those of the base subjects as a p
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from synbrain.data.budget import Budget, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
@@ -69,6 +70,9 @@ def adapt(
             may not be trained on, or an ``out`` that is taken.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
+    if not model.config.trained_images:
+        note = "the model does not say which images it saw; make sure that no test image is among them"
+        warnings.warn(note, SynBrainWarning, stacklevel=2)
     tokens = model.tokens(open_tokens(dataset, model.config.encoder, model.config.layers))
     subject = new_subject(model, dataset, tokens, options)
     return adapt_to(model, subject, options, Output(out, resume, overwrite), show_progress)

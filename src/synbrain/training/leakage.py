@@ -11,7 +11,6 @@ import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import h5py
 import numpy as np
@@ -21,8 +20,8 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.files import digest
 from synbrain.model.parts import RunConfig
+from synbrain.training.options import SharedTestImages
 
-Shared = Literal["refuse", "drop"]
 BYTES = 6  # of each mark: two of 73,000 x 1,000 pairs agree by chance once in four million runs
 
 
@@ -71,7 +70,7 @@ def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
 
 
 def training_images(
-    datasets: Sequence[Dataset], shared: Shared = "refuse", keep_out: Sequence[Dataset] = ()
+    datasets: Sequence[Dataset], shared: SharedTestImages = "refuse", keep_out: Sequence[Dataset] = ()
 ) -> list[TrainingImages]:
     """Training images of each dataset that are a test image of none of them.
 
@@ -102,7 +101,7 @@ def training_images(
 
 
 def adaptation_images(
-    base: RunConfig, dataset: Dataset, rows: Rows, shared: Shared = "refuse"
+    base: RunConfig, dataset: Dataset, rows: Rows, shared: SharedTestImages = "refuse"
 ) -> TrainingImages:
     """The images among ``rows`` that a run may be adapted on.
 

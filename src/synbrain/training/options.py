@@ -11,10 +11,11 @@ from synbrain.linear.config import LinearPathConfig
 from synbrain.networks.config import MapperStageConfig, VAEStageConfig
 from synbrain.noise.config import NoiseConfig
 from synbrain.training.config import TrainConfig
-from synbrain.training.leakage import Shared
-from synbrain.training.networks import Update
 from synbrain.training.overrides import options_of, overridden
 from synbrain.training.recipes import recipe
+
+Update = Literal["mlp", "attention", "all", "none"]
+SharedTestImages = Literal["refuse", "drop"]
 
 if TYPE_CHECKING:  # to a type checker the options of a part are its configuration: the same names and types
     LinearOptions = LinearPathConfig
@@ -78,7 +79,7 @@ class TrainOptions(FitOptions):
     subject_weights: dict[str, float] | None = Field(
         None, description='how often each subject is drawn, as {"name": weight}; by trials if left out'
     )
-    shared_test_images: Shared = Field(
+    shared_test_images: SharedTestImages = Field(
         "refuse", description="what to do about training images that are test images of another dataset"
     )
     tensorboard: bool = Field(False, description="also write metrics for TensorBoard")
@@ -103,6 +104,6 @@ class AdaptOptions(FitOptions):
     )
     networks: bool = Field(True, description="false: linear path and noise alone, no networks")
     prior: bool = Field(True, description="false: linear path and noise without the base's (a control)")
-    shared_test_images: Shared = Field(
+    shared_test_images: SharedTestImages = Field(
         "refuse", description="what to do about training images that are test images of a base subject"
     )

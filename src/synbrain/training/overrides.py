@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -44,8 +45,8 @@ def overridden(config: Config, given: dict[str, Any], where: str = "") -> Config
         first = error.errors()[0]
         name = ".".join([where, *map(str, first["loc"])] if where else map(str, first["loc"]))
         name = name.replace("_", "-")  # as options are written
-        said = f"--{name} cannot be {first['input']!r} ({first['msg']})" if first["loc"] else first["msg"]
-        raise SynBrainError(said, "give another value; --help says what each option takes") from error
+        problem = f"--{name} cannot be {first['input']!r} ({first['msg']})" if first["loc"] else first["msg"]
+        raise SynBrainError(problem, "give another value; --help says what each option takes") from error
 
 
 def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -58,3 +59,14 @@ def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             out[key] = value
     return out
+
+
+def given_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that were given, nested; None means "not given"."""
+    values = {
+        key: given_values(value.model_dump() if isinstance(value, BaseModel) else value)
+        if isinstance(value, BaseModel | dict)
+        else value
+        for key, value in options.items()
+    }
+    return {key: value for key, value in values.items() if value not in (None, {})}

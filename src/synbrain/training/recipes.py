@@ -7,8 +7,7 @@ What each quirk does is told and measured in ``docs/quirks.md``.
 from __future__ import annotations
 
 from synbrain.errors import SynBrainError
-from synbrain.networks.config import MapperStageConfig, VAEStageConfig
-from synbrain.networks.losses import VAELossConfig
+from synbrain.networks.config import MapperStageConfig, VAELossConfig, VAEStageConfig
 from synbrain.training.config import TrainConfig
 
 REFERENCE = TrainConfig(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainWarning
 from synbrain.model.synbrain import SynBrain
 from synbrain.training.fit import fit_model
 from synbrain.training.leakage import training_images
@@ -50,6 +54,9 @@ def train(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     config, output = options.config(), Output(out, resume, overwrite)
+    if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():
+        note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
+        warnings.warn(note, SynBrainWarning, stacklevel=2)
     images = training_images(datasets, options.shared_test_images, keep_out)
     subjects = training_subjects(datasets, images, options.encoder, options.layers)
     check_subjects(subjects, config)

@@ -12,12 +12,11 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from synbrain.networks.brainvae import BrainVAE
-from synbrain.networks.config import MapperStageConfig, VAEStageConfig
+from synbrain.networks.config import MapperStageConfig, VAELossConfig, VAEStageConfig
 from synbrain.networks.fit.batches import StageSetup
 from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.networks.fit.vae import train_vae
-from synbrain.networks.losses import VAELossConfig
 from synbrain.networks.mapper import Mapper
 
 LOOP: dict[str, Any] = {

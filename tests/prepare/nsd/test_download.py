@@ -11,7 +11,8 @@ import pytest
 from synbrain.cli import main
 from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd.bucket import Retrying, open_bucket
-from synbrain.prepare.nsd.download import BUCKET, download_nsd, fetch_plan, plan_nsd
+from synbrain.prepare.nsd.download import fetch_plan, plan_nsd
+from synbrain.prepare.nsd.options import BUCKET, DownloadOptions
 
 pytest.importorskip("moto.server")
 
@@ -100,18 +101,11 @@ def test_foreign_file_is_not_overwritten_unless_asked(
     ],
 )
 def test_bad_options_say_the_mend(
-    nsd_server: Any, tmp_path: Path, options: dict[str, Any], message: str
+    nsd_server: Any, get_nsd: Any, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     _, proxy, _ = nsd_server
-    given = {
-        "subjects": [1],
-        "accept_terms": True,
-        "retrying": FAST,
-        "endpoint_url": proxy.url,
-        "bucket": BUCKET,
-    } | options
     with pytest.raises(SynBrainError, match=message):
-        download_nsd(tmp_path, **given)
+        get_nsd(proxy, tmp_path, sessions=options.pop("sessions", "all"), **options)
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +118,7 @@ def test_two_downloads_into_one_folder_are_kept_apart(nsd_server: Any, tmp_path:
     fcntl = pytest.importorskip("fcntl")
     _, proxy, _ = nsd_server
     source = open_bucket(BUCKET, proxy.url)
-    plan = plan_nsd(source, [1], sessions="1")
+    plan = plan_nsd(source, [1], options=DownloadOptions(sessions="1"))
     with (tmp_path / ".download.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(SynBrainError, match="another download"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from synbrain.prepare.nsd.bucket import RemoteFile, multipart_etag, open_bucket, verify
-from synbrain.prepare.nsd.download import BUCKET
+from synbrain.prepare.nsd.options import BUCKET
 
 pytest.importorskip("moto.server")
 

@@ -12,7 +12,8 @@ import pytest
 from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd import bucket as download_file
 from synbrain.prepare.nsd.bucket import Retrying, open_bucket
-from synbrain.prepare.nsd.download import BUCKET, plan_nsd
+from synbrain.prepare.nsd.download import plan_nsd
+from synbrain.prepare.nsd.options import BUCKET
 
 pytest.importorskip("moto.server")
 

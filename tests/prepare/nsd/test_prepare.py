@@ -17,6 +17,7 @@ from scipy.io import loadmat
 
 from synbrain.data.scaling import invert
 from synbrain.files import verify_manifest
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 
 Folder = Callable[[Path, int], Path]
@@ -151,7 +152,7 @@ def surface_tree(own_nsd_tree: Path) -> tuple[Path, np.ndarray]:
 
 def test_fsaverage_is_not_divided(surface_tree: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     tree, values = surface_tree
-    made = prepare_nsd(tree, tmp_path / "out", subject=1, space="fsaverage")
+    made = prepare_nsd(tree, tmp_path / "out", subject=1, options=NsdOptions(space="fsaverage"))
     inside = np.concatenate([np.arange(30) % 3 > 0, np.arange(20) % 3 > 0])
     assert np.array_equal(made.responses, values[:, inside])
     assert made.space.kind == "surface"
@@ -159,7 +160,9 @@ def test_fsaverage_is_not_divided(surface_tree: tuple[Path, np.ndarray], tmp_pat
     assert np.array_equal(made.space.index, np.flatnonzero(inside))  # type: ignore[arg-type]
     assert set(made.space.roi_masks("streams")) == {"streams/early", "streams/midventral"}
     assert (made.space.atlases["hemisphere"].values == 1).sum() == 20
-    reference = prepare_nsd(tree, tmp_path / "ref", subject=1, space="fsaverage", scaling="reference")
+    reference = prepare_nsd(
+        tree, tmp_path / "ref", subject=1, options=NsdOptions(space="fsaverage", scaling="reference")
+    )
     assert np.allclose(reference.responses, values[:, inside] * 0.15, rtol=1e-6)
 
 
@@ -173,7 +176,9 @@ def test_gaps_in_surface_betas_are_filled_and_listed(
     rows[4, 2] = np.nan
     nib.save(nib.MGHImage(rows.T[:, None, None, :].copy(), np.eye(4)), folder / "lh.betas_session02.mgh")
     for scaling in ("percent", "session-zscore"):
-        made = prepare_nsd(tree, tmp_path / scaling, subject=1, space="fsaverage", scaling=scaling)  # type: ignore[arg-type]
+        made = prepare_nsd(
+            tree, tmp_path / scaling, subject=1, options=NsdOptions(space="fsaverage", scaling=scaling)
+        )  # type: ignore[arg-type]
         assert made.info.provenance["missing_voxels"] == {"1": [0, 1]}
         assert np.isfinite(made.responses).all()
         assert (made.responses[PER_SESSION : 2 * PER_SESSION, 0] == 0).all()
@@ -182,7 +187,7 @@ def test_gaps_in_surface_betas_are_filled_and_listed(
 def test_zscore_is_fitted_on_training_trials_of_each_session(
     nsd_tree: Path, nsd_betas: Folder, tmp_path: Path
 ) -> None:
-    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, scaling="session-zscore")
+    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, options=NsdOptions(scaling="session-zscore"))
     stored = masked_int16(nsd_tree, nsd_betas(nsd_tree, 1), 1, 3).astype(np.float64)
     train = (made.trials["split"] == "train").to_numpy()
     for session in range(3):
@@ -198,7 +203,7 @@ def test_zscore_is_fitted_on_training_trials_of_each_session(
 
 
 def test_reference_scaling_and_its_inverse(nsd_tree: Path, nsd_betas: Folder, tmp_path: Path) -> None:
-    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, scaling="reference")
+    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, options=NsdOptions(scaling="reference"))
     stored = masked_int16(nsd_tree, nsd_betas(nsd_tree, 1), 1, 3)
     assert np.array_equal(made.responses, stored.astype(np.float32) / np.float32(2000))
     back = invert(made, made.responses, made.trials["session"].to_numpy())
@@ -220,7 +225,9 @@ def test_voxels_without_data_or_variance_are_listed(
             return volume
 
         spoil_betas(nsd_betas(own_nsd_tree, 1) / f"betas_session{session:02d}.nii.gz", change)
-    made = prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1, scaling="session-zscore")
+    made = prepare_nsd(
+        own_nsd_tree, tmp_path / "out", subject=1, options=NsdOptions(scaling="session-zscore")
+    )
     told = made.info.provenance
     assert told["missing_voxels"] == {"1": [3]}
     assert told["constant_in_session"] == {str(k): [7, 9] for k in range(3)}
@@ -236,13 +243,15 @@ def test_voxels_without_data_or_variance_are_listed(
 def test_rois_and_masks_choose_voxels(nsd_tree: Path, tmp_path: Path) -> None:
     whole = prepare_nsd(nsd_tree, tmp_path / "whole", subject=1)
     masks = whole.space.roi_masks()
-    early = prepare_nsd(nsd_tree, tmp_path / "v1", subject=1, rois=["prf-visualrois/V1v", "V1d"])
+    early = prepare_nsd(
+        nsd_tree, tmp_path / "v1", subject=1, options=NsdOptions(rois=["prf-visualrois/V1v", "V1d"])
+    )
     expected = masks["prf-visualrois/V1v"] | masks["prf-visualrois/V1d"]
     assert np.array_equal(early.responses, np.asarray(whole.responses)[:, expected])
     assert "nsdgeneral" in early.space.atlases  # it is no longer the mask
-    places = prepare_nsd(nsd_tree, tmp_path / "ppa", subject=1, mask="floc-places")
+    places = prepare_nsd(nsd_tree, tmp_path / "ppa", subject=1, options=NsdOptions(mask="floc-places"))
     assert places.n_voxels == (whole.space.atlases["floc-places"].values > 0).sum()
     file = tmp_path / "mine.nii.gz"
     nib.save(whole.space.to_nifti(masks["floc-places/PPA"].astype(np.float32)), file)
-    mine = prepare_nsd(nsd_tree, tmp_path / "mine", subject=1, mask=file)
+    mine = prepare_nsd(nsd_tree, tmp_path / "mine", subject=1, options=NsdOptions(mask=file))
     assert np.array_equal(mine.responses, np.asarray(whole.responses)[:, masks["floc-places/PPA"]])

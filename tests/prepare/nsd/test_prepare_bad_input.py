@@ -14,6 +14,7 @@ import pytest
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 
 Folder = Callable[[Path, int], Path]
@@ -70,8 +71,9 @@ def test_other_bad_input_is_told_and_nothing_written(
     own_nsd_tree: Path, nsd_betas: Folder, tmp_path: Path
 ) -> None:
     def told(message: str, **options: Any) -> None:
+        subject = options.pop("subject", 1)
         with pytest.raises(SynBrainError) as caught:
-            prepare_nsd(own_nsd_tree, tmp_path / "out", **{"subject": 1, **options})
+            prepare_nsd(own_nsd_tree, tmp_path / "out", subject=subject, options=NsdOptions(**options))
         assert message in str(caught.value)
         assert not [path for path in tmp_path.iterdir() if "out" in path.name]
 

@@ -16,6 +16,7 @@ from synbrain.data.scaling import scale_session as scaling_of_session
 from synbrain.errors import SynBrainError
 from synbrain.prepare import betas as reader
 from synbrain.prepare import sessions
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 
 Folder = Callable[[Path, int], Path]
@@ -50,15 +51,18 @@ def test_interrupted_run_goes_on_at_the_session(
     out = tmp_path / "new" / "out"
     monkeypatch.setattr(reader, "read_masked", Counting(stop_at="session03"))
     with pytest.raises(KeyboardInterrupt):
-        prepare_nsd(nsd_tree, out, subject=1, scaling=scaling)
+        prepare_nsd(nsd_tree, out, subject=1, options=NsdOptions(scaling=scaling))
     assert not out.exists()
     second = Counting()
     monkeypatch.setattr(reader, "read_masked", second)
-    made = prepare_nsd(nsd_tree, out, subject=1, scaling=scaling)
+    made = prepare_nsd(nsd_tree, out, subject=1, options=NsdOptions(scaling=scaling))
     assert second.read == ["betas_session03.nii.gz"]
     assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
     assert not (out / "done").exists()
-    assert same(made, prepare_nsd(nsd_tree, tmp_path / "new" / "at_once", subject=1, scaling=scaling))
+    assert same(
+        made,
+        prepare_nsd(nsd_tree, tmp_path / "new" / "at_once", subject=1, options=NsdOptions(scaling=scaling)),
+    )
 
 
 def test_changed_session_or_options_are_not_taken_from_the_interrupted_run(
@@ -79,7 +83,7 @@ def test_changed_session_or_options_are_not_taken_from_the_interrupted_run(
     interrupt()
     again = Counting()
     monkeypatch.setattr(reader, "read_masked", again)
-    made = prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1, scaling="reference")
+    made = prepare_nsd(own_nsd_tree, tmp_path / "out", subject=1, options=NsdOptions(scaling="reference"))
     assert len(again.read) == 3
     assert made.info.unit == "percent signal change x 0.15"
 

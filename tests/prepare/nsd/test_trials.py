@@ -13,6 +13,7 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd import layout as nsd_layout
+from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.prepare.nsd.trials import Design, assign_split, read_design, select_test, shared_by_all
 
@@ -97,7 +98,7 @@ def test_ragged_subject(nsd_tree: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert set(repeats) == {1, 2, 3}
     last = made.trials.groupby("image")["repeat"].max()
     assert (last.to_numpy() + 1).tolist() == repeats.tolist()
-    complete = prepare_nsd(nsd_tree, tmp_path / "complete", subject=3, repeats="complete")
+    complete = prepare_nsd(nsd_tree, tmp_path / "complete", subject=3, options=NsdOptions(repeats="complete"))
     test = complete.trials[complete.trials["split"] == "test"]
     assert set(test.groupby("image").size()) == {3}
 
@@ -107,12 +108,14 @@ def test_shared515_of_the_tree(nsd_tree: Path, tmp_path: Path) -> None:
     design = read_design(nsd_tree)
     seen = design.ids(3, 80)
     expected = [i for i in design.shared if (seen == i).sum() == 3]
-    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, test_set="shared515")
+    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, options=NsdOptions(test_set="shared515"))
     assert sorted(made.images.loc[made.images["split"] == "test", "nsd_id"]) == expected
     assert 0 < len(expected) < 10
     assert not made.images.loc[made.images["split"] == "train", "shared1000"].any()
     assert made.n_trials == 120 - 3 * (10 - len(expected))
-    more = prepare_nsd(nsd_tree, tmp_path / "more", subject=1, test_set="shared515", other_shared="train")
+    more = prepare_nsd(
+        nsd_tree, tmp_path / "more", subject=1, options=NsdOptions(test_set="shared515", other_shared="train")
+    )
     assert more.n_trials == 120
     whole = prepare_nsd(nsd_tree, tmp_path / "whole", subject=1)
     rows = whole.trials["nsd_id"].isin(made.images["nsd_id"]).to_numpy()
@@ -121,7 +124,9 @@ def test_shared515_of_the_tree(nsd_tree: Path, tmp_path: Path) -> None:
 
 
 def test_fewer_sessions(nsd_tree: Path, tmp_path: Path) -> None:
-    made = prepare_nsd(nsd_tree, tmp_path / "out", subject=1, sessions=1, repeats="available")
+    made = prepare_nsd(
+        nsd_tree, tmp_path / "out", subject=1, options=NsdOptions(sessions=1, repeats="available")
+    )
     assert made.n_trials == 40
     assert made.info.provenance["n_sessions"] == 1
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, Literal
+from typing import Any
 
 from synbrain.errors import SynBrainError
 from synbrain.files import read_json, require_space, write_json
@@ -28,17 +28,15 @@ from synbrain.prepare.nsd.bucket import (
     transient_errors,
     verify,
 )
+from synbrain.prepare.nsd.options import DownloadOptions
 from synbrain.progress import bar
 
-BUCKET = "natural-scenes-dataset"
 TERMS = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 FORM = "https://forms.gle/xue2bCdM9LaFNMeb7"
 # Published counts (NSD data manual): sessions of subjects 1 to 8.
 SESSIONS = {1: 40, 2: 40, 3: 32, 4: 30, 5: 40, 6: 32, 7: 40, 8: 30}
-Betas = Literal["betas_assumehrf", "betas_fithrf", "betas_fithrf_GLMdenoise_RR"]
-Space = Literal["func1pt8mm", "fsaverage"]
-FileFormat = Literal["nii.gz", "hdf5"]
 RECORD = "download.json"
+DEFAULTS = DownloadOptions()
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,8 @@ class Fetched:
 def plan_nsd(
     bucket: Bucket,
     subjects: Sequence[int],
+    options: DownloadOptions = DEFAULTS,
     *,
-    sessions: str = "all",
-    betas: Betas = "betas_fithrf_GLMdenoise_RR",
-    space: Space = "func1pt8mm",
-    file_format: FileFormat = "nii.gz",
-    stimuli: bool = True,
     retrying: Retrying | None = None,
 ) -> Plan:
     """List the bucket and pick what ``synbrain prepare nsd`` needs for ``subjects``.
@@ -93,17 +87,14 @@ def plan_nsd(
     Args:
         bucket: NSD's bucket, or a mirror of it.
         subjects: numbers from 1 to 8.
-        sessions: "all", or the number of sessions to take, from the first.
-        betas: which of the three beta versions.
-        space: the subject's volume at 1.8 mm, or the fsaverage surface.
-        file_format: of the volume's betas; surfaces are always MGH.
-        stimuli: include the 73,000 images.
+        options: which sessions, betas and stimuli.
         retrying: back-off where listing fails.
 
     Raises:
         SynBrainError: for a subject that NSD has not, more sessions than there are, a missing part,
             or a server that cannot be reached.
     """
+    sessions, space = options.sessions, options.space
     unknown = sorted(set(subjects) - set(SESSIONS))
     if unknown or not subjects:
         raise SynBrainError(f"NSD has no subjects {unknown}", "name some of 1 to 8 with --subjects")
@@ -126,15 +117,17 @@ def plan_nsd(
     surface, notes = space == "fsaverage", list[str]()
     files = pick("nsddata/experiments/nsd/", r"nsd_expdesign\.mat")
     files += pick("nsddata/experiments/nsd/", r"nsd_stim_info_merged\.csv")
-    if stimuli:
+    if not options.no_stimuli:
         files += pick("nsddata_stimuli/stimuli/nsd/", r"nsd_stimuli\.hdf5")
     if surface:
         files += pick("nsddata/freesurfer/fsaverage/label/", r"[^/]*(\.mgz|\.ctab)")
     for subject in dict.fromkeys(subjects):
         name = f"subj{subject:02d}"
-        folder = f"nsddata_betas/ppdata/{name}/{space}/{betas}/"
+        folder = f"nsddata_betas/ppdata/{name}/{space}/{options.betas}/"
         session = (
-            r"[lr]h\.betas_session\d\d\.mgh" if surface else rf"betas_session\d\d\.{re.escape(file_format)}"
+            r"[lr]h\.betas_session\d\d\.mgh"
+            if surface
+            else rf"betas_session\d\d\.{re.escape(options.format)}"
         )
         every = pick(folder, session)
         wanted, note = _sessions_wanted(subject, every, sessions)
@@ -179,36 +172,32 @@ def download_nsd(
     dest: str | Path,
     *,
     subjects: Sequence[int],
+    options: DownloadOptions = DEFAULTS,
     accept_terms: bool = False,
-    endpoint_url: str | None = None,
-    bucket: str = BUCKET,
     workers: int = 4,
     overwrite: bool = False,
     retrying: Retrying | None = None,
     show_progress: bool = False,
-    **choice: Any,
 ) -> Fetched:
     """Fetch NSD files into ``dest``, laid out as in the bucket; run again to go on where it stopped.
 
     Args:
         dest: the folder.
         subjects: numbers from 1 to 8.
+        options: which files, and from where.
         accept_terms: you accept NSD's terms (``TERMS``) and filled in its form (``FORM``).
-        endpoint_url: another S3 server than Amazon's.
-        bucket: name of the bucket.
         workers: files fetched at once.
         overwrite: replace files in ``dest`` that differ and that no download put there.
         retrying: back-off; the default gives up after 8 failures without one new byte.
         show_progress: a bar with rate and remaining time.
-        choice: ``sessions``, ``betas``, ``space``, ``file_format``, ``stimuli`` of :func:`plan_nsd`.
 
     Raises:
         SynBrainError: where the terms were not accepted, the disk has too little space, or a file cannot
             be had; what was fetched is kept.
     """
     require_terms(accept_terms)
-    source = open_bucket(bucket, endpoint_url)
-    plan = plan_nsd(source, subjects, retrying=retrying, **choice)
+    source = open_bucket(options.bucket, options.endpoint_url)
+    plan = plan_nsd(source, subjects, options, retrying=retrying)
     return fetch_plan(
         source,
         plan,

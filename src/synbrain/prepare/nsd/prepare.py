@@ -27,19 +27,21 @@ from synbrain.data.scaling import (
     RAW_PER_PERCENT,
     REFERENCE_DIVISOR,
     SCALING_ARRAYS,
-    UNITS,
-    ScalingKind,
 )
 from synbrain.data.space import VoxelSpace
+from synbrain.data.units import UNITS, ScalingKind
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare.betas import BetaFile, describe
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd import trials as nsd_trials
 from synbrain.prepare.nsd.layout import subject_name
-from synbrain.prepare.nsd.trials import Design, OtherShared, Repeats, TestSet
+from synbrain.prepare.nsd.options import NsdOptions
+from synbrain.prepare.nsd.trials import Design
 from synbrain.prepare.nsd.voxels import Grid, choose_voxels, voxel_space
 from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
+
+DEFAULTS = NsdOptions()
 
 
 def prepare_nsd(
@@ -47,15 +49,7 @@ def prepare_nsd(
     out: str | Path,
     *,
     subject: int,
-    betas: str = "betas_fithrf_GLMdenoise_RR",
-    space: nsd_layout.NsdSpace = "func1pt8mm",
-    mask: str | Path | None = None,
-    rois: list[str] | None = None,
-    scaling: ScalingKind = "percent",
-    sessions: str | int = "all",
-    test_set: TestSet = "shared1000",
-    repeats: Repeats = "all",
-    other_shared: OtherShared = "leave-out",
+    options: NsdOptions = DEFAULTS,
     workers: int = 1,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -70,16 +64,7 @@ def prepare_nsd(
         src: the root, in which ``nsddata`` and ``nsddata_betas`` lie.
         out: the dataset folder to write.
         subject: 1 to 8 in NSD.
-        betas: the beta version, a folder's name.
-        space: func1pt8mm and func1mm (int16 volumes) or fsaverage (float surface files).
-        mask: a label volume's name, or a file on the grid of the betas (above 0 is in);
-            nsdgeneral if neither this nor ``rois`` is given.
-        rois: take the union of these ("prf-visualrois/V1v", "floc-faces"); within ``mask`` if given too.
-        scaling: the unit, see :func:`synbrain.data.scaling.scale_session`.
-        sessions: "all", or how many of the first.
-        test_set: see :func:`synbrain.prepare.nsd.trials.select_test`.
-        repeats: what to do about test images with fewer repeats than planned.
-        other_shared: shared images outside the test set: "leave-out" or "train".
+        options: which betas, voxels and trials.
         workers: sessions read at the same time.
         overwrite: replace a dataset that stands at ``out``.
         show_progress: show a bar of sessions.
@@ -89,30 +74,32 @@ def prepare_nsd(
     """
     src, out = Path(src), Path(out)
     require_replaceable(out, overwrite, inputs=[src])
+    betas, space, scaling = options.betas, options.space, options.scaling
     design = nsd_trials.read_design(src)
     files = [
         tuple(describe(path) for path in paths)
-        for paths in nsd_layout.find_sessions(src, subject, space, betas, sessions)
+        for paths in nsd_layout.find_sessions(src, subject, space, betas, options.sessions)
     ]
     per_session = _trials_per_session(files)
     completed = _completed_sessions(src, design, space, betas, per_session)
     seen = nsd_trials.seen_trials(src, design, subject, len(files), per_session)
-    test_ids, notes = nsd_trials.select_test(design, test_set, completed, per_session)
+    test_ids, notes = nsd_trials.select_test(design, options.test_set, completed, per_session)
     split, more = nsd_trials.assign_split(
-        seen, test_ids, _planned(design, subject, test_ids), repeats, other_shared, subject_name(subject)
-    )
+        seen, test_ids, _planned(design, subject, test_ids),
+        options.repeats, options.other_shared, subject_name(subject),
+    )  # fmt: skip
     trials, images = _tables(seen.assign(split=split))
     rows_kept = np.flatnonzero(split.notna().to_numpy())
-    grid, maps = choose_voxels(src, subject, space, files[0], mask, rois)
+    grid, maps = choose_voxels(src, subject, space, files[0], options.mask, options.rois)
     stimuli, stimulus_notes = _stimuli(src, out, images)
     notes += more + stimulus_notes + _compare_with_published(design, subject, space, len(files), grid)
     plan_of = _plan_sessions(files, grid, rows_kept, trials, per_session)
-    options = {
+    about = {
         "subject": subject, "betas": betas, "space": space, "mask": grid.mask, "scaling": scaling,
-        "test_set": test_set, "repeats": repeats, "other_shared": other_shared,
+        "test_set": options.test_set, "repeats": options.repeats, "other_shared": options.other_shared,
     }  # fmt: skip
     plan = digest_of(
-        options | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
+        about | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
     )
     with resumable_folder(out, plan) as building:
         report = write_sessions(
@@ -136,7 +123,7 @@ def prepare_nsd(
             stimuli=stimuli,
             scaling=_scaling_note(scaling, files[0][0].is_integer),
             provenance={
-                "reader": "nsd", **options, "n_sessions": len(files), "trials_per_session": per_session,
+                "reader": "nsd", **about, "n_sessions": len(files), "trials_per_session": per_session,
                 "design_is_nsd": design.is_nsd, "ncsnr_from": ncsnr_from, "notes": notes, **report,
             },
         )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,8 @@ from scipy.io import loadmat
 from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd.layout import subject_name
+from synbrain.prepare.nsd.options import OtherShared, Repeats, TestSet
 
-TestSet = Literal["shared1000", "shared515", "shared907"]
-Repeats = Literal["all", "available", "complete"]
-OtherShared = Literal["leave-out", "train"]
 Ids = NDArray[np.int64]
 
 

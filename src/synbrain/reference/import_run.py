@@ -1,4 +1,4 @@
-"""``synbrain import-reference``: the released code's checkpoints to a run."""
+"""The released code's checkpoints to a model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from synbrain.data.dataset import load_dataset
-from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR, UNITS
+from synbrain.data.dataset import Dataset
+from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
 from synbrain.data.space import VoxelSpace
+from synbrain.data.units import UNITS
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.transformer import TOWERS
@@ -17,6 +18,7 @@ from synbrain.files import require_absent
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.reference.checkpoints import read_reference_mapper, read_reference_vae
+from synbrain.reference.options import ReferenceOptions
 
 # Voxels of NSD's nsdgeneral mask at 1.8 mm, which the published models were trained on.
 NSD_VOXELS = {
@@ -31,6 +33,7 @@ NSD_VOXELS = {
 }
 PUBLISHED_TOKENS = (256, 1664)
 LAYER = "final"
+OF_SUBJECT_1 = ReferenceOptions()
 PUBLISHED_ENCODER = TOWERS["clip"].example
 
 
@@ -38,30 +41,28 @@ def import_reference(
     *,
     vae: Path,
     mapper: Path,
-    out: Path,
-    subject: str = "subj01",
-    n_voxels: int | None = None,
-    dataset: Path | None = None,
-    heads: int | None = None,
-    weights: str | None = None,
+    out: Path | None = None,
+    dataset: Dataset | None = None,
+    options: ReferenceOptions = OF_SUBJECT_1,
     overwrite: bool = False,
-) -> None:
+) -> SynBrain:
     """Turn checkpoints of the published code into a run; nothing pickled in them is executed.
 
     Args:
         vae: the VAE trainer's checkpoint (last.pth).
         mapper: the mapper trainer's checkpoint (last.pt), of which the EMA weights are taken.
-        out: the run folder to write.
-        subject: the subject's name in the run.
-        n_voxels: voxels of its responses; NSD's for subj01 to subj08 if left out.
+        out: the run folder to write; None: nothing is kept on disk.
         dataset: a dataset of the subject, to take positions, ROIs and unit of its voxels from.
-        heads: attention heads of the mapper, where its checkpoint does not say.
-        weights: CLIP weights (folder or hub id) to record the encoder's digest of; any if left out.
+        options: what the checkpoints do not say.
         overwrite: replace a run that stands there.
+
+    Raises:
+        SynBrainError: where the two do not fit each other, the dataset or the encoder.
     """
-    require_absent(out, overwrite)
-    part = _subject(subject, n_voxels, dataset)
-    networks = read_reference_vae(vae), read_reference_mapper(mapper, heads)
+    if out is not None:
+        require_absent(out, overwrite)
+    weights, part = options.weights, _subject(options.subject, options.n_voxels, dataset)
+    networks = read_reference_vae(vae), read_reference_mapper(mapper, options.heads)
     shape = (networks[1].config.tokens, networks[1].config.dim)
     latent = (networks[0].config.tokens, networks[0].config.dim)
     if shape != latent:
@@ -85,20 +86,18 @@ def import_reference(
         token_shapes={LAYER: shape},
     )
     model = SynBrain(config, {part.name: part}, *networks)
-    model.save_pretrained(out, overwrite=overwrite)
-    counts = [sum(p.numel() for p in network.parameters()) / 1e6 for network in networks]
-    print(f"{out}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
-    print(f"  {shape[0]} tokens x {shape[1]}, {networks[1].config.heads} heads, {part.n_voxels} voxels")
+    if out is not None:
+        model.save_pretrained(out, overwrite=overwrite)
+    return model
 
 
-def _subject(name: str, n_voxels: int | None, dataset: Path | None) -> SubjectPart:
+def _subject(name: str, n_voxels: int | None, dataset: Dataset | None) -> SubjectPart:
     scaling: dict[str, Any]
     if dataset is not None:
-        opened = load_dataset(dataset)
-        space, unit, scaling = opened.space, opened.info.unit, opened.info.scaling
+        space, unit, scaling = dataset.space, dataset.info.unit, dataset.info.scaling
         if n_voxels not in (None, space.n_voxels):
             raise SynBrainError(
-                f"{dataset} has {space.n_voxels} voxels, not {n_voxels}", "leave --n-voxels out"
+                f"{dataset.path} has {space.n_voxels} voxels, not {n_voxels}", "leave --n-voxels out"
             )
     else:
         count = NSD_VOXELS.get(name) if n_voxels is None else n_voxels

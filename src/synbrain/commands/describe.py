@@ -1,0 +1,179 @@
+"""What a folder holds, as text: a dataset, a run, or what a demo left. Only headers are read, so no torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+
+from synbrain.errors import SynBrainError
+from synbrain.files import MANIFEST, read_json, verify_manifest
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
+
+CONFIG, SCORES, DATASET_JSON = "config.json", "scores.json", "dataset.json"
+WHAT_IS_INSIDE = {
+    "report.html": "page of scores and pictures: open it in a browser",
+    "scores.json": "scores on test images",
+    "table.md": "table of scores",
+    "figures": "pictures of the report",
+    "new-images": "pictures that no one saw",
+    "simulated-nsd": "simulated recordings in NSD's layout",
+}
+
+
+def describe_folder(folder: Path) -> str | None:
+    """The datasets, runs and results that lie in a folder, one line each; None where there are none."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if (path / DATASET_JSON).is_file():
+            about = read_json(path / DATASET_JSON)
+            text = f"{about['n_trials']} trials x {about['n_voxels']} voxels, subject {about['subject']}"
+            lines.append(f"dataset    {path}: {text}")
+        elif (path / CONFIG).is_file() and (path / MANIFEST).is_file():
+            about = read_json(path / CONFIG)
+            lines.append(
+                f"run        {path}: recipe {about['recipe']}, subjects {', '.join(about['subjects'])}"
+            )
+        elif path.name in WHAT_IS_INSIDE:
+            lines.append(f"{'folder' if path.is_dir() else 'file':<10} {path}: {WHAT_IS_INSIDE[path.name]}")
+        elif (
+            path.suffix in (".npy", ".gz") and path.with_name(path.name.partition(".")[0] + ".json").is_file()
+        ):
+            about = read_json(path.with_name(path.name.partition(".")[0] + ".json"))
+            lines.append(f"synthetic  {path}: {_synthesis(about)}")
+    known = any(line.startswith(("dataset", "run", "synthetic")) for line in lines)
+    if not known:
+        return None
+    if (folder / SCORES).is_file():
+        lines += _score_lines(read_json(folder / SCORES))
+    return "\n".join([*lines, f"more       synbrain info {folder}/NAME"])
+
+
+def _synthesis(about: Any) -> str:
+    if not isinstance(about, dict):
+        return "synthetic trials"
+    shown = [f"{key} {about[key]}" for key in ("shape", "unit", "subject", "seed") if key in about]
+    return ", ".join(shown) or "synthetic trials"
+
+
+def describe_dataset(dataset: Dataset) -> str:
+    """Counts, unit, splits, repeats, ROIs, reliability, tokens, sizes."""
+    import numpy as np
+
+    from synbrain.features.store import open_tokens, stored_encoders
+
+    about, trials = dataset.info, dataset.trials
+    repeats = np.bincount(trials["image"].to_numpy(dtype=np.int64), minlength=dataset.n_images)
+    lines = [
+        f"dataset    {about.name} (subject {about.subject}) in {dataset.path}",
+        f"responses  {about.n_trials} trials x {about.n_voxels} voxels, {about.unit}, "
+        f"{size_text(dataset.responses.nbytes)} on disk",
+        f"sessions   {trials['session'].nunique()}",
+    ]
+    for split in ("train", "test"):
+        images = dataset.image_rows(split)
+        counts = repeats[images]
+        told = f", {counts.min()} to {counts.max()} trials each" if len(images) else ""
+        n_trials = int((trials["split"] == split).sum())
+        lines.append(f"{split:<10} {len(images)} images, {n_trials} trials{told}")
+    lines.append(f"stimuli    {about.stimuli.kind}: {dataset.stimulus_path()}")
+    lines += _space_lines(dataset)
+    encoders = stored_encoders(dataset)
+    for name in encoders:
+        tokens = open_tokens(dataset, name)
+        layers = ", ".join(f"{layer} {n} x {dim}" for layer, (n, dim) in tokens.shapes.items())
+        size = sum(array.nbytes for array in tokens.layers.values())
+        lines.append(f"tokens     {name}: {layers}; {size_text(size)} on disk")
+    if not encoders:
+        lines.append(f"tokens     none: run `synbrain features {dataset.path}`")
+    n_train = len(dataset.image_rows("train"))
+    lines.append(
+        f"memory     arrays are mapped; the repeat means of the training images take "
+        f"{size_text(8 * n_train * about.n_voxels)} while a linear model is fitted"
+    )
+    lines += [f"note       {note}" for note in about.provenance.get("notes") or []]
+    return "\n".join(lines)
+
+
+def _space_lines(dataset: Dataset) -> list[str]:
+    import numpy as np
+
+    space = dataset.space
+    grid = f", grid {' x '.join(map(str, space.shape))}" if space.shape else ""
+    lines = [f"space      {space.kind}{grid}"]
+    for name, atlas in space.atlases.items():
+        rois = space.roi_masks(name)
+        sizes = ", ".join(f"{roi.partition('/')[2]} {mask.sum()}" for roi, mask in rois.items())
+        lines.append(f"  {name}: {sizes or 'no labelled voxels'} (from {atlas.source})")
+    if space.ncsnr is not None:
+        at = np.quantile(np.nan_to_num(space.ncsnr), [0.05, 0.25, 0.5, 0.75, 0.95])
+        shown = ", ".join(f"{value:.2f}" for value in at)
+        lines.append(f"ncsnr      {shown} at 5, 25, 50, 75 and 95 % of voxels")
+    return lines
+
+
+def describe_run(path: Path) -> str:
+    """Recipe, encoder, parts with their sizes, subjects, scores; every checksum is compared.
+
+    Raises:
+        SynBrainError: where the run is not finished, or a file was altered.
+    """
+    if not (path / MANIFEST).exists():
+        raise SynBrainError(
+            f"{path} is not a finished run (no {MANIFEST})",
+            "give the folder that `synbrain train --out` wrote; --resume ends a run that was cut short",
+        )
+    verify_manifest(path)
+    config = read_json(path / CONFIG)
+    layers = ", ".join(f"{name} {n} x {dim}" for name, (n, dim) in config["token_shapes"].items())
+    lines = [
+        f"run        {path}, recipe {config['recipe']}",
+        f"encoder    {config['encoder']} ({layers})",
+    ]
+    for part in sorted(p for p in path.iterdir() if p.is_dir() and p.name != "training"):
+        size = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+        lines.append(f"part       {part.name}: {size_text(size)}")
+    for network in ("vae", "mapper"):
+        if (path / network).is_dir():
+            n_values = sum(math.prod(shape) for shape in _shapes(path / network / "model.safetensors"))
+            lines.append(f"{network:<10} {n_values / 1e6:.2f} M parameters")
+    for name in config["subjects"]:
+        folder = path / "subjects" / name
+        n_voxels = _shapes(folder / "scale.safetensors")[0][0]
+        lines.append(f"subject    {name}: {n_voxels} voxels, {read_json(folder / 'subject.json')['unit']}")
+    if (path / SCORES).exists():
+        lines += _score_lines(read_json(path / SCORES))
+    else:
+        lines.append(f"score      none: run `synbrain evaluate {path} DATASET`")
+    return "\n".join(lines)
+
+
+def _shapes(path: Path) -> list[list[int]]:
+    with safe_open(path, "numpy") as file:
+        return [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+
+
+def _score_lines(scores: Any) -> list[str]:
+    lines = []
+    for row, values in scores.get("scores", {}).items():
+        shown = {key: values[key] for key in ("voxel_r", "pearson", "mse") if key in values}
+        numbers = ", ".join(f"{k} {v:.3f}" for k, v in shown.items() if isinstance(v, (int, float)))
+        lines.append(f"score      {row}: {numbers}")
+    return lines
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes in the unit that a person reads.
+
+    >>> size_text(1_234_567)
+    '1.23 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.2f} {unit}"
+        n_bytes /= 1000
+    raise AssertionError

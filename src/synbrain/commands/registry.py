@@ -1,0 +1,170 @@
+"""The list of commands. A command is a library function; there is no logic here.
+
+To add one, put a typed function with a docstring into the library and name it here::
+
+    "compare": Command(
+        "synbrain.comparison.compare:compare",      # module:function
+        "train and score every method on one dataset",  # one line of help
+        SCORES,                                     # the group it is listed in
+        example="synbrain compare DATA --out comparison",
+        tell="synbrain.commands.telling:compared",  # prints: tell(result, typed) -> exit code or None
+    ),
+
+How a signature becomes options (``options``, ``Dataset``, ``SynBrain``, ``show_progress``) is said
+in :mod:`synbrain.commands.parsing`. Help is built from the source file, without importing the module, so
+keep options objects in a module that imports no torch. ``tell`` gets what the function returned and the
+typed values by parameter (paths, not opened). ``hidden`` names parameters that only Python code passes,
+``required`` those that Python code may leave out, but not the command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+START, DATA, MODEL, SCORES = "start here", "data", "models", "scores and pictures"
+HERE = "synbrain.commands."
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: where its function lives, and what help says."""
+
+    home: str
+    help: str
+    group: str
+    example: str = ""
+    tell: str = ""
+    hidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        HERE + "demo:demo",
+        "the whole pipeline on a simulated brain, ending in a report",
+        START,
+        "synbrain demo --out demo-out --size tiny",
+    ),
+    "info": Command(
+        HERE + "info:info", "what a dataset, run or config holds and needs", START, "synbrain info demo-out"
+    ),
+    "doctor": Command(
+        HERE + "doctor:doctor", "versions, device, threads, disk, weights, and what is missing", START
+    ),
+    "completion": Command(
+        HERE + "completion:completion",
+        "completion of commands and options for a shell",
+        START,
+        "synbrain completion bash > ~/.local/share/bash-completion/completions/synbrain",
+    ),
+    "simulate": Command(
+        "synbrain.simulate.experiment:simulate",
+        "write an NSD-layout tree of simulated subjects",
+        DATA,
+        "synbrain simulate tree --subjects 2 --size demo",
+        HERE + "telling:simulated",
+    ),
+    "download nsd": Command(
+        HERE + "download:download_nsd",
+        "fetch the Natural Scenes Dataset",
+        DATA,
+        "synbrain download nsd nsd --subjects 1 --sessions 2 --dry-run",
+    ),
+    "prepare table": Command(
+        "synbrain.prepare.table:prepare_table",
+        "images/ + trials.csv + responses.npy to a dataset",
+        DATA,
+        "synbrain prepare table my-recordings data/me --unit 'percent signal change'",
+        HERE + "telling:prepared",
+    ),
+    "prepare nsd": Command(
+        "synbrain.prepare.nsd.prepare:prepare_nsd",
+        "the NSD layout to a dataset",
+        DATA,
+        "synbrain prepare nsd nsd data/subj01 --subject 1",
+        HERE + "telling:prepared",
+    ),
+    "prepare bids": Command(
+        "synbrain.prepare.bids:prepare_bids",
+        "single-trial NIfTI betas with events to a dataset",
+        DATA,
+        "synbrain prepare bids derivatives/glmsingle data/sub-01 --subject 01 --images stimuli",
+        HERE + "telling:prepared",
+    ),
+    "check": Command(HERE + "check:check", "find data that is out of step", DATA, "synbrain check data/me"),
+    "features": Command(
+        "synbrain.features.store:make_tokens",
+        "images to tokens",
+        DATA,
+        "synbrain features data/me --encoder efficientnet-lite0",
+        HERE + "telling:encoded",
+    ),
+    "train": Command(
+        "synbrain.training.train:train",
+        "fit a model",
+        MODEL,
+        "synbrain train data/me --out runs/me",
+        HERE + "telling:trained",
+        required=("out",),
+    ),
+    "adapt": Command(
+        "synbrain.training.adapt:adapt",
+        "fit a trained model to a new subject",
+        MODEL,
+        "synbrain adapt runs/group data/me --out runs/me --budget 1h",
+        HERE + "telling:adapted",
+        required=("out",),
+    ),
+    "adaptation-curve": Command(
+        HERE + "adaptation_curve:adaptation_curve",
+        "scores of adaptation against the number of images",
+        MODEL,
+        "synbrain adaptation-curve runs/group data/me --out curve --budgets 25 100 all",
+    ),
+    "calibrate": Command(
+        "synbrain.training.calibrate:calibrate",
+        "refit the trial noise of a run",
+        MODEL,
+        "synbrain calibrate runs/me data/more --out runs/me-again",
+        HERE + "telling:calibrated",
+        required=("out",),
+    ),
+    "import-reference": Command(
+        "synbrain.reference.import_run:import_reference",
+        "published checkpoints to a run",
+        MODEL,
+        "synbrain import-reference --vae last.pth --mapper last.pt --out runs/published",
+        HERE + "telling:imported",
+        required=("out",),
+    ),
+    "synthesize": Command(
+        HERE + "synthesize:synthesize",
+        "images to synthetic responses",
+        MODEL,
+        "synbrain synthesize runs/me pictures --samples 8 --out synthetic.npy",
+    ),
+    "evaluate": Command(
+        HERE + "evaluate:evaluate",
+        "score a run on a dataset",
+        SCORES,
+        "synbrain evaluate runs/me data/me --out scores.json",
+    ),
+    "report": Command(
+        HERE + "report:report",
+        "score a run and write one page of pictures",
+        SCORES,
+        "synbrain report runs/me data/me --out report",
+    ),
+    "compare": Command(
+        HERE + "compare:compare",
+        "train and score every method on one dataset",
+        SCORES,
+        "synbrain compare data/me --out comparison --methods linear",
+    ),
+    "consistency": Command(
+        HERE + "consistency:consistency",
+        "ROI profiles across subjects and trials",
+        SCORES,
+        "synbrain consistency runs/me data/me --out consistency",
+    ),
+}

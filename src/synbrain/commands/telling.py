@@ -1,0 +1,109 @@
+"""What commands print about what a library function returned: ``tell(result, typed)``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
+    from synbrain.features.format import Written
+    from synbrain.model.synbrain import SynBrain
+
+Typed = dict[str, Any]
+
+
+def simulated(result: None, typed: Typed) -> None:
+    """A simulated tree."""
+    print(
+        f"{typed['out']}: {typed['subjects']} simulated subject(s), size {typed['size']}, "
+        f"noise {typed['noise']}, seed {typed['seed']}"
+    )
+
+
+def prepared(dataset: Dataset, typed: Typed) -> None:
+    """What a prepared dataset holds, and what was noticed while it was made."""
+    info = dataset.info
+    n_train, n_test = (len(dataset.image_rows(split)) for split in ("train", "test"))
+    print(
+        f"{info.name}: {info.n_trials} trials x {info.n_voxels} voxels in {info.unit}; "
+        f"{n_train} training and {n_test} test images -> {dataset.path}"
+    )
+    constant = info.provenance.get("constant_voxels") or []
+    if constant:
+        shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
+        print(f"{len(constant)} voxels never vary over the training trials (kept, ncsnr 0): {shown}")
+    for note in info.provenance.get("notes") or []:
+        print(note)
+
+
+def encoded(made: Written, typed: Typed) -> None:
+    """How many images were encoded, and how fast; one process of several speaks."""
+    if not made.is_main:
+        return
+    if made.n_encoded:
+        rate = made.n_encoded / made.seconds
+        print(
+            f"{made.folder}: {made.n_images} images, {made.n_bytes / 1e6:.1f} MB; "
+            f"encoded {made.n_encoded} in {made.seconds:.1f} s ({rate:.1f} images/s in this process)"
+        )
+    else:
+        print(f"{made.folder}: {made.n_images} images, nothing was missing")
+
+
+def trained(model: SynBrain, typed: Typed) -> None:
+    """How well a new run does on held-out training images."""
+    if not _speaks():
+        return
+    assert model.report is not None
+    for name, figures in model.report.subjects.items():
+        linear = figures.validation_r_linear
+        beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
+        r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"
+        print(f"{name}: voxel_r {r} on {figures.n_validation_images} validation images{beside}")
+    print(f"run -> {typed['out']}")
+
+
+def adapted(model: SynBrain, typed: Typed) -> None:
+    """On how much data a run was adapted, what of it was trained, and how well it does."""
+    if not _speaks():
+        return
+    about = model.config.adaptation
+    assert about is not None
+    assert model.report is not None
+    print(f"adapted on {about.n_images} images, {about.n_trials} trials ({about.budget})")
+    if counts := about.updated_parameters:
+        print(f"parameters trained further: VAE {counts['vae']:,} (whole), mapper {counts['mapper']:,}")
+    for name, figures in model.report.subjects.items():
+        known = figures.model_dump(exclude_none=True)
+        print(name + ": " + ", ".join(f"{key} {_short(value)}" for key, value in known.items()))
+    print(f"run -> {typed['out']}")
+
+
+def calibrated(model: SynBrain, typed: Typed) -> None:
+    """What was fitted of the trial noise."""
+    part = model.subject(typed["subject"])
+    assert part.noise is not None
+    figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
+    print(f"run -> {typed['out']}")
+
+
+def imported(model: SynBrain, typed: Typed) -> None:
+    """Sizes of a run that was made of published checkpoints."""
+    assert model.vae is not None
+    assert model.mapper is not None
+    counts = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (model.vae, model.mapper)]
+    sizes = model.mapper.config
+    print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
+    n_voxels = model.subject().n_voxels
+    print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_voxels} voxels")
+
+
+def _speaks() -> bool:
+    """Whether this is the one of several processes that prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Responses to images: decoders, alignment, augmentation by synthetic trials, scores of images."""

@@ -1,0 +1,202 @@
+"""MindEye2's diffusion prior: from the brain's tokens to image tokens, by denoising.
+
+Schedule and samplers of DALL-E 2's prior as MindEye2 uses it (``dalle2-pytorch`` 1.15.6; read, not copied).
+With ``a_t`` the cumulative product of ``1 - beta``:
+
+    x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise                    (the network predicts x_0)
+    loss = mean (x_0 - network(x_t, t, brain))^2                 no scaling or norm of tokens
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from synbrain.decoding.prior_network import PriorConfig, PriorNetwork
+from synbrain.errors import SynBrainError
+
+Draw = Callable[[], Tensor]  # standard normal, (n, tokens, dim)
+
+
+class NoiseSchedule(nn.Module):
+    """Cosine schedule (Nichol and Dhariwal 2021): a_t = cos^2((t / T + .008) / 1.008 * pi / 2), betas at
+    most .999.
+    """
+
+    betas: Tensor
+    kept: Tensor
+    kept_before: Tensor
+    posterior_mean: Tensor
+    posterior_sd: Tensor
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        at = torch.linspace(0, steps, steps + 1, dtype=torch.float64) / steps
+        curve = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = (1 - curve[1:] / curve[:-1]).clamp(0, 0.999)
+        kept = torch.cumprod(1 - betas, dim=0)
+        before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+        self.steps = steps
+        for name, value in (("betas", betas), ("kept", kept), ("kept_before", before)):
+            self.register_buffer(name, value.float(), persistent=False)
+        mean = torch.stack(
+            [betas * before.sqrt() / (1 - kept), (1 - before) * (1 - betas).sqrt() / (1 - kept)]
+        )
+        variance = (betas * (1 - before) / (1 - kept)).clamp_min(1e-20)
+        self.register_buffer("posterior_mean", mean.float(), persistent=False)
+        self.register_buffer("posterior_sd", variance.sqrt().float(), persistent=False)
+
+    def noised(self, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        """x_t of (n, tokens, dim) tokens at steps ``times`` (n,)."""
+        kept = self.kept[times][:, None, None]
+        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+
+    def noise_of(self, noised: Tensor, time: int, clean: Tensor) -> Tensor:
+        """The noise that leads from ``clean`` to ``noised`` at step ``time``."""
+        kept = self.kept[time]
+        return ((1 / kept).sqrt() * noised - clean) / (1 / kept - 1).sqrt()
+
+
+class DiffusionPrior(nn.Module):
+    """Network and schedule: a loss to train on, and samplers."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.net = PriorNetwork(config)
+        self.schedule = NoiseSchedule(config.steps)
+
+    def loss(
+        self,
+        brain: Tensor,
+        image: Tensor,
+        times: Tensor,
+        noise: Tensor,
+        keep_brain: Tensor | None = None,
+        keep_image: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(loss (), predicted (n, tokens, dim)); random numbers are given, see :meth:`draw`."""
+        noised = self.schedule.noised(image, times, noise)
+        predicted = self.net(noised, times, brain, keep_brain, keep_image)
+        return nn.functional.mse_loss(predicted, image), predicted
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(times, noise, keep_brain, keep_image) of a batch; each condition is dropped on its own."""
+        shape = (n, self.config.tokens, self.config.dim)
+        times = torch.randint(self.config.steps, (n,), generator=generator)
+        noise = torch.randn(shape, generator=generator)
+        kept = torch.rand(2, n, generator=generator) >= self.config.drop
+        return times, noise, kept[0], kept[1]
+
+    @torch.inference_mode()
+    def sample(self, brain: Tensor, draw: Draw, *, steps: int = 20, guidance: float = 1.0) -> Tensor:
+        """Image tokens for the brain's tokens.
+
+        Args:
+            brain: (n, tokens, dim), mean over repeats where there are several.
+            draw: gives standard normal (n, tokens, dim) at every call: first the start, then one for each
+                step that adds noise. See :func:`seeded_draws`.
+            steps: 20 as published (19 network calls); the schedule's own number: ancestral sampling (DDPM).
+            guidance: 1, as published, is none.
+
+        Returns:
+            (n, tokens, dim) float32.
+        """
+        if not 1 <= steps <= self.config.steps:
+            raise SynBrainError(
+                f"{steps} sampling steps", f"choose 1 to {self.config.steps}, the steps of its schedule"
+            )
+        if steps == self.config.steps:
+            return self._ancestral(brain, draw, guidance)
+        return self._implicit(brain, draw, steps, guidance)
+
+    def _ancestral(self, brain: Tensor, draw: Draw, guidance: float) -> Tensor:
+        """DDPM: x_(t-1) = c_0 x_0 + c_1 x_t + sd noise; noise is drawn at the last step too, and not used."""
+        x = draw().to(brain.device)
+        for time in reversed(range(self.config.steps)):
+            clean = self._clean(x, time, brain, guidance)
+            first, second = self.schedule.posterior_mean[:, time]
+            noise = draw().to(x.device)
+            x = first * clean + second * x
+            if time > 0:
+                x = x + self.schedule.posterior_sd[time] * noise
+        return x
+
+    def _implicit(self, brain: Tensor, draw: Draw, steps: int, guidance: float) -> Tensor:
+        """DDIM with eta 1 (Song et al. 2021, eq. 12 and 16).
+
+        As published, both coefficients take the *previous* cumulative product at either end while the noise
+        is read off with the present one; the last step gives the predicted clean tokens.
+        """
+        x = draw().to(brain.device)
+        for time, following in pairwise(sampling_times(self.config.steps, steps)):
+            clean = self._clean(x, time, brain, guidance)
+            if following < 0:
+                return clean
+            noise_in_x = self.schedule.noise_of(x, time, clean)
+            now, then = self.schedule.kept_before[time], self.schedule.kept_before[following]
+            fresh = ((1 - now / then) * (1 - then) / (1 - now)).sqrt()
+            kept = (1 - then - fresh**2).sqrt()
+            x = then.sqrt() * clean + kept * noise_in_x
+            if following > 0:
+                x = x + fresh * draw().to(x.device)
+        return x
+
+    def _clean(self, x: Tensor, time: int, brain: Tensor, guidance: float) -> Tensor:
+        times = torch.full((len(x),), time, dtype=torch.int64, device=x.device)
+        return self.net.guided(x, times, brain, guidance)
+
+
+def sampling_times(schedule_steps: int, steps: int) -> list[int]:
+    """Steps that DDIM visits, descending, ending in -1 (clean): 94, 89, ... 4, -1 for 20 of 100.
+
+    >>> sampling_times(20, 5)
+    [15, 11, 7, 3, -1]
+    """
+    at = np.linspace(-1.0, schedule_steps, steps + 1, dtype=np.float32)[:-1]
+    return [int(time) for time in at[::-1]]
+
+
+def seeded_draws(rows: range, tokens: int, dim: int, seed: int, sample: int = 0) -> Draw:
+    """Standard normal draws that depend on the seed, the sample and an image's own row: not on the batch."""
+    generators = [np.random.Generator(np.random.SFC64([seed, sample, row])) for row in rows]
+
+    def draw() -> Tensor:
+        blocks = [rng.standard_normal((tokens, dim), dtype=np.float32) for rng in generators]
+        return torch.from_numpy(np.stack(blocks))
+
+    return draw
+
+
+def prior_config(state: dict[str, Tensor]) -> PriorConfig:
+    """Sizes from the tensors of a published prior (names under ``net.`` and, optionally,
+    ``noise_scheduler.``).
+    """
+    tokens, dim = state["net.learned_query"].shape
+    layers = {name.split(".")[3] for name in state if name.startswith("net.causal_transformer.layers.")}
+    first = "net.causal_transformer.layers.0.0"
+    dim_head = state[f"{first}.null_kv"].shape[1]
+    betas = state.get("noise_scheduler.betas")
+    return PriorConfig(
+        tokens=tokens, dim=dim, depth=len(layers), dim_head=dim_head,
+        heads=state[f"{first}.to_q.weight"].shape[0] // dim_head,
+        steps=100 if betas is None else len(betas),
+    )  # fmt: skip
+
+
+def prior_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What :class:`DiffusionPrior` loads of a published prior.
+
+    Buffers of the schedule are computed again; ``rotary_emb.freqs`` is one constant, saved for each layer
+    by some versions.
+    """
+    return {
+        name: value
+        for name, value in state.items()
+        if not name.startswith("noise_scheduler.") and not name.endswith("rotary_emb.freqs")
+    }
