@@ -3,7 +3,8 @@
     python benchmarks/nsd_size.py --out DIR [--images 9000] [--voxels 15724] [--parts linear noise ...]
 
 Every part runs in a process of its own and leaves ``DIR/PART.json``; what is there already is not run again,
-so the same command goes on after an interruption. The table is printed at the end and kept in ``DIR/table.md``.
+so the same command goes on after an interruption. The table is printed at the end and kept in
+``DIR/table.md``.
 
 ``make`` writes a made-up subject through the public functions: tiny pictures that hold nothing but their
 number, ``prepare_table``, and an encoder whose tokens of CLIP's shape are a function of that number: smooth
@@ -41,7 +42,6 @@ from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.prepare.table import prepare_table
 from synbrain.progress import track
-from synbrain.training.cost import matmul_rate
 
 ENCODER, GRID, DIM, LATENTS = "made", 16, 1664, 64
 REPEATS, FIELDS = 3, 8  # trials an image; receptive fields a side
@@ -174,9 +174,19 @@ class Watch:
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         row = {"seconds": self.seconds, "cpu_seconds": self.cpu, "own": self.own, "resident": resident}
         if gflop is not None:
-            rate = matmul_rate(size=3000) * torch.get_num_threads()
+            rate = matmul_rate_of_cpu()
             row |= {"gflop": gflop, "per_cent_of_matmul_rate": 100 * gflop / self.cpu / rate, "rate": rate}
         return row | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+
+
+def matmul_rate_of_cpu(size: int = 2048, repeats: int = 3) -> float:
+    """GFLOP per CPU second of a float32 matrix product: other work on the machine counts little."""
+    a, best = torch.randn(size, size), float("inf")
+    for _ in range(repeats):
+        begin = time.process_time()
+        (a @ a).sum().item()
+        best = min(best, time.process_time() - begin)
+    return 2 * size**3 / best / 1e9
 
 
 def opened(folder: Path) -> tuple[Dataset, TokenSet]:
