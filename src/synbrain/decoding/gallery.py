@@ -125,4 +125,4 @@ class PixelDecoder:
 def small(picture: NDArray[np.uint8]) -> Float32:
     """(SIDE, SIDE, 3) float32 in [0, 1] of a picture (h, w, 3) uint8."""
     resized = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(resized, dtype=np.float32) / 255
+    return np.asarray(resized, dtype=np.float32) / np.float32(255)
