@@ -31,6 +31,8 @@ def prepared(dataset: Dataset, typed: Typed) -> None:
         f"{info.name}: {info.n_trials} trials x {info.n_voxels} voxels in {info.unit}; "
         f"{n_train} training and {n_test} test images -> {dataset.path}"
     )
+    if info.provenance.get("pictures"):
+        print(info.provenance["pictures"])
     constant = info.provenance.get("constant_voxels") or []
     if constant:
         shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
@@ -87,6 +89,7 @@ def calibrated(model: SynBrain, typed: Typed) -> None:
     part = model.subject(typed["subject"])
     assert part.noise is not None
     figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    figures = {"source": part.noise.source, **figures}
     print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
     print(f"run -> {typed['out']}")
 
