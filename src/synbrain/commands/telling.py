@@ -87,6 +87,7 @@ def calibrated(model: SynBrain, typed: Typed) -> None:
     part = model.subject(typed["subject"])
     assert part.noise is not None
     figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    figures = {"source": part.noise.source, **figures}
     print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
     print(f"run -> {typed['out']}")
 

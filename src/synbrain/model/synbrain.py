@@ -279,7 +279,7 @@ class SynBrain:
         NC = ncsnr^2 / (ncsnr^2 + 1 / n). Its square root is the highest correlation that can be expected.
         """
         part = self.subject(subject)
-        if part.noise is not None and part.noise.about.get("source") == "repeats":
+        if part.noise is not None and part.noise.source == "repeats":
             return part.noise.noise_ceiling(n_repeats)
         if part.space.ncsnr is None:
             raise SynBrainError(
