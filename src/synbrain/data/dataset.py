@@ -31,12 +31,11 @@ from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import array_to_rgb, open_image
 from synbrain.data.space import VoxelSpace, import_xarray
 from synbrain.describe import as_html, as_text
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import (
     atomic_path,
     open_array,
     read_json,
-    unreadable,
     verify_manifest,
     write_json,
     write_manifest,
