@@ -9,6 +9,7 @@ from synbrain.comparison.compare import Comparison
 from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import COLUMNS, header
 from synbrain.files import write_json, write_text
+from synbrain.markdown import markdown_table
 
 ALPHA = 0.05
 SMALLER_IS_BETTER = ("mse", "crps", "energy_score")
@@ -130,11 +131,9 @@ def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
     names = [name for name in scores.rows if any(known(name, m) for m in shown)]
     if not shown:
         return []
-    lines = [f"## {title}", "", WORDS[title], ""]
-    lines += ["| method | " + " | ".join(shown.values()) + " |", "|---|" + "---:|" * len(shown)]
-    for name in names:
-        lines.append("| " + " | ".join([name, *(cell(scores, name, m) for m in shown)]) + " |")
-    return [*lines, ""]
+    rows = ([name, *(cell(scores, name, m) for m in shown)] for name in names)
+    table = markdown_table(["method", *shown.values()], rows)
+    return [f"## {title}", "", WORDS[title], "", *table, ""]
 
 
 def _against_gaussian(about: dict[str, Any]) -> list[str]:
@@ -154,28 +153,25 @@ def _against_base(about: dict[str, Any]) -> list[str]:
     return _apart("What each ablation changes", words, found, columns)
 
 
-def difference_cell(said: dict[str, Any] | None, digits: int = 4) -> str:
+def difference_cell(entry: dict[str, Any] | None, digits: int = 4) -> str:
     """A difference with its 95 % interval; bold where Holm's p is below ``ALPHA``."""
-    if said is None:
+    if entry is None:
         return "-"
-    low, high = said["interval"]
-    text = f"{said['difference']:+.{digits}f}"
-    differs = said["p_holm"] < ALPHA and said["difference"] != 0
+    low, high = entry["interval"]
+    text = f"{entry['difference']:+.{digits}f}"
+    differs = entry["p_holm"] < ALPHA and entry["difference"] != 0
     return f"{f'**{text}**' if differs else text} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def _apart(
-    title: str, words: str, found: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
+    title: str, words: str, apart: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
 ) -> list[str]:
     """A table of differences; nothing where there are none."""
-    if not found:
+    if not apart:
         return []
-    lines = [f"## {title}", "", words, ""]
-    lines += ["| method | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for name, row in found.items():
-        texts = [difference_cell(row.get(metric)) for metric in columns]
-        lines.append(f"| {name} | {' | '.join(texts)} |")
-    return [*lines, ""]
+    rows = ([name, *(difference_cell(row.get(metric)) for metric in columns)] for name, row in apart.items())
+    table = markdown_table(["method", *columns.values()], rows)
+    return [f"## {title}", "", words, "", *table, ""]
 
 
 def _list(title: str, entries: dict[str, str]) -> list[str]:

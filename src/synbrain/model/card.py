@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from synbrain.markdown import markdown_table
 from synbrain.model.parts import RunParts, SubjectPart
 
 
@@ -82,13 +83,9 @@ def _scores(scores: dict[str, Any] | None) -> str:
         return "## Scores\n\nNot evaluated yet: run `synbrain evaluate`."
     rows: dict[str, dict[str, Any]] = scores["scores"]
     metrics = [m for m in dict.fromkeys(m for row in rows.values() for m in row)][:12]
-    head = "| row | " + " | ".join(metrics) + " |\n|" + "---|" * (len(metrics) + 1)
-    body = [
-        f"| {name} | " + " | ".join(_short(row.get(metric, "")) for metric in metrics) + " |"
-        for name, row in rows.items()
-    ]
+    body = [[name, *(_short(row.get(metric, "")) for metric in metrics)] for name, row in rows.items()]
     about = f"{scores.get('n_test_images', '?')} test images, target: {scores.get('target', '?')}."
-    return "\n".join(["## Scores on test images", "", about, "", head, *body])
+    return "\n".join(["## Scores on test images", "", about, "", *markdown_table(["row", *metrics], body)])
 
 
 def _use(subjects: dict[str, SubjectPart]) -> str:
@@ -101,7 +98,9 @@ def _use(subjects: dict[str, SubjectPart]) -> str:
 
 
 def _table(rows: dict[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+    return "\n".join(
+        markdown_table(["", ""], ([key, str(value)] for key, value in rows.items()), numbers=False)
+    )
 
 
 def _short(value: Any) -> str:
