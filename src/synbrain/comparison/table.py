@@ -70,17 +70,17 @@ WORDS = {
 }
 
 
-def write_table(found: Comparison, out: Path) -> str:
+def write_table(comparison: Comparison, out: Path) -> str:
     """Write ``table.json`` and ``table.md`` into ``out``; returns the Markdown."""
-    write_json(out / "table.json", found.to_json())
-    words = markdown(found)
+    write_json(out / "table.json", comparison.to_json())
+    words = markdown(comparison)
     write_text(out / "table.md", words + "\n")
     return words
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """All tables, their words, and what failed or was left out."""
-    scores = found.scores
+    scores = comparison.scores
     about = scores.about
     lines = [f"# Comparison on {about.get('dataset', 'dataset')}", "", header(scores), ""]
     if "command" in about:
@@ -91,7 +91,7 @@ def markdown(found: Comparison) -> str:
     lines += _against_gaussian(about)
     lines += _against_base(about)
     lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
-    lines += _list("Failed", found.failed)
+    lines += _list("Failed", comparison.failed)
     lines += _list("Left out", about.get("skipped", {}))
     return "\n".join(lines).rstrip()
 
@@ -137,20 +137,20 @@ def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
 
 
 def _against_gaussian(about: dict[str, Any]) -> list[str]:
-    found = about.get("differences_from_ridge_gaussian", {})
+    apart = about.get("differences_from_ridge_gaussian", {})
     title = "Distribution scores against ridge with Gaussian residuals"
     words = "Differences from ridge_gaussian [95 % interval]; negative is better; bold as above."
-    return _apart(title, words, found, {"crps": "CRPS", "energy_score": "energy"})
+    return _apart(title, words, apart, {"crps": "CRPS", "energy_score": "energy"})
 
 
 def _against_base(about: dict[str, Any]) -> list[str]:
-    found = about.get("differences_from_base", {})
+    apart = about.get("differences_from_base", {})
     words = (
         "Differences from the row that each changes (`synbrain` where the name begins so, else `reference`) "
         "[95 % interval over test images and seeds], corrected among that row's ablations; bold as above."
     )
     columns = {"voxel_r": "voxel r", "pearson": "Pearson", "mse": "MSE", "skill": "skill", "crps": "CRPS"}
-    return _apart("What each ablation changes", words, found, columns)
+    return _apart("What each ablation changes", words, apart, columns)
 
 
 def difference_cell(entry: dict[str, Any] | None, digits: int = 4) -> str:
@@ -177,4 +177,4 @@ def _apart(
 def _list(title: str, entries: dict[str, str]) -> list[str]:
     if not entries:
         return []
-    return [f"## {title}", "", *(f"- {name}: {said}" for name, said in entries.items()), ""]
+    return [f"## {title}", "", *(f"- {name}: {text}" for name, text in entries.items()), ""]

@@ -70,7 +70,7 @@ def _subject(subject: SubjectPart) -> str:
     if noise.source != "repeats":
         text += (
             "\n\nNo image was repeated, so trial noise and errors of the mean cannot be told apart: the "
-            "spread is that of the residuals of held-out training images."
+            "spread is that of the residuals of inner-out training images."
         )
     return text + (
         "\n\nCoverage and variance ratio above are cross-fitted on training images of this subject. They say "
@@ -107,7 +107,7 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(held)}" for key, held in value.items())
+        return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_short(held) for held in value)
+        return ", ".join(_short(inner) for inner in value)
     return "" if value is None else str(value)

@@ -86,7 +86,7 @@ def save_run(
 
 
 def _move_in(building: Path, folder: Path) -> None:
-    """Move the new run into place; the manifest goes first and comes last, so a half-moved run is told."""
+    """Move the new run into place; the manifest goes first and comes last, so a half-moved run is no run."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     for old in folder.iterdir():
