@@ -30,8 +30,13 @@ class StreamedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features) float32."""
         rows = max(1, BLOCK_VALUES // self.in_features)
-        parts = [F.linear(x.float(), block.float()) for block in self.weight.split(rows)]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        x = x.float()
+        out = torch.empty(*x.shape[:-1], self.out_features, device=x.device)
+        cast = torch.empty(min(rows, self.out_features), self.in_features, device=x.device)  # used again
+        for start in range(0, self.out_features, rows):
+            block = self.weight[start : start + rows]
+            cast[: len(block)] = block
+            out[..., start : start + len(block)] = F.linear(x, cast[: len(block)])
         return out if self.bias is None else out + self.bias.float()
 
 
