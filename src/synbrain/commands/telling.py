@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
     from synbrain.decoding.decoder import Decoder
     from synbrain.decoding.evaluate import DecoderScores
@@ -89,6 +91,7 @@ def calibrated(model: SynBrain, typed: Typed) -> None:
     part = model.subject(typed["subject"])
     assert part.noise is not None
     figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    figures = {"source": part.noise.source, **figures}
     print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
     print(f"run -> {typed['out']}")
 
@@ -129,6 +132,28 @@ def augmented(made: Dataset, typed: Typed) -> None:
         f"{made.path}: {made.n_trials} synthetic trials ({told['kind']}) of {made.n_images} images "
         f"in {made.info.unit}"
     )
+
+
+def compared(comparison: Comparison, typed: Typed) -> int:
+    """Write and print the table of a comparison and its pictures; exit code 1 where a method failed."""
+    from synbrain.comparison.results import stored_curves
+    from synbrain.comparison.table import write_table
+    from synbrain.figures.comparison import comparison_dots
+    from synbrain.figures.style import save_png
+    from synbrain.figures.training import autoencoder_curves
+
+    out: Path = typed["out"]
+    words = write_table(comparison, out)
+    save_png(comparison_dots(comparison.scores), out / "comparison.png")
+    pictures = ["comparison.png"]
+    if curves := stored_curves(out, comparison.scores.rows):
+        save_png(autoencoder_curves(curves), out / "training_curves.png")
+        pictures.append("training_curves.png")
+    print(words)
+    for name, problem in comparison.failed.items():
+        print(f"{name} failed: {problem}")
+    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
+    return 1 if comparison.failed else 0
 
 
 def _speaks() -> bool:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset, Stimuli, read_brick
 from synbrain.data.options import PictureOptions
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
-from synbrain.files import digest, digest_of, open_array, read_json, save_array, unreadable, write_json
+from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
 
 if TYPE_CHECKING:
     from synbrain.features.encoder import Encoder
@@ -34,13 +34,18 @@ FEATURES = FeatureOptions()
 
 
 def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
-    """Where a dataset keeps the tokens of an encoder."""
-    return dataset.path / "tokens" / encoder_name
+    """Where a dataset keeps the tokens of an encoder: in its folder, or where read-only storage has them.
+
+    Those in its own folder are taken where they are there; new ones go to :func:`synbrain.files.beside`.
+    """
+    own = dataset.path / "tokens" / encoder_name
+    return own if (own / TOKENS_JSON).exists() else beside(dataset.path) / "tokens" / encoder_name
 
 
 def stored_encoders(dataset: Dataset) -> list[str]:
     """Names of the encoders whose tokens a dataset has."""
-    return sorted(path.parent.name for path in (dataset.path / "tokens").glob(f"*/{TOKENS_JSON}"))
+    folders = {dataset.path, beside(dataset.path)}
+    return sorted({path.parent.name for folder in folders for path in folder.glob(f"tokens/*/{TOKENS_JSON}")})
 
 
 def write_tokens(
@@ -101,6 +106,10 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
 
     Raises:
         SynBrainError: where they are missing, cut short, or belong to other images.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> open_tokens(toy_dataset(), "pixels").shapes
+    {'grid4': (16, 3)}
     """
     folder = tokens_folder(dataset, encoder_name)
     command = f"synbrain features {dataset.path} --encoder {encoder_name}"
