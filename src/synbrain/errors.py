@@ -16,6 +16,9 @@ class SynBrainError(ValueError):
     Args:
         problem: what is wrong, with the values that show it.
         mend: what to do about it, as an instruction.
+
+    >>> str(SynBrainError("data/me is not a dataset", "make one with `synbrain prepare`"))
+    'data/me is not a dataset: make one with `synbrain prepare`'
     """
 
     def __init__(self, problem: str, mend: str) -> None:

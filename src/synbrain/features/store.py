@@ -106,6 +106,10 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
 
     Raises:
         SynBrainError: where they are missing, cut short, or belong to other images.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> open_tokens(toy_dataset(), "pixels").shapes
+    {'grid4': (16, 3)}
     """
     folder = tokens_folder(dataset, encoder_name)
     command = f"synbrain features {dataset.path} --encoder {encoder_name}"

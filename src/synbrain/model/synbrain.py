@@ -38,6 +38,15 @@ class SynBrain:
         report: how well it does on held-out training images, where it was trained here.
         encoder: an encoder to use instead of the registry's (its digest must be the run's).
         device: where the networks run.
+
+    >>> from synbrain import TrainOptions, train
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = toy_dataset()
+    >>> options = TrainOptions(encoder="pixels", vae={"epochs": 1}, mapper={"steps": 10, "round_steps": 10})
+    >>> model = train([dataset], options)
+    >>> pictures = [dataset.load_image(row) for row in range(3)]
+    >>> model.predict(pictures).shape, model.sample(pictures, n_samples=5, seed=7).shape
+    ((3, 12), (5, 3, 12))
     """
 
     def __init__(
