@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.prepare.options import TableOptions
+from synbrain.prepare.pictures import fingerprint, lookalikes
 from synbrain.prepare.table import prepare_table
+from synbrain.simulate.scenes import draw_image, draw_scenes
 
 PLACES = np.argwhere(INSIDE)
 MM = PLACES @ AFFINE[:3, :3].T + AFFINE[:3, 3]
@@ -141,3 +144,15 @@ def test_different_pictures_do_not_look_alike(table_source: Callable[..., Path],
         Image.fromarray(values).save(src / "images" / f"im{i:03d}.png")
     made = prepare_table(src, tmp_path / "ds")
     assert "look like" not in " ".join(made.info.provenance["notes"])
+
+
+def test_scenes_are_told_apart_and_their_copies_found() -> None:
+    scenes = draw_scenes(60, seed=0)
+    pictures = [Image.fromarray(draw_image(scenes, i, 64, seed=0)) for i in range(60)]
+    prints = np.stack([fingerprint(picture) for picture in pictures])
+    copies = []
+    for picture in pictures:
+        content = io.BytesIO()
+        picture.resize((109, 90), Image.Resampling.BICUBIC).save(content, "JPEG", quality=60)
+        copies.append(fingerprint(Image.open(content)))
+    assert sorted(lookalikes(np.stack(copies), prints)) == [(i, i) for i in range(60)]
