@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 # Waiting threads sleep instead of spinning: on a busy machine that is 10 to 50 times faster.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint viewer clean
+.PHONY: demo test lint docs notebooks viewer clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -26,9 +26,18 @@ lint: $(VENV)/installed
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
+# The site, with every example run; a warning or a broken link between pages is an error.
+docs: $(VENV)/installed
+	$(RUN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+# Three examples as notebooks, run and kept with their output.
+notebooks: $(VENV)/installed
+	$(RUN)/python examples/execute.py
+
 # for developers, with npm: bundles viewer/web/src into src/synbrain/viewer/static, which is committed
 viewer:
 	cd viewer/web && npm install --no-audit --no-fund && node build.mjs
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out docs/_build docs/examples examples/data

@@ -56,7 +56,7 @@ def test_images_from_a_folder_and_from_hdf5(toy: Path, tmp_path: Path) -> None:
     brick = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     with new_folder(tmp_path / "h5") as building:
         make(building, stimuli=Stimuli(kind="hdf5", path="../brick.hdf5"))
-    with pytest.raises(SynBrainError, match="are missing"):
+    with pytest.raises(SynBrainError, match="is missing"):
         load_dataset(tmp_path / "h5").load_image(0)
     with h5py.File(tmp_path / "brick.hdf5", "w") as file:
         file["imgBrick"] = brick

@@ -41,7 +41,7 @@ def model_on(space: VoxelSpace, unit: str = "percent signal change", name: str =
     )
     noise = ResponseNoise(
         np.full((n, 1), 0.8, np.float32), 0.36 * ones, ones, 0 * ones, ones, ones, 0 * ones, ones, ones,
-        ones, {"source": "repeats"},
+        ones, {}, source="repeats",
     )  # fmt: skip
     part = SubjectPart(name, space, unit, 0 * ones, ones, linear=linear, noise=noise)
     config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))

@@ -33,6 +33,13 @@ class Ridge:
     Args:
         n_folds: of the cross-validation over training images that picks each voxel's penalty.
         alphas: the grid of penalties, for kernels of mean diagonal 1.
+
+    >>> from synbrain.features.store import open_tokens
+    >>> from synbrain.features.tokens import split_pairs
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> train, test = split_pairs(toy_dataset(), open_tokens(toy_dataset(), "pixels"))
+    >>> Ridge().fit(train).predict(test.tokens).shape
+    (20, 12)
     """
 
     def __init__(self, n_folds: int = 5, alphas: Float64 = ALPHAS) -> None:

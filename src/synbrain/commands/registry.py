@@ -168,10 +168,12 @@ COMMANDS: dict[str, Command] = {
         "synbrain report runs/me data/me --out report",
     ),
     "compare": Command(
-        HERE + "compare:compare",
+        "synbrain.comparison.compare:compare",
         "train and score every method on one dataset",
         SCORES,
         "synbrain compare data/me --out comparison --methods linear",
+        HERE + "telling:compared",
+        hidden=("tokens", "registry"),
     ),
     "consistency": Command(
         HERE + "consistency:consistency",

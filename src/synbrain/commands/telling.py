@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
@@ -29,6 +31,8 @@ def prepared(dataset: Dataset, typed: Typed) -> None:
         f"{info.name}: {info.n_trials} trials x {info.n_voxels} voxels in {info.unit}; "
         f"{n_train} training and {n_test} test images -> {dataset.path}"
     )
+    if info.provenance.get("pictures"):
+        print(info.provenance["pictures"])
     constant = info.provenance.get("constant_voxels") or []
     if constant:
         shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
@@ -85,6 +89,7 @@ def calibrated(model: SynBrain, typed: Typed) -> None:
     part = model.subject(typed["subject"])
     assert part.noise is not None
     figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    figures = {"source": part.noise.source, **figures}
     print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
     print(f"run -> {typed['out']}")
 
@@ -98,6 +103,28 @@ def imported(model: SynBrain, typed: Typed) -> None:
     print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
     n_voxels = model.subject().n_voxels
     print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_voxels} voxels")
+
+
+def compared(comparison: Comparison, typed: Typed) -> int:
+    """Write and print the table of a comparison and its pictures; exit code 1 where a method failed."""
+    from synbrain.comparison.results import stored_curves
+    from synbrain.comparison.table import write_table
+    from synbrain.figures.comparison import comparison_dots
+    from synbrain.figures.style import save_png
+    from synbrain.figures.training import autoencoder_curves
+
+    out: Path = typed["out"]
+    words = write_table(comparison, out)
+    save_png(comparison_dots(comparison.scores), out / "comparison.png")
+    pictures = ["comparison.png"]
+    if curves := stored_curves(out, comparison.scores.rows):
+        save_png(autoencoder_curves(curves), out / "training_curves.png")
+        pictures.append("training_curves.png")
+    print(words)
+    for name, problem in comparison.failed.items():
+        print(f"{name} failed: {problem}")
+    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
+    return 1 if comparison.failed else 0
 
 
 def _speaks() -> bool:

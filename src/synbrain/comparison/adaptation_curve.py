@@ -54,11 +54,11 @@ def adaptation_curve(
         show_progress: a bar over the fits.
 
     Returns:
-        ``{"curve": [{"budget", "n_images", "n_trials", "adapted", "ridge", "scratch", "base", "mean_map",
-        "full", "draws", "intervals", "differences"}, ...], ...}``. Scores are voxel_r (mean over voxels of
-        Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over draws
-        (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and "scratch"
-        are paired in both ways.
+        "curve" is a list of points with "budget", "n_images", "n_trials", "adapted", "ridge", "scratch",
+        "base", "mean_map", "full", "draws", "intervals" and "differences". Scores are voxel_r (mean over
+        voxels of Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over
+        draws (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and
+        "scratch" are paired in both ways.
 
     Raises:
         SynBrainError: as :func:`synbrain.training.adapt.adapt`, or for no draws.
@@ -167,7 +167,7 @@ def _entry(budget: str, drawn: list[Draw], constant: dict[str, float | None]) ->
         "n_trials": float(np.mean([draw.n_trials for draw in drawn])),
         **{name: float(np.mean(values[name])) for name in FITTED},
         "base": constant["base"],
-        "mean_map": 0.0,  # a constant prediction correlates with nothing: 0 by definition (docs/metrics.md)
+        "mean_map": 0.0,  # a constant prediction correlates with nothing: 0 by definition
         "full": constant["full"],
         "seconds": float(np.mean([draw.seconds for draw in drawn])),
         "draws": [draw.scores for draw in drawn],

@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from synbrain.data.options import PictureOptions
+from synbrain.data.pictures import array_to_rgb, open_image
 from synbrain.data.space import VoxelSpace, import_xarray
 from synbrain.describe import as_html, as_text
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import (
     atomic_path,
     open_array,
@@ -50,10 +52,12 @@ TRIAL_COLUMNS = {"image": "int32", "session": "int16", "repeat": "int16", "split
 Split = Literal["train", "test"]
 
 
-class Stimuli(BaseModel):
-    """Where the stimuli lie: a folder of image files, or one HDF5 brick (n, h, w, 3) uint8."""
+class Stimuli(PictureOptions):
+    """Where the stimuli lie, and how they are decoded (:mod:`synbrain.data.pictures`).
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A folder of image files, or one HDF5 brick (n, h, w, 3) uint8.
+    """
+
     kind: Literal["folder", "hdf5"]
     path: str  # relative to the dataset's folder where possible
     key: str = "imgBrick"  # the HDF5 dataset; images.parquet's column `row` indexes it
@@ -87,6 +91,13 @@ class Dataset:
         images: one row per distinct image: name (file name or id), split, and what the source adds.
         responses: (n_trials, n_voxels) float32 memory map, in ``info.unit``.
         space: positions, ROIs and ncsnr of the voxels.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = toy_dataset()
+    >>> dataset.trials["split"].value_counts().to_dict()
+    {'train': 80, 'test': 40}
+    >>> dataset.load_image(0).size
+    (64, 64)
     """
 
     path: Path
@@ -168,27 +179,24 @@ class Dataset:
         Raises:
             SynBrainError: where the file is missing or cannot be decoded.
         """
-        where = self.stimulus_path()
-        if self.info.stimuli.kind == "hdf5":
-            if not where.exists():
-                raise SynBrainError(f"the stimuli {where} are missing", "restore the file")
-            with h5py.File(where, "r") as file:
-                pixels = file[self.info.stimuli.key][int(self.images["row"].iloc[row])]
-            return Image.fromarray(pixels)
-        return open_image(where / str(self.images["name"].iloc[row]))
+        where, stimuli = self.stimulus_path(), self.info.stimuli
+        if stimuli.kind == "hdf5":
+            return read_brick(where, stimuli, int(self.images["row"].iloc[row]))
+        return open_image(where / str(self.images["name"].iloc[row]), stimuli)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, or say which file is wrong."""
+def read_brick(path: Path, stimuli: Stimuli, row: int) -> Image.Image:
+    """Picture ``row`` of an HDF5 stimulus file as RGB.
+
+    Raises:
+        SynBrainError: where the file is missing, locked or damaged, or holds something else than pictures.
+    """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise SynBrainError(f"image {path} is missing", "restore it, or mend the trial list") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise SynBrainError(
-            f"image {path} cannot be read ({error})", "save it again as PNG or JPEG"
-        ) from error
+        with h5py.File(path, "r") as file:
+            pixels = file[stimuli.key][row]
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise unreadable(path, error, "restore the stimuli") from error
+    return array_to_rgb(pixels, stimuli, f"picture {row} of {path}")
 
 
 def load_dataset(path: str | Path) -> Dataset:
@@ -196,6 +204,11 @@ def load_dataset(path: str | Path) -> Dataset:
 
     Raises:
         SynBrainError: where a file is missing, was altered, or does not fit the others.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = load_dataset(toy_dataset().path)
+    >>> dataset.n_trials, dataset.n_voxels, dataset.info.unit
+    (120, 12, 'arbitrary unit')
     """
     folder = Path(path)
     if not (folder / DATASET_JSON).exists():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
 
-SpaceKind = Literal["volume", "surface", "none"]
+SpaceKind = Literal["volume", "surface", "points", "none"]
 SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
 N_FSAVERAGE5 = 10242  # vertices of one hemisphere
 
@@ -41,15 +41,22 @@ class VoxelSpace:
 
     Attributes:
         n_voxels: number of voxels, in the column order of the responses.
-        kind: "volume", "surface" (left then right hemisphere vertices) or "none" (no positions).
+        kind: "volume", "surface" (left then right hemisphere vertices), "points" (positions without a grid)
+            or "none" (no positions).
         shape: volume: (x, y, z) of the grid; surface: (n_left, n_right) vertices.
         affine: (4, 4) float64, voxel indices to mm, for a volume.
         index: (n_voxels,) int64, position in the flattened grid (C order), or in left + right vertices.
         atlases: atlas name -> labels.
+        positions: (n_voxels, 3) float64 in mm, of points.
         ncsnr: (n_voxels,) float32, noise-ceiling signal-to-noise ratio (signal sd / noise sd), if known.
         fsaverage5: (20484,) int64, the voxel that each vertex of fsaverage5 (left, then right) lies in, -1
             where there is none; for volumes that bring a transform to the surface.
         in_mni: whether the affine of a volume leads to MNI mm.
+
+    >>> import numpy as np
+    >>> space = VoxelSpace.from_mask(np.ones((2, 2, 2), dtype=bool), np.eye(4))
+    >>> space.n_voxels, space.coordinates()[-1].tolist()
+    (8, [1.0, 1.0, 1.0])
     """
 
     n_voxels: int
@@ -61,6 +68,7 @@ class VoxelSpace:
     ncsnr: NDArray[np.float32] | None = None
     fsaverage5: NDArray[np.int64] | None = None
     in_mni: bool = False
+    positions: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         arrays: dict[str, Any] = {"index": self.index, "ncsnr": self.ncsnr}
@@ -71,7 +79,10 @@ class VoxelSpace:
                     f"{name} has shape {array.shape} in a space of {self.n_voxels} voxels",
                     "give one value per voxel, in the column order of the responses",
                 )
-        if self.kind != "none" and (self.index is None or self.shape is None):
+        if self.kind == "points":
+            if self.positions is None or self.positions.shape != (self.n_voxels, 3):
+                raise SynBrainError("points lack their positions", "give (n_voxels, 3) in mm")
+        elif self.kind != "none" and (self.index is None or self.shape is None):
             raise SynBrainError(f"a {self.kind} space lacks its grid", "give shape and index")
 
     @classmethod
@@ -89,9 +100,11 @@ class VoxelSpace:
         )
 
     def coordinates(self) -> NDArray[np.float64]:
-        """(n_voxels, 3) float64, the voxels' centres in mm (the affine's frame); volumes only."""
+        """(n_voxels, 3) float64, the voxels' centres in mm; of volumes and points."""
+        if self.positions is not None:
+            return self.positions
         if self.kind != "volume" or self.affine is None or self.shape is None or self.index is None:
-            raise SynBrainError("this space has no positions in mm", "use a volume space")
+            raise SynBrainError("this space has no positions in mm", "use a volume, or points")
         grid = np.stack(np.unravel_index(self.index, self.shape), axis=1)
         return np.asarray(nib.affines.apply_affine(self.affine, grid), dtype=np.float64)
 
@@ -145,7 +158,7 @@ class VoxelSpace:
         """Write the space into ``folder`` and return the file names written."""
         folder.mkdir(parents=True, exist_ok=True)
         optional = {"index": self.index, "affine": self.affine, "ncsnr": self.ncsnr}
-        optional |= {"fsaverage5": self.fsaverage5}
+        optional |= {"fsaverage5": self.fsaverage5, "positions": self.positions}
         arrays: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
         arrays |= {f"atlas.{name}": atlas.values for name, atlas in self.atlases.items()}
         with atomic_path(folder / SPACE_ARRAYS) as partial, partial.open("wb") as handle:
@@ -183,6 +196,7 @@ class VoxelSpace:
             ncsnr=held.get("ncsnr"),
             fsaverage5=held.get("fsaverage5"),
             in_mni=bool(about.get("in_mni", False)),
+            positions=held.get("positions"),
         )
 
 

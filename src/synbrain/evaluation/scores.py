@@ -44,6 +44,11 @@ class Scores:
         rois: row -> ROI -> metric -> value.
         about: dataset, unit, n_test_images, n_test_trials, n_voxels, n_samples, seed, target, n_way, ...
         differences: row -> metric -> paired difference against ridge: difference, interval, p, p_holm.
+
+    >>> score = Score(value=0.5, interval=(0.4, 0.6), ceiling=0.8, target="repeat_mean")
+    >>> scores = Scores({"synbrain": {"voxel_r": score}}, {}, {}, {})
+    >>> scores["synbrain"]["voxel_r"].interval, scores.value("synbrain", "crps") is None
+    ((0.4, 0.6), True)
     """
 
     rows: dict[str, dict[str, Score]]

@@ -51,6 +51,9 @@ def get_encoder(
 
     Raises:
         SynBrainError: where the name is unknown or the weights cannot be loaded.
+
+    >>> get_encoder("pixels").layers
+    {'grid4': (16, 3), 'final': (256, 3)}
     """
     if name not in ENCODERS:
         raise SynBrainError(f"there is no encoder {name!r}", f"choose from {', '.join(ENCODERS)}")

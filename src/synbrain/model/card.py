@@ -61,10 +61,12 @@ def _subject(subject: SubjectPart) -> str:
         return (
             text + "\n\nNo trial noise was fitted: `sample` repeats the mean unless `noise_factor` is given."
         )
-    about = subject.noise.about
-    fitted = _table({key.replace("_", " "): _short(value) for key, value in about.items()})
+    noise = subject.noise
+    rows = {"fitted on": noise.source, "variance needed around the mean": _short(noise.variance_needed)}
+    rows |= {key.replace("_", " "): _short(value) for key, value in noise.about.items()}
+    fitted = _table(rows)
     text += f"\n\n### Trial noise and its calibration\n\n{fitted}"
-    if about.get("source") != "repeats":
+    if noise.source != "repeats":
         text += (
             "\n\nNo image was repeated, so trial noise and errors of the mean cannot be told apart: the "
             "spread is that of the residuals of held-out training images."

@@ -23,7 +23,7 @@ from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
 from synbrain.noise.response_noise import ResponseNoise
 
-RUN_FORMAT = 2  # 1 said "stages" for an encoder's layers
+RUN_FORMAT = 3  # 1 said "stages" for an encoder's layers, 2 kept what adaptation and noise say untyped
 SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
 Recipe = Literal["reference", "calibrated"]
 

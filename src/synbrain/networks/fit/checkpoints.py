@@ -28,10 +28,10 @@ from synbrain.errors import SynBrainError
 from synbrain.files import (
     read_json,
     require_space,
-    telling_full_disk,
     verify_manifest,
     write_json,
     write_manifest,
+    writing,
 )
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        with telling_full_disk(target):
+        with writing(target):
             # a tensor that "model" and "kept" share would be refused: each is written as its own copy
             save_file({name: tensor.clone() for name, tensor in tensors.items()}, building / WEIGHTS)
             torch.save(checkpoint.optimizer, building / OPTIMIZER)
