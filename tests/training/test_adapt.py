@@ -17,10 +17,10 @@ from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.store import open_tokens, write_tokens
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
-from synbrain.linear.candidates import stacking_weights
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.linear.stacking import stacking_weights
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
@@ -182,7 +182,7 @@ def test_stacking_prefers_what_predicts_better() -> None:
     rng = np.random.default_rng(0)
     y = rng.standard_normal((80, 4))
     unseen = np.stack([y + s * rng.standard_normal(y.shape) for s in (0.3, 2.0, 0.3)])
-    shares = stacking_weights(unseen, y)
+    shares = stacking_weights(((unseen - y) ** 2).sum(axis=1), len(y))
     np.testing.assert_allclose(shares.sum(axis=0), 1)
     assert (shares[1] < 0.05).all()
 

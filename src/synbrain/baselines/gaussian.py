@@ -107,20 +107,24 @@ class Isotropic:
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         if self.size is None:
-            rest, held = pairs.hold_out(self.fraction, seed)
-            self.chosen = self._choose(self.model.fit(rest, seed=seed).predict(held.tokens), held, seed)
+            training, validation = pairs.hold_out(self.fraction, seed)
+            self.chosen = self._choose(
+                self.model.fit(training, seed=seed).predict(validation.tokens), validation, seed
+            )
         self.model = self.model.fit(pairs, seed=seed, show_progress=show_progress)
         return self
 
-    def _choose(self, predicted: Float32, held: Pairs, seed: int) -> float:
-        images = np.arange(min(held.n_images, 200))
-        held = held.take(images)
-        predicted, trials = predicted[images], held.trial_responses()
-        unit = float(np.sqrt(np.mean(np.square(trials - predicted[held.image_of_trial], dtype=np.float64))))
+    def _choose(self, predicted: Float32, validation: Pairs, seed: int) -> float:
+        images = np.arange(min(validation.n_images, 200))
+        validation = validation.take(images)
+        predicted, trials = predicted[images], validation.trial_responses()
+        unit = float(
+            np.sqrt(np.mean(np.square(trials - predicted[validation.image_of_trial], dtype=np.float64)))
+        )
         sizes = unit * np.geomspace(0.05, 2, 16)
         eps = np.random.default_rng(seed).standard_normal((20, *predicted.shape), dtype=np.float32)
         scores = [
-            float(np.mean(energy_score(predicted + size * eps, trials, held.image_of_trial)))
+            float(np.mean(energy_score(predicted + size * eps, trials, validation.image_of_trial)))
             for size in sizes
         ]
         return float(sizes[int(np.argmin(scores))])

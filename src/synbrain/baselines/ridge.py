@@ -112,13 +112,13 @@ def cross_fit(
     if len(gram) < 2:
         out[:] = targets
         return out
-    for train, held in folds(len(gram), n_folds, seed).split(gram):
+    for train, left_out in folds(len(gram), n_folds, seed).split(gram):
         offset = targets[train].mean(axis=0, dtype=np.float64)
         # by eigenvectors: himalaya's solver holds (voxels, images, images) where every voxel has its penalty
         values, vectors = eigh(gram[np.ix_(train, train)])
         projected = vectors.T @ (targets[train] - offset)
         weights = vectors @ (projected / (np.maximum(values, 0)[:, None] + alphas))
-        out[held] = gram[np.ix_(held, train)] @ weights + offset
+        out[left_out] = gram[np.ix_(left_out, train)] @ weights + offset
     return out
 
 

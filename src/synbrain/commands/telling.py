@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
+    from synbrain.decoding.decoder import Decoder
+    from synbrain.decoding.evaluate import DecoderScores
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
 
@@ -103,6 +105,33 @@ def imported(model: SynBrain, typed: Typed) -> None:
     print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
     n_voxels = model.subject().n_voxels
     print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_voxels} voxels")
+
+
+def decoder(made: Decoder, typed: Typed) -> None:
+    """A decoder that was written."""
+    space = made.space
+    print(
+        f"{typed['out']}: {made.config.kind} decoder of {', '.join(made.subjects)}, {made.n_voxels} voxels "
+        f"in {made.unit} to {space.n_tokens} x {space.dim} tokens of {space.encoder}"
+    )
+    if made.config.validation:
+        print("validation images: " + ", ".join(f"{k} {v:.4g}" for k, v in made.config.validation.items()))
+
+
+def decoded(scores: DecoderScores, typed: Typed) -> None:
+    """Scores of a decoder."""
+    about = scores.about
+    print(scores.table())
+    print(f"{about['n_test_images']} test images, {about['n_way']}-way, {about['n_draws']} draw(s)")
+
+
+def augmented(made: Dataset, typed: Typed) -> None:
+    """A synthetic dataset."""
+    told = made.info.provenance["synthetic"]
+    print(
+        f"{made.path}: {made.n_trials} synthetic trials ({told['kind']}) of {made.n_images} images "
+        f"in {made.info.unit}"
+    )
 
 
 def compared(comparison: Comparison, typed: Typed) -> int:

@@ -16,6 +16,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.synbrain import SynBrain
@@ -191,14 +192,12 @@ def curve_table(curve: dict[str, Any]) -> str:
     """The curve as Markdown."""
     columns = ("images", "trials", "adapted", "scratch", "ridge", "base", "mean map", "full",
                "adapted - ridge", "adapted - scratch")  # fmt: skip
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    rows = []
     for point in curve["curve"]:
         scores = [_number(point[k]) for k in ("adapted", "scratch", "ridge", "base", "mean_map", "full")]
         apart = [_difference(point["differences"][f"adapted - {name}"]) for name in ("ridge", "scratch")]
-        lines.append(
-            f"| {point['n_images']} | {point['n_trials']:.0f} | " + " | ".join([*scores, *apart]) + " |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([str(point["n_images"]), f"{point['n_trials']:.0f}", *scores, *apart])
+    return "\n".join(markdown_table(columns, rows, numbers=False)) + "\n"
 
 
 def _number(value: float | None) -> str:

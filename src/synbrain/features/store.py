@@ -24,7 +24,7 @@ from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
-from synbrain.files import beside, digest, digest_of, open_array, read_json, write_json
+from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
 
 if TYPE_CHECKING:
     from synbrain.features.encoder import Encoder
@@ -288,3 +288,26 @@ class _Brick:
             raise unreadable(path, error, "restore the stimuli") from error
         content = {"shape": shape, "sums": ends} | rules_digest_part(info)
         return ImageSet(shape[0], digest_of(content), partial(read_brick, path, info))
+
+
+def copy_tokens(tokens: TokenSet, source: Dataset, target: Dataset, rows: NDArray[np.int64]) -> None:
+    """Give ``target`` the tokens of the images ``rows`` of ``source``: they are the same pictures.
+
+    Args:
+        tokens: of all images of ``source``, from one encoder.
+        source: whose store says how they were made.
+        target: its image i is image ``rows[i]`` of ``source``.
+        rows: (target.n_images,) rows of ``source.images``.
+    """
+    own = tokens_folder(source, tokens.encoder)
+    made = _read(own)
+    if "store" in made:
+        made = _read((own / made["store"]).resolve())
+    folder = tokens_folder(target, tokens.encoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = {}
+    for layer, array in tokens.layers.items():
+        save_array(folder / f"{layer}.npy", np.asarray(array[tokens.rows[rows]], dtype=np.float16))
+        layers[layer] = made["layers"][layer] | {"sha256": digest(folder / f"{layer}.npy")}
+    content = made | {"n_images": len(rows), "images": image_set_digest(target), "layers": layers}
+    write_json(folder / TOKENS_JSON, content)

@@ -43,8 +43,8 @@ class TrainingImages:
 def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
     """What tells the images ``rows`` apart across datasets and machines: the first bytes of SHA-256.
 
-    Image files are told by content, as different recordings use the same file names. Images of an HDF5 brick
-    are told by the brick's shape, its first and last image, and their row in it.
+    An image file is known by its content, as different recordings use the same file names; an image of an
+    HDF5 brick by the brick's shape, its first and last image, and its row.
 
     Raises:
         SynBrainError: where the stimuli are missing.

@@ -86,8 +86,8 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first; unfinished ones do not carry the name and are not listed."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    folders = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -96,10 +96,10 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         SynBrainError: where a file was altered, is missing or cannot be read.
     """
-    found = list_checkpoints(folder)
-    if not found:
+    folders = list_checkpoints(folder)
+    if not folders:
         return None
-    newest = found[-1]
+    newest = folders[-1]
     try:
         verify_manifest(newest)
         tensors = load_file(newest / WEIGHTS)
