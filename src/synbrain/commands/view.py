@@ -12,7 +12,7 @@ AS_USUAL = ViewOptions()
 
 
 def view(
-    run: Path,
+    model: Path,  # not called run: demo is no folder
     dataset: Path | None = None,
     /,
     *,
@@ -24,7 +24,7 @@ def view(
     """Open a local page: drop a picture and see the response that is expected on the cortex.
 
     Args:
-        run: run folder, id of a run on the Hugging Face hub, or demo, which comes with the package.
+        model: run folder, id of a run on the Hugging Face hub, or demo, which comes with the package.
         dataset: dataset of the run's subject: its test images, measured responses and noise ceiling.
         export: write the page with test images to this .html file instead; it needs no server.
         options: what is shown.
@@ -39,16 +39,16 @@ def view(
 
     if export is None:
         require_server()
-    if str(run) in ("demo", DEMO) and not run.exists():
-        run, dataset = Path(DEMO), dataset or demo_dataset()
+    if str(model) in ("demo", DEMO) and not model.exists():
+        model, dataset = Path(DEMO), dataset or demo_dataset()
     recordings = None if dataset is None else load_dataset(dataset)
-    model = SynBrain.from_pretrained(run, device=pick_device(device))
+    run = SynBrain.from_pretrained(model, device=pick_device(device))
     if export is not None:
         from synbrain.errors import SynBrainError
 
         if recordings is None:
             raise SynBrainError("--export shows test images", "give a dataset: synbrain view RUN DATASET ...")
-        export_page(model, export, recordings, options, overwrite=overwrite)
+        export_page(run, export, recordings, options, overwrite=overwrite)
         print(f"{export}: {export.stat().st_size / 1e6:.2f} MB, open it in a browser")
         return
     from synbrain.viewer.server import bind, hosts_of, make_app, serve
@@ -56,7 +56,7 @@ def view(
 
     listening = bind(options.port)
     port = listening.getsockname()[1]
-    app = make_app(Source(model, recordings, options), hosts_of(port))
+    app = make_app(Source(run, recordings, options), hosts_of(port))
     address = f"http://127.0.0.1:{port}/"
     print(f"{address}   (Ctrl-C ends)", flush=True)
     if options.browser:
