@@ -17,7 +17,7 @@ import numpy as np
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import digest
 from synbrain.model.parts import RunConfig
 from synbrain.training.options import SharedTestImages
@@ -51,11 +51,12 @@ def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
     """
     where = dataset.stimulus_path()
     if dataset.info.stimuli.kind == "hdf5":
-        if not where.exists():
-            raise SynBrainError(f"the stimuli {where} are missing", "restore them")
-        with h5py.File(where, "r") as file:
-            brick = file[dataset.info.stimuli.key]
-            ends = hashlib.sha256(str(brick.shape).encode() + brick[0].tobytes() + brick[-1].tobytes())
+        try:
+            with h5py.File(where, "r") as file:
+                brick = file[dataset.info.stimuli.key]
+                ends = hashlib.sha256(str(brick.shape).encode() + brick[0].tobytes() + brick[-1].tobytes())
+        except (OSError, KeyError) as error:
+            raise unreadable(where, error, "restore the stimuli") from error
         names = [f"{ends.hexdigest()}#{row}" for row in dataset.images["row"].to_numpy()[rows]]
     else:
         files = dataset.images["name"].astype(str).to_numpy()[rows]
