@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder, encoder_digest, frozen, weights_digest
+from synbrain.features.encoder import Encoder, encoder_digest, frozen, own_size_only, weights_digest
 from synbrain.features.preprocessing import Preprocessing, clip_preprocessing, squashed
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -114,7 +114,13 @@ TOWERS: dict[str, Tower] = {
 }
 
 
-def transformer(name: str, weights: str | None, device: torch.device, precision: str = "float32") -> Encoder:
+def transformer(
+    name: str,
+    weights: str | None,
+    device: torch.device,
+    precision: str = "float32",
+    size: int | None = None,
+) -> Encoder:
     """Layers ``layer1`` .. ``layerN`` (residual stream after that block) and ``final``.
 
     ``final`` is every patch token after the final layer norm, without the class token and without
@@ -126,6 +132,7 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         weights: a local folder, or a hub id, of such a model; it must be given.
         device: where it runs.
         precision: see :class:`Encoder`.
+        size: of the pictures, pixels; only the model's own.
 
     Raises:
         SynBrainError: where transformers or the weights are missing, or they are of another network.
@@ -137,6 +144,7 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         )
     model, hub_id = _load(name, tower, weights)
     config, preprocess = model.config, tower.preprocessing(model.config)
+    own_size_only(name, size, preprocess.size)
     n_tokens, dim = (preprocess.size // config.patch_size) ** 2, config.hidden_size
     hidden = {f"layer{i}": (n_tokens, dim) for i in range(1, config.num_hidden_layers + 1)}
     layers = hidden | {"final": (n_tokens, dim)}
@@ -147,6 +155,7 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         "tokens": tower.tokens,
     }
     digest = encoder_digest(name, weights_digest(_portable(model.state_dict())), describe)
+    model = frozen(model, device)
     return Encoder(
         name=name,
         digest=digest,
@@ -154,10 +163,11 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         default_layer="final",
         preprocess=preprocess,
         describe=describe,
-        network=partial(_tokens, frozen(model, device), tower),
+        network=partial(_tokens, model, tower),
         device=device,
         precision=precision,
         hub_id=hub_id,
+        module=model,
     )
 
 
