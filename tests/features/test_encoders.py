@@ -76,7 +76,7 @@ def test_digests_differ_between_encoders(encoder_of: Get) -> None:
 
 def test_unknown_names_are_told_with_the_choice() -> None:
     with pytest.raises(
-        SynBrainError, match=r"'resnet'.*efficientnet-lite0, clip, dinov2, mae, siglip, pixels"
+        SynBrainError, match=r"'resnet'.*efficientnet-lite0, efficientnet-lite2, clip, dinov2, mae, siglip, pixels"
     ):
         get_encoder("resnet")
     with pytest.raises(SynBrainError, match="bfloat16"):

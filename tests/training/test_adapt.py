@@ -12,6 +12,7 @@ from PIL import Image
 
 import synbrain
 from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.data.marks import unpacked
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder

@@ -120,10 +120,14 @@ def frozen(network: nn.Module, device: torch.device, *, channels_last: bool = Fa
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes, dtypes and values of a state dict, in the order of names."""
+    """SHA-256 over names, shapes, dtypes and values of a state dict, in the order of names.
+
+    Names are taken without what depends on the version of transformers.
+    """
     sha = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
+    weights = {k.removeprefix("vision_model."): v for k, v in state.items() if not k.endswith("position_ids")}
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
         sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()

@@ -154,7 +154,7 @@ def transformer(
         "layers": {layer: list(shape) for layer, shape in layers.items()},
         "tokens": tower.tokens,
     }
-    digest = encoder_digest(name, weights_digest(_portable(model.state_dict())), describe)
+    digest = encoder_digest(name, weights_digest(model.state_dict()), describe)
     model = frozen(model, device)
     return Encoder(
         name=name,
@@ -219,12 +219,3 @@ def _load(name: str, tower: Tower, weights: str) -> tuple[Any, str | None]:
             f"give the weights of a {tower.title} model (other kinds of encoder have their own names)",
         )
     return model, None if local else weights
-
-
-def _portable(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights under names that do not depend on transformers' version."""
-    return {
-        key.removeprefix("vision_model."): value
-        for key, value in state.items()
-        if not key.endswith("position_ids")
-    }

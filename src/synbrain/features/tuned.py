@@ -110,7 +110,9 @@ def tuned_encoder(base: Encoder, head: FeatureMap, config: dict[str, Any], hub_i
         "datasets": config["datasets"],
         "tuned_on": config["tuned_on"],
     }
-    weights = encoder_digest("head", weights_digest(head.state_dict()), {"base": base.digest})
+    assert base.module is not None
+    of_base = weights_digest(base.module.state_dict())  # base.digest may be of the weights before the tuning
+    weights = encoder_digest("head", weights_digest(head.state_dict()), {"base": of_base})
     return replace(
         base,
         name=config["name"],

@@ -16,7 +16,7 @@ import numpy as np
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 
 UNUSED = "tuned"  # the split of trials that neither train nor test a model
 FEWEST = 3  # images that a linear path can be fitted on
@@ -60,6 +60,7 @@ def without_images(dataset: Dataset, rows: Rows, encoder: str) -> Dataset:
     warnings.warn(
         f"{dataset.info.name}: {encoder} was tuned on {n_all - n_left} of its training images; models are "
         f"fitted on the other {n_left}",
+        SynBrainWarning,
         stacklevel=3,
     )
     return left
