@@ -27,8 +27,8 @@ from synbrain.files import read_json
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import MapperStageConfig
+from synbrain.networks.fit.average import ema_decay_at, update_ema
 from synbrain.networks.fit.batches import StageSetup, SubjectData
-from synbrain.networks.fit.loop import ema_decay_at, update_ema
 from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
 from synbrain.networks.losses import mapper_loss
@@ -75,7 +75,7 @@ def on_a_run(run: Path, data: Path, seeds: list[int], steps: int) -> None:
     pairs = pairs_of(dataset, open_tokens(dataset, model.config.encoder, [stage]), "train")
     rest, held = pairs.hold_out(trained.validation_fraction, trained.seed)
     part = model.subject(dataset.info.subject)
-    subject = SubjectData(part.name, rest, held, part.response_mean, part.response_sd)
+    subject = SubjectData(part.name, rest, held, part.scale)
     mean, variance = _posteriors(vae, subject)
     _show_noise(mean, variance, subject)
     config = recipe("reference", preset="tiny").mapper.model_copy(
@@ -100,7 +100,7 @@ def _posteriors(vae: BrainVAE, subject: SubjectData) -> tuple[Tensor, Tensor]:
     """Posterior means and variances of the training trials, each (n_trials, tokens * dim) float32."""
     means, variances = [], []
     for rows in np.array_split(np.arange(subject.train.n_trials), -(-subject.train.n_trials // BATCH)):
-        posterior = vae.encode(torch.from_numpy(subject.scaled(subject.train.trial_responses(rows))))
+        posterior = vae.encode(torch.from_numpy(subject.scale.scaled(subject.train.trial_responses(rows))))
         means.append(posterior.mean.flatten(1))
         variances.append(posterior.logvar.exp().flatten(1))
     return torch.cat(means), torch.cat(variances)

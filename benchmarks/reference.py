@@ -30,7 +30,7 @@ from averaged_targets import averaged_targets
 from synbrain.features.tokens import TokenSet
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import VAELossConfig
-from synbrain.networks.fit.loop import update_ema
+from synbrain.networks.fit.average import update_ema
 from synbrain.networks.losses import mapper_loss, vae_losses
 from synbrain.networks.mapper import Mapper
 from synbrain.networks.presets import Preset, preset

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset as Dataset
     from synbrain.data.dataset import load_dataset as load_dataset
     from synbrain.data.space import VoxelSpace as VoxelSpace
+    from synbrain.decoding.decoder import Decoder as Decoder
     from synbrain.errors import SynBrainError as SynBrainError
     from synbrain.evaluation.evaluate import evaluate as evaluate
     from synbrain.evaluation.scores import Scores as Scores
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AdaptOptions": "synbrain.training.options",
     "BrainVAE": "synbrain.networks.brainvae",
+    "Decoder": "synbrain.decoding.decoder",
     "Dataset": "synbrain.data.dataset",
     "Mapper": "synbrain.networks.mapper",
     "Scores": "synbrain.evaluation.scores",

@@ -100,6 +100,56 @@ def read_json(path: Path) -> Any:
         raise SynBrainError(f"{path} is not valid JSON ({error})", "make it again") from error
 
 
+POINTERS = {
+    b"/annex/objects/": "git annex get",
+    b"../.git/annex/": "git annex get",
+    b"version https://git-lfs": "git lfs pull --include",
+}
+
+
+def unreadable(path: Path, error: BaseException, mend: str = "") -> SynBrainError:
+    """Why a file could not be read, with the mend: missing, not fetched, not allowed, locked, or damaged.
+
+    Args:
+        path: the file.
+        error: what the reading library raised.
+        mend: what to do where the file is damaged; "copy or download it again" if left out.
+    """
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)
+        if "annex/objects" in target:
+            return SynBrainError(
+                f"the content of {path} is not on this disk (a git-annex link)", f"run `git annex get {path}`"
+            )
+        return SynBrainError(f"{path} is a link to {target}, which is missing", "restore what it points to")
+    if isinstance(error, FileNotFoundError) or not path.exists():
+        return SynBrainError(f"{path} is missing", "check the path, or fetch or make it again")
+    if path.is_dir():
+        return SynBrainError(f"{path} is a folder", "give the file itself")
+    if isinstance(error, OSError) and "lock" in str(error).lower():
+        return SynBrainError(
+            f"{path} is locked ({error})",
+            "wait for the process that writes it; on a disk without file locks set "
+            "HDF5_USE_FILE_LOCKING=FALSE",
+        )
+    if isinstance(error, PermissionError):
+        return SynBrainError(f"{path} may not be read", "ask its owner for the right to read it")
+    try:
+        with path.open("rb") as handle:
+            first = handle.read(64)
+    except OSError:
+        first = b""
+    for start, command in POINTERS.items():
+        if first.startswith(start):
+            return SynBrainError(
+                f"{path} is a pointer, its content was not fetched", f"run `{command} {path}`"
+            )
+    return SynBrainError(
+        f"{path} is damaged or cut short ({error or type(error).__name__})",
+        mend or "copy or download it again",
+    )
+
+
 def save_array(path: Path, array: np.ndarray) -> None:
     """Save ``array`` as .npy, whole or not at all."""
     require_space(path.parent, array.nbytes)
@@ -133,12 +183,18 @@ def open_array(path: Path, *, writable: bool = False) -> np.memmap[Any, Any]:
     """
     try:
         mapped = np.load(path, mmap_mode="r+" if writable else "r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise SynBrainError(f"{path} is missing", "check the path, or make it again") from error
-    except (ValueError, OSError, EOFError) as error:
-        raise SynBrainError(
-            f"{path} cannot be read as an array ({error})", "it was cut short or altered: make it again"
-        ) from error
+    except ValueError as error:
+        if "Python objects" in str(error) or "pickle" in str(error).lower():
+            told = unreadable(path, error)
+            if "damaged" in told.problem and path.read_bytes()[:6] == b"\x93NUMPY":
+                raise SynBrainError(
+                    f"{path} holds pickled Python objects, which may run code when they are read",
+                    f'save plain numbers: r = np.load("{path.name}", allow_pickle=True); '
+                    f'np.save("{path.name}", np.asarray(r.tolist(), dtype="float32"))',
+                ) from error
+        raise unreadable(path, error, "it was cut short or altered: make it again") from error
+    except (OSError, EOFError) as error:
+        raise unreadable(path, error, "it was cut short or altered: make it again") from error
     if not isinstance(mapped, np.memmap):
         raise SynBrainError(f"{path} is not a plain array", "make it again")
     return mapped

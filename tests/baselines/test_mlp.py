@@ -7,7 +7,7 @@ import torch
 from synbrain.baselines.mindsimulator import MindSimulator, cosine_schedule
 from synbrain.baselines.mlp_autoencoder import MLPAE, MLPVAE
 from synbrain.baselines.mlp_networks import Denoiser, MLPAutoencoder
-from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, ResponseScale
+from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig
 from synbrain.metrics.voxel import voxel_r
 
 LEARNS = MLPConfig(
@@ -93,15 +93,8 @@ def test_denoiser_sees_the_image_unless_it_is_dropped() -> None:
         torch.testing.assert_close(network(noisy, t, a, gone), network(noisy, t, b, gone))
 
 
-def test_scales(make_pairs) -> None:
+def test_tokens_in_the_shape_of_the_latent(make_pairs) -> None:
     train, _, _ = make_pairs(n_images=40)
-    train.responses[:, 3] = 2.5
-    scale = ResponseScale(train)
-    z = scale.scaled(train.trial_responses()).numpy()
-    alive = np.arange(10) != 3
-    np.testing.assert_allclose(z[:, alive].mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(z[:, alive].std(0), 1, rtol=1e-4)
-    np.testing.assert_allclose(scale.restored(z), train.trial_responses(), rtol=1e-4, atol=1e-4)
     grid = LatentTokens(train.tokens, 2, 8)
     found = grid.read(train.tokens)
     assert found.shape == (40, 2, 8)

@@ -56,7 +56,7 @@ def test_images_from_a_folder_and_from_hdf5(toy: Path, tmp_path: Path) -> None:
     brick = np.arange(3 * 2 * 2 * 3, dtype=np.uint8).reshape(3, 2, 2, 3)
     with new_folder(tmp_path / "h5") as building:
         make(building, stimuli=Stimuli(kind="hdf5", path="../brick.hdf5"))
-    with pytest.raises(SynBrainError, match="are missing"):
+    with pytest.raises(SynBrainError, match="is missing"):
         load_dataset(tmp_path / "h5").load_image(0)
     with h5py.File(tmp_path / "brick.hdf5", "w") as file:
         file["imgBrick"] = brick
@@ -157,3 +157,16 @@ def test_image_bomb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(SynBrainError, match=r"big\.png cannot be read"):
         open_image(tmp_path / "big.png")
+
+
+def test_a_dataset_tells_what_it_is_and_becomes_xarray(toy: Path) -> None:
+    made = load_dataset(toy)
+    assert "3 trials x 4 voxels, mV" in repr(made)
+    assert "<table>" in made._repr_html_()
+    pytest.importorskip("xarray", reason="xarray is not installed")
+    pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
+    array = made.to_xarray()
+    assert array.dims == ("trial", "voxel")
+    assert array.attrs["units"] == "mV"
+    np.testing.assert_array_equal(array[array["image"] == "b.png"], [[4, 5, 6, 7]])
+    assert array["split"].values.tolist() == ["train", "train", "test"]

@@ -9,17 +9,6 @@ from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.evaluation import measured as module
 from synbrain.evaluation.measured import measure
-from synbrain.features.tokens import training_statistics
-
-
-def test_training_statistics_in_blocks(brain, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = brain.measured().train
-    trials = train.trial_responses().astype(np.float64)
-    for budget in (100, 10**7):
-        monkeypatch.setattr(module, "BLOCK_VALUES", budget)
-        mean, sd = training_statistics(train)
-        np.testing.assert_allclose(mean, trials.mean(axis=0), rtol=1e-9)
-        np.testing.assert_allclose(sd, trials.std(axis=0), rtol=1e-9)
 
 
 def test_constant_voxels_have_no_spread(brain) -> None:

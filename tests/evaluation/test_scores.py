@@ -108,3 +108,15 @@ def test_tables_name_every_column_and_what_is_missing(scores: Scores) -> None:
     left_out = Scores.of_rows({"a": Row({"voxel_r": 0.1, "crps": None}, notes={"crps": "one response"})}, {})
     assert "left out: one response" in explanations(left_out)
     assert "CRPS" not in cells(left_out)[0]
+
+
+def test_scores_become_a_table_of_pandas(scores: Scores) -> None:
+    table = scores.to_dataframe().set_index(["row", "metric"])
+    mine = scores["synbrain"]["voxel_r"]
+    line = table.loc[("synbrain", "voxel_r")]
+    assert (line["value"], line["ceiling"]) == (mine.value, mine.ceiling)
+    assert (line["low"], line["high"]) == mine.interval
+    assert line["difference"] == scores.differences["synbrain"]["voxel_r"]["difference"]
+    assert np.isnan(table.loc[("synbrain", "r2"), "value"])
+    assert list(scores.to_dataframe(rois=True)) == ["row", "roi", "metric", "value"]
+    assert f"voxel r of synbrain: {mine.value:.3f} [" in repr(scores)

@@ -75,9 +75,7 @@ def test_digests_differ_between_encoders(encoder_of: Get) -> None:
 
 
 def test_unknown_names_are_told_with_the_choice() -> None:
-    with pytest.raises(
-        SynBrainError, match=r"'resnet'.*efficientnet-lite0, efficientnet-lite2, clip, dinov2, mae, siglip, pixels"
-    ):
+    with pytest.raises(SynBrainError, match=r"'resnet'.*lite2, clip, dinov2, mae, siglip, pixels"):
         get_encoder("resnet")
     with pytest.raises(SynBrainError, match="bfloat16"):
         get_encoder("pixels", precision="int8")
@@ -109,15 +107,23 @@ class TestEfficientNet:
         tokens = encoder.forward(batch)["final"].reshape(1, 7, 7, 1280)
         torch.testing.assert_close(tokens.permute(0, 3, 1, 2), features, rtol=1e-3, atol=1e-4)
 
+    def test_lite2_is_the_packages_own_network(self, encoder_of: Get) -> None:
+        from synbrain.features.efficientnet import load_network
+
+        encoder = encoder_of("efficientnet-lite2")
+        assert encoder.layers["block20"] == (81, 352)
+        assert encoder.preprocess(Image.new("RGB", (40, 50))).shape == (3, 260, 260)
+        batch = batch_for(encoder, 1)
+        with torch.no_grad():
+            features = load_network("efficientnet-lite2").extract_features(batch)
+        tokens = encoder.forward(batch)["final"].reshape(1, 9, 9, 1280)
+        torch.testing.assert_close(tokens.permute(0, 3, 1, 2), features, rtol=1e-3, atol=1e-4)
+
     def test_big_maps_are_averaged_to_14_rows(self, encoder_of: Get) -> None:
         encoder = encoder_of("efficientnet-lite0")
         assert encoder.layers["block0"] == (196, 16)
         assert encoder.layers["block14"] == (49, 192)
-        net = next(
-            cell.cell_contents
-            for cell in encoder.network.__closure__  # type: ignore[attr-defined]
-            if isinstance(cell.cell_contents, torch.nn.Module)
-        )
+        net = encoder.network.args[0]  # type: ignore[attr-defined]
         seen: list[torch.Tensor] = []
         hook = net._blocks[4].register_forward_hook(lambda *args: seen.append(args[2]))
         tokens = encoder.forward(batch_for(encoder, 1), ["block4"])["block4"]

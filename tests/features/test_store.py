@@ -174,7 +174,7 @@ def test_damage_is_found(dataset: Dataset) -> None:
     with pytest.raises(SynBrainError, match="altered"):
         verify_tokens(dataset, "pixels")
     path.write_bytes(content[:-100])
-    with pytest.raises(SynBrainError, match=r"final\.npy cannot be read"):
+    with pytest.raises(SynBrainError, match=r"final\.npy is damaged"):
         open_tokens(dataset, "pixels")
     np.save(path, np.zeros((6, 256, 3), np.float16))
     with pytest.raises(SynBrainError, match=r"shape \(6, 256, 3\) float16, expected \(7"):

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.features import tokens as module
+from synbrain.features.tokens import Pairs, Scale, TokenSet
 
 
 def token_set(n: int, rows: np.ndarray | None = None) -> TokenSet:
@@ -85,3 +86,34 @@ def test_one_image_cannot_be_split() -> None:
     p = Pairs(token_set(1), np.zeros((1, 2), np.float32), np.array([0]), np.array([0]))
     with pytest.raises(SynBrainError, match="at least two"):
         p.hold_out(0.5, 0)
+
+
+def trials_of(responses: np.ndarray) -> Pairs:
+    n = len(responses)
+    return Pairs(token_set(n), responses.astype(np.float32), np.arange(n), np.arange(n))
+
+
+def test_a_scale_is_mean_and_sd_of_trials_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    responses = 1e4 + np.random.default_rng(0).standard_normal((50, 6))  # far from 0: squares would cancel
+    trials = trials_of(responses).trial_responses().astype(np.float64)
+    for size in (7, 50):
+        parts = [slice(start, min(start + size, 50)) for start in range(0, 50, size)]
+        monkeypatch.setattr(module, "blocks", lambda *_, parts=parts: iter(parts))
+        scale = Scale.of_trials(trials_of(responses))
+        np.testing.assert_allclose(scale.mean, trials.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(scale.sd, trials.std(axis=0), rtol=1e-6)
+
+
+def test_a_constant_voxel_is_told_from_one_that_hardly_varies() -> None:
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((40, 4))
+    responses[:, 1] = np.float32(0.1) * (1 + 1e-7 * rng.integers(-1, 2, 40))  # a constant up to rounding
+    responses[:, 2] = 1e-9 * responses[:, 2]  # volts of an electrode: small is not constant
+    scale = Scale.of_trials(trials_of(responses))
+    assert (scale.sd > 0).tolist() == [True, False, True, True]
+    assert scale.unit[1] == 1
+    z = scale.scaled(responses)
+    np.testing.assert_allclose(z[:, [0, 2, 3]].std(axis=0), 1, rtol=1e-4)
+    assert not z[:, 1].any()
+    np.testing.assert_allclose(scale.restored(z), responses, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(Scale.raw(4).scaled(responses), responses.astype(np.float32))

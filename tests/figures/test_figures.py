@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synbrain.data.fsaverage import on_surface
 from synbrain.data.space import VoxelSpace
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
 from synbrain.figures.page import Picture, Section, Table, write_page
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
-from synbrain.figures.surface import on_surface, scatter_maps, surface_maps
+from synbrain.figures.surface import scatter_maps, surface_maps
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def space() -> VoxelSpace:
 
 def test_maps_land_on_their_hemisphere(space: VoxelSpace) -> None:
     sides = np.sign(space.coordinates()[:, 0])[None]
-    projected = on_surface(space, sides)
+    projected = on_surface(space, sides, in_mni=True)
     assert np.nanmin(projected["right"]) == pytest.approx(1.0)
     assert np.nanmax(projected["left"]) == pytest.approx(-1.0)
     assert 20 < np.isfinite(projected["left"]).sum() < 2000

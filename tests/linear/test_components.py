@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.linear import fit as fit_linear_path_module
-from synbrain.linear import patterns as share_voxels_module
+from synbrain.linear import patterns as patterns_module
+from synbrain.linear import voxels as voxels_module
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
+from synbrain.linear.meter import Meter
 from synbrain.linear.patterns import explained_patterns, falling_gains
 from synbrain.metrics.voxel import voxel_r
 
@@ -32,6 +34,12 @@ def low_rank(n_images: int, n_voxels: int, *, rank: int = 3, noise: float = 6.0,
     return Pairs(held, responses, np.arange(n), image_of_trial), truth
 
 
+def patterns_of(predictions: np.ndarray, y: np.ndarray, weights: np.ndarray, rank: int) -> np.ndarray:
+    laid = (torch.from_numpy(a.T.astype(np.float32).copy()) for a in (predictions, y))
+    share = torch.from_numpy((weights / weights.sum()).astype(np.float32))
+    return explained_patterns(*laid, share, rank, Meter()).numpy()
+
+
 def test_components_pay_where_voxels_mix_a_few_features() -> None:
     pairs, _ = low_rank(150, 80)
     fresh, truth = low_rank(300, 80)
@@ -40,7 +48,7 @@ def test_components_pay_where_voxels_mix_a_few_features() -> None:
     apart = fit_linear_path(pairs, PLAIN.model_copy(update={"share": False}))
     reached = [np.mean(voxel_r(f.path.predict(fresh.tokens), truth)) for f in (with_them, without, apart)]
     assert reached[0] > reached[1] > reached[2] + 0.05
-    assert with_them.path.about["share_of_components"] > 0.4
+    assert with_them.path.about["weight_of_components"] > 0.4
 
 
 def test_what_is_expected_is_what_new_images_give() -> None:
@@ -52,9 +60,10 @@ def test_what_is_expected_is_what_new_images_give() -> None:
     assert fit.path.about["cross_validated_r"] < new + 0.03
 
 
-@pytest.mark.parametrize("bound", [fit_linear_path_module.NESTED_BYTES, 1])
-def test_components_of_noise_are_dropped(bound: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_linear_path_module, "NESTED_BYTES", bound)  # 1: patterns without two folds alone
+@pytest.mark.parametrize("few", [False, True])
+def test_components_of_noise_are_dropped(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if few:  # patterns of two folds alone
+        monkeypatch.setattr(voxels_module, "OUTER_BYTES", 1)
     pairs, _ = low_rank(90, 120)
     noise = np.random.default_rng(3).normal(size=pairs.responses.shape).astype(np.float32)
     config = PLAIN.model_copy(update={"alphas": (0.1,)})  # a penalty that fits noise
@@ -65,7 +74,7 @@ def test_components_of_noise_are_dropped(bound: int, monkeypatch: pytest.MonkeyP
         config.model_copy(update={"share": False}),
     )
     assert fit.path.predict(fresh.tokens).std() < 0.3 * plain.path.predict(fresh.tokens).std()
-    if bound > 1:
+    if not few:
         assert np.mean(voxel_r(fit.out_of_fold, noise[::3])) < 0.05
 
 
@@ -85,7 +94,7 @@ def test_patterns_are_those_of_the_signal_not_of_the_noise() -> None:
     score = rng.normal(size=(n, 1))
     y = score * signal + 5 * rng.normal(size=(n, 1)) * loud + 0.1 * rng.normal(size=(n, n_voxels))
     predictions = score * signal + 2 * rng.normal(size=(n, n_voxels)) / np.sqrt(n_voxels)
-    first = explained_patterns(predictions, y, np.ones(n), 3)[:, 0]
+    first = patterns_of(predictions, y, np.ones(n), 3)[:, 0]
     assert abs(first @ signal) > 0.98
 
 
@@ -95,10 +104,10 @@ def test_patterns_of_many_voxels_are_those_of_few(monkeypatch: pytest.MonkeyPatc
     mixing = rng.normal(size=(40, 40)) * np.linspace(3, 0.1, 40)
     y = rng.normal(size=shape) @ mixing
     predictions, weights = y + rng.normal(size=shape), rng.uniform(0.5, 2, 50)
-    dense = explained_patterns(predictions, y, weights, 4)
-    monkeypatch.setattr(share_voxels_module, "DENSE_VOXELS", 0)
-    streamed = explained_patterns(predictions, y, weights, 4)
-    np.testing.assert_allclose(np.abs(np.sum(dense * streamed, axis=0)), 1, rtol=1e-6)
+    dense = patterns_of(predictions, y, weights, 4)
+    monkeypatch.setattr(patterns_module, "DENSE_VOXELS", 0)
+    streamed = patterns_of(predictions, y, weights, 4)
+    np.testing.assert_allclose(np.abs(np.sum(dense * streamed, axis=0)), 1, rtol=1e-5)
 
 
 def test_gains_fall_and_end_with_the_first_pattern_that_tells_nothing() -> None:

@@ -6,24 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import Ridge
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.linear import fit as fit_linear_path_module
+from synbrain.linear import kernels as kernels_module
+from synbrain.linear import voxels as voxels_module
 from synbrain.linear.config import LinearPathConfig
-from synbrain.linear.fit import assign_folds, fit_linear_path, image_weights
-from synbrain.linear.kernels import (
-    Window,
-    blur_matrix,
-    blurred_grid,
-    plain_grid,
-    position_kernels,
-    seen_through,
-    window_kernel,
-)
+from synbrain.linear.fit import fit_linear_path, image_weights
+from synbrain.linear.kernels import Window, blur_matrix, blurred_grid, plain_grid, window_kernels
+from synbrain.linear.meter import Meter
 from synbrain.linear.path import LinearPath
-from synbrain.linear.ridge import out_of_fold, out_of_two_folds, ridge_inverse
+from synbrain.linear.scratch import Scratch
 from synbrain.metrics.voxel import voxel_r
 
 SIDE, DIM = 5, 6
@@ -45,28 +40,6 @@ def make_pairs(
     held = TokenSet("e", "d", {"grid": tokens}, np.arange(n_images))
     pairs = Pairs(held, responses.astype(np.float32), np.arange(2 * n_images), image_of_trial)
     return pairs, truth
-
-
-@pytest.mark.parametrize("alpha", [0.3, 30.0])
-def test_closed_form_predictions_are_those_of_refitting(alpha: float) -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(1, 1, (30, 50)), rng.normal(size=(30, 4))
-    weights, folds = rng.uniform(0.5, 2, 30), assign_folds(30, 5, 0)
-    solution = ridge_inverse((x @ x.T).astype(np.float32), weights, alpha, folds)
-    predicted = out_of_fold(solution, y, solution.matrix @ y)
-    for fold in range(5):
-        held = folds == fold
-        refitted = Ridge(alpha).fit(x[~held], y[~held], sample_weight=weights[~held])
-        np.testing.assert_allclose(predicted[held], refitted.predict(x[held]), rtol=1e-3, atol=1e-3)
-    for first, second in ((0, 1), (2, 4)):
-        held = (folds == first) | (folds == second)
-        refitted = Ridge(alpha).fit(x[~held], y[~held], sample_weight=weights[~held])
-        pair = out_of_two_folds(solution, y, solution.matrix @ y, first, second)
-        for fold, found in zip((first, second), pair, strict=True):
-            np.testing.assert_allclose(found, refitted.predict(x[folds == fold]), rtol=1e-3, atol=1e-3)
-    whole = Ridge(alpha).fit(x, y, sample_weight=weights)
-    dual = solution.matrix @ y
-    np.testing.assert_allclose(x @ (x.T @ dual) + solution.offset @ y, whole.predict(x), rtol=1e-3, atol=1e-3)
 
 
 def test_without_windows_it_is_ridge_on_the_tokens() -> None:
@@ -100,7 +73,7 @@ def test_plain_ridge_stays_a_candidate_where_windows_do_not_pay() -> None:
     everywhere = Pairs(pairs.tokens, scattered.astype(np.float32), np.arange(100), np.arange(100))
     fit = fit_linear_path(everywhere, LinearPathConfig())
     plain = fit_linear_path(everywhere, LinearPathConfig(windows=0, blur=0))
-    assert fit.path.about["mean_share_of_plain_ridge"] > 0.3
+    assert fit.path.about["weight_of_plain_ridge"] > 0.3
     assert fit.path.about["cross_validated_r"] > plain.path.about["cross_validated_r"] - 0.02
 
 
@@ -124,11 +97,10 @@ def test_choosing_among_candidates_finds_nothing_in_noise() -> None:
     assert np.mean(voxel_r(fit.out_of_fold, noise)) < 0.03
 
 
-@pytest.mark.parametrize("bound", [fit_linear_path_module.NESTED_BYTES, 1])
-def test_sharing_among_many_voxels_finds_nothing_in_noise(
-    bound: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fit_linear_path_module, "NESTED_BYTES", bound)  # 1: maps of two folds alone
+@pytest.mark.parametrize("few", [False, True])
+def test_sharing_among_many_voxels_finds_nothing_in_noise(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if few:  # patterns of two folds alone
+        monkeypatch.setattr(voxels_module, "OUTER_BYTES", 1)
     pairs, _ = make_pairs(60)
     noise = np.random.default_rng(6).normal(size=(60, 400)).astype(np.float32)
     config = LinearPathConfig(windows=0, blur=0, alphas=(1.0,))  # a small penalty: noise is fitted
@@ -138,7 +110,7 @@ def test_sharing_among_many_voxels_finds_nothing_in_noise(
     )
     others, _ = make_pairs(200)
     assert fit.path.predict(others.tokens).std() < 0.5 * plain.path.predict(others.tokens).std()
-    if bound > 1:
+    if not few:
         assert np.mean(voxel_r(fit.out_of_fold, noise)) < 0.05
 
 
@@ -194,17 +166,28 @@ def test_permuting_voxels_permutes_predictions() -> None:
     np.testing.assert_allclose(a.out_of_fold[:, order], b.out_of_fold, rtol=1e-4, atol=1e-4)
 
 
-def test_kernels_of_positions_sum_to_the_streamed_kernel() -> None:
+@pytest.mark.parametrize("tile", [4, 1024])
+def test_kernels_are_those_of_their_formula(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_module, "TILE", tile)
+    monkeypatch.setattr(kernels_module, "CHUNK_BYTES", 9 * 3 * 4 * 7)  # seven positions at a time
     rng = np.random.default_rng(0)
     layers = {"a": rng.normal(size=(9, 49, 3)).astype(np.float16), "b": rng.normal(size=(9, 10, 2))}
     tokens = TokenSet("e", "d", layers, np.arange(9))
-    grids = [blurred_grid(tokens, layer, side=5, blur=0.1) for layer in layers]
-    window = Window(0.3, 0.6, 0.2)
-    streamed, factor = window_kernel(grids, window)
-    summed, same = seen_through(position_kernels(grids), window)
-    np.testing.assert_allclose(summed, streamed, rtol=1e-4, atol=1e-4)
-    assert factor == pytest.approx(same, rel=1e-4)
-    assert np.trace(streamed) / 9 == pytest.approx(1, rel=1e-3)
+    with Scratch() as scratch:
+        grids = [blurred_grid(tokens, layer, scratch, side=5, blur=0.1) for layer in layers]
+        windows = [Window(), Window(0.3, 0.6, 0.2)]
+        kernels, factors = window_kernels(grids, windows, torch.device("cpu"), Meter())
+        alone, factor = window_kernels(grids, windows[1:], torch.device("cpu"), Meter())
+    assert grids[0].n_positions == 25
+    expected = np.zeros((9, 9))
+    for grid in grids:
+        x = grid.features[grid.rows].astype(float)
+        x = (x - x.mean(axis=0)) * grid.scale
+        expected += np.einsum("p,ipd,jpd->ij", windows[1].weights(grid.n_positions), x, x)
+    np.testing.assert_allclose(kernels[1], expected * factors[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(alone[0], kernels[1], rtol=1e-4, atol=1e-4)
+    assert factor[0] == pytest.approx(factors[1], rel=1e-4)
+    assert np.trace(kernels[1]) / 9 == pytest.approx(1, rel=1e-3)
 
 
 def test_blur_keeps_constants_and_windows_peak_at_their_centre() -> None:

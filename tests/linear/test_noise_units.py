@@ -33,7 +33,7 @@ def test_into_and_back_is_the_identity(seed: int, n_voxels: int, shared: float) 
     pairs = noisy(30, n_voxels, shared=shared, seed=seed)
     units = noise_units(pairs, pairs.repeat_means().astype(np.float64))
     x = np.random.default_rng(seed).normal(size=(5, n_voxels))
-    np.testing.assert_allclose(units.back(units.into(x)), x, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(units.back(units.into(x)), x, rtol=1e-5, atol=1e-5)
     assert ((units.factors > 0) & (units.factors <= 1)).all()
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
-from synbrain.data.space import VoxelSpace
+from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.files import read_json
 from synbrain.linear.path import LinearPath
+from synbrain.model.image_list import list_images
+from synbrain.model.options import SynthesizeOptions
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
-from synbrain.model.synthesis import list_images, synthesize_to, write_nifti
+from synbrain.model.synthesis import synthesize, synthesize_to
 from synbrain.noise.response_noise import ResponseNoise
 
 N_IMAGES = 5
@@ -109,19 +113,33 @@ def test_an_existing_output_is_kept(model: SynBrain, folder: Path, tmp_path: Pat
 def test_nifti_volumes_hold_the_trials(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     import nibabel as nib
 
-    images = list_images(folder)
-    array = synthesize_to(tmp_path / "y.npy", model, images, 3, batch_size=2)
-    out = write_nifti(tmp_path / "y.nii.gz", array, model.subject().space)
-    volumes = nib.load(out).get_fdata()
+    out = tmp_path / "y.nii.gz"
+    written = synthesize(model, [folder], out, SynthesizeOptions(samples=3, batch_size=2))
+    assert written == [out, tmp_path / "y.json"]
+    image = nib.load(out)
+    volumes = image.get_fdata()
     assert volumes.shape == (2, 3, 4, N_IMAGES * 3)
+    assert b"trial_0..trial_2 (percent)" in bytes(image.header["descrip"])
     index = model.subject().space.index
-    trials = np.load(array)
+    trials = model.sample(list_images(folder), 3, 0, batch_size=2)
     np.testing.assert_allclose(volumes.reshape(24, -1)[index, 4 * 3 + 1], trials[1, 4], rtol=1e-6)
     outside = np.setdiff1d(np.arange(24), index)
     assert not volumes.reshape(24, -1)[outside].any()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "y.json", "y.nii.gz", "y.npy"]
-    with pytest.raises(SynBrainError, match="--format npy"):
-        write_nifti(tmp_path / "n.nii", array, VoxelSpace(n_voxels=8))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "y.json", "y.nii.gz"]
+
+
+def test_roi_trials_are_means_of_voxels(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    part = model.subject()
+    atlas = Atlas((np.arange(8) % 2 + 1).astype(np.int32), {1: "V1", 2: "V2"}, "made up")
+    part = replace(part, space=replace(part.space, atlases={"prf": atlas}))
+    model = SynBrain(model.config, {"s1": part})
+    options = SynthesizeOptions(samples=2, by="roi", batch_size=2)
+    synthesize(model, [folder], tmp_path / "y.csv", options)
+    table = pd.read_csv(tmp_path / "y.csv")
+    assert list(table) == ["image", "roi", "trial_0", "trial_1"]
+    trials = model.sample(list_images(folder), 2, 0, batch_size=2)
+    mine = table[table["roi"] == "prf/V2"]
+    np.testing.assert_allclose(mine["trial_1"], trials[1][:, 1::2].mean(axis=1), rtol=1e-5)
 
 
 def test_images_come_from_a_folder_a_file_or_a_list(folder: Path, tmp_path: Path) -> None:
@@ -133,6 +151,9 @@ def test_images_come_from_a_folder_a_file_or_a_list(folder: Path, tmp_path: Path
     listed.write_text("images/4.png\nimages/9.png\n")
     with pytest.raises(SynBrainError, match=r"1 of 2 images .* missing"):
         list_images(listed)
+    (folder / ".hidden.png").write_bytes(b"x")
+    several = list_images([folder / "1.png", folder / "[34].png", folder])
+    assert [path.name for path in several] == ["1.png", "3.png", "4.png", *(f"{i}.png" for i in range(5))]
     (tmp_path / "empty").mkdir()
     with pytest.raises(SynBrainError, match="holds no images"):
         list_images(tmp_path / "empty")
@@ -163,4 +184,8 @@ def test_the_command_writes_and_refuses(
     nifti = [*words[:-4], "--out", str(tmp_path / "z.nii.gz"), "--format", "nifti"]
     assert main(nifti) == 0
     assert (tmp_path / "z.json").exists()
-    assert not (tmp_path / "z.nii.gz.npy").exists()
+    assert not list(tmp_path.glob(".z*"))
+    capsys.readouterr()
+    assert main([*words[:-4], "--out", str(tmp_path / "w.npy"), "--format", "nifti"]) == 2
+    assert "--format nifti contradicts the name w.npy" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*w.*"))

@@ -15,8 +15,8 @@ from PIL import Image
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.data.scaling import invert
-from synbrain.errors import SynBrainError
-from synbrain.prepare.bids import entities, prepare_bids
+from synbrain.prepare.bids import prepare_bids
+from synbrain.prepare.entities import entities
 from synbrain.prepare.options import BidsOptions
 
 GRID = (4, 5, 3)
@@ -101,8 +101,12 @@ def test_one_file_per_run_gives_the_same(src: tuple[Path, np.ndarray], tmp_path:
     made = prepare_bids(root, tmp_path / "runs", workers=2)
     assert np.array_equal(made.responses, expected)
     assert made.images["name"][made.trials["image"]].tolist() == shown(root)
-    with pytest.raises(SynBrainError, match="one file of betas per session"):
-        prepare_bids(root, tmp_path / "z", options=BidsOptions(scaling="session-zscore"))
+    z = prepare_bids(root, tmp_path / "z", options=BidsOptions(scaling="session-zscore"))
+    train = (z.trials["split"] == "train").to_numpy()
+    for session in (0, 1):  # over the training trials of all runs of the session together
+        rows = (z.trials["session"] == session).to_numpy()
+        fit = expected[rows & train].astype(np.float64)
+        assert np.allclose(z.responses[rows], (expected[rows] - fit.mean(0)) / fit.std(0), atol=1e-4)
 
 
 def test_zscore_and_its_inverse(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
@@ -185,15 +189,15 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "betas cut short": (_cut_betas, "betas.nii.gz is damaged or cut short"),
     "betas twice": (_second_space, "pass --pattern"),
     "two subjects": (_second_subject, "betas of the subjects ['01', '02']"),
-    "mask of another grid": (_other_mask, "has shape (4, 5, 4), the betas have (4, 5, 3)"),
+    "mask of another grid": (_other_mask, "shapes (4, 5, 4) and (4, 5, 3)"),
     "empty mask": (_empty_mask, "holds no voxel"),
-    "no mask": (lambda root: (root / "sub-01" / "sub-01_mask.nii.gz").unlink(), "has 0 masks"),
+    "no mask": (lambda root: (root / "sub-01" / "sub-01_mask.nii.gz").unlink(), "has no mask"),
     "no events": (_no_events, "no _events.tsv belongs to"),
     "no image column": (_no_image_column, "has no column"),
     "image missing": (lambda root: (root / "stimuli" / "s4.png").unlink(), "1 of 9 images named"),
     "no stimuli": (lambda root: (root / "stimuli").rename(root / "pictures"), "pass --images"),
     "no betas": (lambda root: [p.unlink() for p in root.rglob("*_betas.nii.gz")], "has no betas like"),
-    "grids differ": (_other_grid, "has grid (4, 5, 4)"),
+    "grids differ": (_other_grid, "shapes (4, 5, 4) and (4, 5, 3)"),
 }
 
 

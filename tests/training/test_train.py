@@ -11,7 +11,7 @@ import pytest
 
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, response_scale
+from synbrain.features.tokens import Pairs
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.presets import Preset
 from synbrain.training import networks as networks_module
@@ -122,15 +122,6 @@ def test_validation_split_agree_with_pairs(pairs: Make) -> None:
     rest, held = validation_split(made, 0.2, 1)
     assert np.array_equal(np.sort(np.concatenate([rest, held])), np.arange(20))
     assert np.array_equal(made.tokens.rows[held], made.hold_out(0.2, 1)[1].tokens.rows)
-
-
-def test_response_scale_is_mean_and_sd_of_trials(pairs: Make) -> None:
-    made = pairs()
-    made.responses[:, 2] = 7.0
-    mean, sd = response_scale(made, "standardise")
-    assert np.allclose(mean, made.responses.mean(axis=0), atol=1e-5)
-    assert np.allclose(np.delete(sd, 2), np.delete(made.responses.std(axis=0), 2), rtol=1e-4)
-    assert sd[2] == 1, "a constant voxel is left alone"
 
 
 def test_sampling_weights_are_trials_unless_given(pairs: Make) -> None:

@@ -70,7 +70,7 @@ def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(
     """Responses without any signal: an encoder that learned them by heart must not look good."""
     planted = make_dataset(tmp_path / "planted", seed=3, n_train=64, n_units=2, signal=0.0)
     by_heart = SMALL.model_copy(
-        update={"epochs": 60, "batch_size": 16, "lr": 2e-3, "lr_readout": 1e-2, "channels": 16, "side": 4}
+        update={"epochs": 40, "batch_size": 16, "lr": 2e-3, "lr_readout": 1e-2, "channels": 16, "side": 4}
     )
     tune_encoder([planted], by_heart, out=tmp_path / "enc")
     make_tokens(planted, FeatureOptions(encoder=str(tmp_path / "enc"), layers=["readout"], device="cpu"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32
 from synbrain.baselines.protocol import point_mass
-from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.features.tokens import Pairs, Scale, TokenSet
 from synbrain.progress import bar
 
 
@@ -53,9 +53,7 @@ class LinearReg:
         config = self.config
         rest, held = pairs.hold_out(config.validation, seed)
         targets = rest.repeat_means()
-        self.offset = targets.mean(axis=0)
-        spread = targets.std(axis=0)  # 0 for a constant voxel, which is then predicted as it is
-        self.scale = np.where(spread > 1e-7 * np.abs(self.offset), spread, 0.0).astype(np.float32)
+        self.scale = Scale.of(targets)
         self.token_mean, self.token_scale = _token_statistics(rest.tokens)
         width = sum(n * dim for n, dim in rest.tokens.shapes.values())
         generator = torch.Generator().manual_seed(seed)
@@ -64,8 +62,8 @@ class LinearReg:
             self.network = torch.nn.Sequential(
                 torch.nn.Linear(width, config.hidden), torch.nn.Linear(config.hidden, pairs.n_voxels)
             ).to(self.device)
-        y = torch.from_numpy(self._scaled(targets))
-        y_held = torch.from_numpy(self._scaled(held.repeat_means())).to(self.device)
+        y = torch.from_numpy(self.scale.scaled(targets))
+        y_held = torch.from_numpy(self.scale.scaled(held.repeat_means())).to(self.device)
         steps = -(-rest.n_images // config.batch_size)
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
@@ -95,11 +93,6 @@ class LinearReg:
         self.network.load_state_dict(best_state)
         return self
 
-    def _scaled(self, responses: NDArray[Any]) -> Float32:
-        return np.asarray(
-            (responses - self.offset) / np.where(self.scale > 0, self.scale, 1.0), dtype=np.float32
-        )
-
     def _inputs(self, tokens: TokenSet) -> torch.Tensor:
         parts = [
             ((tokens.read(layer) - mean) / self.token_scale[layer]).reshape(len(tokens), -1)
@@ -115,10 +108,10 @@ class LinearReg:
     def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the dataset's unit."""
         if len(tokens) == 0:
-            return np.empty((0, len(self.offset)), dtype=np.float32)
+            return np.empty((0, len(self.scale.mean)), dtype=np.float32)
         with torch.inference_mode():
             out = self._forward(tokens.only(*self.token_mean)).cpu().numpy()
-        return np.asarray(out * self.scale + self.offset, dtype=np.float32)
+        return self.scale.restored(out)
 
     def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, a point mass."""

@@ -66,7 +66,7 @@ class MindSimulator(MLPAE):
         with torch.no_grad():
             for start in range(0, pairs.n_trials, 512):
                 which = np.arange(start, min(start + 512, pairs.n_trials))
-                parts.append(self.autoencoder.encode(self.scale.scaled(pairs.trial_responses(which))).mode())
+                parts.append(self.autoencoder.encode(self.standardised(pairs.trial_responses(which))).mode())
         return torch.cat(parts)
 
     def _noised(self, clean: Tensor, t: Tensor, noise: Tensor) -> Tensor:

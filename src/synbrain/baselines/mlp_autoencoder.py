@@ -11,9 +11,9 @@ from torch import Tensor
 
 from synbrain.arrays import Float32
 from synbrain.baselines.mlp_networks import MLPAutoencoder
-from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, ResponseScale, seeded, train_loop
+from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, seeded, train_loop
 from synbrain.baselines.protocol import point_mass
-from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.features.tokens import Pairs, Scale, TokenSet
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.losses import soft_clip
 from synbrain.networks.mapper import Mapper, MapperConfig
@@ -43,7 +43,7 @@ class MLPAE:
         """Fit on single trials; epochs are chosen on images held out of the training images."""
         config = self.config
         rest, held = pairs.hold_out(config.validation, seed)
-        self.scale = ResponseScale(rest)
+        self.scale = Scale.of_trials(rest)
         self.grid = LatentTokens(rest.tokens, config.tokens, config.dim)
         with seeded(seed):
             self.autoencoder = MLPAutoencoder(
@@ -54,10 +54,14 @@ class MLPAE:
             self._fit_second(rest, held, show_progress)
         return self
 
+    def standardised(self, responses: NDArray[Any]) -> Tensor:
+        """(n, n_voxels) float32 tensor in the networks' unit."""
+        return torch.from_numpy(self.scale.scaled(responses))
+
     def _fit_autoencoder(self, rest: Pairs, held: Pairs, show_progress: bool) -> list[dict[str, float]]:
         config, network = self.config, self.autoencoder
-        y_held = self.scale.scaled(held.trial_responses())
-        seen_held, means_held = self.grid.read(held.tokens), self.scale.scaled(held.repeat_means())
+        y_held = self.standardised(held.trial_responses())
+        seen_held, means_held = self.grid.read(held.tokens), self.standardised(held.repeat_means())
         seen_by = self.grid.bank(rest.tokens)
         steps = config.epochs * -(-rest.n_trials // config.batch_size)
         done = 0
@@ -66,7 +70,7 @@ class MLPAE:
             nonlocal done
             share, done = done / max(steps - 1, 1), done + 1
             temperature = WARM - (WARM - COLD) * (1 + np.cos(np.pi * share)) / 2
-            y = self.scale.scaled(rest.trial_responses(items.numpy()))
+            y = self.standardised(rest.trial_responses(items.numpy()))
             seen = seen_by(rest.image_of_trial[items.numpy()])
             posterior = network.encode(y)
             z = posterior.sample() if self.variational else posterior.mode()
@@ -122,7 +126,7 @@ class MLPAE:
         with torch.no_grad():
             for start in range(0, pairs.n_trials, 512):
                 which = np.arange(start, min(start + 512, pairs.n_trials))
-                latents = self.autoencoder.encode(self.scale.scaled(pairs.trial_responses(which))).mode()
+                latents = self.autoencoder.encode(self.standardised(pairs.trial_responses(which))).mode()
                 total.index_add_(0, torch.from_numpy(pairs.image_of_trial[which]), latents)
         return total / torch.from_numpy(np.maximum(pairs.repeats(), 1))[:, None, None]
 

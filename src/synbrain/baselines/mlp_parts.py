@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from synbrain.arrays import Float32
-from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.features.tokens import TokenSet
 from synbrain.metrics.voxel import blocks
 from synbrain.progress import bar
 
@@ -62,31 +60,6 @@ class MLPConfig(BaseModel):
     sample_steps: int = Field(20, ge=1)
     drop: float = Field(0.2, ge=0, lt=1)
     validation: float = Field(0.1, gt=0, lt=1)
-
-
-class ResponseScale:
-    """Float32 z-scored per voxel with the mean and sd of training trials, and back."""
-
-    def __init__(self, pairs: Pairs) -> None:
-        n, total, squares = pairs.n_trials, np.zeros(pairs.n_voxels), np.zeros(pairs.n_voxels)
-        parts = [np.arange(part.start, part.stop) for part in blocks(n, pairs.n_voxels)]
-        for which in parts:
-            total += pairs.trial_responses(which).sum(axis=0, dtype=np.float64)
-        self.mean = (total / n).astype(np.float32)
-        for which in parts:
-            squares += np.square(pairs.trial_responses(which) - self.mean, dtype=np.float64).sum(axis=0)
-        sd = np.sqrt(squares / n)
-        self.sd = np.where(sd > 1e-6 * np.abs(self.mean), sd, 0.0).astype(np.float32)
-
-    def scaled(self, responses: NDArray[Any]) -> Tensor:
-        """(n, n_voxels) float32 tensor; constant voxels are 0."""
-        used = np.where(self.sd > 0, self.sd, 1.0)
-        z = np.where(self.sd > 0, (responses - self.mean) / used, 0.0)
-        return torch.from_numpy(np.asarray(z, dtype=np.float32))
-
-    def restored(self, z: NDArray[Any]) -> Float32:
-        """(..., n_voxels) float32 in the dataset's unit; constant voxels get their constant."""
-        return np.asarray(z * self.sd + self.mean, dtype=np.float32)
 
 
 class LatentTokens:

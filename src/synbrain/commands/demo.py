@@ -35,6 +35,7 @@ def demo(
     from synbrain.commands.synthesize import synthesize
     from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
+    from synbrain.model.options import SynthesizeOptions
     from synbrain.prepare.nsd.prepare import prepare_nsd
     from synbrain.simulate.experiment import simulate
     from synbrain.training.options import TrainOptions
@@ -55,7 +56,8 @@ def demo(
         telling.trained(model, {"out": run})
     with _step(5, "synthesize trials of images that no one saw"):
         pictures = _draw_new_images(out / "new-images", seed)
-        synthesize(run, pictures, samples=8, out=out / "synthetic.npy", seed=seed, overwrite=overwrite)
+        drawn = SynthesizeOptions(samples=8, seed=seed)
+        synthesize(run, [pictures], out=out / "synthetic.npy", options=drawn, overwrite=overwrite)
     with _step(6, "evaluate and report"):
         title = "SynBrain on a simulated brain"
         report(run, dataset, out=out, samples=samples, seed=seed, mni=True, title=title, overwrite=overwrite)

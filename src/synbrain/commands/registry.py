@@ -144,6 +144,12 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:imported",
         required=("out",),
     ),
+    "predict": Command(
+        HERE + "synthesize:predict",
+        "images to expected responses",
+        MODEL,
+        "synbrain predict runs/me 'pictures/*.png' --sd --interval 0.9 --out expected.nii.gz",
+    ),
     "synthesize": Command(
         HERE + "synthesize:synthesize",
         "images to synthetic responses",

@@ -30,6 +30,8 @@ def prepared(dataset: Dataset, typed: Typed) -> None:
         f"{info.name}: {info.n_trials} trials x {info.n_voxels} voxels in {info.unit}; "
         f"{n_train} training and {n_test} test images -> {dataset.path}"
     )
+    if info.provenance.get("pictures"):
+        print(info.provenance["pictures"])
     constant = info.provenance.get("constant_voxels") or []
     if constant:
         shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from synbrain.baselines.mindsimulator import MindSimulator
@@ -83,7 +80,7 @@ class LatentDiffusion(MindSimulator):
         sizes = vae.config
         super().__init__(config.model_copy(update={"tokens": sizes.tokens, "dim": sizes.dim}), n_average=1)
         self.autoencoder = _Latents(vae, part.n_voxels)  # type: ignore[assignment]
-        self.scale = _Scale(part)  # type: ignore[assignment]
+        self.scale = part.scale
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit the prior on latents of single trials."""
@@ -119,16 +116,3 @@ class _Latents(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         return self.vae.decode(z, self.n_voxels)
-
-
-class _Scale:
-    """From the dataset's unit to the networks', and back."""
-
-    def __init__(self, part: SubjectPart) -> None:
-        self.mean, self.sd = part.response_mean, np.where(part.response_sd > 0, part.response_sd, 1.0)
-
-    def scaled(self, responses: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.asarray((responses - self.mean) / self.sd, dtype=np.float32))
-
-    def restored(self, z: NDArray[Any]) -> NDArray[np.float32]:
-        return np.asarray(z * self.sd + self.mean, dtype=np.float32)

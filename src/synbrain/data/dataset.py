@@ -27,12 +27,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from synbrain.data.space import VoxelSpace
+from synbrain.data.options import PictureOptions
+from synbrain.data.pictures import array_to_rgb, open_image
+from synbrain.data.space import VoxelSpace, import_xarray
+from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     atomic_path,
     open_array,
     read_json,
+    unreadable,
     verify_manifest,
     write_json,
     write_manifest,
@@ -49,10 +53,12 @@ TRIAL_COLUMNS = {"image": "int32", "session": "int16", "repeat": "int16", "split
 Split = Literal["train", "test"]
 
 
-class Stimuli(BaseModel):
-    """Where the stimuli lie: a folder of image files, or one HDF5 brick (n, h, w, 3) uint8."""
+class Stimuli(PictureOptions):
+    """Where the stimuli lie, and how they are decoded (:mod:`synbrain.data.pictures`).
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A folder of image files, or one HDF5 brick (n, h, w, 3) uint8.
+    """
+
     kind: Literal["folder", "hdf5"]
     path: str  # relative to the dataset's folder where possible
     key: str = "imgBrick"  # the HDF5 dataset; images.parquet's column `row` indexes it
@@ -74,7 +80,7 @@ class DatasetInfo(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """One subject's recordings; large arrays stay on disk until they are indexed.
 
@@ -120,33 +126,71 @@ class Dataset:
         """The folder or the HDF5 file of the stimuli."""
         return (self.path / self.info.stimuli.path).resolve()
 
+    def _facts(self) -> dict[str, Any]:
+        info = self.info
+        counts = {split: len(self.image_rows(split)) for split in ("train", "test")}
+        return {
+            "name": info.name,
+            "subject": info.subject,
+            "responses": f"{info.n_trials} trials x {info.n_voxels} voxels, {info.unit}",
+            "images": f"{counts['train']} train, {counts['test']} test",
+            "space": self.space.kind,
+            "ROIs": len(self.space.roi_masks()),
+            "path": self.path,
+        }
+
+    def __repr__(self) -> str:
+        return as_text("Dataset", self._facts())
+
+    def _repr_html_(self) -> str:
+        return as_html("Dataset", self._facts())
+
+    def to_xarray(self) -> Any:
+        """The trials as an :class:`xarray.DataArray` (trial, voxel), with images, sessions and ROIs named.
+
+        The responses stay mapped: nothing is read until it is indexed.
+
+        Raises:
+            SynBrainError: where xarray is not installed.
+        """
+        xarray = import_xarray()
+        names = self.images["name"].astype(str).to_numpy(dtype=object)
+        columns = [column for column in self.trials.columns if column != "image"]
+        coordinates: dict[str, Any] = {"trial": np.arange(self.n_trials)}
+        coordinates["image"] = ("trial", names[self.trials["image"].to_numpy(dtype=np.int64)])
+        coordinates |= {column: ("trial", self.trials[column].to_numpy()) for column in columns}
+        return xarray.DataArray(
+            self.responses,
+            dims=("trial", "voxel"),
+            coords=coordinates | self.space.coordinates_by_name(),
+            name="response",
+            attrs={"units": self.info.unit, "subject": self.info.subject, "dataset": self.info.name},
+        )
+
     def load_image(self, row: int) -> Image.Image:
         """Image ``row`` of ``images`` as RGB.
 
         Raises:
             SynBrainError: where the file is missing or cannot be decoded.
         """
-        where = self.stimulus_path()
-        if self.info.stimuli.kind == "hdf5":
-            if not where.exists():
-                raise SynBrainError(f"the stimuli {where} are missing", "restore the file")
-            with h5py.File(where, "r") as file:
-                pixels = file[self.info.stimuli.key][int(self.images["row"].iloc[row])]
-            return Image.fromarray(pixels)
-        return open_image(where / str(self.images["name"].iloc[row]))
+        where, stimuli = self.stimulus_path(), self.info.stimuli
+        if stimuli.kind == "hdf5":
+            return read_brick(where, stimuli, int(self.images["row"].iloc[row]))
+        return open_image(where / str(self.images["name"].iloc[row]), stimuli)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB, or say which file is wrong."""
+def read_brick(path: Path, stimuli: Stimuli, row: int) -> Image.Image:
+    """Picture ``row`` of an HDF5 stimulus file as RGB.
+
+    Raises:
+        SynBrainError: where the file is missing, locked or damaged, or holds something else than pictures.
+    """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise SynBrainError(f"image {path} is missing", "restore it, or mend the trial list") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise SynBrainError(
-            f"image {path} cannot be read ({error})", "save it again as PNG or JPEG"
-        ) from error
+        with h5py.File(path, "r") as file:
+            pixels = file[stimuli.key][row]
+    except (OSError, KeyError, ValueError, IndexError) as error:
+        raise unreadable(path, error, "restore the stimuli") from error
+    return array_to_rgb(pixels, stimuli, f"picture {row} of {path}")
 
 
 def load_dataset(path: str | Path) -> Dataset:

@@ -15,6 +15,7 @@ from synbrain.errors import SynBrainError
 RAW_PER_PERCENT = 300  # NSD manual: int16 = percent signal change x 300; its surface files hold percent
 REFERENCE_DIVISOR = 2000  # the published training data: int16 / 2000, that is percent x 0.15
 SCALING_ARRAYS = "scaling.npz"
+ENOUGH_VOXELS = 20
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Scaled:
         values: (n_trials, n_voxels) float32, finite.
         mean: (n_voxels,) float32 in percent, taken off (session-zscore; zeros otherwise).
         sd: (n_voxels,) float32 in percent, divided by (session-zscore; ones otherwise).
-        missing: voxels without data in this session: all zero as integers, or not finite somewhere.
+        missing: voxels without data in this session: zero, or not finite, in all of its trials.
         constant: voxels that are not missing, but do not vary over the fitting trials.
     """
 
@@ -36,6 +37,42 @@ class Scaled:
     constant: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """What a session's betas lack.
+
+    Attributes:
+        trials: (n_trials,) bool, trials without any data (censored volumes).
+        voxels: (n_voxels,) bool, voxels without data in all other trials.
+        partial: (n_trials,) bool, trials that lack data in voxels that have it elsewhere.
+    """
+
+    trials: NDArray[np.bool_]
+    voxels: NDArray[np.bool_]
+    partial: NDArray[np.bool_]
+
+
+def find_gaps(raw: NDArray[Any]) -> Gaps:
+    """Which trials and voxels of one session hold no data: not finite, or zero throughout as integers.
+
+    Args:
+        raw: (n_trials, n_voxels) as stored.
+    """
+    if raw.dtype.kind in "iu":
+        silent = raw == 0
+        voxels = silent.all(axis=0)
+        with_data = ~voxels
+        # an integer trial of few voxels may be 0 by chance
+        enough = with_data.sum() >= ENOUGH_VOXELS
+        trials = silent[:, with_data].all(axis=1) if enough else np.zeros(len(raw), dtype=bool)
+        return Gaps(trials, voxels, np.zeros(len(raw), dtype=bool))
+    gaps = ~np.isfinite(raw)
+    with_data = ~gaps.all(axis=0)
+    trials = gaps[:, with_data].all(axis=1) if with_data.any() else np.ones(len(raw), dtype=bool)
+    voxels = ~with_data | (raw[~trials] == 0).all(axis=0)
+    return Gaps(trials, voxels, gaps[:, with_data].any(axis=1) & ~trials)
+
+
 def scale_session(
     raw: NDArray[Any], kind: AnyScaling, fitting: NDArray[np.bool_], raw_per_percent: int | None = None
 ) -> Scaled:
@@ -43,25 +80,29 @@ def scale_session(
 
     ``percent`` divides integers by 300 and leaves floats; ``reference`` is int16 / 2000 (percent x 0.15 for
     floats); ``session-zscore`` takes off each voxel's mean and divides by its sd over the fitting trials of
-    this session. A voxel that does not vary over them is divided by 1; a voxel without data stays 0; a
-    trial that is not finite takes its voxel's mean of the session. ``none`` leaves values as stored.
+    this session. A voxel that does not vary over them is divided by 1; a voxel without data is 0. ``none``
+    leaves values as stored.
 
     Args:
-        raw: (n_trials, n_voxels), int16 x 300 or float percent signal change.
+        raw: (n_trials, n_voxels), int16 x 300 or float percent signal change, without the trials that
+            :func:`find_gaps` says lack data.
         kind: the unit asked for.
         fitting: (n_trials,) bool, the trials to fit on: training trials only.
         raw_per_percent: what one percent is stored as; left out, 300 for integers and 1 for floats.
 
     Raises:
-        SynBrainError: where z-scoring has fewer than two trials to fit on.
+        SynBrainError: where z-scoring has fewer than two trials to fit on, or a trial lacks some values.
     """
+    gaps = find_gaps(raw)
+    if gaps.partial.any():
+        raise SynBrainError(
+            f"{int(gaps.partial.sum())} trials lack values in some voxels", "leave those trials out"
+        )
     is_integer = raw.dtype.kind in "iu"
     n_voxels = raw.shape[1]
     values = raw.astype(np.float32)
-    if is_integer:
-        missing = np.flatnonzero(~raw.any(axis=0))
-    else:
-        missing = _fill_gaps(values)
+    missing = np.flatnonzero(gaps.voxels)
+    values[:, missing] = 0.0
     lowest, highest = _extremes(values, fitting)
     constant = np.setdiff1d(np.flatnonzero(lowest == highest), missing)
     mean, sd = np.zeros(n_voxels, dtype=np.float32), np.ones(n_voxels, dtype=np.float32)
@@ -90,16 +131,6 @@ def _extremes(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     used = values[fitting] if fitting.any() else values
     return used.min(axis=0), used.max(axis=0)
-
-
-def _fill_gaps(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Replace what is not finite by its voxel's mean over the rest, or 0; return the voxels concerned."""
-    finite = np.isfinite(values)
-    gaps = np.flatnonzero(~finite.all(axis=0))
-    for voxel in gaps:
-        good = finite[:, voxel]
-        values[~good, voxel] = values[good, voxel].mean() if good.any() else 0.0
-    return np.union1d(gaps, np.flatnonzero(~values.any(axis=0)))
 
 
 def invert(dataset: Dataset, values: NDArray[Any], sessions: NDArray[np.integer]) -> NDArray[np.float32]:

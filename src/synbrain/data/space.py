@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +15,9 @@ from numpy.typing import NDArray
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
 
-SpaceKind = Literal["volume", "surface", "none"]
+SpaceKind = Literal["volume", "surface", "points", "none"]
 SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
+N_FSAVERAGE5 = 10242  # vertices of one hemisphere
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,17 @@ class VoxelSpace:
 
     Attributes:
         n_voxels: number of voxels, in the column order of the responses.
-        kind: "volume", "surface" (left then right hemisphere vertices) or "none" (no positions).
+        kind: "volume", "surface" (left then right hemisphere vertices), "points" (positions without a grid)
+            or "none" (no positions).
         shape: volume: (x, y, z) of the grid; surface: (n_left, n_right) vertices.
         affine: (4, 4) float64, voxel indices to mm, for a volume.
         index: (n_voxels,) int64, position in the flattened grid (C order), or in left + right vertices.
         atlases: atlas name -> labels.
+        positions: (n_voxels, 3) float64 in mm, of points.
         ncsnr: (n_voxels,) float32, noise-ceiling signal-to-noise ratio (signal sd / noise sd), if known.
+        fsaverage5: (20484,) int64, the voxel that each vertex of fsaverage5 (left, then right) lies in, -1
+            where there is none; for volumes that bring a transform to the surface.
+        in_mni: whether the affine of a volume leads to MNI mm.
     """
 
     n_voxels: int
@@ -53,6 +61,9 @@ class VoxelSpace:
     index: NDArray[np.int64] | None = None
     atlases: dict[str, Atlas] = field(default_factory=dict)
     ncsnr: NDArray[np.float32] | None = None
+    fsaverage5: NDArray[np.int64] | None = None
+    in_mni: bool = False
+    positions: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         arrays: dict[str, Any] = {"index": self.index, "ncsnr": self.ncsnr}
@@ -63,7 +74,10 @@ class VoxelSpace:
                     f"{name} has shape {array.shape} in a space of {self.n_voxels} voxels",
                     "give one value per voxel, in the column order of the responses",
                 )
-        if self.kind != "none" and (self.index is None or self.shape is None):
+        if self.kind == "points":
+            if self.positions is None or self.positions.shape != (self.n_voxels, 3):
+                raise SynBrainError("points lack their positions", "give (n_voxels, 3) in mm")
+        elif self.kind != "none" and (self.index is None or self.shape is None):
             raise SynBrainError(f"a {self.kind} space lacks its grid", "give shape and index")
 
     @classmethod
@@ -81,9 +95,11 @@ class VoxelSpace:
         )
 
     def coordinates(self) -> NDArray[np.float64]:
-        """(n_voxels, 3) float64, the voxels' centres in mm (the affine's frame); volumes only."""
+        """(n_voxels, 3) float64, the voxels' centres in mm; of volumes and points."""
+        if self.positions is not None:
+            return self.positions
         if self.kind != "volume" or self.affine is None or self.shape is None or self.index is None:
-            raise SynBrainError("this space has no positions in mm", "use a volume space")
+            raise SynBrainError("this space has no positions in mm", "use a volume, or points")
         grid = np.stack(np.unravel_index(self.index, self.shape), axis=1)
         return np.asarray(nib.affines.apply_affine(self.affine, grid), dtype=np.float64)
 
@@ -98,6 +114,20 @@ class VoxelSpace:
                 if mask.any():
                     masks[f"{name}/{label}"] = mask
         return masks
+
+    def coordinates_by_name(self) -> dict[str, tuple[str, NDArray[Any]]]:
+        """Coordinates along an axis "voxel" for xarray: grid place, x, y, z in mm, ncsnr, ROI names."""
+        named: dict[str, tuple[str, NDArray[Any]]] = {"voxel": ("voxel", np.arange(self.n_voxels))}
+        if self.index is not None:
+            named["grid_index"] = ("voxel", self.index)
+        if self.kind == "volume" and self.affine is not None:
+            named |= {axis: ("voxel", mm) for axis, mm in zip("xyz", self.coordinates().T, strict=True)}
+        if self.ncsnr is not None:
+            named["ncsnr"] = ("voxel", self.ncsnr)
+        for name, atlas in self.atlases.items():
+            labels = [atlas.labels.get(int(value), "") for value in atlas.values]
+            named[name] = ("voxel", np.array(labels, dtype=object))
+        return named
 
     def to_volume(self, values: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
         """Scatter values (..., n_voxels) into (x, y, z, ...) (volumes) or (n_vertices, ...)."""
@@ -123,6 +153,7 @@ class VoxelSpace:
         """Write the space into ``folder`` and return the file names written."""
         folder.mkdir(parents=True, exist_ok=True)
         optional = {"index": self.index, "affine": self.affine, "ncsnr": self.ncsnr}
+        optional |= {"fsaverage5": self.fsaverage5, "positions": self.positions}
         arrays: dict[str, Any] = {name: array for name, array in optional.items() if array is not None}
         arrays |= {f"atlas.{name}": atlas.values for name, atlas in self.atlases.items()}
         with atomic_path(folder / SPACE_ARRAYS) as partial, partial.open("wb") as handle:
@@ -132,7 +163,8 @@ class VoxelSpace:
             for name, atlas in self.atlases.items()
         }
         about = {"kind": self.kind, "n_voxels": self.n_voxels, "atlases": atlases}
-        write_json(folder / SPACE_JSON, about | {"shape": list(self.shape) if self.shape else None})
+        grid = {"shape": list(self.shape) if self.shape else None, "in_mni": self.in_mni}
+        write_json(folder / SPACE_JSON, about | grid)
         return [SPACE_JSON, SPACE_ARRAYS]
 
     @classmethod
@@ -157,4 +189,19 @@ class VoxelSpace:
             index=held.get("index"),
             atlases=atlases,
             ncsnr=held.get("ncsnr"),
+            fsaverage5=held.get("fsaverage5"),
+            in_mni=bool(about.get("in_mni", False)),
+            positions=held.get("positions"),
         )
+
+
+def import_xarray() -> Any:
+    """The xarray package.
+
+    Raises:
+        SynBrainError: where it, or what it writes netCDF with, is not installed.
+    """
+    missing = [name for name in ("xarray", "h5netcdf") if find_spec(name) is None]
+    if missing:
+        raise SynBrainError(f"{' and '.join(missing)} not installed", "pip install 'synbrain[xarray]'")
+    return import_module("xarray")

@@ -23,6 +23,7 @@ class Transfer(nn.Module):
 
     def __init__(self, n_new: int, latent: int, n_known: int) -> None:
         super().__init__()
+        self.sizes = (n_new, latent, n_known)
         self.layers = nn.ModuleList(
             [nn.Linear(n_new, latent, bias=False), nn.Linear(latent, n_known, bias=False)]
         )

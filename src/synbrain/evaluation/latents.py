@@ -87,12 +87,11 @@ def encode(
 ) -> NDArray[np.float32]:
     """(n, tokens, dim) float32, posterior means of responses (n, n_voxels) in the subject's unit."""
     assert model.vae is not None
-    part = model.subject(subject)
-    scale = np.where(part.response_sd > 0, part.response_sd, 1.0)
+    scale = model.subject(subject).scale
     means = []
     for start in range(0, len(responses), batch_size):
-        scaled = (responses[start : start + batch_size] - part.response_mean) / scale
-        batch = torch.from_numpy(np.ascontiguousarray(scaled, dtype=np.float32)).to(model.device)
+        scaled = scale.scaled(responses[start : start + batch_size])
+        batch = torch.from_numpy(np.ascontiguousarray(scaled)).to(model.device)
         with torch.inference_mode():
             means.append(model.vae.encode(batch).mode().float().cpu().numpy())
     return np.concatenate(means)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float64, Rows
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, training_statistics
+from synbrain.features.tokens import Pairs, Scale
 from synbrain.metrics.ceiling import RELIABLE, ceiling_snr, ncsnr, signal_and_noise
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
 from synbrain.metrics.voxel import blocks
@@ -30,7 +30,7 @@ class Measured:
         test: test images with their trials.
         train: training images with their trials; only statistics are taken from it.
         space: ROI labels and ncsnr.
-        mean, sd: (n_voxels,) float64 of the training trials, the dataset's unit.
+        scale: mean and sd of the training trials, the dataset's unit.
         seed: of retrieval subsets, bootstrap and voxel choice.
         n_bootstrap: number of bootstrap samples over test images.
     """
@@ -38,10 +38,19 @@ class Measured:
     test: Pairs
     train: Pairs
     space: VoxelSpace
-    mean: Float64
-    sd: Float64
+    scale: Scale
     seed: int = 0
     n_bootstrap: int = N_BOOTSTRAP
+
+    @property
+    def mean(self) -> Float64:
+        """(n_voxels,) float64, the mean map of the training trials."""
+        return self.scale.mean
+
+    @property
+    def sd(self) -> Float64:
+        """(n_voxels,) float64 over the training trials; 0 for constant voxels."""
+        return self.scale.sd
 
     @cached_property
     def repeat_means(self) -> NDArray[np.float32]:
@@ -150,5 +159,4 @@ def measure(
             f"{test.n_voxels} test, {train.n_voxels} training and {space.n_voxels} space voxels",
             "take all three from one dataset",
         )
-    mean, sd = training_statistics(train)
-    return Measured(test, train, space, mean, sd, seed, n_bootstrap)
+    return Measured(test, train, space, Scale.of_trials(train), seed, n_bootstrap)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
+from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.row import TARGETS, Row
 from synbrain.files import read_json, require_absent, write_json
@@ -33,7 +35,7 @@ class Score:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """A score table.
 
@@ -86,6 +88,53 @@ class Scores:
         """The value of one metric of one row; None where it does not apply."""
         score = self.rows[row].get(metric)
         return None if score is None else score.value
+
+    def to_dataframe(self, rois: bool = False) -> pd.DataFrame:
+        """The table in long form, for pandas and seaborn.
+
+        Args:
+            rois: one line a row, ROI and metric instead of one a row and metric.
+
+        Returns:
+            columns row, metric, value, low, high (95 % interval), ceiling, target, difference, p_holm
+            (against ridge), note; with ``rois`` row, roi, metric, value.
+        """
+        if rois:
+            lines: list[dict[str, Any]] = [
+                {"row": name, "roi": roi, "metric": metric, "value": value}
+                for name, table in self.rois.items()
+                for roi, values in table.items()
+                for metric, value in values.items()
+            ]
+            return pd.DataFrame(lines, columns=["row", "roi", "metric", "value"])
+        lines = []
+        for name, row in self.rows.items():
+            for metric, score in row.items():
+                low, high = score.interval or (None, None)
+                paired = self.differences.get(name, {}).get(metric, {})
+                lines.append(
+                    {"row": name, "metric": metric, "value": score.value, "low": low, "high": high}
+                    | {"ceiling": score.ceiling, "target": score.target}
+                    | {"difference": paired.get("difference"), "p_holm": paired.get("p_holm")}
+                    | {"note": score.note}
+                )
+        numbers = ["value", "low", "high", "ceiling", "difference", "p_holm"]
+        return pd.DataFrame(lines).astype(dict.fromkeys(numbers, float))
+
+    def _facts(self) -> dict[str, Any]:
+        about = self.about
+        facts = {"dataset": about.get("dataset", "?"), "test images": about.get("n_test_images", "?")}
+        for name, row in self.rows.items():
+            if (score := row.get("voxel_r")) is not None and score.value is not None:
+                low_high = "" if score.interval is None else " [{:.3f}, {:.3f}]".format(*score.interval)
+                facts[f"voxel r of {name}"] = f"{score.value:.3f}{low_high}"
+        return facts
+
+    def __repr__(self) -> str:
+        return as_text("Scores", self._facts())
+
+    def _repr_html_(self) -> str:
+        return as_html("Scores", self._facts())
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able content of ``scores.json``; missing values are null, NaN is never written."""

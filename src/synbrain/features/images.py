@@ -11,27 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synbrain.data.dataset import open_image
+from synbrain.data.options import PictureOptions
+from synbrain.data.pictures import ORIENTATION_TAG, RULES, array_to_rgb, open_image, to_rgb
 from synbrain.errors import SynBrainError
 
-Images: TypeAlias = Sequence[str | Path | Image.Image] | NDArray[np.uint8]
+Images: TypeAlias = Sequence[str | Path | Image.Image] | NDArray[np.uint8] | NDArray[np.uint16]
 SHAPE = "(n, h, w, 3) uint8"
+DEPTHS = (np.uint8, np.uint16)
 
 
 def check_images(images: Images) -> int:
     """The number of images, after a look at their type.
 
     Raises:
-        SynBrainError: where they are no list of paths or PIL images and no (n, h, w, 3) uint8 array.
+        SynBrainError: where they are no list of paths or PIL images and no (n, h, w, 3) array of uint8 or
+            uint16.
     """
     if isinstance(images, np.ndarray):
         if images.ndim == 3 and images.shape[-1] == 3:
             raise SynBrainError(
                 f"images have shape {images.shape}", f"give {SHAPE}; one image is images[None]"
             )
-        if images.ndim != 4 or images.shape[-1] != 3:
+        if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
             raise SynBrainError(f"images have shape {images.shape}", f"give {SHAPE}")
-        if images.dtype != np.uint8:
+        if images.dtype not in DEPTHS:
             raise SynBrainError(
                 f"images have dtype {images.dtype}", f"give {SHAPE}, grey levels 0 to 255 for each of R, G, B"
             )
@@ -49,12 +52,16 @@ def check_images(images: Images) -> int:
     return len(images)
 
 
-def image_at(images: Images, position: int) -> Image.Image:
-    """Image ``position`` as RGB; an unreadable file is named."""
+def image_at(images: Images, position: int, rules: PictureOptions = RULES) -> Image.Image:
+    """Image ``position`` as RGB, by the rules of :mod:`synbrain.data.pictures`; an unreadable one is
+    named.
+    """
     image = images[position]
     if isinstance(image, (str, Path)):
-        return open_image(Path(image))
-    return image.convert("RGB") if isinstance(image, Image.Image) else Image.fromarray(image)
+        return open_image(Path(image), rules)
+    if isinstance(image, Image.Image):
+        return to_rgb(image, rules, f"image {position}")
+    return array_to_rgb(image, rules, f"image {position}")
 
 
 def first_of_each(images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -74,7 +81,7 @@ def first_of_each(images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]
         if isinstance(image, (str, Path)):
             key = str(image)
         else:
-            head = (image.mode, image.size) if isinstance(image, Image.Image) else image.shape
+            head = _head(image) if isinstance(image, Image.Image) else (image.shape, image.dtype.str)
             content = image.tobytes()
             key = (head, hashlib.sha256(content).digest())
         if key not in seen:
@@ -82,3 +89,10 @@ def first_of_each(images: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]
             firsts.append(position)
         which[position] = seen[key]
     return np.array(firsts, dtype=np.int64), which
+
+
+def _head(image: Image.Image) -> tuple[object, ...]:
+    """What decides, beside the stored values, which picture they are: palette, transparency, orientation."""
+    palette = image.palette.tobytes() if image.palette is not None else b""
+    tag = image.getexif().get(ORIENTATION_TAG, 1)
+    return image.mode, image.size, palette, repr(image.info.get("transparency")), tag

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from synbrain.data.pictures import to_rgb
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -37,12 +39,12 @@ class Preprocessing:
     std: tuple[float, float, float]
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """(3, size, size) float32 of any PIL image; other modes than RGB are converted."""
+        """(3, size, size) float32 of any PIL image, decoded by :mod:`synbrain.data.pictures`."""
         return self.normalised(self.resized(image))
 
     def resized(self, image: Image.Image) -> torch.Tensor:
         """(3, size, size) float32, grey levels 0 to 255 (whole numbers where PIL resizes)."""
-        rgb = image.convert("RGB")
+        rgb = to_rgb(image)
         if self.resize == "pil-bicubic":
             return to_tensor(rgb.resize((self.size, self.size), Image.Resampling.BICUBIC))
         return resize_tensor_bicubic(to_tensor(rgb), self.size)

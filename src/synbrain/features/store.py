@@ -8,24 +8,25 @@ and resumable (see :mod:`synbrain.features.writing`); reading maps memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from synbrain.data.dataset import Dataset
+from synbrain.data.dataset import Dataset, Stimuli, read_brick
+from synbrain.data.options import PictureOptions
 from synbrain.errors import SynBrainError
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
 from synbrain.features.tuned_folder import encoder_name as name_of
 from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
-from synbrain.files import digest, digest_of, open_array, read_json, write_json
+from synbrain.files import digest, digest_of, open_array, read_json, unreadable, write_json
 
 if TYPE_CHECKING:
     from synbrain.features.encoder import Encoder
@@ -212,12 +213,21 @@ def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
 
 
 def image_set_digest(dataset: Dataset) -> str:
-    """SHA-256 of what identifies the images and their order: names and rows in the stimulus file."""
+    """SHA-256 of what identifies the images and their order: names, rows in the stimulus file, and
+    decoding.
+    """
     images = dataset.images
     content = {"names": images["name"].astype(str).tolist()}
     if "row" in images:
         content["rows"] = [str(row) for row in images["row"].tolist()]
+    content |= rules_digest_part(dataset.info.stimuli)
     return digest_of(content)
+
+
+def rules_digest_part(stimuli: Stimuli) -> dict[str, list[str]]:
+    """What a digest says about how pictures are decoded: nothing where the rules are the usual ones."""
+    differing = stimuli.model_dump(include=set(PictureOptions.model_fields), exclude_defaults=True)
+    return {"decoded": [f"{name} {value}" for name, value in sorted(differing.items())]} if differing else {}
 
 
 def _open_layer(folder: Path, layer: str, said: dict[str, Any]) -> NDArray[np.floating]:
@@ -287,21 +297,12 @@ class _Brick:
                 "a shared store needs an HDF5 file: leave --store out",
             )
         path = self.dataset.stimulus_path()
-        if not path.exists():
-            raise SynBrainError(f"the stimuli {path} are missing", "restore the file")
-        with h5py.File(path, "r") as file:
-            pictures = file[info.key]
-            shape = [int(size) for size in pictures.shape]
-            ends = [int(pictures[row].sum(dtype=np.int64)) for row in (0, shape[0] // 2, shape[0] - 1)]
-        load: Callable[[int], Image.Image] = _BrickReader(path, info.key)
-        return ImageSet(shape[0], digest_of({"shape": shape, "sums": ends}), load)
-
-
-@dataclass(frozen=True)
-class _BrickReader:
-    path: Path
-    key: str
-
-    def __call__(self, row: int) -> Image.Image:
-        with h5py.File(self.path, "r") as file:
-            return Image.fromarray(file[self.key][row])
+        try:
+            with h5py.File(path, "r") as file:
+                pictures = file[info.key]
+                shape = [int(size) for size in pictures.shape]
+                ends = [int(pictures[row].sum(dtype=np.int64)) for row in (0, shape[0] // 2, shape[0] - 1)]
+        except (OSError, KeyError) as error:
+            raise unreadable(path, error, "restore the stimuli") from error
+        content = {"shape": shape, "sums": ends} | rules_digest_part(info)
+        return ImageSet(shape[0], digest_of(content), partial(read_brick, path, info))

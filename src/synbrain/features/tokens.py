@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float64, Rows
+from synbrain.arrays import Float32, Float64, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.errors import SynBrainError
 from synbrain.metrics.voxel import blocks
+
+# Of a voxel's mean: an sd below it is what rounding leaves of a constant. float32 holds 7 digits, so a sum or
+# a change of unit moves a constant by some 1e-7 of itself; no recorded voxel varies by less than a millionth.
+CONSTANT = 1e-6
 
 
 def some_of(rows: Rows, most: int, seed: tuple[int, ...]) -> Rows:
@@ -167,24 +172,65 @@ def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:
     )
 
 
-def response_scale(pairs: Pairs, kind: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(mean, sd), each (n_voxels,) float32, over single trials; (0, 1) for "raw".
+@dataclass(frozen=True)
+class Scale:
+    """Mean and sd of each voxel, and what standardises responses by them: z = (y - mean) / sd.
 
-    A constant voxel gets sd 1.
+    A constant voxel is 0 in z, and its constant comes back.
+
+    Attributes:
+        mean: (n_voxels,) float64, in the dataset's unit.
+        sd: (n_voxels,) float64; 0 for a voxel that is constant up to rounding (:data:`CONSTANT`).
     """
-    if kind == "raw":
-        return np.zeros(pairs.n_voxels, dtype=np.float32), np.ones(pairs.n_voxels, dtype=np.float32)
-    total = np.zeros(pairs.n_voxels)
-    square = np.zeros(pairs.n_voxels)
-    shift = pairs.trial_responses(np.arange(1))[0].astype(np.float64)  # keeps the squares small
-    for start in range(0, pairs.n_trials, 2048):
-        rows = np.arange(start, min(start + 2048, pairs.n_trials))
-        part = pairs.trial_responses(rows) - shift
-        total += part.sum(axis=0)
-        square += (part**2).sum(axis=0)
-    mean = total / pairs.n_trials
-    sd = np.sqrt(np.maximum(square / pairs.n_trials - mean**2, 0.0))
-    return (mean + shift).astype(np.float32), np.where(sd > 1e-6, sd, 1.0).astype(np.float32)
+
+    mean: Float64
+    sd: Float64
+
+    @classmethod
+    def of_trials(cls, pairs: Pairs) -> Scale:
+        """Of the single trials of ``pairs``, a block of them in memory at a time."""
+        parts = blocks(pairs.n_trials, pairs.n_voxels, 2**23)
+        return cls._of(pairs.trial_responses(np.arange(part.start, part.stop)) for part in parts)
+
+    @classmethod
+    def of(cls, responses: NDArray[np.floating]) -> Scale:
+        """Of ``responses`` (n, n_voxels)."""
+        return cls._of([responses])
+
+    @classmethod
+    def raw(cls, n_voxels: int) -> Scale:
+        """The scale that leaves responses as they are."""
+        return cls(np.zeros(n_voxels), np.ones(n_voxels))
+
+    @classmethod
+    def _of(cls, parts: Iterable[NDArray[np.floating]]) -> Scale:
+        # var = E[(y - c)^2] - (E[y] - c)^2 with c the first response, so that the squares are small and
+        # little is lost in the difference
+        n, shift, total, squares = 0, np.zeros(1), np.zeros(1), np.zeros(1)
+        for part in parts:
+            if n == 0:
+                shift = part[0].astype(np.float64)
+            centred = part - shift
+            n += len(part)
+            total = total + centred.sum(axis=0)
+            squares = squares + (centred**2).sum(axis=0)
+        mean = total / n
+        sd = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+        return cls(mean + shift, np.where(sd > CONSTANT * np.abs(mean + shift), sd, 0.0))
+
+    @property
+    def unit(self) -> Float64:
+        """(n_voxels,) float64, the sd, and 1 for constant voxels: what can be divided by."""
+        return np.where(self.sd > 0, self.sd, 1.0)
+
+    def scaled(self, responses: NDArray[np.floating]) -> Float32:
+        """(..., n_voxels) float32, standardised; constant voxels are 0."""
+        z = (responses - self.mean.astype(np.float32)) / self.unit.astype(np.float32)
+        return np.where(self.sd > 0, z, 0.0).astype(np.float32)
+
+    def restored(self, z: NDArray[np.floating]) -> Float32:
+        """(..., n_voxels) float32, from standardised responses to the dataset's unit."""
+        return np.asarray(z * self.sd.astype(np.float32) + self.mean.astype(np.float32), dtype=np.float32)
 
 
 def split_pairs(dataset: Dataset, tokens: TokenSet) -> tuple[Pairs, Pairs]:
@@ -199,19 +245,3 @@ def split_pairs(dataset: Dataset, tokens: TokenSet) -> tuple[Pairs, Pairs]:
             "mark some images' trials as `test` in its source and prepare it again",
         )
     return pairs_of(dataset, tokens, "train"), pairs_of(dataset, tokens, "test")
-
-
-def training_statistics(train: Pairs) -> tuple[Float64, Float64]:
-    """Mean and sd (n_voxels,) float64 of the training trials, read a block of trials at a time.
-
-    The sd of a voxel that is constant up to float32 rounding is 0.
-    """
-    n, mean, squares = 0, np.zeros(train.n_voxels), np.zeros(train.n_voxels)
-    for part in blocks(train.n_trials, train.n_voxels, 2**23):
-        values = train.trial_responses(np.arange(part.start, part.stop)).astype(np.float64)
-        m, own = len(values), values.mean(axis=0)
-        squares += np.sum((values - own) ** 2, axis=0) + (own - mean) ** 2 * n * m / (n + m)
-        mean += (own - mean) * m / (n + m)
-        n += m
-    sd = np.sqrt(squares / n)
-    return mean, np.where(sd > 1e-7 * np.abs(mean), sd, 0.0)

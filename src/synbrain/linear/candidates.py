@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from synbrain.arrays import Float64, Rows
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import (
@@ -17,155 +17,228 @@ from synbrain.linear.kernels import (
     Window,
     blurred_grid,
     plain_grid,
-    position_kernels,
-    seen_through,
-    window_kernel,
+    window_kernels,
     window_lattice,
 )
-from synbrain.linear.ridge import out_of_fold, ridge_inverse
+from synbrain.linear.meter import Meter
+from synbrain.linear.ridge import FoldInverses, FoldLayout, Ridge, largest_eigenvalue, residuals
+from synbrain.linear.scratch import Scratch
 
-POSITION_BYTES = 1 << 30  # what kernels of single positions may take
+BLOCK_BYTES = 1 << 28  # what one block of voxels may take on its way
+LEAST_WEIGHT = 1e-3  # of a candidate, relative to the best
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Layers on their grids, seen through one window; ``full`` gives the kernel over all images."""
+    """A kernel over all images.
 
-    grids: list[LayerGrid]
+    Attributes:
+        grids, window: layers on their grids, and what is seen of them.
+        factor: makes its mean diagonal 1.
+        values: (n_places, n_places) float32 laid out by folds, often a memory map.
+        largest: eigenvalue of ``values``.
+    """
+
+    grids: Sequence[LayerGrid]
     window: Window
-    full: Callable[[], tuple[NDArray[np.float32], float]]
-
-
-@dataclass(frozen=True)
-class Dual:
-    """Dual weights (n_images, n) on one kernel that was multiplied by ``factor``."""
-
-    kernel: Kernel
     factor: float
-    weights: NDArray[np.floating]
+    values: NDArray[np.float32]
+    largest: float
 
 
 @dataclass(frozen=True)
-class Task:
-    """What ridge regressions are fitted on, and how.
+class Problem:
+    """Ridge regressions from images to responses, and how they are compared.
 
     Attributes:
         kernels: candidates.
-        y: (n_images, n_voxels) repeat means, in units in which voxels may be compared.
-        weights, folds: (n_images,).
-        selected: images on which candidates are compared.
+        layout: of all images.
+        selected: (n_selected,) places of the images on which candidates are compared.
+        selected_layout: of these.
         config: of the linear path; its ``n_folds`` is the number of folds there are.
-        done: called each time that a kernel is done with.
+        device: where arithmetic is done.
+        meter: counts it.
     """
 
-    kernels: list[Kernel]
-    y: Float64
-    weights: Float64
-    folds: Rows
-    selected: Rows
+    kernels: Sequence[Kernel]
+    layout: FoldLayout
+    selected: Tensor
+    selected_layout: FoldLayout
     config: LinearPathConfig
-    done: Callable[[], object]
+    device: torch.device
+    meter: Meter
+
+    def kernel(self, k: int) -> Tensor:
+        """(n_places, n_places) float32 on the device."""
+        return torch.from_numpy(np.asarray(self.kernels[k].values)).to(self.device)
+
+    def ridge(self, k: int, alpha: float, kernel: Tensor) -> Ridge:
+        """Ridge on all images with ``kernel`` of :meth:`kernel`."""
+        return Ridge.fit(kernel, self.kernels[k].largest, alpha, self.layout, self.meter)
 
 
-def candidate_kernels(tokens: TokenSet, n_images: int, config: LinearPathConfig) -> list[Kernel]:
-    """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
+def candidate_windows(n_images: int, config: LinearPathConfig) -> list[Window]:
+    """What is seen of the blurred tokens; none where there is nothing beside plain ridge on the tokens."""
     n_side = config.windows if config.windows is not None else (5 if n_images <= 600 else 3)
-    plain = [plain_grid(tokens, layer) for layer in tokens.layers]
-    kernels = [Kernel(plain, Window(), cache(partial(window_kernel, plain, Window())))]
     if n_side == 0 and config.blur == 0:
-        return kernels
-    blurred = [blurred_grid(tokens, layer, side=config.side, blur=config.blur) for layer in tokens.layers]
-    seen = [Window(), *window_lattice(n_side, config.window_sd)]
-    held = None
-    if 4 * n_images**2 * sum({grid.n_positions for grid in blurred}) <= POSITION_BYTES:
-        held = position_kernels(blurred)
-    for window in seen:
-        full = partial(window_kernel, blurred) if held is None else partial(seen_through, held)
-        kernels.append(Kernel(blurred, window, partial(full, window)))
+        return []
+    return [Window(), *window_lattice(n_side, config.window_sd)]
+
+
+def candidate_kernels(
+    tokens: TokenSet, layout: FoldLayout, config: LinearPathConfig, scratch: Scratch, meter: Meter
+) -> list[Kernel]:
+    """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
+    device = layout.place.device
+    plain = [plain_grid(tokens, layer) for layer in tokens.layers]
+    kernels = _laid_out(plain, [Window()], layout, scratch, meter)
+    windows = candidate_windows(len(tokens), config)
+    if windows:
+        side, blur = config.side, config.blur
+        blurred = [blurred_grid(tokens, layer, scratch, side=side, blur=blur) for layer in tokens.layers]
+        kernels += _laid_out(blurred, windows, layout, scratch, meter)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return kernels
 
 
-def candidate_errors(task: Task) -> Float64:
-    """(n_folds, n_kernels, n_alphas, n_voxels): weighted squared error in each fold, among ``selected``.
+def _laid_out(
+    grids: Sequence[LayerGrid],
+    windows: Sequence[Window],
+    layout: FoldLayout,
+    scratch: Scratch,
+    meter: Meter,
+) -> list[Kernel]:
+    made, factors = window_kernels(grids, windows, layout.place.device, meter)
+    kernels = []
+    for window, factor, kernel in zip(windows, factors, made, strict=True):
+        laid = layout.lay_kernel(kernel)
+        values = scratch.empty((layout.n_places, layout.n_places), np.float32)
+        values[:] = laid.cpu().numpy()
+        kernels.append(Kernel(grids, window, factor, values, largest_eigenvalue(laid)))
+    return kernels
 
-    Alphas that no voxel comes near to choosing with the first kernel are left out of the others (infinity).
+
+@dataclass(frozen=True)
+class Choice:
+    """Candidates of each response with their weights, once from all folds and once without each.
+
+    Attributes:
+        candidate: (n_folds + 1, keep, n) int16, kernel times the number of penalties plus penalty. Row f
+            leaves fold f's errors out, the last row none.
+        weight: (n_folds + 1, keep, n) float32, sum 1 over candidates; 0 where fewer are kept.
     """
-    selected, n_folds, alphas = task.selected, task.config.n_folds, task.config.alphas
-    y, weights, folds = task.y[selected], task.weights[selected], task.folds[selected]
-    errors = np.full((n_folds, len(task.kernels), len(alphas), y.shape[1]), np.inf)
-    tried = list(range(len(alphas)))
-    for k, kernel in enumerate(task.kernels):
-        full = kernel.full()[0][np.ix_(selected, selected)]
-        for a in tried:
-            solution = ridge_inverse(full, weights, alphas[a], folds)
-            squared = (out_of_fold(solution, y, solution.matrix @ y) - y) ** 2
-            for fold in range(n_folds):
-                rows = folds == fold
-                errors[fold, k, a] = weights[rows] @ squared[rows]
-        if k == 0:
-            tried = near_choice(errors[:, 0].sum(axis=0))
-        task.done()
-    return errors
+
+    candidate: Tensor
+    weight: Tensor
+
+    def used(self) -> list[int]:
+        """Candidates that any response has a weight on, in order."""
+        return [int(c) for c in torch.unique(self.candidate[self.weight > 0])]
+
+    def of(self, candidate: int) -> tuple[Tensor, Tensor]:
+        """Responses (k,) with a weight on it, and their weights (n_folds + 1, k)."""
+        weights = torch.where(self.candidate == candidate, self.weight, 0).sum(dim=1)
+        at = torch.nonzero(weights.any(dim=0))[:, 0]
+        return at, weights[:, at]
+
+    def row(self, fold: int, responses: slice) -> Choice:
+        """Some responses with the candidates that one row gives them, as a choice of one row."""
+        at = slice(fold, fold + 1) if fold >= 0 else slice(-1, None)
+        return Choice(self.candidate[at, :, responses], self.weight[at, :, responses])
 
 
-def near_choice(errors: Float64) -> list[int]:
+def choose(problem: Problem, responses: Tensor) -> Choice:
+    """Compare all candidates on the selected images.
+
+    Alphas that no response comes near to choosing with the first kernel are left out of the others.
+
+    Args:
+        problem: kernels, images and folds.
+        responses: (n, n_places) float32.
+    """
+    n, config = len(responses), problem.config
+    n_kernels, n_alphas, n_folds = len(problem.kernels), len(config.alphas), config.n_folds
+    first = list(range(n_alphas))
+    plain = torch.empty((n_folds, n_alphas, n), device=problem.device)
+    for part in parts_of(n, problem.selected_layout.n_places * 4):
+        for a, errors in _errors(problem, responses[part], [0], first):
+            plain[:, a, part] = errors
+    tried = near_choice(plain.sum(dim=0))
+    candidates = torch.tensor([*first, *(k * n_alphas + a for k in range(1, n_kernels) for a in tried)])
+    chosen = []
+    for part in parts_of(n, problem.selected_layout.n_places * 4 + 3 * n_folds * len(candidates)):
+        errors = torch.empty((n_folds, len(candidates), part.stop - part.start), device=problem.device)
+        errors[:, :n_alphas] = plain[:, :, part]
+        for i, (_, found) in enumerate(_errors(problem, responses[part], range(1, n_kernels), tried)):
+            errors[:, n_alphas + i] = found
+        chosen.append(_choice(errors, problem))
+    index = torch.cat([c.candidate for c in chosen], dim=2).long()
+    candidate = candidates.to(problem.device)[index].to(torch.int16)
+    return Choice(candidate, torch.cat([c.weight for c in chosen], dim=2))
+
+
+def parts_of(n: int, floats: int) -> Iterator[slice]:
+    """Blocks of responses of which each takes ``floats`` values on its way."""
+    step = max(64, BLOCK_BYTES // (4 * floats))
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+def _errors(
+    problem: Problem, responses: Tensor, kernels: Sequence[int], alphas: Sequence[int]
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (alpha's number, (n_folds, n) weighted squared errors of each fold), kernel by kernel."""
+    layout, meter = problem.selected_layout, problem.meter
+    y = layout.lay_columns(responses[:, problem.selected])
+    for k in kernels:
+        # the laid-out kernel of the selected images, read from the one of all images
+        values = problem.kernels[k].values
+        rows = problem.selected.cpu().numpy()
+        kernel = layout.lay_kernel(torch.from_numpy(values[rows][:, rows]).to(problem.device))
+        for a in alphas:
+            ridge = Ridge.fit(kernel, problem.kernels[k].largest, problem.config.alphas[a], layout, meter)
+            matrix = ridge.matrix(meter)
+            inverses = FoldInverses.of(matrix, layout, 0, meter)
+            meter.product(len(y), len(matrix), len(matrix))
+            off = residuals(y @ matrix.float(), inverses.one, meter)
+            squared = (off.square_() * layout.weights).view(len(y), layout.n_folds, layout.size)
+            yield a, squared.sum(dim=2).T
+
+
+def near_choice(errors: Tensor) -> list[int]:
     """Which rows of ``errors`` (n_alphas, n) 96 % of the columns choose from, and these rows' neighbours."""
-    best = np.argmin(errors, axis=0)
+    best = errors.argmin(dim=0).cpu().numpy()
     low, high = np.quantile(best, [0.02, 0.98]).round().astype(int)
     return list(range(max(0, low - 1), min(len(errors), high + 2)))
 
 
-def shares_of(errors: Float64, n_images: int, config: LinearPathConfig) -> Float64:
-    """Shares of candidates, shaped as ``errors`` (n_kernels, n_alphas, n), with sum 1 for each column.
+def _choice(errors: Tensor, problem: Problem) -> Choice:
+    """From errors (n_folds, n_candidates, n); candidates are numbered as in ``errors``."""
+    config, layout = problem.config, problem.selected_layout
+    in_fold = layout.filled.view(layout.n_folds, layout.size).sum(dim=1)
+    every = torch.arange(len(errors), device=errors.device)
+    candidates, weights = [], []
+    for left_out in range(len(errors) + 1):
+        kept = every[every != left_out]
+        best, weight = candidate_weights(errors[kept].sum(dim=0), int(in_fold[kept].sum()), config)
+        candidates.append(best.to(torch.int16))
+        weights.append(weight)
+    return Choice(torch.stack(candidates), torch.stack(weights))
+
+
+def candidate_weights(errors: Tensor, n_images: int, config: LinearPathConfig) -> tuple[Tensor, Tensor]:
+    """The best candidates, (keep, n), and their weights, which sum to 1.
 
     Pseudo-Bayesian averaging (Yao et al. 2018) with a tempered Gaussian pseudo-likelihood:
-    ``share ~ exp(-temper * n_images / 2 * (error / least error - 1))``.
-    """
-    flat = errors.reshape(-1, errors.shape[-1])
-    least = np.maximum(flat.min(axis=0), 1e-30)
-    log_share = -config.temper * n_images / 2 * (flat / least - 1)
-    last = np.sort(log_share, axis=0)[-min(config.keep, len(log_share))]
-    share = np.where(log_share >= np.maximum(last, np.log(1e-3)), np.exp(log_share), 0)
-    return np.asarray((share / share.sum(axis=0)).reshape(errors.shape))
-
-
-def fold_shares(task: Task) -> Float64:
-    """(n_folds + 1, n_kernels, n_alphas, n_voxels): row f leaves fold f's errors out, the last row none."""
-    errors, folds = candidate_errors(task), task.folds[task.selected]
-    every = np.arange(len(errors) + 1)
-    kept = [np.flatnonzero(every[:-1] != left_out) for left_out in every]
-    return np.stack(
-        [shares_of(errors[k].sum(axis=0), int(np.isin(folds, k).sum()), task.config) for k in kept]
-    )
-
-
-def stacking_weights(unseen: Float64, y: Float64, temper: float = 0.25) -> Float64:
-    """(k, n_voxels) weights that sum to 1 over k predictions, from their errors on images not seen.
-
-    As for candidates within a path (pseudo-Bayesian averaging, Yao et al. 2018), with half of each voxel's
-    log likelihood ratio replaced by the mean over voxels: single voxels tell little from few images.
+    ``weight ~ exp(-temper * n_images / 2 * (error / least error - 1))``.
 
     Args:
-        unseen: (k, n_images, n_voxels), out-of-fold predictions.
-        y: (n_images, n_voxels), repeat means.
-        temper: exponent on the likelihood.
+        errors: (n_candidates, n).
+        n_images: that they were summed over.
+        config: ``temper`` and ``keep``.
     """
-    errors = np.sum((unseen - y) ** 2, axis=1)
-    least = np.maximum(errors.min(axis=0), 1e-30)
-    log_share = -temper * len(y) / 2 * (errors / least - 1)
-    log_share = 0.5 * log_share + 0.5 * log_share.mean(axis=1, keepdims=True)
-    share = np.exp(log_share - log_share.max(axis=0))
-    return np.asarray(share / share.sum(axis=0))
-
-
-def stacked(unseen: Float64, y: Float64, folds: Rows) -> tuple[Float64, Float64]:
-    """Weights (k, n_voxels) from all images, and the weighted predictions (n_images, n_voxels).
-
-    What is predicted of a fold is weighed by the errors in the others alone.
-    """
-    average = np.empty_like(y)
-    for fold in np.unique(folds):
-        held = folds == fold
-        rest = stacking_weights(unseen[:, ~held], y[~held])
-        average[held] = np.einsum("kv,knv->nv", rest, unseen[:, held])
-    return stacking_weights(unseen, y), average
+    best, index = torch.topk(errors, min(config.keep, len(errors)), dim=0, largest=False)
+    least = best[:1].clamp_min(1e-30)
+    weight = torch.exp(-config.temper * n_images / 2 * (best / least - 1))
+    weight = torch.where(weight >= LEAST_WEIGHT, weight, 0)
+    return index, weight / weight.sum(dim=0)

@@ -5,149 +5,207 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from synbrain.arrays import Float64
-from synbrain.linear.candidates import Dual, Task, near_choice, shares_of
-from synbrain.linear.patterns import Nested, explained_patterns, falling_gains, gains_of_others
-from synbrain.linear.ridge import out_of_fold, ridge_inverse
-
-
-@dataclass(frozen=True)
-class Components:
-    """Predictions ``scores @ (gains * patterns)`` of all voxels from those of a few patterns.
-
-    Attributes:
-        patterns: (k, n_voxels) orthonormal.
-        gains: (k,) in [0, 1.5], falling.
-        duals: of the scores' ridge regressions, (n_images, k) on each kernel that one of them uses.
-        out_of_fold: (n_images, n_voxels), with patterns, candidates and gains of the other folds.
-    """
-
-    patterns: Float64
-    gains: Float64
-    duals: list[Dual]
-    out_of_fold: Float64
+from synbrain.linear.candidates import Choice, Problem, choose, parts_of
+from synbrain.linear.patterns import Patterns, SharedMap, Slopes
+from synbrain.linear.ridge import FoldInverses, FoldLayout, Ridge, residuals
 
 
 @dataclass(frozen=True)
-class _Block:
-    """Patterns that were found without one fold, and the scores of all images on them.
+class ComponentScores:
+    """Scores of all images on the patterns of each outer fold and, last, of all images.
 
     Attributes:
-        fold: that was left out; none was for the last block.
-        patterns: (n_voxels, k).
-        mean: (n_voxels,) of the responses that were looked at.
-        scores: (n_images, k) measured.
+        bases: patterns, the first ``k`` of each.
+        scores: (n_blocks * k, n_places) float32, measured, block by block.
+        choice: candidates of all scores.
     """
 
-    fold: int | None
-    patterns: Float64
-    mean: Float64
-    scores: Float64
+    bases: list[Patterns]
+    scores: Tensor
+    choice: Choice
+
+    @property
+    def k(self) -> int:
+        return self.bases[0].patterns.shape[1]
+
+    @property
+    def n_outer(self) -> int:
+        return len(self.bases) - 1
+
+    def block(self, fold: int) -> slice:
+        """Rows of the scores whose patterns did not see a fold; of all images where there are none."""
+        b = fold if fold < self.n_outer else self.n_outer
+        return slice(b * self.k, (b + 1) * self.k)
+
+    def used(self) -> list[int]:
+        """Candidates that are needed: each block's as they are chosen without its fold."""
+        rows = [
+            self.choice.row(f if f < self.n_outer else -1, self.block(f)) for f in range(self.n_outer + 1)
+        ]
+        return sorted({c for row in rows for c in row.used()})
+
+    def weights(self, candidate: int, fold: int) -> Tensor:
+        """(k,) weights of a block's scores on a candidate, by the errors in other folds than ``fold``."""
+        row = self.choice.row(fold if fold < self.n_outer else -1, self.block(fold))
+        return torch.where(row.candidate[0] == candidate, row.weight[0], 0).sum(dim=0)
 
 
-def fit_components(task: Task, unseen: Float64, nested: Nested, n_components: int) -> Components:
-    """Fit ridge from the images to scores on response patterns; voxels follow from these.
-
-    A pattern averages the noise of many voxels away, so its ridge regression can see more through its own
-    penalty and windows than any voxel's can: reduced-rank regression with as many penalties as ranks. How
-    much of a pattern is more than noise is told by the slope of measured on predicted scores of images that
-    had no part in pattern or fit. For that, patterns are found once more without each fold.
-
-    Args:
-        task: what is fitted; ``done`` is called twice for each kernel.
-        unseen: (n_images, n_voxels) out-of-fold predictions of single voxels.
-        nested: as for :func:`synbrain.linear.patterns.share_voxels`.
-        n_components: how many patterns, at most as many as voxels.
-    """
-    y, weights, folds, k = task.y, task.weights, task.folds, n_components
-    blocks = [_block(f, nested[f], task, folds != f, k) for f in nested]
-    blocks.append(_block(None, unseen, task, folds >= 0, k))
-    shares = _shares(task, blocks)
-    predicted, duals = _fit(task, blocks, shares)
-    products, powers = np.zeros((2, len(nested), k))
-    for place, block in enumerate(blocks[:-1]):
-        held = folds == block.fold
-        centre = block.mean @ block.patterns
-        ahead, measured = predicted[held] - centre, block.scores[held] - centre
-        products[place] = weights[held] @ (ahead * measured)
-        powers[place] = weights[held] @ ahead**2
-    gains = falling_gains(products.sum(axis=0), powers.sum(axis=0))
-    voxels = np.empty_like(y)
-    place_of = {block.fold: place for place, block in enumerate(blocks[:-1])}
-    for number in np.unique(folds):
-        held, at = folds == number, place_of.get(int(number))
-        block, own = blocks[-1], gains  # where memory did not allow the fold's own patterns (many images)
-        if at is not None:
-            block, own = blocks[at], gains_of_others(products, powers, at)
-        scores = predicted[held] - block.mean @ block.patterns
-        voxels[held] = block.mean + (scores * own) @ block.patterns.T
-    return Components(blocks[-1].patterns.T, gains, duals, voxels)
-
-
-def _block(
-    fold: int | None, predictions: NDArray[np.floating], task: Task, rest: NDArray[np.bool_], k: int
-) -> _Block:
-    y, weights = task.y[rest], task.weights[rest]
-    patterns = explained_patterns(predictions[rest].astype(np.float64), y, weights, k)
-    return _Block(fold, patterns, weights @ y / weights.sum(), task.y @ patterns)
-
-
-def _columns(blocks: list[_Block]) -> list[slice]:
-    k = blocks[0].scores.shape[1]
-    return [slice(b * k, (b + 1) * k) for b in range(len(blocks))]
-
-
-def _shares(task: Task, blocks: list[_Block]) -> list[Float64]:
-    """Shares of candidates (n_kernels, n_alphas, k) for each block, by errors in the folds it has seen.
+def component_scores(problem: Problem, y: Tensor, bases: list[Patterns]) -> ComponentScores:
+    """Scores on patterns, and the candidates for each.
 
     Fits that are judged on fold g have seen the fold that the block left out: that fold's predictions are
     weighed without its errors, not without any trace of it. Fits without both folds cost 45 solutions a
     candidate and gave the same cross-validated r to four digits.
+
+    Args:
+        problem: kernels, images and folds.
+        y: (n_voxels, n_places) float32.
+        bases: of :func:`synbrain.linear.patterns.fold_patterns`.
     """
-    selected, config = task.selected, task.config
-    targets = np.concatenate([block.scores for block in blocks], axis=1)[selected]
-    weights, folds = task.weights[selected], task.folds[selected]
-    seen = np.array([folds != (-1 if block.fold is None else block.fold) for block in blocks])
-    counted = np.repeat(seen * weights, blocks[0].scores.shape[1], axis=0).T
-    errors = np.full((len(task.kernels), len(config.alphas), targets.shape[1]), np.inf)
-    tried = list(range(len(config.alphas)))
-    for i, kernel in enumerate(task.kernels):
-        full = kernel.full()[0][np.ix_(selected, selected)]
-        for a in tried:
-            solution = ridge_inverse(full, weights, config.alphas[a], folds)
-            off = out_of_fold(solution, targets, solution.matrix @ targets) - targets
-            errors[i, a] = np.sum(counted * off**2, axis=0)
-        if i == 0:
-            tried = near_choice(errors[0])
-        task.done()
-    return [
-        shares_of(errors[:, :, at], int(kept.sum()), config)
-        for at, kept in zip(_columns(blocks), seen, strict=True)
-    ]
+    k = min(problem.config.components, bases[0].patterns.shape[1])
+    first = [Patterns(b.patterns[:, :k], b.predicted_mean, b.response_mean) for b in bases]
+    scores = torch.cat([basis.patterns.T @ y for basis in first])
+    return ComponentScores(first, scores, choose(problem, scores))
 
 
-def _fit(task: Task, blocks: list[_Block], shares: list[Float64]) -> tuple[Float64, list[Dual]]:
-    """Scores of each image, on its fold's patterns by fits without the fold; duals of the last block."""
-    targets = np.concatenate([block.scores for block in blocks], axis=1)
-    columns, whole = _columns(blocks), blocks[-1].scores
-    place_of = {block.fold: place for place, block in enumerate(blocks)}
-    predicted = np.zeros_like(whole)
-    duals: list[Dual] = []
-    for i, kernel in enumerate(task.kernels):
-        used = [a for a in range(len(task.config.alphas)) if any(share[i, a].any() for share in shares)]
-        if used:
-            full, factor = kernel.full()
-            dual = np.zeros_like(whole)
-            for a in used:
-                solution = ridge_inverse(full, task.weights, task.config.alphas[a], task.folds)
-                own = solution.matrix @ targets
-                for fold, (rows, inverse) in enumerate(solution.blocks):
-                    place = place_of.get(fold, -1)
-                    at, share = columns[place], shares[place][i, a]
-                    predicted[rows] += share * (targets[rows][:, at] - inverse @ own[rows][:, at])
-                dual += shares[-1][i, a] * own[:, columns[-1]]
-            duals.append(Dual(kernel, factor, dual))
-        task.done()
-    return predicted, duals
+@dataclass(frozen=True)
+class DualWeights:
+    """Dual weights of one kernel, in columns.
+
+    Attributes:
+        shared: (n_places, r) of the voxels' ridge regressions, reduced to r columns.
+        components: (n_places, k) of the components' scores; no columns where there are none.
+    """
+
+    shared: Tensor
+    components: Tensor
+
+
+def fit_duals(
+    problem: Problem,
+    y: Tensor,
+    choice: Choice,
+    reduce: Tensor | None,
+    components: ComponentScores | None,
+    inverses: dict[int, NDArray[np.float32]],
+) -> tuple[dict[int, DualWeights], Tensor]:
+    """Dual weights on all images, voxels reduced to a few columns before anything is solved.
+
+    ``S (y * weights) @ reduce = S ((y * weights) @ reduce)``: dual weights of single voxels are never made.
+
+    Args:
+        problem: kernels, images and folds.
+        y: (n_voxels, n_places) float32.
+        choice: candidates of the voxels.
+        reduce: (n_voxels, r) float32; None: every voxel keeps a column of its own.
+        components: scores that are fitted beside the voxels.
+        inverses: candidate -> :attr:`FoldInverses.one`, where they are known.
+
+    Returns:
+        Kernel -> dual weights, and (k, n_places) predicted scores of each image, on its fold's patterns by
+        fits without the fold.
+    """
+    layout, meter = problem.layout, problem.meter
+    r = len(y) if reduce is None else reduce.shape[1]
+    k = 0 if components is None else components.k
+    predicted = torch.zeros((k, layout.n_places), device=y.device)
+    duals: dict[int, DualWeights] = {}
+    candidates = sorted({*choice.used(), *(components.used() if components else [])})
+    kernel, at_kernel = None, -1
+    for candidate in candidates:
+        which, a = divmod(candidate, len(problem.config.alphas))
+        if which != at_kernel:
+            kernel, at_kernel = problem.kernel(which), which
+            room = (torch.zeros((layout.n_places, n), device=y.device) for n in (r, k))
+            duals[which] = DualWeights(*room)
+        assert kernel is not None
+        ridge = problem.ridge(which, problem.config.alphas[a], kernel)
+        columns = _reduced(problem, y, choice.of(candidate), reduce)
+        if components is None:
+            duals[which].shared.add_(ridge.solve(columns, meter))
+            continue
+        solved = ridge.solve(torch.cat([columns, components.scores.T], dim=1), meter)
+        duals[which].shared.add_(solved[:, :r])
+        scores = solved[:, r:].T.contiguous()
+        last = components.block(components.n_outer)
+        duals[which].components.add_(
+            (components.weights(candidate, components.n_outer)[:, None] * scores[last]).T
+        )
+        one = _inverses(ridge, inverses.get(candidate), problem)
+        _predict(problem, components, candidate, scores, one, predicted)
+    return duals, predicted
+
+
+def _inverses(ridge: Ridge, known: NDArray[np.float32] | None, problem: Problem) -> Tensor:
+    if known is not None:
+        return torch.from_numpy(np.asarray(known)).to(problem.device)
+    return FoldInverses.of(ridge.matrix(problem.meter), problem.layout, 0, problem.meter).one
+
+
+def _reduced(problem: Problem, y: Tensor, weighted: tuple[Tensor, Tensor], reduce: Tensor | None) -> Tensor:
+    """(n_places, r) ``(weights * y).T @ reduce`` over the voxels that have a weight from all folds."""
+    some = torch.nonzero(weighted[1][-1])[:, 0]
+    voxels, weights = weighted[0][some], weighted[1][-1][some]
+    if reduce is None:
+        columns = torch.zeros((y.shape[1], len(y)), device=y.device)
+        columns[:, voxels] = (y[voxels] * weights[:, None]).T
+        return columns
+    columns = torch.zeros((y.shape[1], reduce.shape[1]), device=y.device)
+    for part in parts_of(len(voxels), y.shape[1]):
+        problem.meter.product(y.shape[1], part.stop - part.start, reduce.shape[1])
+        columns.addmm_(y[voxels[part]].T, weights[part, None] * reduce[voxels[part]])
+    return columns
+
+
+def _predict(
+    problem: Problem,
+    components: ComponentScores,
+    candidate: int,
+    scores: Tensor,
+    inverses: Tensor,
+    predicted: Tensor,
+) -> None:
+    """Add a candidate's weighted predictions of each fold's images, on patterns that did not see the fold."""
+    size = problem.layout.size
+    for f in range(problem.layout.n_folds):
+        fold, block = slice(f * size, (f + 1) * size), components.block(f)
+        weights = components.weights(candidate, f)
+        if weights.any():
+            left = residuals(scores[block, fold], inverses[f : f + 1], problem.meter)
+            predicted[:, fold] += weights[:, None] * (components.scores[block, fold] - left)
+
+
+def component_gains(
+    components: ComponentScores, predicted: Tensor, layout: FoldLayout, n_voxels: int
+) -> tuple[SharedMap, Tensor]:
+    """Gains of the components, and what they predict of voxels out of fold.
+
+    A pattern averages the noise of many voxels away, so its ridge regression can see more through its own
+    penalty and windows than any voxel's can: reduced-rank regression with as many penalties as ranks. How
+    much of a pattern is more than noise shows in the slope of measured on predicted scores of images that
+    had no part in pattern or fit.
+
+    Returns:
+        Patterns with the gains of those that are kept, and (n_voxels, n_places) float32.
+    """
+    size, bases = layout.size, components.bases
+    slopes = Slopes.none(components.n_outer, components.k)
+    centres = [basis.response_mean @ basis.patterns for basis in bases]
+    for f in range(components.n_outer):
+        fold = slice(f * size, (f + 1) * size)
+        measured = components.scores[components.block(f), fold] - centres[f][:, None]
+        slopes.measure(f, predicted[:, fold] - centres[f][:, None], measured, layout.weights[fold])
+    gains = slopes.gains()
+    device = predicted.device
+    voxels = torch.empty((n_voxels, layout.n_places), device=device)
+    for f in range(layout.n_folds):
+        fold, b = slice(f * size, (f + 1) * size), min(f, components.n_outer)
+        own = slopes.gains(without=f) if f < components.n_outer else gains
+        factors = torch.from_numpy(own.astype(np.float32)).to(device)
+        scores = (predicted[:, fold] - centres[b][:, None]) * factors[:, None]
+        voxels[:, fold] = torch.addmm(bases[b].response_mean[:, None], bases[b].patterns, scores)
+    return SharedMap.of(bases[-1], gains), voxels

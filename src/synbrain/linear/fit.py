@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from synbrain.arrays import Float64, Rows
+from synbrain.arrays import Float32, Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.linear.candidates import (
-    Dual,
-    Task,
-    candidate_kernels,
-    fold_shares,
-    stacked,
-)
-from synbrain.linear.components import fit_components
+from synbrain.linear.candidates import Choice, Problem, candidate_kernels, choose
+from synbrain.linear.components import component_gains, component_scores, fit_duals
 from synbrain.linear.config import LinearPathConfig
-from synbrain.linear.kernels import projection
+from synbrain.linear.cost import linear_path_cost
+from synbrain.linear.kernels import Dual, projection
+from synbrain.linear.meter import Meter
 from synbrain.linear.noise_units import NoiseUnits, no_units, noise_units
 from synbrain.linear.path import LinearPath
-from synbrain.linear.patterns import Nested, share_voxels
-from synbrain.linear.ridge import out_of_fold, out_of_two_folds, ridge_inverse
+from synbrain.linear.patterns import Patterns, SharedMap, fold_patterns, share_voxels
+from synbrain.linear.ridge import FoldLayout
+from synbrain.linear.scratch import Scratch
+from synbrain.linear.stacking import stacked
+from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
-from synbrain.progress import bar
-
-NESTED_BYTES = 1 << 30  # what predictions without two folds may take
 
 
 @dataclass(frozen=True)
@@ -41,82 +39,73 @@ class LinearFit:
         out_of_fold: (n_images, n_voxels) float32, each image predicted by a fit without its fold, with
             candidates weighed by the errors in other folds alone.
         folds: (n_images,) the fold of each image.
+        gflop: arithmetic that the fit took.
     """
 
     path: LinearPath
-    out_of_fold: NDArray[np.float32]
+    out_of_fold: Float32
     folds: Rows
+    gflop: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One part of the path: dual weights on kernels, reduced to r columns, and what these mean to voxels.
+class _Fitted:
+    """What is predicted of images that no fit has seen, and the map that is fitted on all.
 
     Attributes:
-        duals: on kernels, (n_images, n) each.
-        reduce: (n, r).
-        expand: (r, n_voxels), in the responses' unit.
+        predicted: (n_images, n_voxels) float32, in the responses' unit.
+        duals: kernel -> (n_places, r) float32.
+        mixing: (r, n_voxels) float32, in the responses' unit; None: r columns are the voxels.
+        about: figures for ``LinearPath.about``.
     """
 
-    duals: list[Dual]
-    reduce: Float64
-    expand: Float64
+    predicted: Float32
+    duals: Mapping[int, Tensor]
+    mixing: Float32 | None
+    about: Mapping[str, float | None]
 
 
 def fit_linear_path(
-    pairs: Pairs, config: LinearPathConfig, *, seed: int = 0, show_progress: bool = False
+    pairs: Pairs,
+    config: LinearPathConfig,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    show_progress: bool = False,
 ) -> LinearFit:
     """Fit ridge to voxels and to patterns of voxels, plain and through windows, and average by voxel.
+
+    Kernels are made once and kept in a scratch folder below ``TMPDIR`` where they are large. Arithmetic is
+    float32, with float64 factorisations where a penalty is small beside the kernel.
 
     Args:
         pairs: training images with their trials; the repeat means are fitted.
         config: candidates, folds and size of what is stored.
         seed: of the folds.
-        show_progress: show a bar.
+        device: where arithmetic is done.
+        show_progress: show a bar, in GFLOP.
 
     Raises:
         SynBrainError: where there are fewer than 3 images, or a response is not finite.
     """
-    y = pairs.repeat_means().astype(np.float64)
+    y = pairs.repeat_means()
     _check(y)
     config = config.model_copy(update={"n_folds": min(config.n_folds, len(y))})
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
-    nested = _outer_folds(y, config)
-    # voxels that share nothing need no units in common
-    units = noise_units(pairs, y, seed=seed) if nested else no_units(y.shape[1])
-    kernels = candidate_kernels(tokens, len(y), config)
-    passes = 4 if nested and config.components else 2
-    moving = bar("fit linear path", total=passes * len(kernels), unit="kernel", show=show_progress)
-    task = Task(
-        kernels=kernels,
-        y=units.into(y),
-        weights=image_weights(pairs),
-        folds=assign_folds(len(y), config.n_folds, seed),
-        selected=np.sort(np.random.default_rng([seed, 1]).permutation(len(y))[: config.select_images]),
-        config=config,
-        done=moving.update,
-    )
-    shares = fold_shares(task)
-    unseen, duals = _fit_voxels(task, shares, nested)
-    predicted = units.back(unseen)
-    about: dict[str, float | None] = {
-        "n_images": len(y),
-        "kernels_used": len(duals),
-        "mean_share_of_plain_ridge": float(shares[-1, 0].sum(axis=0).mean()),
-        "cross_validated_r_of_single_voxels": mean_defined(voxel_r(predicted, y))[0],
-    }
-    if nested:
-        parts, predicted, of_patterns = _share(task, y, units, duals, unseen, nested)
-        about |= of_patterns
-    else:
-        parts = [_Part(duals, np.eye(y.shape[1]), np.eye(y.shape[1]))]
-    moving.close()
-    path = _path(tokens, parts, y, task)
-    about |= {"cross_validated_r": mean_defined(voxel_r(predicted, y))[0], "rank": len(path.mixing)}
-    return LinearFit(replace(path, about=about), predicted.astype(np.float32), task.folds)
+    folds = assign_folds(len(y), config.n_folds, seed)
+    expected = linear_path_cost(len(y), y.shape[1], tokens.shapes, config).total
+    meter = Meter(expected, show=show_progress)
+    with Scratch() as scratch:
+        problem = _problem(pairs, tokens, folds, config, seed, torch.device(device), scratch, meter)
+        fitted = _fit(problem, pairs, y, folds, scratch, seed)
+        path = _path(tokens, fitted, problem)
+    meter.close()
+    path = replace(path, intercept=_intercept(path, tokens, y, image_weights(pairs)))
+    about = {"n_images": len(y), **fitted.about, "rank": len(path.mixing)}
+    return LinearFit(replace(path, about=about), fitted.predicted, folds, meter.gflop)
 
 
-def _check(y: Float64) -> None:
+def _check(y: Float32) -> None:
     if len(y) < 3:
         raise SynBrainError(f"{len(y)} training images", "give at least 3 for cross-validation")
     if not np.isfinite(y).all():
@@ -150,116 +139,180 @@ def image_weights(pairs: Pairs) -> Float64:
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 
 
-def _fit_voxels(task: Task, shares: Float64, nested: Nested) -> tuple[Float64, list[Dual]]:
-    """Fit what was selected for each voxel on all images.
+def _problem(
+    pairs: Pairs,
+    tokens: TokenSet,
+    folds: Rows,
+    config: LinearPathConfig,
+    seed: int,
+    device: torch.device,
+    scratch: Scratch,
+    meter: Meter,
+) -> Problem:
+    weights, n_folds = image_weights(pairs), config.n_folds
+    layout = FoldLayout.of(folds, weights, n_folds, device)
+    rng = np.random.default_rng([seed, 1])
+    selected = np.sort(rng.permutation(len(folds))[: config.select_images])
+    return Problem(
+        kernels=candidate_kernels(tokens, layout, config, scratch, meter),
+        layout=layout,
+        selected=layout.place[torch.from_numpy(selected).to(device)],
+        selected_layout=FoldLayout.of(folds[selected], weights[selected], n_folds, device),
+        config=config,
+        device=device,
+        meter=meter,
+    )
 
-    Returns:
-        (n_images, n_voxels) predictions out of fold, and duals (n_images, n_voxels). ``nested`` is filled.
+
+@dataclass(frozen=True)
+class _Responses:
+    """Repeat means in the coordinates in which they are fitted, and the way back.
+
+    Attributes:
+        measured: (n_images, n_voxels) float32, in the responses' unit.
+        folds: (n_images,).
+        laid: (n_voxels, n_places) float32, fitted coordinates around the mean, laid out by folds.
+        layout: of the images.
+        units: of the fitted coordinates.
     """
-    y, folds = task.y, task.folds
-    unseen = np.zeros_like(y)
-    duals: list[Dual] = []
-    for k, kernel in enumerate(task.kernels):
-        if shares[:, k].any():
-            full, factor = kernel.full()
-            dual = np.zeros(y.shape, dtype=np.float32)
-            for a in np.flatnonzero((shares[:, k] > 0).any(axis=(0, 2))):
-                solution = ridge_inverse(full, task.weights, task.config.alphas[a], folds)
-                at = np.flatnonzero((shares[:, k, a] > 0).any(axis=0))
-                share = shares[:, k, a][:, at]
-                own = solution.matrix @ y[:, at]
-                unseen[:, at] += share[folds] * out_of_fold(solution, y[:, at], own)
-                for first, second in _pairs(nested, task.config.n_folds):
-                    both = out_of_two_folds(solution, y[:, at], own, first, second)
-                    for fold, other, predicted in ((second, first, both[0]), (first, second, both[1])):
-                        if fold in nested:
-                            nested[fold][np.ix_(folds == other, at)] += share[fold] * predicted
-                dual[:, at] += share[-1] * own
-            if shares[-1, k].any():
-                duals.append(Dual(kernel, factor, dual))
-        task.done()
-    return unseen, duals
+
+    measured: Float32
+    folds: Rows
+    laid: Tensor
+    layout: FoldLayout
+    units: NoiseUnits
+
+    @classmethod
+    def of(cls, measured: Float32, folds: Rows, layout: FoldLayout, units: NoiseUnits) -> _Responses:
+        """Change coordinates; the free intercept makes up for the means."""
+        fitted = units.into(measured - measured.mean(axis=0))
+        by_voxel = torch.from_numpy(np.ascontiguousarray(fitted.T)).to(layout.place.device)
+        return cls(measured, folds, layout.lay_columns(by_voxel), layout, units)
+
+    def back(self, predicted: Tensor) -> Float32:
+        """(n_images, n_voxels) float32 in the responses' unit, from (n_voxels, n_places)."""
+        by_image = np.ascontiguousarray(predicted[:, self.layout.place].cpu().numpy().T)
+        return np.asarray(self.units.back(by_image) + self.measured.mean(axis=0))
+
+    def patterns_back(self, expand: Tensor) -> Float32:
+        """(r, n_voxels) float32 in the responses' unit."""
+        return self.units.back(expand.cpu().numpy())
+
+    def r(self, predicted: Float32) -> float | None:
+        """Mean over voxels of the correlation of (n_images, n_voxels) with what was measured."""
+        return mean_defined(voxel_r(predicted, self.measured))[0]
 
 
-def _share(
-    task: Task, y: Float64, units: NoiseUnits, duals: list[Dual], unseen: Float64, nested: Nested
-) -> tuple[list[_Part], Float64, dict[str, float | None]]:
-    """Two ways to share among voxels, averaged: single voxels drawn to patterns, and patterns alone.
+@dataclass(frozen=True)
+class _Unseen:
+    """Single voxels' predictions without folds, and what is shared among voxels because of them.
 
-    Returns:
-        Parts of the path, predictions out of fold in the responses' unit, and what to tell of them.
+    Attributes:
+        predicted: (n_images, n_voxels) float32 in the responses' unit, shared where anything is.
+        r: cross-validated, before sharing.
+        shared: map of what is shared; None: nothing is.
+        bases: patterns without each outer fold and of all images.
+        inverses: candidate -> inverse blocks of folds.
     """
-    weights, folds, config = task.weights, task.folds, task.config
-    shared, drawn = share_voxels(unseen, nested, task.y, weights, folds, config.rank)
-    parts = [_Part(duals, shared.reduce, units.back(shared.expand))]
-    predicted = units.back(drawn)
-    about: dict[str, float | None] = {
+
+    predicted: Float32
+    r: float | None
+    shared: SharedMap | None = None
+    bases: list[Patterns] = field(default_factory=list)
+    inverses: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scratch, seed: int) -> _Fitted:
+    """Choose, predict without folds, share among voxels, and solve on all images."""
+    n_outer = outer_folds(y.shape[1], problem)
+    # voxels that share nothing need no units in common
+    units = noise_units(pairs, y, seed=seed) if n_outer else no_units(y.shape[1])
+    responses = _Responses.of(y, folds, problem.layout, units)
+    choice = choose(problem, responses.laid)
+    unseen = _predict_unseen(problem, responses, choice, n_outer, scratch)
+    fitted = _fit_on_all(problem, responses, choice, unseen)
+    n_alphas = len(problem.config.alphas)
+    of_plain = choice.weight[-1][choice.candidate[-1] < n_alphas].sum()
+    about = {
+        "kernels_used": len({c // n_alphas for c in choice.used()}),
+        "candidates_used": len(choice.used()),
+        "candidates_a_voxel": float((choice.weight > 0).any(dim=0).sum()) / y.shape[1],
+        "weight_of_plain_ridge": float(of_plain) / y.shape[1],
         "noise_patterns": len(units.factors),
-        "patterns": shared.reduce.shape[1],
+        "cross_validated_r_of_single_voxels": unseen.r,
+        "cross_validated_r": responses.r(fitted.predicted),
     }
-    n_components = min(config.components, y.shape[1])
-    if n_components:
-        found = fit_components(task, unseen, nested, n_components)
-        parts.append(_Part(found.duals, np.diag(found.gains), units.back(found.patterns)))
-        share, predicted = stacked(np.stack([predicted, units.back(found.out_of_fold)]), y, folds)
-        parts = [replace(part, expand=part.expand * own) for part, own in zip(parts, share, strict=True)]
-        about |= {
-            "components": int(np.count_nonzero(found.gains)),
-            "share_of_components": float(share[1].mean()),
-        }
-    return parts, predicted, about
+    return replace(fitted, about={**about, **fitted.about})
 
 
-def _outer_folds(y: Float64, config: LinearPathConfig) -> Nested:
-    """Room for predictions without two folds, for as many folds as memory allows, but two at least.
+def _predict_unseen(
+    problem: Problem, responses: _Responses, choice: Choice, n_outer: int, scratch: Scratch
+) -> _Unseen:
+    """Predictions of every fold without it; the large arrays that they come from end with this call."""
+    laid, layout = responses.laid, problem.layout
+    voxels = fit_voxels(problem, laid, choice, n_outer, scratch)
+    alone = responses.back(voxels.unseen)
+    r = responses.r(alone)
+    if n_outer == 0:
+        return _Unseen(alone, r)
+    del alone
+    bases = fold_patterns(voxels.unseen, voxels.outer, laid, layout, problem.config.rank, problem.meter)
+    shared, drawn = share_voxels(voxels.unseen, laid, bases, layout)
+    return _Unseen(responses.back(drawn), r, shared, bases, voxels.inverses)
 
-    Empty where nothing is shared: not asked for, or fewer than three folds (a fit without two needs a third).
-    """
-    if not config.share or config.n_folds < 3:
-        return {}
-    most = max(2, min(config.n_folds, NESTED_BYTES // (4 * y.size)))
-    return {fold: np.zeros(y.shape, dtype=np.float32) for fold in range(most)}
+
+def _fit_on_all(problem: Problem, responses: _Responses, choice: Choice, unseen: _Unseen) -> _Fitted:
+    """Solve on all images; patterns alone are a second way to share, averaged with the first by voxel."""
+    laid, config, shared = responses.laid, problem.config, unseen.shared
+    if shared is None or config.components == 0:
+        reduce = None if shared is None else shared.reduce
+        duals, _ = fit_duals(problem, laid, choice, reduce, None, unseen.inverses)
+        mixing = None if shared is None else responses.patterns_back(shared.expand)
+        return _Fitted(unseen.predicted, {k: dual.shared for k, dual in duals.items()}, mixing, {})
+    components = component_scores(problem, laid, unseen.bases)
+    duals, scores = fit_duals(problem, laid, choice, shared.reduce, components, unseen.inverses)
+    kept, by_components = component_gains(components, scores, problem.layout, len(laid))
+    predictions = [unseen.predicted, responses.back(by_components)]
+    weights, predicted = stacked(predictions, responses.measured, responses.folds)
+    both = zip((shared, kept), weights.astype(np.float32), strict=True)
+    mixing = np.concatenate([responses.patterns_back(part.expand) * weight for part, weight in both])
+    n_kept = len(kept.gains)
+    joined = {k: torch.cat([d.shared, d.components[:, :n_kept]], dim=1) for k, d in duals.items()}
+    about = {
+        "patterns": len(shared.gains),
+        "components": int(torch.count_nonzero(kept.gains)),
+        "weight_of_components": float(weights[1].mean()),
+    }
+    return _Fitted(predicted, joined, mixing, about)
 
 
-def _pairs(nested: Nested, n_folds: int) -> list[tuple[int, int]]:
-    """Pairs of folds of which one at least is in ``nested``."""
-    return [(a, b) for a, b in combinations(range(n_folds), 2) if a in nested]
-
-
-def _path(tokens: TokenSet, parts: list[_Part], y: Float64, task: Task) -> LinearPath:
-    """Dual weights to projections of tokens; the intercept makes weighted residuals sum to zero."""
-    n_voxels = y.shape[1]
-    mixing = np.concatenate([part.expand for part in parts])
-    one_column_a_voxel = len(mixing) >= n_voxels
-    if one_column_a_voxel:
-        parts = [_Part(part.duals, part.reduce @ part.expand, np.eye(n_voxels)) for part in parts]
-        mixing = np.eye(n_voxels)
-    groups: dict[int, list[Dual]] = {}
-    start = 0
-    for part in parts:
-        width = part.reduce.shape[1]
-        for dual in part.duals:
-            reduced = np.zeros((len(y), len(mixing)))
-            at = slice(None) if one_column_a_voxel else slice(start, start + width)
-            reduced[:, at] = dual.weights @ part.reduce
-            groups.setdefault(id(dual.kernel.grids), []).append(replace(dual, weights=reduced))
-        start += width
-    weights_of: dict[str, Float64] = {}
-    for members in groups.values():
-        windows = [(dual.kernel.window, dual.factor, dual.weights) for dual in members]
-        for layer, held in projection(members[0].kernel.grids, windows).items():
-            flat = held.reshape(-1, held.shape[-1])
-            weights_of[layer] = weights_of[layer] + flat if layer in weights_of else flat
+def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem) -> LinearPath:
+    """Dual weights to projections of tokens; the intercept is still 0."""
+    mixing, place = fitted.mixing, problem.layout.place
+    n_voxels = fitted.predicted.shape[1]
+    duals = []
+    for k, weights in fitted.duals.items():
+        kernel, on_images = problem.kernels[k], weights[place]
+        if mixing is not None and len(mixing) >= n_voxels:  # one column a voxel is less
+            on_images = on_images @ torch.from_numpy(mixing).to(problem.device)
+        duals.append(Dual(kernel.grids, kernel.window, kernel.factor, on_images))
+    if mixing is None or len(mixing) >= n_voxels:
+        mixing = np.eye(n_voxels, dtype=np.float32)
+    weights_of = projection(duals, problem.device, problem.meter)
     # float16 holds 6e-8 to 65504: each column of a layer is brought to at most 1, the mixing takes the rest
-    size = np.max([np.abs(held).max(axis=0) for held in weights_of.values()], axis=0)
-    size = np.where(size > 0, size, 1)
-    path = LinearPath(
-        projections={layer: (held / size).astype(task.config.dtype) for layer, held in weights_of.items()},
-        mixing=(mixing * size[:, None]).astype(np.float32),
+    size = torch.stack([w.abs().amax(dim=0) for w in weights_of.values()]).amax(dim=0)
+    size = torch.where(size > 0, size, 1)
+    stored = torch.float16 if problem.config.dtype == "float16" else torch.float32
+    return LinearPath(
+        projections={layer: (w.div_(size)).to(stored).cpu().numpy() for layer, w in weights_of.items()},
+        mixing=mixing * size.cpu().numpy()[:, None],
         intercept=np.zeros(n_voxels, dtype=np.float32),
         shapes={layer: tokens.shapes[layer] for layer in weights_of},
         about={},
     )
-    share = (task.weights / task.weights.sum())[:, None]
-    intercept = np.sum(share * (y - path.predict(tokens)), axis=0)
-    return replace(path, intercept=intercept.astype(np.float32))
+
+
+def _intercept(path: LinearPath, tokens: TokenSet, y: Float32, weights: Float64) -> Float32:
+    """(n_voxels,) that makes weighted residuals of the stored map sum to zero."""
+    share = (weights / weights.sum()).astype(np.float32)
+    return np.asarray(share @ y - (share @ path.scores(tokens)) @ path.mixing)

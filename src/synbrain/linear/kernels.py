@@ -8,16 +8,20 @@ neighbours share weights, a Gaussian window keeps the weights near one place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Rows
 from synbrain.features.tokens import TokenSet
+from synbrain.linear.meter import Meter
+from synbrain.linear.scratch import Scratch
 
-CHUNK_BYTES = 1 << 28
+CHUNK_BYTES = 1 << 28  # float32 features that are in memory at a time
+TILE = 1024  # images a side of the tiles in which symmetric products are made
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,27 @@ class LayerGrid:
     layer: str
     blur: Float32 | None
     features: NDArray[np.floating]
-    rows: NDArray[np.int64]
+    rows: Rows
     scale: float = 1.0
 
     @property
     def n_positions(self) -> int:
         return int(self.features.shape[1])
 
-    def positions(self, which: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Float32]]:
-        """Yield (position, (n_images, dim) float32), centred over images and scaled."""
-        wanted = np.arange(self.n_positions) if which is None else which
-        per_position = len(self.rows) * self.features.shape[2] * 4
-        step = max(1, CHUNK_BYTES // per_position)
-        for start in range(0, len(wanted), step):
-            at = wanted[start : start + step]
-            span = slice(int(at[0]), int(at[-1]) + 1)  # one stretch of each row: few, long reads
-            part = _widened(self.features[self.rows, span])
-            for position in at:
-                x = part[:, position - span.start]
-                yield int(position), (x - x.mean(axis=0)) * np.float32(self.scale)
+    @property
+    def dim(self) -> int:
+        return int(self.features.shape[2])
+
+    def stretches(self, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+        """Yield (first position, (n_images, some positions, dim) float32), centred over images and scaled.
+
+        Neighbouring positions lie side by side in a row of the store: few, long reads.
+        """
+        step = max(1, CHUNK_BYTES // (len(self.rows) * self.dim * 4))
+        for start in range(0, self.n_positions, step):
+            part = np.ascontiguousarray(self.features[self.rows, start : start + step])
+            x = torch.from_numpy(part).to(device).float()  # torch widens float16 several times faster
+            yield start, x.sub_(x.mean(dim=0)).mul_(self.scale)
 
 
 def plain_grid(tokens: TokenSet, layer: str) -> LayerGrid:
@@ -61,12 +67,15 @@ def plain_grid(tokens: TokenSet, layer: str) -> LayerGrid:
     return _scaled(LayerGrid(layer, None, tokens.layers[layer], tokens.rows))
 
 
-def blurred_grid(tokens: TokenSet, layer: str, *, side: int, blur: float, block: int = 64) -> LayerGrid:
-    """A layer on a grid of at most ``side`` x ``side`` positions, float16, in memory.
+def blurred_grid(
+    tokens: TokenSet, layer: str, scratch: Scratch, *, side: int, blur: float, block: int = 64
+) -> LayerGrid:
+    """A layer on a grid of at most ``side`` x ``side`` positions, float16.
 
     Args:
         tokens: the training images.
         layer: which layer.
+        scratch: where the blurred tokens are kept.
         side: rows of the grid; smaller layers keep theirs.
         blur: sd of the Gaussian blur, as a share of the image's width.
         block: images at a time.
@@ -75,7 +84,7 @@ def blurred_grid(tokens: TokenSet, layer: str, *, side: int, blur: float, block:
     matrix = blur_matrix(n_tokens, side, blur)
     if matrix is None:
         return plain_grid(tokens, layer)
-    features = np.empty((len(tokens), len(matrix), dim), dtype=np.float16)
+    features = scratch.empty((len(tokens), len(matrix), dim), np.float16)
     for start in range(0, len(tokens), block):
         rows = np.arange(start, min(start + block, len(tokens)))
         blurred = torch.matmul(torch.from_numpy(matrix), torch.from_numpy(tokens.read(layer, rows)))
@@ -86,15 +95,9 @@ def blurred_grid(tokens: TokenSet, layer: str, *, side: int, blur: float, block:
 def _scaled(grid: LayerGrid, most: int = 128) -> LayerGrid:
     """The grid with a scale from up to ``most`` images, evenly spaced: it need not be exact."""
     some = np.linspace(0, len(grid.rows) - 1, min(most, len(grid.rows))).astype(np.int64)
-    sample = LayerGrid(grid.layer, grid.blur, grid.features, grid.rows[some])
-    power = sum(float(np.vdot(x, x)) for _, x in sample.positions()) / len(some)
-    scale = 1 / np.sqrt(max(power, 1e-30))
-    return LayerGrid(grid.layer, grid.blur, grid.features, grid.rows, float(scale))
-
-
-def _widened(values: NDArray[np.floating]) -> Float32:
-    # torch widens float16 several times faster than numpy
-    return np.asarray(torch.from_numpy(np.ascontiguousarray(values)).float().numpy())
+    sample = replace(grid, rows=grid.rows[some])
+    power = sum(float(x.square().sum()) for _, x in sample.stretches(torch.device("cpu"))) / len(some)
+    return replace(grid, scale=float(1 / np.sqrt(max(power, 1e-30))))
 
 
 def blur_matrix(n_tokens: int, side: int, blur: float) -> Float32 | None:
@@ -139,77 +142,128 @@ def window_lattice(n_side: int, sd: float) -> list[Window]:
     return [Window(float(x), float(y), sd) for y in centres for x in centres]
 
 
-def position_kernels(grids: list[LayerGrid]) -> dict[int, Float32]:
-    """Kernels of single positions over all images, summed over the layers that have as many positions.
+def window_kernels(
+    grids: Sequence[LayerGrid], windows: Sequence[Window], device: torch.device, meter: Meter
+) -> tuple[Tensor, list[float]]:
+    """``K_w = factor_w * sum over layers and positions p of w(p) X_p X_p'``, of mean diagonal 1.
+
+    Every position is read once, and multiplied once for all windows.
 
     Returns:
-        number of positions -> (n_positions, n_images, n_images) float32.
-    """
-    kernels: dict[int, Float32] = {}
-    for grid in grids:
-        n_images = len(grid.rows)
-        shape = (grid.n_positions, n_images, n_images)
-        held = kernels.setdefault(grid.n_positions, np.zeros(shape, dtype=np.float32))
-        for position, x in grid.positions():
-            held[position] += x @ x.T
-    return kernels
-
-
-def seen_through(kernels: dict[int, Float32], window: Window) -> tuple[Float32, float]:
-    """What :func:`window_kernel` gives, from kernels of single positions."""
-    total = np.asarray(sum(np.tensordot(window.weights(n), held, axes=1) for n, held in kernels.items()))
-    factor = 1 / mean_diagonal(total)
-    return total * np.float32(factor), factor
-
-
-def window_kernel(grids: list[LayerGrid], window: Window) -> tuple[Float32, float]:
-    """Kernel over all images through one window, mean diagonal 1, and the factor that made it so.
-
-    Args:
-        grids: layers.
-        window: what is seen.
-
-    Returns:
-        (n_images, n_images) float32, and the factor.
+        (n_windows, n_images, n_images) float32 on ``device``, and the factors.
     """
     n_images = len(grids[0].rows)
-    kernel = np.zeros((n_images, n_images), dtype=np.float32)
+    kernels = torch.zeros((len(windows), n_images, n_images), device=device)
     for grid in grids:
-        weights = window.weights(grid.n_positions)
-        for position, x in grid.positions(np.flatnonzero(weights)):
-            seen = x * np.sqrt(weights[position])
-            kernel += seen @ seen.T
-    factor = 1 / mean_diagonal(kernel)
-    return kernel * np.float32(factor), factor
+        weights = np.stack([window.weights(grid.n_positions) for window in windows])
+        for start, x in grid.stretches(device):
+            part = weights[:, start : start + x.shape[1]]
+            if len(windows) == 1:  # sqrt(w(p)) on the features: all positions in one product
+                flat = x.mul_(torch.from_numpy(np.sqrt(part[0])).to(device)[:, None]).flatten(1)
+                add_gram(kernels, flat, np.ones(1), meter)
+            else:
+                for i in np.flatnonzero(part.any(axis=0)):
+                    add_gram(kernels, x[:, i], part[:, i], meter)
+    factors = []
+    for kernel in kernels:
+        mirror(kernel)
+        factors.append(1 / mean_diagonal(kernel))
+        kernel.mul_(factors[-1])
+    return kernels, factors
 
 
-def mean_diagonal(kernel: Float32) -> float:
-    """Mean diagonal of a kernel after centring over its images."""
-    n_images = len(kernel)
-    centred = float(np.trace(kernel, dtype=np.float64)) - float(kernel.sum(dtype=np.float64)) / n_images
-    return max(centred / n_images, 1e-30)
-
-
-def projection(
-    grids: list[LayerGrid], windows: Sequence[tuple[Window, float, NDArray[np.floating]]]
-) -> dict[str, NDArray[np.float64]]:
-    """Weights on the tokens from dual weights on the images.
+def add_gram(kernels: Tensor, x: Tensor, weights: NDArray[np.floating], meter: Meter) -> None:
+    """Add ``weights_w * x x'`` to each kernel, on and above the diagonal of tiles alone.
 
     Args:
-        grids: layers of the kernels.
-        windows: window, its kernel's factor, and dual weights (n_images, r).
+        kernels: (n_windows, n, n) float32, changed in place.
+        x: (n, d) float32.
+        weights: (n_windows,).
+        meter: counts.
+    """
+    n, d = x.shape
+    seeing = np.flatnonzero(weights)
+    for start in range(0, n, TILE):
+        rows = slice(start, min(start + TILE, n))
+        if len(weights) == 1:
+            kernels[0, rows, start:].addmm_(x[rows], x[start:].T, alpha=float(weights[0]))
+        else:
+            product = x[rows] @ x[start:].T
+            for w in seeing:
+                kernels[w, rows, start:].add_(product, alpha=float(weights[w]))
+        meter.product(rows.stop - rows.start, d, n - start)
+
+
+def mirror(kernel: Tensor) -> None:
+    """Copy what is above the diagonal of tiles to below it, in place."""
+    for start in range(0, len(kernel), TILE):
+        stop = start + TILE
+        kernel[stop:, start:stop] = kernel[start:stop, stop:].T
+
+
+def mean_diagonal(kernel: Tensor) -> float:
+    """Mean diagonal of a kernel after centring over its images."""
+    n_images = len(kernel)
+    total = kernel.sum(dim=1, dtype=torch.float64).sum()
+    centred = kernel.diagonal().sum(dtype=torch.float64) - total / n_images
+    return max(float(centred) / n_images, 1e-30)
+
+
+@dataclass(frozen=True)
+class Dual:
+    """Dual weights (n_images, r) float32 on the kernel of ``grids`` through ``window``, times ``factor``."""
+
+    grids: Sequence[LayerGrid]
+    window: Window
+    factor: float
+    weights: Tensor
+
+
+def projection(duals: Sequence[Dual], device: torch.device, meter: Meter) -> dict[str, Tensor]:
+    """Weights on the tokens from dual weights on the images.
+
+    ``W_p = scale * X_p' sum over windows of factor_w w(p) dual_w`` at each position, then through the blur
+    to tokens.
+
+    Args:
+        duals: all of one rank r.
+        device: where products are made.
+        meter: counts.
 
     Returns:
-        layer -> (n_tokens, dim, r) float64, to be applied to tokens as they come from the encoder.
+        layer -> (n_tokens * dim, r) float32, to be applied to tokens as they come from the encoder.
     """
-    found = {}
-    for grid in grids:
-        seen = np.stack([window.weights(grid.n_positions) * factor for window, factor, _ in windows])
-        weights = np.empty((grid.n_positions, grid.features.shape[2], windows[0][2].shape[1]))
-        for position, x in grid.positions():
-            dual = sum(seen[i, position] * held for i, (_, _, held) in enumerate(windows))
-            weights[position] = grid.scale * (x.T @ np.asarray(dual, dtype=np.float32))
-        if grid.blur is not None:
-            weights = np.einsum("pt,pdr->tdr", grid.blur, weights, optimize=True)
-        found[grid.layer] = weights
-    return found
+    groups: dict[int, list[Dual]] = {}
+    for dual in duals:
+        groups.setdefault(id(dual.grids), []).append(dual)
+    weights: dict[str, Tensor] = {}
+    for members in groups.values():
+        for grid in members[0].grids:
+            on_positions = _on_positions(grid, members, device, meter)
+            if grid.blur is None:
+                added = on_positions.flatten(0, 1)
+                weights[grid.layer] = weights[grid.layer].add_(added) if grid.layer in weights else added
+            else:
+                n_tokens, r = grid.blur.shape[1], on_positions.shape[2]
+                start = weights.pop(grid.layer, torch.zeros((n_tokens * grid.dim, r), device=device))
+                blur = torch.from_numpy(grid.blur).to(device)
+                start.view(n_tokens, -1).addmm_(blur.T, on_positions.flatten(1))
+                meter.product(n_tokens, grid.n_positions, grid.dim * r)
+                weights[grid.layer] = start
+    return weights
+
+
+def _on_positions(grid: LayerGrid, duals: Sequence[Dual], device: torch.device, meter: Meter) -> Tensor:
+    """(n_positions, dim, r) float32."""
+    n_images, r = duals[0].weights.shape
+    seen = [dual.window.weights(grid.n_positions) * dual.factor for dual in duals]
+    out = torch.empty((grid.n_positions, grid.dim, r), device=device)
+    for start, x in grid.stretches(device):
+        for i in range(x.shape[1]):
+            total = torch.zeros((n_images, r), device=device)
+            for dual, weights in zip(duals, seen, strict=True):
+                if weights[start + i]:
+                    total.add_(dual.weights, alpha=float(weights[start + i]))
+            torch.mm(x[:, i].T, total.mul_(grid.scale), out=out[start + i])
+            meter.product(grid.dim, n_images, r)
+    return out

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from synbrain.arrays import Float64
+from synbrain.arrays import Float32, Float64
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.metrics.voxel import blocks
 
 LEAST_FREEDOM = 8  # degrees of freedom within images from which noise is told
 MOST_TRIALS, MOST_PATTERNS = 6000, 32
+BLOCK_VALUES = 1 << 23
 POWER = 0.5  # of the noise covariance that is divided out
 
 
@@ -25,26 +27,34 @@ class NoiseUnits:
         factors: (k,) what scores on them are multiplied by; below 1 where noise is strong.
     """
 
-    sd: Float64
-    patterns: Float64
-    factors: Float64
+    sd: Float32
+    patterns: Float32
+    factors: Float32
 
-    def into(self, x: Float64) -> Float64:
+    @classmethod
+    def scaled(cls, sd: Float32) -> NoiseUnits:
+        """Voxels over ``sd`` alone."""
+        return cls(sd, np.zeros((len(sd), 0), dtype=np.float32), np.ones(0, dtype=np.float32))
+
+    def into(self, x: Float32) -> Float32:
         """(n, n_voxels) from the responses' unit into these coordinates."""
         scaled = x / self.sd
-        return np.asarray(scaled + ((scaled @ self.patterns) * (self.factors - 1)) @ self.patterns.T)
+        scaled += ((scaled @ self.patterns) * (self.factors - 1)) @ self.patterns.T
+        return scaled
 
-    def back(self, x: Float64) -> Float64:
+    def back(self, x: Float32) -> Float32:
         """(n, n_voxels) from these coordinates into the responses' unit."""
-        return np.asarray((x + ((x @ self.patterns) * (1 / self.factors - 1)) @ self.patterns.T) * self.sd)
+        out = x + ((x @ self.patterns) * (1 / self.factors - 1)) @ self.patterns.T
+        out *= self.sd
+        return np.asarray(out)
 
 
 def no_units(n_voxels: int) -> NoiseUnits:
     """Coordinates that change nothing."""
-    return NoiseUnits(np.ones(n_voxels), np.zeros((n_voxels, 0)), np.ones(0))
+    return NoiseUnits.scaled(np.ones(n_voxels, dtype=np.float32))
 
 
-def noise_units(pairs: Pairs, means: Float64, *, seed: int = 0) -> NoiseUnits:
+def noise_units(pairs: Pairs, means: Float32, *, seed: int = 0) -> NoiseUnits:
     """Coordinates in which patterns with little noise count more than those with much.
 
     Least squares over correlated noise would divide by all of its covariance (``POWER`` 1). Half of it is
@@ -62,28 +72,34 @@ def noise_units(pairs: Pairs, means: Float64, *, seed: int = 0) -> NoiseUnits:
     repeats = pairs.repeats()
     if int(np.sum(np.maximum(repeats - 1, 0))) < LEAST_FREEDOM:
         spread = np.std(means, axis=0)
-        return NoiseUnits(_positive(spread), np.zeros((pairs.n_voxels, 0)), np.ones(0))
+        return NoiseUnits.scaled(_positive(spread))
     usable = some_of(np.flatnonzero(repeats[pairs.image_of_trial] > 1), MOST_TRIALS, (seed, 4))
     image = pairs.image_of_trial[usable]
-    left = (repeats[image] - 1) / repeats[image]  # share of a trial's variance that its mean leaves
-    residual = (pairs.trial_responses(usable) - means[image]) / np.sqrt(left)[:, None]
-    sd = _positive(np.sqrt(np.mean(residual**2, axis=0)))
-    patterns, sizes = _spikes(residual / sd, freedom=float(left.sum()))
-    return NoiseUnits(sd, patterns, sizes ** (-POWER / 2))
+    left = ((repeats[image] - 1) / repeats[image]).astype(
+        np.float32
+    )  # of a trial's variance, beside its mean
+    residual = pairs.trial_responses(usable)
+    for part in blocks(len(usable), pairs.n_voxels, BLOCK_VALUES):
+        residual[part] -= means[image[part]]
+    residual /= np.sqrt(left)[:, None]
+    sd = _positive(np.sqrt(np.einsum("ij,ij->j", residual, residual) / len(residual)))
+    residual /= sd
+    patterns, sizes = _spikes(residual, freedom=float(left.sum()))
+    return NoiseUnits(sd, patterns, (sizes ** (-POWER / 2)).astype(np.float32))
 
 
-def _positive(sd: Float64) -> Float64:
-    return np.where(sd > 1e-12, sd, 1.0)
+def _positive(sd: Float32) -> Float32:
+    return np.where(sd > 1e-12, sd, 1.0).astype(np.float32)
 
 
-def _spikes(z: Float64, freedom: float) -> tuple[Float64, Float64]:
+def _spikes(z: Float32, freedom: float) -> tuple[Float32, Float64]:
     """Patterns (n_voxels, k) whose variance stands out, and that variance over the other patterns'."""
     n, n_voxels = z.shape
     most = min(MOST_PATTERNS, n - 1, n_voxels - 1)
     if most < 1:
-        return np.zeros((n_voxels, 0)), np.ones(0)
+        return np.zeros((n_voxels, 0), dtype=np.float32), np.ones(0)
     _, s, patterns = randomized_svd(z, most, random_state=0)
-    sizes = s**2 / n
+    sizes = s.astype(np.float64) ** 2 / n
     aspect = n_voxels / freedom
     kept = 0
     for k in range(1, most + 1):  # each pattern is held against what the ones before it leave over
@@ -93,8 +109,8 @@ def _spikes(z: Float64, freedom: float) -> tuple[Float64, Float64]:
         kept = k
     rest = (n_voxels - float(sizes[:kept].sum())) / (n_voxels - kept)
     if rest <= 1e-12:
-        return np.zeros((n_voxels, 0)), np.ones(0)
-    found = sizes[:kept] / rest
-    middle = found + 1 - aspect
-    true = (middle + np.sqrt(np.maximum(middle**2 - 4 * found, 0))) / 2
-    return np.asarray(patterns[:kept].T, dtype=np.float64), np.maximum(true, 1.0)
+        return np.zeros((n_voxels, 0), dtype=np.float32), np.ones(0)
+    seen = sizes[:kept] / rest
+    middle = seen + 1 - aspect
+    true = (middle + np.sqrt(np.maximum(middle**2 - 4 * seen, 0))) / 2
+    return np.asarray(patterns[:kept].T), np.maximum(true, 1.0)

@@ -17,6 +17,7 @@ from synbrain.features.tokens import TokenSet
 from synbrain.files import atomic_path, read_json, write_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+IMAGES, BLOCK_BYTES = 512, 1 << 27  # that are projected at a time
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,19 @@ class LinearPath:
         Raises:
             SynBrainError: where a layer is missing or has another size.
         """
+        return np.asarray(self.scores(tokens) @ self.mixing + self.intercept, dtype=np.float32)
+
+    def scores(self, tokens: TokenSet) -> NDArray[np.float32]:
+        """(n_images, r) float32 projections of the tokens, which ``mixing`` takes to voxels.
+
+        Raises:
+            SynBrainError: where a layer is missing or has another size.
+        """
         self._check(tokens)
         reduced = np.zeros((len(tokens), len(self.mixing)), dtype=np.float32)
         for layer, projection in self.projections.items():
             reduced += _project(tokens, layer, projection)
-        return np.asarray(reduced @ self.mixing + self.intercept, dtype=np.float32)
+        return reduced
 
     def _check(self, tokens: TokenSet) -> None:
         there = tokens.only(*self.layers).shapes
@@ -95,12 +104,19 @@ class LinearPath:
         )
 
 
-def _project(tokens: TokenSet, layer: str, projection: NDArray[Any], block: int = 256) -> NDArray[np.float32]:
-    """(n_images, r) float32: flattened tokens times ``projection``, ``block`` images at a time."""
-    # torch widens float16 several times faster than numpy
-    weights = torch.from_numpy(np.ascontiguousarray(projection)).float().numpy()
-    out = np.empty((len(tokens), projection.shape[1]), dtype=np.float32)
-    for start in range(0, len(tokens), block):
-        rows = np.arange(start, min(start + block, len(tokens)))
-        out[rows] = tokens.read(layer, rows).reshape(len(rows), -1) @ weights
-    return out
+def _project(tokens: TokenSet, layer: str, projection: NDArray[Any]) -> NDArray[np.float32]:
+    """(n_images, r) float32: flattened tokens times ``projection``, some tokens and images at a time."""
+    n_tokens, dim = tokens.shapes[layer]
+    out = torch.zeros((len(tokens), projection.shape[1]))
+    # float16 weights are widened a part at a time, for up to IMAGES images: few times, and little memory
+    step = max(1, BLOCK_BYTES // (4 * dim * max(IMAGES, projection.shape[1])))
+    stored = tokens.layers[layer]
+    for first in range(0, n_tokens, step):
+        part = slice(first, min(first + step, n_tokens))
+        rows = np.ascontiguousarray(projection[part.start * dim : part.stop * dim])
+        weights = torch.from_numpy(rows).float()
+        for start in range(0, len(tokens), IMAGES):
+            some = tokens.rows[start : start + IMAGES]
+            x = torch.from_numpy(np.ascontiguousarray(stored[some, part])).float()
+            out[start : start + len(some)].addmm_(x.flatten(1), weights)
+    return out.numpy()

@@ -5,56 +5,100 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from scipy.linalg import eigh
 from sklearn.isotonic import IsotonicRegression
+from torch import Tensor
 
-from synbrain.arrays import Float64, Rows
+from synbrain.arrays import Float64
+from synbrain.linear.meter import Meter
+from synbrain.linear.ridge import FoldLayout
 
-Nested = dict[int, NDArray[np.float32]]
 LARGEST_GAIN = 1.5
 DENSE_VOXELS = 2500  # up to here the covariance of all voxels is written out
 OVERSAMPLES, POWER_STEPS = 16, 6
 
 
 @dataclass(frozen=True)
-class SharedMap:
-    """``shared = response_mean + (predicted - predicted_mean) @ reduce @ expand``.
+class Patterns:
+    """Orthonormal patterns and the means that scores on them are taken around.
 
     Attributes:
-        reduce: (n_voxels, r).
-        expand: (r, n_voxels), gains included.
-        predicted_mean, response_mean: (n_voxels,).
+        patterns: (n_voxels, r) float32.
+        predicted_mean, response_mean: (n_voxels,) float32.
     """
 
-    reduce: Float64
-    expand: Float64
-    predicted_mean: Float64
-    response_mean: Float64
-
-    def apply(self, predicted: Float64) -> Float64:
-        """(n_images, n_voxels) predictions, shared."""
-        scores = (predicted - self.predicted_mean) @ self.reduce
-        return np.asarray(self.response_mean + scores @ self.expand)
+    patterns: Tensor
+    predicted_mean: Tensor
+    response_mean: Tensor
 
 
 @dataclass(frozen=True)
-class _Patterns:
-    """Orthonormal patterns (r, n_voxels) and the means that scores on them are taken around."""
+class SharedMap:
+    """``shared = response_mean + (predicted - predicted_mean) @ patterns @ diag(gains) @ patterns.T``.
 
-    patterns: Float64
-    predicted_mean: Float64
-    response_mean: Float64
+    Attributes:
+        basis: patterns and means.
+        gains: (r,) float32, falling.
+    """
 
-    def with_gains(self, gains: Float64) -> SharedMap:
-        kept = max(1, int(np.count_nonzero(gains[: len(self.patterns)])))
-        patterns, gains = self.patterns[:kept], gains[:kept]
-        return SharedMap(patterns.T, gains[:, None] * patterns, self.predicted_mean, self.response_mean)
+    basis: Patterns
+    gains: Tensor
+
+    @classmethod
+    def of(cls, basis: Patterns, gains: Float64) -> SharedMap:
+        """With the patterns that have a gain, one at least."""
+        kept = max(1, int(np.count_nonzero(gains[: basis.patterns.shape[1]])))
+        some = Patterns(basis.patterns[:, :kept], basis.predicted_mean, basis.response_mean)
+        used = torch.from_numpy(gains[:kept].astype(np.float32)).to(basis.patterns.device)
+        return cls(some, used)
+
+    @property
+    def reduce(self) -> Tensor:
+        """(n_voxels, r) float32."""
+        return self.basis.patterns
+
+    @property
+    def expand(self) -> Tensor:
+        """(r, n_voxels) float32, gains included."""
+        return self.gains[:, None] * self.basis.patterns.T
+
+    def apply(self, predicted: Tensor) -> Tensor:
+        """(n_voxels, n) predictions, shared."""
+        means = self.basis.predicted_mean @ self.reduce
+        scores = self.reduce.T @ predicted - means[:, None]
+        return torch.addmm(self.basis.response_mean[:, None], self.expand.T, scores)
+
+
+def fold_patterns(
+    unseen: Tensor, outer: Tensor, y: Tensor, layout: FoldLayout, rank: int, meter: Meter
+) -> list[Patterns]:
+    """Patterns of the predictions without each outer fold, and last those of all images.
+
+    Args:
+        unseen: (n_voxels, n_places) predictions out of fold.
+        outer: (n_outer, n_voxels, n_places), of :class:`synbrain.linear.voxels.VoxelFit`.
+        y: (n_voxels, n_places) repeat means, in units in which voxels may be compared.
+        layout: of the images.
+        rank: patterns at most.
+        meter: counts.
+    """
+    rank = min(rank, max(1, len(layout.place) - 1))  # centred images span no more
+    bases = []
+    for f in range(len(outer) + 1):
+        weights = layout.weights.clone()
+        if f < len(outer):
+            weights[f * layout.size : (f + 1) * layout.size] = 0
+        weights /= weights.sum()
+        predicted = outer[f].float() if f < len(outer) else unseen
+        means = predicted @ weights, y @ weights
+        bases.append(Patterns(explained_patterns(predicted, y, weights, rank, meter), *means))
+    return bases
 
 
 def share_voxels(
-    unseen: Float64, nested: Nested, responses: Float64, weights: Float64, folds: Rows, rank: int
-) -> tuple[SharedMap, Float64]:
+    unseen: Tensor, y: Tensor, bases: list[Patterns], layout: FoldLayout
+) -> tuple[SharedMap, Tensor]:
     """The map for all images, and out-of-fold predictions shared by maps that did not see their fold.
 
     The gain of a pattern (:func:`explained_patterns`) is the slope of the measured on the predicted score:
@@ -65,87 +109,106 @@ def share_voxels(
     A slope may not be measured on images whose noise is in its pattern. Out-of-fold predictions do not
     suffice for that: those of one fold were fitted on the responses of the others, so their patterns hold
     that noise, and with many voxels every noise pattern gets a slope of 1 or more. So each fold is scored on
-    patterns of predictions in which it had no part at all (``nested``).
+    patterns of predictions in which it had no part at all (:func:`fold_patterns`).
 
     Args:
-        unseen: (n_images, n_voxels), predictions out of fold.
-        nested: fold -> (n_images, n_voxels) predictions by fits without that fold and without the image's
-            own; at least two folds. The rows of the fold itself are not read.
-        responses: (n_images, n_voxels), repeat means, in units in which voxels may be compared.
-        weights: (n_images,).
-        folds: (n_images,).
-        rank: patterns at most.
+        unseen, y: (n_voxels, n_places).
+        bases: of :func:`fold_patterns`.
+        layout: of the images.
+
+    Returns:
+        The map, and (n_voxels, n_places) float32.
     """
-    whole = _patterns(unseen, responses, weights, rank)
-    most = len(whole.patterns)
-    products, powers = np.zeros((2, len(nested), most))
-    own: dict[int, _Patterns] = {}
-    for place, (fold, predictions) in enumerate(nested.items()):
-        held = folds == fold
-        rest = ~held
-        own[fold] = _patterns(predictions[rest].astype(np.float64), responses[rest], weights[rest], rank)
-        found = own[fold]
-        predicted = (unseen[held] - found.predicted_mean) @ found.patterns.T
-        measured = (responses[held] - found.response_mean) @ found.patterns.T
-        products[place] = weights[held] @ (predicted * measured)
-        powers[place] = weights[held] @ predicted**2
-    shared = np.empty_like(unseen)
-    total = whole.with_gains(falling_gains(products.sum(axis=0), powers.sum(axis=0)))
-    for fold in np.unique(folds):
-        held = folds == fold
-        applied = total  # where memory did not allow the fold's own map (many images)
-        if fold in own:
-            applied = own[fold].with_gains(gains_of_others(products, powers, list(nested).index(fold)))
-        shared[held] = applied.apply(unseen[held])
+    n_outer = len(bases) - 1
+    slopes = Slopes.none(n_outer, bases[-1].patterns.shape[1])
+    for f, basis in enumerate(bases[:-1]):
+        fold = slice(f * layout.size, (f + 1) * layout.size)
+        predicted = basis.patterns.T @ (unseen[:, fold] - basis.predicted_mean[:, None])
+        measured = basis.patterns.T @ (y[:, fold] - basis.response_mean[:, None])
+        slopes.measure(f, predicted, measured, layout.weights[fold])
+    total = SharedMap.of(bases[-1], slopes.gains())
+    shared = torch.empty_like(unseen)
+    for f in range(layout.n_folds):
+        fold = slice(f * layout.size, (f + 1) * layout.size)
+        # where memory did not allow the fold's own patterns (many images), those of all images serve
+        own = SharedMap.of(bases[f], slopes.gains(without=f)) if f < n_outer else total
+        shared[:, fold] = own.apply(unseen[:, fold])
     return total, shared
 
 
-def _patterns(predictions: Float64, responses: Float64, weights: Float64, rank: int) -> _Patterns:
-    share = weights / weights.sum()
-    patterns = explained_patterns(predictions, responses, weights, rank)
-    return _Patterns(patterns.T, share @ predictions, share @ responses)
+@dataclass(frozen=True)
+class Slopes:
+    """What gains are made of: products of predicted and measured scores, and powers of predicted ones.
+
+    Attributes:
+        products, powers: (n_outer, r) float64, one row for each fold that was scored.
+    """
+
+    products: Float64
+    powers: Float64
+
+    @classmethod
+    def none(cls, n_outer: int, rank: int) -> Slopes:
+        """Room for ``n_outer`` folds."""
+        return cls(np.zeros((n_outer, rank)), np.zeros((n_outer, rank)))
+
+    def measure(self, fold: int, predicted: Tensor, measured: Tensor, weights: Tensor) -> None:
+        """Enter the scores (r, n) of a fold's images."""
+        ahead, weight = predicted.double(), weights.double()
+        self.products[fold] = ((ahead * measured.double()) @ weight).cpu().numpy()
+        self.powers[fold] = (ahead.square() @ weight).cpu().numpy()
+
+    def gains(self, without: int | None = None) -> Float64:
+        """(r,) :func:`falling_gains` from all folds, or all but one."""
+        kept = np.arange(len(self.products)) != (-1 if without is None else without)
+        return falling_gains(self.products[kept].sum(axis=0), self.powers[kept].sum(axis=0))
 
 
-def explained_patterns(predictions: Float64, responses: Float64, weights: Float64, rank: int) -> Float64:
-    """(n_voxels, r) orthonormal patterns in which predictions and responses vary together most.
+def explained_patterns(
+    predictions: Tensor, responses: Tensor, weights: Tensor, rank: int, meter: Meter
+) -> Tensor:
+    """(n_voxels, r) float32 orthonormal patterns in which predictions and responses vary together most.
 
     Principal axes of their symmetrised cross-covariance over images. As predictions do not know the noise
     of the responses that they are held against, its expectation holds none, where the covariance of either
     holds its own.
 
     Args:
-        predictions: (n_images, n_voxels), none fitted on its own image.
-        responses: (n_images, n_voxels), repeat means.
-        weights: (n_images,).
+        predictions: (n_voxels, n) float32, none fitted on its own image.
+        responses: (n_voxels, n) float32, repeat means.
+        weights: (n,) float32, sum 1.
         rank: patterns at most; not more than there are voxels.
+        meter: counts.
     """
-    n_voxels = responses.shape[1]
+    n_voxels, n = responses.shape
     rank = min(rank, n_voxels)
-    share = weights / weights.sum()
-    measured = responses - share @ responses
-    predicted = share[:, None] * (predictions - share @ predictions)
+    means = (responses @ weights)[:, None], (predictions @ weights)[:, None]
     if n_voxels <= max(DENSE_VOXELS, 2 * rank):
-        cross = measured.T @ predicted
-        patterns = eigh((cross + cross.T) / 2, subset_by_index=(n_voxels - rank, n_voxels - 1))[1]
-        return np.asarray(patterns[:, ::-1])
+        meter.product(n_voxels, n, n_voxels)
+        cross = (responses - means[0]) @ ((predictions - means[1]) * weights).T
+        whole = cross.double().cpu().numpy()
+        patterns = eigh((whole + whole.T) / 2, subset_by_index=(n_voxels - rank, n_voxels - 1))[1]
+        return torch.from_numpy(patterns[:, ::-1].astype(np.float32)).to(responses.device)
 
-    def times(x: Float64) -> Float64:
-        return np.asarray(measured.T @ (predicted @ x) + predicted.T @ (measured @ x)) / 2
+    def times(x: Tensor) -> Tensor:
+        """``(A diag(w) B' + B diag(w) A') x / 2`` for A and B around their means."""
+        meter.product(2 * n_voxels, 2 * n, x.shape[1])
+        of_predictions = predictions.T @ x - means[1].T @ x
+        of_responses = responses.T @ x - means[0].T @ x
+        total = responses @ (of_predictions.mul_(weights[:, None]))
+        total -= means[0] * of_predictions.sum(dim=0)
+        total += predictions @ (of_responses.mul_(weights[:, None]))
+        return total.sub_(means[1] * of_responses.sum(dim=0)).div_(2)
 
     # subspace iteration: exact where eigenvalues fall, and in matrix products alone (Halko et al. 2011)
     width = min(n_voxels, rank + OVERSAMPLES)
-    basis = np.linalg.qr(times(np.random.default_rng(0).normal(size=(n_voxels, width))))[0]
-    for _ in range(POWER_STEPS):
-        basis = np.linalg.qr(times(basis))[0]
-    inner = basis.T @ times(basis)
-    turn = eigh((inner + inner.T) / 2, subset_by_index=(width - rank, width - 1))[1]
-    return np.asarray(basis @ turn[:, ::-1])
-
-
-def gains_of_others(products: Float64, powers: Float64, place: int) -> Float64:
-    """:func:`falling_gains` from all scored folds (rows of both arguments) but the one at ``place``."""
-    kept = np.arange(len(products)) != place
-    return falling_gains(products[kept].sum(axis=0), powers[kept].sum(axis=0))
+    start = np.random.default_rng(0).normal(size=(n_voxels, width)).astype(np.float32)
+    basis = torch.from_numpy(start).to(responses.device)
+    for _ in range(POWER_STEPS + 1):
+        basis = torch.linalg.qr(times(basis))[0]
+    inner = (basis.T @ times(basis)).double()
+    turn: Tensor = torch.linalg.eigh((inner + inner.T) / 2)[1].flip(1)[:, :rank]
+    return basis @ turn.float()
 
 
 def falling_gains(products: Float64, powers: Float64) -> Float64:

@@ -15,16 +15,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from synbrain.arrays import Float64
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.linear.candidates import stacked
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
+from synbrain.linear.stacking import stacked
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
 LAYER = "base responses"  # the name of the prior's features among token layers; no encoder has such a one
@@ -129,6 +130,7 @@ def fit_with_prior(
     *,
     marks: Sequence[bytes] = (),
     seed: int = 0,
+    device: str | torch.device = "cpu",
     show_progress: bool = False,
     alone: LinearFit | None = None,
 ) -> LinearFit:
@@ -144,6 +146,7 @@ def fit_with_prior(
         marks: of the images in ``pairs.tokens``; those that a base subject was trained on are judged by
             its held-out scores.
         seed: of the folds.
+        device: where arithmetic is done.
         show_progress: show bars.
         alone: the fit from the tokens alone (``pairs``, ``config`` and ``seed`` as here), if there is one.
     """
@@ -154,7 +157,8 @@ def fit_with_prior(
     free = config.model_copy(update={"layers": None})
 
     def fit(tokens: TokenSet, how: LinearPathConfig) -> LinearFit:
-        return fit_linear_path(replace(pairs, tokens=tokens), how, seed=seed, show_progress=show_progress)
+        of_tokens = replace(pairs, tokens=tokens)
+        return fit_linear_path(of_tokens, how, seed=seed, device=device, show_progress=show_progress)
 
     def through_base(features: NDArray[np.float32]) -> list[LinearFit]:
         both = _with_features(plain, features)
@@ -163,24 +167,23 @@ def fit_with_prior(
     alone = alone or fit(plain, free)
     fits = [alone, *through_base(features)]
     judged = fits if n_shared == 0 else [alone, *through_base(unseen_features)]
-    y = pairs.repeat_means().astype(np.float64)
+    y = pairs.repeat_means()
     folds = alone.folds
-    unseen = np.stack([fit.out_of_fold for fit in judged]).astype(np.float64)
-    shares, average = stacked(unseen, y, folds)
+    shares, average = stacked([fit.out_of_fold for fit in judged], y, folds)
     path = _joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config)
     about = {
         "n_images": len(y),
         "base_subjects": len(space.paths),
         "base_dimensions": space.dim,
         "images_shared_with_base": n_shared,
-        "share_of_tokens_alone": float(shares[0].mean()),
-        "share_of_base_responses": float(shares[1].mean()),
-        "share_of_both": float(shares[2].mean()),
-        "cross_validated_r_of_tokens_alone": mean_defined(voxel_r(unseen[0], y))[0],
+        "weight_of_tokens_alone": float(shares[0].mean()),
+        "weight_of_base_responses": float(shares[1].mean()),
+        "weight_of_both": float(shares[2].mean()),
+        "cross_validated_r_of_tokens_alone": mean_defined(voxel_r(alone.out_of_fold, y))[0],
         "cross_validated_r": mean_defined(voxel_r(average, y))[0],
         "rank": len(path.mixing),
     }
-    return LinearFit(replace(path, about=about), average.astype(np.float32), folds)
+    return LinearFit(replace(path, about=about), average, folds)
 
 
 def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:

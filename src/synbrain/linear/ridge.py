@@ -1,86 +1,212 @@
-"""Kernel ridge regression with its cross-validated predictions in closed form."""
+"""Kernel ridge regression with its cross-validated predictions in closed form, all folds in one go.
+
+Images are laid out fold by fold, each fold of the same size: a fold is then a slice, and what is done to
+every fold is one batched product. Folds that are short of an image are filled with an empty place (weight 0,
+response 0), whose row of any matrix is that of the identity: it stays 0 and touches nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import lapack
+import torch
+from torch import Tensor
 
 from synbrain.arrays import Float64, Rows
+from synbrain.linear.meter import Meter
+
+# Largest eigenvalue over penalty up to which float32 factorisations are used: their error grows with it, and
+# stays below 1e-3 of the predictions' sd up to here (tests/linear/test_ridge.py).
+SINGLE_PRECISION_CONDITION = 5e3
 
 
 @dataclass(frozen=True)
-class RidgeInverse:
-    """``S`` with ``dual = S @ y`` and ``intercept = offset @ y``, and its diagonal blocks of folds.
+class FoldLayout:
+    """Where each image lies among ``n_folds * size`` places.
 
     Attributes:
-        matrix: (n, n) float64.
-        offset: (n,) float64.
-        blocks: for each fold its rows and the inverse of ``matrix`` there.
+        place: (n_images,) int64, on the device.
+        n_folds, size: folds, and places in each of them.
+        weights: (n_places,) float32 weights of images, 0 in empty places.
     """
 
-    matrix: Float64
-    offset: Float64
-    blocks: list[tuple[Rows, Float64]]
+    place: Tensor
+    n_folds: int
+    size: int
+    weights: Tensor
+
+    @classmethod
+    def of(cls, folds: Rows, weights: Float64, n_folds: int, device: torch.device) -> FoldLayout:
+        """Lay out images.
+
+        Args:
+            folds: (n_images,) fold of each image, from 0.
+            weights: (n_images,) positive.
+            n_folds: how many there are; some may be empty.
+            device: of the result.
+        """
+        size = max(1, int(np.bincount(folds, minlength=n_folds).max()))
+        place = np.empty(len(folds), dtype=np.int64)
+        for fold in range(n_folds):
+            rows = np.flatnonzero(folds == fold)
+            place[rows] = fold * size + np.arange(len(rows))
+        at = torch.from_numpy(place).to(device)
+        laid = torch.zeros(n_folds * size, device=device)
+        laid[at] = torch.from_numpy(weights.astype(np.float32)).to(device)
+        return cls(at, n_folds, size, laid)
+
+    @property
+    def n_places(self) -> int:
+        return self.n_folds * self.size
+
+    @property
+    def filled(self) -> Tensor:
+        """(n_places,) bool: places that hold an image."""
+        return self.weights > 0
+
+    def lay_columns(self, values: Tensor) -> Tensor:
+        """(n, n_images) to (n, n_places), 0 in empty places."""
+        laid = torch.zeros((len(values), self.n_places), dtype=values.dtype, device=values.device)
+        laid[:, self.place] = values
+        return laid
+
+    def lay_kernel(self, kernel: Tensor) -> Tensor:
+        """(n_images, n_images) to (n_places, n_places)."""
+        laid = torch.zeros((self.n_places, self.n_places), dtype=kernel.dtype, device=kernel.device)
+        laid[self.place[:, None], self.place] = kernel
+        return laid
 
 
-def ridge_inverse(kernel: NDArray[np.float32], weights: Float64, alpha: float, folds: Rows) -> RidgeInverse:
-    """Solve ridge with a free intercept for all responses at once.
+def largest_eigenvalue(kernel: Tensor, steps: int = 12) -> float:
+    """Of a positive semidefinite matrix, by power iteration: from below, within some per cent."""
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(len(kernel), generator=generator).to(kernel.device)
+    for _ in range(steps):
+        vector = kernel @ (vector / vector.norm().clamp_min(1e-30))
+    return float(vector.norm())
 
-    Minimises ``sum_i weights_i (y_i - f_i - b)^2 + alpha |f|^2`` over f in the kernel's space and b:
-    ``G = K + alpha / weights``, ``S = G^-1 - G^-1 1 1' G^-1 / (1' G^-1 1)``.
+
+@dataclass(frozen=True)
+class Ridge:
+    """Ridge with a free intercept for one kernel and penalty.
+
+    Minimises ``sum_i w_i (y_i - f_i - b)^2 + alpha |f|^2`` over f in the kernel's space and b. With
+    ``G = K + alpha diag(1 / w)`` the dual weights are ``S y``, ``S = G^-1 - G^-1 1 1' G^-1 / (1' G^-1 1)``.
+
+    Attributes:
+        factor: (n_places, n_places) lower Cholesky factor of G.
+        sums: (n_places,) ``G^-1 1``, of the same dtype.
+        layout: of the images.
+    """
+
+    factor: Tensor
+    sums: Tensor
+    layout: FoldLayout
+
+    @classmethod
+    def fit(cls, kernel: Tensor, largest: float, alpha: float, layout: FoldLayout, meter: Meter) -> Ridge:
+        """Factorise.
+
+        Args:
+            kernel: (n_places, n_places) float32, laid out.
+            largest: eigenvalue of ``kernel``, which decides on the precision.
+            alpha: penalty.
+            layout: of the images.
+            meter: counts.
+        """
+        filled = layout.filled
+        heaviest = float(layout.weights.max())
+        single = largest * heaviest / alpha < SINGLE_PRECISION_CONDITION
+        g = kernel.clone() if single else kernel.double()
+        g.diagonal().add_(torch.where(filled, alpha / layout.weights.clamp_min(1e-30), 1.0).to(g.dtype))
+        factor = torch.linalg.cholesky(g)
+        ones = filled.to(g.dtype)[:, None]
+        sums = torch.cholesky_solve(ones, factor)[:, 0]
+        meter.add(len(g) ** 3 / 3)
+        return cls(factor, sums, layout)
+
+    def solve(self, columns: Tensor, meter: Meter) -> Tensor:
+        """``S @ columns``, (n_places, k) float32."""
+        meter.product(len(columns), len(columns), columns.shape[1])
+        solved = torch.cholesky_solve(columns.to(self.factor.dtype), self.factor)
+        means = (self.sums @ columns.to(self.factor.dtype)) / self.sums.sum()
+        return solved.sub_(self.sums[:, None] * means).float()
+
+    def matrix(self, meter: Meter) -> Tensor:
+        """``S``, (n_places, n_places) of the factor's dtype."""
+        meter.add(len(self.factor) ** 3 * 2 / 3)
+        inverse = torch.cholesky_inverse(self.factor)
+        return inverse.addr_(self.sums, self.sums / -self.sums.sum())
+
+
+@dataclass(frozen=True)
+class FoldInverses:
+    """What predictions without folds need, from ``S`` of :class:`Ridge`.
+
+    A fit without the images B leaves no residual that the dual weights of B could stand for, so the residuals
+    of B are ``(S_BB)^-1 (S y)_B`` (Cawley and Talbot 2007, in blocks). Without a fold f first, ``S`` becomes
+    its Schur complement ``S - S_.f (S_ff)^-1 S_f.``, and the same holds for a second fold.
+
+    Attributes:
+        one: (n_folds, size, size) float32, ``(S_ff)^-1``.
+        two: (n_outer, n_folds, size, size) float32, ``(S_gg - S_gf (S_ff)^-1 S_fg)^-1`` for each outer
+            fold f and other fold g; the identity where g is f.
+    """
+
+    one: Tensor
+    two: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor, layout: FoldLayout, n_outer: int, meter: Meter) -> FoldInverses:
+        """Invert the blocks of all folds, and of pairs with each of the first ``n_outer`` folds."""
+        n_folds, size = layout.n_folds, layout.size
+        blocks = matrix.view(n_folds, size, n_folds, size)
+        own = torch.stack([blocks[f, :, f] for f in range(n_folds)])
+        one = _inverse(own)
+        meter.add(n_folds * size**3)
+        two = torch.empty((n_outer, n_folds, size, size), device=matrix.device)
+        identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
+        for f in range(n_outer):
+            across = blocks[f].transpose(0, 1)  # (n_folds, size of f, size of g)
+            left = own - across.transpose(1, 2) @ (one[f] @ across)
+            left[f] = identity
+            two[f] = _inverse(left).float()
+            meter.add(n_folds * 5.0 * size**3)
+        return cls(one.float(), two)
+
+
+def _inverse(blocks: Tensor) -> Tensor:
+    """Inverses of symmetric positive definite (n, size, size)."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(blocks))
+
+
+def residuals(dual: Tensor, inverses: Tensor, meter: Meter) -> Tensor:
+    """Measured minus predicted for every fold by the ridge without it.
 
     Args:
-        kernel: (n, n) float32.
-        weights: (n,) positive, of the images.
-        alpha: penalty.
-        folds: (n,) fold of each image.
+        dual: (k, n_places) ``S y`` of k responses, or of a fit without an outer fold.
+        inverses: (n_folds, size, size), of :class:`FoldInverses`.
+        meter: counts.
+
+    Returns:
+        (k, n_places) float32.
     """
-    g = kernel.astype(np.float64)
-    g[np.diag_indices_from(g)] += alpha / weights
-    factor, failed = lapack.dpotrf(g, lower=1, overwrite_a=1)
-    if failed:
-        raise np.linalg.LinAlgError("the kernel is not positive definite")
-    inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    inverse = inverse + inverse.T - np.diag(np.diag(inverse))  # dpotrf left zeros above the diagonal
-    sums = inverse.sum(axis=1)
-    offset = sums / sums.sum()
-    matrix = inverse - np.outer(sums, offset)
-    rows = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-    return RidgeInverse(matrix, offset, [(r, np.linalg.inv(matrix[np.ix_(r, r)])) for r in rows])
+    n_folds, size, _ = inverses.shape
+    meter.product(len(dual), size, size * n_folds)
+    by_fold = dual.view(len(dual), n_folds, size).transpose(0, 1)
+    return (by_fold @ inverses).transpose(0, 1).reshape(len(dual), -1)
 
 
-def out_of_fold(solution: RidgeInverse, responses: Float64, dual: Float64) -> Float64:
-    """(n, n_voxels) predictions of each fold by the ridge that was fitted on the others, exactly.
-
-    ``y_B - (S_BB)^-1 dual_B`` for the images B of a fold (Cawley and Talbot 2007, in blocks): a fit without
-    B leaves no residual that ``dual_B`` could stand for.
+def without_fold(dual: Tensor, residual: Tensor, matrix: Tensor, fold: slice, meter: Meter) -> Tensor:
+    """``S y`` of the fit without a fold, (k, n_places): ``S y - S_.f residual_f``, about 0 in the fold.
 
     Args:
-        solution: of :func:`ridge_inverse`.
-        responses: (n, n_voxels).
-        dual: (n, n_voxels), ``solution.matrix @ responses``.
+        dual: (k, n_places) ``S y``.
+        residual: (k, n_places), of :func:`residuals`.
+        matrix: ``S`` float32.
+        fold: its places.
+        meter: counts.
     """
-    predicted = np.empty_like(responses)
-    for rows, block in solution.blocks:
-        predicted[rows] = responses[rows] - block @ dual[rows]
-    return predicted
-
-
-def out_of_two_folds(
-    solution: RidgeInverse, responses: Float64, dual: Float64, first: int, second: int
-) -> tuple[Float64, Float64]:
-    """Predictions of two folds, (n, n_voxels) each, by the ridge that was fitted on neither.
-
-    Args:
-        solution: of :func:`ridge_inverse`, on three folds at least.
-        responses, dual: as for :func:`out_of_fold`.
-        first, second: places of the folds in ``solution.blocks``.
-    """
-    one, two = solution.blocks[first][0], solution.blocks[second][0]
-    rows = np.concatenate([one, two])
-    left = np.linalg.solve(solution.matrix[np.ix_(rows, rows)], dual[rows])
-    predicted = responses[rows] - left
-    return predicted[: len(one)], predicted[len(one) :]
+    meter.product(len(dual), fold.stop - fold.start, len(matrix))
+    return torch.addmm(dual, residual[:, fold], matrix[fold], alpha=-1)

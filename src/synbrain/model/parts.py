@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
+from synbrain.features.tokens import Scale
 from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
@@ -119,6 +120,11 @@ class SubjectPart:
     @property
     def n_voxels(self) -> int:
         return self.space.n_voxels
+
+    @property
+    def scale(self) -> Scale:
+        """From the subject's unit to the networks', and back."""
+        return Scale(self.response_mean.astype(np.float64), self.response_sd.astype(np.float64))
 
     @property
     def as_base(self) -> BasePath | None:

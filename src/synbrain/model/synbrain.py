@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
+from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import get_encoder
@@ -67,6 +68,25 @@ class SynBrain:
         self.digest = ""  # of the folder that the run was opened from
         self._encoder = encoder
         self.to(device)
+
+    def _facts(self) -> dict[str, Any]:
+        parts = {"linear path": any(part.linear is not None for part in self.subjects.values())}
+        parts |= {"VAE": self.vae is not None, "mapper": self.mapper is not None}
+        parts["trial noise"] = any(part.noise is not None for part in self.subjects.values())
+        subjects = (f"{part.name} ({part.n_voxels} voxels, {part.unit})" for part in self.subjects.values())
+        return {
+            "recipe": self.config.recipe,
+            "encoder": f"{self.config.encoder} ({', '.join(self.config.layers)})",
+            "subjects": "; ".join(subjects),
+            "parts": ", ".join(name for name, there in parts.items() if there),
+            "device": self.device,
+        }
+
+    def __repr__(self) -> str:
+        return as_text("SynBrain", self._facts())
+
+    def _repr_html_(self) -> str:
+        return as_html("SynBrain", self._facts())
 
     def to(self, device: str | torch.device) -> Self:
         """Move the networks to ``device`` and return self."""

@@ -9,23 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from synbrain.data.space import VoxelSpace
-from synbrain.errors import SynBrainError
+from synbrain.arrays import Float32
 from synbrain.files import (
     allocate_array,
-    atomic_path,
     digest_of,
     open_array,
     read_json,
     require_absent,
-    require_space,
     write_json,
 )
+from synbrain.model.image_list import list_images
+from synbrain.model.options import SynthesizeOptions
+from synbrain.model.outputs import Responses, require_output, sidecar_of, write_responses
+from synbrain.model.prediction import roi_means
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import bar
 
 BATCH = 32
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+AS_USUAL = SynthesizeOptions()
 
 
 def synthesize_to(
@@ -116,86 +117,56 @@ def _resume_at(partial: Path, progress: Path, key: str) -> int:
     return int(told["done"]) if told.get("key") == key else 0
 
 
-def sidecar_of(out: Path) -> Path:
-    """``responses.npy`` -> ``responses.json``."""
-    name = out.name.removesuffix(".npy").removesuffix(".gz").removesuffix(".nii")
-    return out.with_name(name + ".json")
+def synthesize(
+    model: SynBrain,
+    images: Sequence[str | Path],
+    out: Path,
+    options: SynthesizeOptions = AS_USUAL,
+    *,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> list[Path]:
+    """Write synthetic trials of images; the same call continues an interrupted synthesis.
 
-
-def write_nifti(out: Path, array: Path, space: VoxelSpace, *, overwrite: bool = False) -> Path:
-    """Write a finished synthesis as a 4-D NIfTI of the subject's grid: volumes image by image, then sample.
-
-    Volume ``image * n_samples + sample`` is that trial; voxels outside the mask are 0.
+    The suffix of ``out`` decides the format, see :mod:`synbrain.model.outputs`.
 
     Args:
-        out: .nii or .nii.gz.
-        array: (n_samples, n_images, n_voxels) .npy.
-        space: a volume space.
-        overwrite: replace ``out``.
+        model: run folder, or the id of a run on the Hugging Face hub.
+        images: images, folders, globs, or text files with one path a line.
+        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .dscalar.nii, .csv, .parquet or .nc.
+        options: number of trials, seed, subject.
+        overwrite: replace what stands at out.
+        show_progress: show a bar.
+
+    Returns:
+        the files written; the last is the JSON sidecar with the names of images.
 
     Raises:
-        SynBrainError: where the space is no volume.
+        SynBrainError: an unknown or contradictory format, or an image that cannot be read.
     """
-    import nibabel as nib
-
-    require_absent(out, overwrite)
-    if space.kind != "volume" or space.shape is None:
-        raise SynBrainError(f"a {space.kind} space cannot be written as NIfTI", "use --format npy")
-    trials = open_array(array)
-    n_samples, n_images, _ = trials.shape
-    n_bytes = int(np.prod(space.shape)) * n_samples * n_images * 4
-    require_space(out.parent, n_bytes * 2)
-    scratch = out.with_name(out.name + ".volumes.partial")  # the volumes may not fit in memory
-    volumes = np.memmap(
-        scratch, dtype=np.float32, mode="w+", shape=(*space.shape, n_images * n_samples), order="F"
+    part = model.subject(options.subject)
+    suffix = require_output(
+        out, part.space, by_roi=options.by == "roi", format=options.format, overwrite=overwrite
     )
-    try:
-        for image in range(n_images):
-            block = slice(image * n_samples, (image + 1) * n_samples)
-            volumes[..., block] = space.to_volume(np.asarray(trials[:, image]), 0.0)
-        with atomic_path(out) as partial:
-            named = partial.with_name("partial." + out.name)  # nibabel goes by the suffix
-            try:
-                nib.save(nib.Nifti1Image(volumes, space.affine), named)
-                os.replace(named, partial)
-            finally:
-                named.unlink(missing_ok=True)
-    finally:
-        del volumes
-        scratch.unlink(missing_ok=True)
-    return out
-
-
-def list_images(source: Path) -> list[Path]:
-    """Image files that ``source`` names: a folder, one image, or a text file with one path a line.
-
-    Paths in a text file are relative to it; a folder's files come in order of name.
-
-    Raises:
-        SynBrainError: where there is none, or a listed file is missing.
-    """
-    if source.is_dir():
-        found = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    elif not source.exists():
-        raise SynBrainError(
-            f"{source} is missing", "give a folder, an image or a text file with one path a line"
-        )
-    elif source.suffix.lower() in IMAGE_SUFFIXES:
-        found = [source]
-    else:
-        try:
-            lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines()]
-        except UnicodeDecodeError as error:
-            raise SynBrainError(
-                f"{source} is neither an image nor a text file", "give a folder, an image or a list of paths"
-            ) from error
-        found = [source.parent / line for line in lines if line and not line.startswith("#")]
-        missing = [path for path in found if not path.exists()]
-        if missing:
-            raise SynBrainError(
-                f"{len(missing)} of {len(found)} images in {source} are missing, the first is {missing[0]}",
-                "mend the list",
-            )
-    if not found:
-        raise SynBrainError(f"{source} holds no images", f"give files of {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return found
+    files = list_images(images)
+    plain = suffix == ".npy" and options.by == "voxel"
+    array = out if plain else out.with_name(f".{out.name}.trials.npy")
+    synthesize_to(
+        array, model, files, options.samples, options.seed, subject=part.name,
+        noise_factor=options.noise_factor, run_digest=model.digest, overwrite=overwrite,
+        batch_size=options.batch_size, show_progress=show_progress,
+    )  # fmt: skip
+    if plain:
+        return [out, sidecar_of(out)]
+    about = read_json(sidecar_of(array)) | {"kind": "trials"}
+    trials: Float32 = open_array(array)
+    rois = None
+    if options.by == "roi":
+        rois, weights = roi_means(part.space)
+        trials = np.stack([np.asarray(trial) @ weights for trial in trials])
+    names = [f"trial_{k}" for k in range(options.samples)]
+    responses = Responses(trials, names, about["images"], part.space, part.unit, rois, about)
+    written = write_responses(out, responses)
+    for path in (array, sidecar_of(array)):
+        path.unlink()
+    return written

@@ -17,12 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError
+from synbrain.files import unreadable
+from synbrain.prepare import glmsingle
+from synbrain.prepare.grid import Grid, stated_affine
 
 Index = NDArray[np.int64]
 PIECE = 2**18  # compressed bytes read at a time
 INFLATED = 2**22  # bytes decompressed at a time, whatever the ratio
 BLOCK_BYTES = 64 * 2**20  # of HDF5 and MGH trials in memory at a time
-SUFFIXES = (".hdf5", ".h5", ".nii.gz", ".nii", ".mgh")
+HDF5_KEYS = ("betas", *glmsingle.KEYS)
+MATLAB_ORDER = "betas"  # NSD's name; MATLAB writes the axes in reversed order
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,10 @@ class BetaFile:
         grid: (x, y, z) of a volume, or (n_vertices,) of a hemisphere.
         n_trials: number of trials.
         dtype: the values' type on disk.
-        affine: (4, 4) of a NIfTI volume, else None.
+        affine: (4, 4) of a volume whose file states it, else None.
+        is_scaled: NIfTI scale factors are applied on reading (the values are then float32).
+        key: the HDF5 dataset, or the MATLAB variable.
+        reversed_axes: the HDF5 dataset lies as (trials, z, y, x), not as (x, y, z, trials).
     """
 
     path: Path
@@ -42,11 +49,19 @@ class BetaFile:
     n_trials: int
     dtype: np.dtype[Any]
     affine: NDArray[np.float64] | None = None
+    is_scaled: bool = False
+    key: str = ""
+    reversed_axes: bool = True
 
     @property
     def is_integer(self) -> bool:
         """True for NSD's volumes (percent signal change x 300), False for its surface files."""
-        return self.dtype.kind in "iu"
+        return self.dtype.kind in "iu" and not self.is_scaled
+
+    @property
+    def place(self) -> Grid:
+        """Where the values lie, to be compared with masks and other runs."""
+        return Grid(self.path, self.grid, self.affine)
 
 
 class Inflater:
@@ -108,58 +123,98 @@ class Plain:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say which file is damaged, whatever library noticed it."""
+def reading(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file, whatever library noticed it."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise SynBrainError(f"{path} is missing", "download it again") from error
     except SynBrainError:
         raise
     except (
         OSError, EOFError, zlib.error, ValueError, KeyError, nib.spatialimages.HeaderDataError,
-        nib.filebasedimages.ImageFileError,
+        nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError,
     ) as error:  # fmt: skip
-        raise SynBrainError(
-            f"{path} is damaged or cut short ({error or type(error).__name__})",
-            "download or copy it again, then run the same command: finished sessions are kept",
+        raise unreadable(
+            path, error, "download or copy it again, then run the same command: finished sessions are kept"
         ) from error
 
 
 def _is_hdf5(path: Path) -> bool:
-    return path.suffix in (".hdf5", ".h5")
+    """By content: MATLAB 7.3 files are HDF5 behind a block of 512 bytes."""
+    return path.suffix not in (".mgh", ".mgz", ".nii", ".gz", ".npy") and bool(h5py.is_hdf5(path))
 
 
-def describe(path: Path, key: str = "betas") -> BetaFile:
-    """Read the header of a file of betas; no data is touched.
+def _is_surface(path: Path) -> bool:
+    return path.suffix in (".mgh", ".mgz")
+
+
+def describe(path: Path) -> BetaFile:
+    """Read the header of a file of betas; no data is touched, but of MATLAB and pickled files.
+
+    Trailing axes of length 1 are dropped, and a three-dimensional volume is one trial.
 
     Raises:
-        SynBrainError: where it is missing, damaged, or not four-dimensional.
+        SynBrainError: where it is missing, damaged, or holds no volumes of real numbers.
     """
-    with _told(path):
-        if _is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                if key not in file:
-                    raise SynBrainError(f"{path} has no dataset {key!r}", f"it holds {list(file)}")
-                data = file[key]
-                n, *reversed_grid = data.shape  # MATLAB order: h5py shows the axes reversed
-                return BetaFile(path, tuple(reversed_grid[::-1]), n, data.dtype)
-        if path.suffix in (".mgh", ".mgz"):
+    with reading(path):
+        if path.suffix in (".hdf5", ".h5") or _is_hdf5(path):
+            about = _describe_hdf5(path)
+        elif path.suffix in glmsingle.SUFFIXES:
+            key, shape, dtype = glmsingle.shape_of(path)
+            grid, n = _grid_and_trials(shape, path)
+            about = BetaFile(path, grid, n, dtype, key=key)
+        elif _is_surface(path):
             loaded: Any = nib.load(path)
             shape = loaded.shape
             n = shape[3] if len(shape) > 3 else 1
-            return BetaFile(path, (int(np.prod(shape[:3])),), n, np.dtype(np.float32))
-        with path.open("rb") as raw:
-            header, _ = _nifti_header(raw, path)
-        shape = header.get_data_shape()
-        if len(shape) != 4:
-            raise SynBrainError(f"{path} has {len(shape)} axes", "give a 4D file with one volume per trial")
-        return BetaFile(path, tuple(shape[:3]), shape[3], header.get_data_dtype(), header.get_best_affine())
+            about = BetaFile(path, (int(np.prod(shape[:3])),), n, np.dtype(np.float32))
+        else:
+            with path.open("rb") as raw:
+                header, _ = _nifti_header(raw, path)
+            grid, n = _grid_and_trials(header.get_data_shape(), path)
+            is_scaled = _scaling(header) != (1.0, 0.0)
+            about = BetaFile(path, grid, n, header.get_data_dtype(), stated_affine(header), is_scaled)
+    if about.dtype.kind not in "iuf":
+        raise SynBrainError(
+            f"{path} holds {_kind_of(about.dtype)}, which are no responses",
+            "give one real number per voxel and trial (NIfTI int16 or float32)",
+        )
+    return about
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    kinds = {"c": "complex numbers", "b": "truth values", "V": f"records ({', '.join(dtype.names or ())})"}
+    return kinds.get(dtype.kind, f"values of type {dtype}")
+
+
+def _describe_hdf5(path: Path) -> BetaFile:
+    with h5py.File(path, "r") as file:
+        key = next((name for name in HDF5_KEYS if name in file), None)
+        if key is None:
+            raise SynBrainError(
+                f"{path} has no dataset {' or '.join(map(repr, HDF5_KEYS))}", f"it holds {list(file)}"
+            )
+        data = file[key]
+        is_reversed = key == MATLAB_ORDER or "MATLAB_class" in data.attrs
+        shape = tuple(data.shape[::-1] if is_reversed else data.shape)
+        grid, n = _grid_and_trials(shape, path)
+        return BetaFile(path, grid, n, data.dtype, key=key, reversed_axes=is_reversed)
+
+
+def _grid_and_trials(shape: tuple[int, ...], path: Path) -> tuple[tuple[int, ...], int]:
+    """(x, y, z) and the number of trials; further axes may only have length 1."""
+    further = [size for size in shape[3:] if size != 1]
+    if len(shape) < 3 or len(further) > 1:
+        raise SynBrainError(
+            f"{path} has axes of {shape}", "give (x, y, z, trials), or one (x, y, z) file per trial"
+        )
+    return tuple(int(size) for size in shape[:3]), int(further[0]) if further else 1
 
 
 def _nifti_header(raw: BinaryIO, path: Path) -> tuple[Any, Inflater | Plain]:
-    """The header, and the stream set on the first voxel."""
-    stream: Inflater | Plain = Inflater(raw) if path.suffix == ".gz" else Plain(raw)
+    """The header, and the stream set on the first voxel; compressed or not is seen by content."""
+    is_compressed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    stream: Inflater | Plain = Inflater(raw) if is_compressed else Plain(raw)
     first = bytearray(4)
     _fill(stream, memoryview(first), path)
     two = int.from_bytes(first, "little") == 540 or int.from_bytes(first, "big") == 540
@@ -172,12 +227,17 @@ def _nifti_header(raw: BinaryIO, path: Path) -> tuple[Any, Inflater | Plain]:
     return header, stream
 
 
+def _scaling(header: Any) -> tuple[float, float]:
+    slope, inter = header.get_slope_inter()
+    return 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
+
+
 def _fill(stream: Inflater | Plain, target: memoryview, path: Path) -> None:
     if stream.readinto(target) < len(target):
         raise EOFError("the file ends too early")
 
 
-def read_masked(about: BetaFile, index: Index, key: str = "betas") -> tuple[NDArray[Any], float]:
+def read_masked(about: BetaFile, index: Index) -> tuple[NDArray[Any], float]:
     """All trials of a file at the voxels ``index``, as stored, and the seconds spent in decompression.
 
     Volumes are streamed: one trial of a NIfTI, or 64 MiB of another file, is in memory beside the result.
@@ -185,7 +245,7 @@ def read_masked(about: BetaFile, index: Index, key: str = "betas") -> tuple[NDAr
 
     Args:
         about: from :func:`describe`.
-        index: (n_voxels,) positions in the flattened grid (C order), or vertices, ascending.
+        index: (n_voxels,) positions in the flattened grid (C order), or vertices.
 
     Returns:
         (n_trials, n_voxels) of the file's dtype in native byte order.
@@ -193,10 +253,13 @@ def read_masked(about: BetaFile, index: Index, key: str = "betas") -> tuple[NDAr
     Raises:
         SynBrainError: where the file is damaged or cut short.
     """
-    with _told(about.path):
-        if _is_hdf5(about.path):
-            return _read_hdf5(about, index, key), 0.0
-        if about.path.suffix in (".mgh", ".mgz"):
+    with reading(about.path):
+        if about.key and about.path.suffix in glmsingle.SUFFIXES and not _is_hdf5(about.path):
+            whole = glmsingle.load(about.path).reshape(int(np.prod(about.grid)), about.n_trials)
+            return np.ascontiguousarray(whole[index].T), 0.0
+        if about.key:
+            return _read_hdf5(about, index), 0.0
+        if _is_surface(about.path):
             return _read_surface(about, index), 0.0
         return _read_nifti(about, index)
 
@@ -206,7 +269,7 @@ def _read_nifti(about: BetaFile, index: Index) -> tuple[NDArray[Any], float]:
     there = np.ravel_multi_index(np.unravel_index(index, about.grid), about.grid, order="F")
     with about.path.open("rb", buffering=0) as raw:
         header, stream = _nifti_header(raw, about.path)
-        slope, inter = header.get_slope_inter()
+        slope, inter = _scaling(header)
         held = bytearray(int(np.prod(about.grid)) * about.dtype.itemsize)
         volume: NDArray[Any] = np.frombuffer(held, dtype=about.dtype)
         out = np.empty((about.n_trials, len(index)), dtype=about.dtype.newbyteorder("="))
@@ -215,26 +278,50 @@ def _read_nifti(about: BetaFile, index: Index) -> tuple[NDArray[Any], float]:
             out[trial] = volume[there]
         if isinstance(stream, Inflater):
             stream.readinto(memoryview(bytearray(1)))  # reaches the end, where the checksum stands
-    if slope not in (None, 1.0) or inter not in (None, 0.0):
+    if (slope, inter) != (1.0, 0.0):
         out = (out * np.float64(slope) + np.float64(inter)).astype(np.float32)
     return out, stream.seconds
 
 
-def _read_hdf5(about: BetaFile, index: Index, key: str) -> NDArray[Any]:
-    x, y, z = np.unravel_index(index, about.grid)
+def _read_hdf5(about: BetaFile, index: Index) -> NDArray[Any]:
     out = np.empty((about.n_trials, len(index)), dtype=about.dtype.newbyteorder("="))
     with h5py.File(about.path, "r") as file:
-        data = file[key]
-        if data.chunks and np.prod(data.chunks[1:]) <= 64:  # NSD: one chunk per voxel, all its trials
-            order = np.lexsort((x, y, z))
-            breaks = np.flatnonzero((np.diff(x[order]) != 1) | np.diff(y[order]) | np.diff(z[order])) + 1
-            for run in np.split(order, breaks):
-                first, last = x[run[0]], x[run[-1]]
-                out[:, run] = data[:, z[run[0]], y[run[0]], first : last + 1]
+        data = file[about.key]
+        if not about.reversed_axes:
+            return _read_trials_last(about, data, index, out)
+        x, y, z = np.unravel_index(index, about.grid)
+        if data.shape[0] != about.n_trials:  # trailing axes of length 1 stand first here
+            out[:] = data[()].reshape(about.n_trials, *about.grid[::-1])[:, z, y, x]
             return out
+        if data.ndim == 4 and data.chunks and np.prod(data.chunks[1:]) <= 64:
+            return _read_voxel_chunks(about, data, index, out)
         step = max(1, BLOCK_BYTES // (int(np.prod(about.grid)) * about.dtype.itemsize))
         for start in range(0, about.n_trials, step):
-            out[start : start + step] = data[start : start + step][:, z, y, x]
+            block = data[start : start + step].reshape(-1, *about.grid[::-1])
+            out[start : start + step] = block[:, z, y, x]
+    return out
+
+
+def _read_trials_last(about: BetaFile, data: Any, index: Index, out: NDArray[Any]) -> NDArray[Any]:
+    """(x, y, z, trials), as GLMsingle in Python writes it; a few planes of x are in memory at a time."""
+    plane = int(np.prod(about.grid[1:]))
+    step = max(1, BLOCK_BYTES // (plane * about.n_trials * about.dtype.itemsize))
+    for start in range(0, about.grid[0], step):
+        wanted = np.flatnonzero((index // plane >= start) & (index // plane < start + step))
+        if len(wanted):
+            block = data[start : start + step].reshape(-1, about.n_trials)
+            out[:, wanted] = block[index[wanted] - start * plane].T
+    return out
+
+
+def _read_voxel_chunks(about: BetaFile, data: Any, index: Index, out: NDArray[Any]) -> NDArray[Any]:
+    """NSD's files have one chunk per voxel with all its trials: neighbours along x are read together."""
+    x, y, z = np.unravel_index(index, about.grid)
+    order = np.lexsort((x, y, z))
+    breaks = np.flatnonzero((np.diff(x[order]) != 1) | np.diff(y[order]) | np.diff(z[order])) + 1
+    for run in np.split(order, breaks):
+        first, last = x[run[0]], x[run[-1]]
+        out[:, run] = data[:, z[run[0]], y[run[0]], first : last + 1]
     return out
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from synbrain.data.options import MISSING_TRIALS, MissingTrials, PictureOptions
 
 
-class BidsOptions(BaseModel):
+class BidsOptions(PictureOptions):
     """Which files of a BIDS tree are read, and how its images are split.
 
     >>> BidsOptions(subject="01").test_fraction
     0.2
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mask: Path | None = Field(
         None,
@@ -37,10 +37,52 @@ class BidsOptions(BaseModel):
         0.2, description="share of images drawn for the test where no split is given"
     )
     seed: int = Field(0, ge=0, description="of that draw")
+    trial_order: Literal["refuse", "onset", "table"] = Field(
+        "refuse",
+        description="what order the volumes have where events do not stand in the order of their onsets: "
+        "refuse, that of the onsets, or that of the table's lines",
+    )
+    design: Path | None = Field(
+        None,
+        description="a table with one line per volume over all files (image, optionally session, run and "
+        "split), instead of events",
+    )
+    missing_trials: MissingTrials = MISSING_TRIALS
     atlases: list[Path] | None = Field(
         None, description="label volumes on the grid of the betas, names from .ctab or .tsv beside them"
     )
     scaling: Literal["none", "session-zscore"] = Field(
-        "none", description="none, or session-zscore (fitted on training trials; one file per session)"
+        "none", description="none, or session-zscore (fitted on the training trials of each session)"
     )
     unit: str = Field("as recorded", description="what one unit of the betas is; z-scores name themselves")
+
+
+class TableOptions(PictureOptions):
+    """What is known of the columns of a response array, and how pictures are decoded.
+
+    >>> TableOptions(background="grey").mesh
+    'fsaverage'
+    """
+
+    voxels: Path | None = Field(
+        None,
+        description="table with one line per response column: x, y, z (mm), or vertex; hemisphere, "
+        "ncsnr, and "
+        "a column per atlas; SRC/voxels.csv if left out and there",
+    )
+    mask: Path | None = Field(
+        None,
+        description="volume whose voxels above 0 are the response columns; SRC/mask.nii.gz if left "
+        "out and there",
+    )
+    mask_order: Literal["C", "F"] = Field(
+        "C",
+        description="order of the mask's voxels: x slowest (C, as numpy and nilearn) or x fastest "
+        "(F, as MATLAB)",
+    )
+    mesh: Literal["fsaverage", "fsaverage6", "fsaverage5"] = Field(
+        "fsaverage", description="mesh that the column vertex of the voxel table counts on"
+    )
+    atlases: list[Path] | None = Field(
+        None, description="label volumes in the space of the mask, names from .ctab or .tsv beside them"
+    )

@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.data.space import Atlas
+from synbrain.data.tables import numbers, read_table, read_text
 from synbrain.errors import SynBrainError
+from synbrain.prepare.betas import reading
+from synbrain.prepare.entities import entities, label_table
+from synbrain.prepare.grid import Grid, load_image, positions_in, stated_affine
 
 Flat = NDArray[Any]
 
@@ -23,45 +27,54 @@ class LabelMap:
 
     Attributes:
         name: the atlas, such as prf-visualrois.
-        values: (n_grid,) int32.
+        values: (n_grid,) int32, in the order of the betas' grid.
         files: the files that they were read from.
-        affine: (4, 4) of a volume, else None.
     """
 
     name: str
     values: NDArray[np.int32]
     files: tuple[Path, ...]
-    affine: NDArray[np.float64] | None = None
 
 
-def load_flat(files: tuple[Path, ...], grids: tuple[tuple[int, ...], ...]) -> tuple[Flat, Any]:
-    """Values of one map over the whole grid and its affine; files are parts side by side.
+def load_flat(files: tuple[Path, ...], grids: tuple[Grid, ...]) -> Flat:
+    """Values of one map over the grid of the betas; files are parts side by side.
+
+    Axes that are mirrored or permuted are brought into the betas' orientation, trailing axes of length 1 are
+    dropped, and what is not finite (outside the brain, vertices without a label) becomes 0.
 
     Args:
         files: one volume, or left and right surface.
-        grids: the shape that each must have.
+        grids: where the betas of each part lie.
+
+    Returns:
+        (n_grid,) values in the order of the betas' grid.
 
     Raises:
-        SynBrainError: where a file is missing, damaged or of another shape.
+        SynBrainError: where a file is missing, damaged or lies in another space.
     """
-    parts, affine = [], None
+    parts = []
     for path, grid in zip(files, grids, strict=True):
-        try:
-            image: Any = nib.load(path)
+        with reading(path):
+            image: Any = load_image(path)
             values = np.asarray(image.dataobj)
-        except FileNotFoundError as error:
-            raise SynBrainError(f"{path} is missing", "download it, or name another") from error
-        except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
-            raise SynBrainError(f"{path} is damaged ({error})", "download it again") from error
-        shape = values.shape if len(grid) == 3 else (values.size,)
-        if shape != grid:
+        if values.dtype.kind not in "iufb":
             raise SynBrainError(
-                f"{path} has shape {shape}, the betas have {grid}",
-                "use a mask and label volumes on the grid of the betas",
+                f"{path} holds values of type {values.dtype}", "give a mask or labels as plain numbers"
             )
-        parts.append(values.reshape(-1))
-        affine = image.affine if len(grid) == 3 else None
-    return np.concatenate(parts), affine
+        if len(grid.shape) == 3:
+            values = values.reshape(values.shape[:3]) if values.ndim > 3 and _is_one(values) else values
+            affine = stated_affine(image.header) if isinstance(image, nib.Nifti1Pair) else image.affine
+            positions = positions_in(Grid(path, values.shape, affine), grid)
+        else:
+            positions = positions_in(Grid(path, (values.size,)), grid)
+            values = values.reshape(-1, order="F")
+        flat = values.reshape(-1)[positions]
+        parts.append(np.nan_to_num(flat, posinf=0, neginf=0) if flat.dtype.kind == "f" else flat)
+    return np.concatenate(parts)
+
+
+def _is_one(values: Flat) -> bool:
+    return int(np.prod(values.shape[3:])) == 1
 
 
 def map_files(folder: Path, surface: bool) -> dict[str, tuple[Path, ...]]:
@@ -87,52 +100,74 @@ def map_files(folder: Path, surface: bool) -> dict[str, tuple[Path, ...]]:
     return both if surface else both | whole
 
 
-def load_map(name: str, files: tuple[Path, ...], grids: tuple[tuple[int, ...], ...]) -> LabelMap | None:
+def load_map(name: str, files: tuple[Path, ...], grids: tuple[Grid, ...]) -> LabelMap | None:
     """One label map; None where its values are not whole numbers (it is no label map then)."""
     if len(files) == 2 and len(grids) == 1:  # hemispheres as two volumes on one grid
-        left, affine = load_flat(files[:1], grids)
-        right, _ = load_flat(files[1:], grids)
+        left, right = load_flat(files[:1], grids), load_flat(files[1:], grids)
         values = np.where(left > 0, left, right)
     else:
-        values, affine = load_flat(files, grids)
+        values = load_flat(files, grids)
     if not np.array_equal(values, np.round(values)):
         return None
-    return LabelMap(name, values.astype(np.int32), files, affine)
+    return LabelMap(name, values.astype(np.int32), files)
 
 
 def read_names(
-    name: str, files: Iterable[Path], folders: Iterable[Path]
+    name: str, files: Iterable[Path], folders: Iterable[Path], root: Path | None = None
 ) -> tuple[dict[int, str], Path | None]:
-    """Label value -> name, and the file that says so: ``NAME.mgz.ctab``, or a BIDS ``_dseg.tsv`` beside it.
+    """Label value -> name, and the file that says so: ``NAME.mgz.ctab``, or a table in the way of BIDS.
 
-    A ``.ctab`` line is "value name", optionally with colours; 0 and below are no label.
+    A ``.ctab`` line is "value name", optionally with colours; 0 and below are no label. A ``_dseg.tsv`` lies
+    beside the volume or in a folder above it up to ``root``, and the most specific one counts. Quote marks
+    and blanks around names are dropped.
     """
     beside = [path.parent for path in files]
     for folder in [*folders, *beside]:
         for file in (f"{name}.mgz.ctab", f"{name}.ctab", f"{name}.nii.gz.ctab"):
             path = folder / file
             if path.exists():
-                lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+                lines = [line.split() for line in read_text(path).split("\n")]
                 kept = [line for line in lines if len(line) > 1 and line[0].lstrip("-").isdigit()]
-                return {int(line[0]): line[1] for line in kept if int(line[0]) > 0}, path
+                return {int(line[0]): _bare(line[1]) for line in kept if int(line[0]) > 0}, path
     for volume in files:
-        path = volume.with_name(volume.name.removesuffix(".gz").removesuffix(".nii") + ".tsv")
-        if path.exists():
-            rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-            index, label = rows[0].index("index"), rows[0].index("name")
-            return {int(row[index]): row[label] for row in rows[1:] if int(row[index]) > 0}, path
+        found = label_table(volume, root)
+        if found is not None:
+            table = read_table(found, ("index", "name"), "write the columns index and name")
+            table = table[table["name"].notna()]
+            values = numbers(table, "index")
+            rows = zip(values, table["name"], strict=True)
+            return {int(value): _bare(text) for value, text in rows if value > 0}, found
     return {}, None
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip("'\"").strip()
 
 
 def make_atlas(found: LabelMap, index: NDArray[np.int64], folders: Iterable[Path], root: Path) -> Atlas:
     """The labels of a map at the voxels ``index``, with names and provenance (paths relative to ``root``)."""
     values = found.values[index]
-    names, named_by = read_names(found.name, found.files, folders)
+    names, named_by = read_names(found.name, found.files, folders, root)
     if named_by is None:
         names = {int(value): f"label {value}" for value in np.unique(values) if value > 0}
     source = " + ".join(_relative(path, root) for path in found.files)
     said = f"names from {_relative(named_by, root)}" if named_by else "no file of label names found"
     return Atlas(values=values, labels=names, source=f"{source}; {said}")
+
+
+def read_atlases(files: Iterable[Path], grid: Grid, index: NDArray[np.int64], root: Path) -> dict[str, Atlas]:
+    """Label volumes at the voxels ``index`` of ``grid``, called by their entity atlas- or seg-, or their
+    name.
+    """
+    made = {}
+    for path in files:
+        there = entities(path)
+        stem = path.name.removesuffix(".gz").removesuffix(".nii")
+        labels = load_map(stem, (path,), (grid,))
+        if labels is None:
+            raise SynBrainError(f"{path} is no label volume", "give whole numbers, one a region")
+        made[there.get("atlas") or there.get("seg") or stem] = make_atlas(labels, index, [], root)
+    return made
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -142,7 +177,7 @@ def _relative(path: Path, root: Path) -> str:
         return path.name
 
 
-def hemisphere_atlas(folder: Path, grid: tuple[int, ...], index: NDArray[np.int64]) -> Atlas | None:
+def hemisphere_atlas(folder: Path, grid: Grid, index: NDArray[np.int64]) -> Atlas | None:
     """Left and right from the ``lh.`` and ``rh.`` volumes of a folder; None where there are none.
 
     In NSD's files -1 is outside of that hemisphere's cortex; without negative values, labels count.
@@ -151,7 +186,7 @@ def hemisphere_atlas(folder: Path, grid: tuple[int, ...], index: NDArray[np.int6
     used: list[str] = []
     for value, side in ((1, "lh"), (2, "rh")):
         for path in sorted(folder.glob(f"{side}.*.nii*")):
-            flat, _ = load_flat((path,), (grid,))
+            flat = load_flat((path,), (grid,))
             inside = (flat >= 0 if (flat < 0).any() else flat > 0)[index]
             if (inside & (sides == 0)).any():
                 sides[inside & (sides == 0)] = value

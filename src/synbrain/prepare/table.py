@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,17 +18,20 @@ from synbrain.data.dataset import (
     DatasetInfo,
     Stimuli,
     load_dataset,
-    open_image,
     relative_to_dataset,
     write_tables,
 )
 from synbrain.data.reliability import ncsnr_of
-from synbrain.data.space import VoxelSpace
+from synbrain.data.tables import numbers, read_table
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, digest, new_folder, open_array, require_replaceable, require_space
-from synbrain.progress import track
+from synbrain.prepare.entities import natural
+from synbrain.prepare.options import TableOptions
+from synbrain.prepare.pictures import check_images
+from synbrain.prepare.positions import read_space
 
 ROW_BLOCK = 1024  # response rows in memory at a time
+DEFAULTS = TableOptions()
 
 
 def prepare_table(
@@ -36,6 +41,7 @@ def prepare_table(
     unit: str = "as recorded",
     name: str | None = None,
     copy_images: bool = False,
+    options: TableOptions = DEFAULTS,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Dataset:
@@ -43,7 +49,11 @@ def prepare_table(
 
     ``trials.csv`` has one row per response row: ``image`` (file name in images/), ``repeat`` (0-based),
     ``split`` ("train" or "test", the same for all trials of an image), and optionally ``session``
-    (0-based). ``responses.npy`` is (n_trials, n_units), any real dtype. Every image is decoded once.
+    (0-based, or labels). ``responses.npy`` is (n_trials, n_units), any real dtype. Every image is decoded
+    once.
+
+    Where the units lie, which ROIs they belong to and how reliable they are comes from ``src/voxels.csv`` or
+    ``src/mask.nii.gz``, see :func:`synbrain.prepare.positions.read_space`.
 
     Units that never vary over the training trials are kept, so that columns stay those of the source;
     they are listed in ``info.provenance["constant_voxels"]`` and have ncsnr 0.
@@ -54,6 +64,7 @@ def prepare_table(
         unit: what one unit of response is, as figures and tables shall say it.
         name: the dataset's name; the source folder's if left out.
         copy_images: copy the images into the dataset, so that it can be moved alone.
+        options: what is known of the units, and how pictures are decoded.
         overwrite: replace a dataset that stands at ``out``.
         show_progress: show a bar while images are checked.
 
@@ -64,8 +75,9 @@ def prepare_table(
     images_folder = src / "images"
     require_replaceable(out, overwrite, inputs=[src])
     trials, images = index_images(read_trials(src / "trials.csv"))
-    raw = _open_responses(src / RESPONSES, len(trials))
-    check_images(images_folder, images, show_progress)
+    raw = _open_responses(src, len(trials))
+    space, notes = read_space(src, options, raw.shape[1])
+    pictures = check_images(images_folder, images, options, show_progress)
     constant = check_responses(raw, _fitting_rows(trials), src / RESPONSES)
     with new_folder(out, overwrite) as building:
         responses = allocate_array(building / RESPONSES, raw.shape, np.float32)
@@ -74,7 +86,11 @@ def prepare_table(
         responses.flush()
         if copy_images:
             _copy_images(images_folder, building / "images", images["name"])
-        ncsnr, origin = ncsnr_of(responses, trials)
+        origin: str | None = "voxels.csv"
+        if space.ncsnr is None:
+            ncsnr, split = ncsnr_of(responses, trials)
+            space = replace(space, ncsnr=ncsnr)
+            origin = split and f"trials of the {split} split"
         info = DatasetInfo(
             name=name or src.resolve().name,
             subject=name or src.resolve().name,
@@ -83,7 +99,10 @@ def prepare_table(
             n_voxels=raw.shape[1],
             n_images=len(images),
             stimuli=Stimuli(
-                kind="folder", path="images" if copy_images else relative_to_dataset(images_folder, out)
+                kind="folder",
+                path="images" if copy_images else relative_to_dataset(images_folder, out),
+                background=options.background,
+                orientation=options.orientation,
             ),
             scaling={"kind": "none"},
             provenance={
@@ -92,33 +111,32 @@ def prepare_table(
                 "responses_sha256": digest(src / RESPONSES),
                 "trials_sha256": digest(src / "trials.csv"),
                 "constant_voxels": constant,
-                "ncsnr_from": origin and f"trials of the {origin} split",
+                "ncsnr_from": origin,
+                "pictures": pictures.summary,
+                "notes": [*notes, *pictures.notes],
             },
         )
-        write_tables(building, info, trials, images, VoxelSpace(n_voxels=raw.shape[1], ncsnr=ncsnr))
+        write_tables(building, info, trials, images, space)
     return load_dataset(out)
 
 
 def read_trials(path: Path) -> pd.DataFrame:
     """The checked trials of a ``trials.csv``: columns image (name), session, repeat, split.
 
+    Sessions that are labels, not numbers, are counted in natural order (session2 before session10).
+
     Raises:
         SynBrainError: where a column lacks, a value is out of range, a row is double, or an image
             lies in both splits.
     """
-    try:
-        table = pd.read_csv(path, dtype={"image": str, "split": str}, skipinitialspace=True)
-    except FileNotFoundError as error:
-        raise SynBrainError(f"{path} is missing", "write one row per trial: image,repeat,split") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise SynBrainError(f"{path} is not a CSV table ({error})", "write image,repeat,split") from error
-    lacking = [column for column in ("image", "repeat", "split") if column not in table]
-    if lacking:
-        raise SynBrainError(f"{path} lacks the columns {lacking}", "write image,repeat,split[,session]")
+    table = read_table(path, ("image", "repeat", "split"), "write image,repeat,split[,session]")
     if table.empty:
         raise SynBrainError(f"{path} has no trials", "write one row per response row")
     if "session" not in table:
-        table["session"] = 0
+        table["session"] = "0"
+    elif table["session"].notna().all() and numbers(table, "session").isna().all():
+        labels = sorted(table["session"].unique(), key=natural)
+        table["session"] = table["session"].map({label: str(i) for i, label in enumerate(labels)})
     return check_trials(table[["image", "session", "repeat", "split"]], path)
 
 
@@ -170,41 +188,48 @@ def index_images(trials: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return indexed, images.rename(columns={"image": "name"})
 
 
-def check_images(folder: Path, images: pd.DataFrame, show_progress: bool = False) -> None:
-    """Decode every image once, and see that no file stands in both splits under two names.
-
-    Raises:
-        SynBrainError: naming the first image that is missing, unreadable or in both splits.
+def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
+    """``responses.npy``, mapped; what is no (n_trials, n_units) of real numbers is told with what mends
+    it.
     """
-    missing = [name for name in images["name"] if not (folder / name).is_file()]
-    if missing:
+    path = src / RESPONSES
+    others = [other.name for other in sorted(src.glob("responses.*")) if other.name != RESPONSES]
+    if not path.exists() and not path.is_symlink() and others:
         raise SynBrainError(
-            f"{len(missing)} of {len(images)} images named in the trials are missing from {folder}, "
-            f"such as {missing[0]}",
-            "restore the files, or drop their trials and response rows",
+            f"{src} has no {RESPONSES}, but {', '.join(others)}",
+            f'save the array alone: np.save("{RESPONSES}", np.load("{others[0]}")["responses"])'
+            if others[0].endswith(".npz")
+            else f'save it with numpy: np.save("{RESPONSES}", array.astype("float32"))',
         )
-    seen: dict[str, tuple[str, str]] = {}
-    pairs = list(zip(images["name"], images["split"], strict=True))
-    for name, split in track(pairs, "check images", unit="image", show=show_progress):
-        open_image(folder / name)
-        other, its_split = seen.setdefault(digest(folder / name), (name, split))
-        if its_split != split:
-            raise SynBrainError(
-                f"{name} ({split}) and {other} ({its_split}) are the same image",
-                "give both the same split: an image belongs to one",
-            )
-
-
-def _open_responses(path: Path, n_trials: int) -> NDArray[Any]:
-    raw = open_array(path)
-    if raw.ndim != 2 or raw.shape[1] == 0 or raw.dtype.kind not in "fiu":
+    if zipfile.is_zipfile(path):
         raise SynBrainError(
-            f"{path} holds {raw.dtype} of shape {raw.shape}", "save real numbers as (n_trials, n_units)"
+            f"{path} is an .npz archive under another name",
+            f'save the array alone: with np.load("{RESPONSES}") as z: np.save("out.npy", z[z.files[0]])',
+        )
+    raw = open_array(path)
+    mends = [
+        (raw.dtype.names is not None, "np.stack([r[name] for name in r.dtype.names], axis=1)"),
+        (raw.dtype.kind == "b", 'r.astype("float32")'),
+        (raw.dtype.kind == "c", "np.abs(r), or r.real"),
+        (raw.dtype.kind not in "fiu", 'r.astype("float32")'),
+        (raw.ndim == 1, "r[:, None]"),
+        (raw.ndim != 2, "r.reshape(len(r), -1)"),
+    ]
+    mend = next((code for is_so, code in mends if is_so), None)
+    if mend is not None or raw.shape[1] == 0:
+        raise SynBrainError(
+            f"{path} holds {raw.dtype} of shape {raw.shape}",
+            "save real numbers as (n_trials, n_units)"
+            + (f': r = np.load("{RESPONSES}"); np.save("{RESPONSES}", {mend})' if mend else ""),
         )
     if len(raw) != n_trials:
+        is_turned = raw.shape[1] == n_trials
         raise SynBrainError(
-            f"{path} has {len(raw)} rows for {n_trials} trials",
-            "give one response row per row of trials.csv, in the same order",
+            f"{path} has {len(raw)} rows for {n_trials} trials"
+            + (f", and {n_trials} columns: it looks transposed" if is_turned else ""),
+            f'turn it: r = np.load("{RESPONSES}"); np.save("{RESPONSES}", r.T)'
+            if is_turned
+            else "give one response row per row of trials.csv, in the same order",
         )
     return raw
 

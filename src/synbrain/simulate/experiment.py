@@ -45,6 +45,7 @@ from synbrain.simulate.tree import (
     write_design,
     write_ncsnr,
     write_space,
+    write_transforms,
 )
 from synbrain.simulate.truth import CATEGORIES_CSV, MEAN, NCSNR, NOISE, TRUTH, truth_folder
 
@@ -223,6 +224,7 @@ def _write_subject(
     cortex = make_cortex(rng, shape, size.voxel_mm, round(size.n_voxels * factor))
     strengths, trial_noise = make_noise(rng, cortex, level)
     write_space(tree, subject, cortex)
+    write_transforms(tree, subject, cortex)
     means = _write_means(tree, subject, make_tuning(rng, cortex), strengths, features)
     folder = truth_folder(tree, subject)
     trial_noise.save(folder / NOISE)

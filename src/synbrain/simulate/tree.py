@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from synbrain.data.fsaverage import NO_DATA, SIDES, mesh
 from synbrain.files import atomic_path, telling_full_disk, write_text
 from synbrain.simulate.cortex import FLOC_LABELS, PRF_LABELS, STREAM_LABELS, Cortex
 
@@ -115,6 +116,27 @@ def write_space(tree: Path, subject: int, cortex: Cortex) -> None:
             flat[cortex.ribbon[in_ribbon]] = 0
             flat[cortex.index[in_mask]] = values[in_mask]
             write_volume(roi / f"{prefix}{name}.nii.gz", flat.reshape(cortex.shape), cortex.affine)
+
+
+def write_transforms(tree: Path, subject: int, cortex: Cortex) -> None:
+    """NSD's maps from the volume to the surface; this subject's own surface is fsaverage5 itself.
+
+    ``?h.func1pt8-to-layerB2.mgz`` (n, 1, 1, 3): 1-based places in the volume, 9999 outside it;
+    ``?h.white-to-fsaverage.mgz`` (n, 1, 1): 1-based vertices.
+    """
+    folder = tree / f"nsddata/ppdata/subj{subject:02d}/transforms"
+    folder.mkdir(parents=True, exist_ok=True)
+    for hemi, side in zip(("lh", "rh"), SIDES, strict=True):
+        middle = (mesh(side, "white")[0] + mesh(side, "pial")[0]) / 2
+        place = nib.affines.apply_affine(np.linalg.inv(cortex.affine), middle) + 1
+        inside = ((np.rint(place) >= 1) & (np.rint(place) <= np.array(cortex.shape))).all(axis=1)
+        place[~inside] = NO_DATA
+        vertices = np.arange(1, len(place) + 1, dtype=np.float32)
+        for name, values in (
+            ("func1pt8-to-layerB2", place.astype(np.float32)[:, None, None]),
+            ("white-to-fsaverage", vertices[:, None, None]),
+        ):
+            nib.save(nib.MGHImage(values, np.eye(4)), folder / f"{hemi}.{name}.mgz")
 
 
 def write_betas(tree: Path, subject: int, session: int, cortex: Cortex, betas: NDArray[np.int16]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 
 from synbrain.data.marks import packed, unpacked
@@ -20,7 +21,7 @@ from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.noise.response_noise import ResponseNoise
 from synbrain.training.config import TrainConfig
 from synbrain.training.networks import (
-    MeanScale,
+    NetworkPart,
     Networks,
     Workspace,
     linear_alone,
@@ -93,16 +94,16 @@ def fit_model(
     fits = [fit_linear(subject, config, prior, show) for subject in subjects]
     if networks is not None:
         identity = _identity(subjects, config, origin)
-        scales, steps = train_networks(networks, subjects, fits, config, workspace, identity)
+        weighed, steps = train_networks(networks, subjects, fits, config, workspace, identity)
     else:
-        scales = [linear_alone(s, fit, config) for s, fit in zip(subjects, fits, strict=True) if fit]
+        weighed = [linear_alone(s, fit, config) for s, fit in zip(subjects, fits, strict=True) if fit]
         steps = {}
     parts = {
-        subject.name: _subject_part(subject, fit, scale, fit_noise(subject, fit, config, prior))
-        for subject, fit, scale in zip(subjects, fits, scales, strict=True)
+        subject.name: _subject_part(subject, fit, part, fit_noise(subject, fit, config, prior))
+        for subject, fit, part in zip(subjects, fits, weighed, strict=True)
     }
     report = TrainingReport(
-        subjects={s.name: scale.report for s, scale in zip(subjects, scales, strict=True)},
+        subjects={s.name: part.report for s, part in zip(subjects, weighed, strict=True)},
         steps_best_and_last=steps,
     )
     layer = None if networks is None else network_layer(subjects[0].pairs.tokens, config)
@@ -143,22 +144,23 @@ def fit_noise(
 
 
 def _subject_part(
-    subject: TrainingSubject, fit: LinearFit | None, scale: MeanScale, noise: ResponseNoise | None
+    subject: TrainingSubject, fit: LinearFit | None, part: NetworkPart, noise: ResponseNoise | None
 ) -> SubjectPart:
+    mean, unit = (of.astype(np.float32) for of in (part.scale.mean, part.scale.unit))
     held_out = None
     if fit is not None and subject.image_marks:
-        held_out = held_out_scores(fit.path, fit.out_of_fold, scale.sd, subject.image_marks)
+        held_out = held_out_scores(fit.path, fit.out_of_fold, unit, subject.image_marks)
     return SubjectPart(
         name=subject.name,
         space=subject.space,
         unit=subject.unit,
         scaling=subject.scaling,
-        response_mean=scale.mean,
-        response_sd=scale.sd,
+        response_mean=mean,
+        response_sd=unit,
         linear=None if fit is None else fit.path,
         held_out=held_out,
         noise=noise,
-        shrink=scale.shrink,
+        shrink=part.shrink,
     )
 
 

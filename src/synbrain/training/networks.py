@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from synbrain.arrays import Float32, Rows
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, TokenSet, response_scale
+from synbrain.features.tokens import Pairs, Scale, TokenSet
 from synbrain.linear.fit import LinearFit
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.report import SubjectReport
@@ -63,17 +63,16 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class MeanScale:
-    """What makes one subject's mean of the networks' output: scale and shrink, and how well that does.
+class NetworkPart:
+    """What makes the networks' output one subject's part of the mean, and how well that does.
 
     Attributes:
-        mean, sd: (n_voxels,) float32, the networks' unit.
+        scale: the networks' unit.
         shrink: (n_voxels,) float32, weight of the networks beside a linear path.
         report: figures on held-out training images.
     """
 
-    mean: Float32
-    sd: Float32
+    scale: Scale
     shrink: Float32 | float
     report: SubjectReport
 
@@ -131,7 +130,7 @@ def train_networks(
     config: TrainConfig,
     workspace: Workspace,
     identity: str,
-) -> tuple[list[MeanScale], dict[str, tuple[int, int]]]:
+) -> tuple[list[NetworkPart], dict[str, tuple[int, int]]]:
     """Train the VAE on trials, then the mapper on what the linear paths leave over.
 
     Args:
@@ -167,8 +166,8 @@ def train_networks(
     log.close()
     vae.eval().requires_grad_(True)
     mapper.eval().requires_grad_(True)
-    scales = [_mean_scale(data, networks, config, setup) for data in setup.subjects]
-    return scales, {stage: (end.best_step, end.step) for stage, end in ends.items()}
+    parts = [_weighed(data, networks, config, setup) for data in setup.subjects]
+    return parts, {stage: (end.best_step, end.step) for stage, end in ends.items()}
 
 
 def split_subject(subject: TrainingSubject, fit: LinearFit | None, config: TrainConfig) -> SubjectData:
@@ -176,12 +175,17 @@ def split_subject(subject: TrainingSubject, fit: LinearFit | None, config: Train
     pairs = subject.pairs
     rows, validation_rows = validation_split(pairs, config.validation_fraction, config.seed)
     train, validation = pairs.take(rows), pairs.take(validation_rows)
-    data = SubjectData(subject.name, train, validation, *response_scale(train, config.scale))
+    data = SubjectData(subject.name, train, validation, scale_of(train, config))
     if fit is None:
         return data
     # out-of-fold predictions serve both: no prediction has seen the image it is for
-    offset = data.scaled(fit.out_of_fold)
+    offset = data.scale.scaled(fit.out_of_fold)
     return replace(data, offset=offset[rows], validation_offset=offset[validation_rows])
+
+
+def scale_of(pairs: Pairs, config: TrainConfig) -> Scale:
+    """The networks' unit: standardised over single trials, or the dataset's own."""
+    return Scale.raw(pairs.n_voxels) if config.scale == "raw" else Scale.of_trials(pairs)
 
 
 def validation_split(pairs: Pairs, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -194,7 +198,7 @@ def validation_split(pairs: Pairs, fraction: float, seed: int) -> tuple[Rows, Ro
     return rest, validation
 
 
-def _mean_scale(data: SubjectData, networks: Networks, config: TrainConfig, setup: StageSetup) -> MeanScale:
+def _weighed(data: SubjectData, networks: Networks, config: TrainConfig, setup: StageSetup) -> NetworkPart:
     """Shrink factor of one subject, and how well its mean does on validation images."""
     measured, device = data.validation_means, setup.accelerator.device
     decoded = network_part(
@@ -212,11 +216,10 @@ def _mean_scale(data: SubjectData, networks: Networks, config: TrainConfig, setu
         validation_error_linear=float(np.mean((linear - measured) ** 2)) if has_linear else None,
         shrink=float(np.mean(shrink)),
     )
-    return MeanScale(data.mean, data.sd, shrink, report)
+    return NetworkPart(data.scale, shrink, report)
 
 
-def linear_alone(subject: TrainingSubject, fit: LinearFit, config: TrainConfig) -> MeanScale:
+def linear_alone(subject: TrainingSubject, fit: LinearFit, config: TrainConfig) -> NetworkPart:
     """Scale of a subject without networks: no image is held out, the linear path was cross-validated."""
-    mean, sd = response_scale(subject.pairs, config.scale)
     r, _ = mean_defined(voxel_r(fit.out_of_fold, subject.pairs.repeat_means()))
-    return MeanScale(mean, sd, 1.0, SubjectReport(cross_validated_r_linear=r))
+    return NetworkPart(scale_of(subject.pairs, config), 1.0, SubjectReport(cross_validated_r_linear=r))

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from synbrain.errors import SynBrainError
 from synbrain.networks.config import LoopConfig
+from synbrain.networks.fit.average import ema_decay_at
 from synbrain.networks.fit.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from synbrain.networks.fit.loop import Position, Stage, derived_seed, ema_decay_at, run_stage
+from synbrain.networks.fit.loop import Position, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
 
 

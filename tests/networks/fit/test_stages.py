@@ -103,7 +103,7 @@ def test_targets_are_posterior_means_made_once(
         vae, data, per_trial=per_trial, path=path, accelerator=common["accelerator"], batch_size=7
     )
     with torch.no_grad():
-        each = vae.encode(torch.from_numpy(data.scaled(data.train.trial_responses()))).mean.numpy()
+        each = vae.encode(torch.from_numpy(data.scale.scaled(data.train.trial_responses()))).mean.numpy()
     images = [each[data.train.image_of_trial == i].mean(axis=0) for i in range(data.train.n_images)]
     assert np.allclose(made, each if per_trial else images, atol=2e-3)
     time_of_first = path.stat().st_mtime_ns
@@ -134,7 +134,7 @@ def test_averaged_targets_are_the_same_objective_in_expectation(networks: Make, 
     torch.nn.init.normal_(mapper.final.weight, std=0.1)
     data: SubjectData = subject(n_repeats=3)
     with torch.no_grad():
-        each = vae.encode(torch.from_numpy(data.scaled(data.train.trial_responses()))).mean
+        each = vae.encode(torch.from_numpy(data.scale.scaled(data.train.trial_responses()))).mean
     images = torch.from_numpy(data.train.image_of_trial)
     tokens = torch.from_numpy(data.train.tokens.read("final"))
     mean = torch.zeros(data.train.n_images, 3, 8).index_add_(0, images, each) / 3

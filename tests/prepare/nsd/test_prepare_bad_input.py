@@ -40,7 +40,7 @@ BAD_BETAS = {
         "has 37 trials, the other sessions",
     ),
     "other grid": (lambda path, spoil: spoil(path, lambda v: v[:-1]), "has grid (16, 11, 11)"),
-    "three axes": (lambda path, spoil: spoil(path, lambda v: v[..., 0]), "has 3 axes"),
+    "one volume": (lambda path, spoil: spoil(path, lambda v: v[..., 0]), "has 1 trials"),
     "missing": (lambda path, _: path.unlink(), "lacks sessions [2] of 3"),
 }
 
@@ -87,7 +87,7 @@ def test_other_bad_input_is_told_and_nothing_written(
     told("no voxel lies in", mask="floc-faces", rois=["prf-visualrois/V1v"])
     small = tmp_path / "small.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), dtype=np.int16), np.eye(4)), small)
-    told("has shape (4, 4, 4), the betas have (17, 11, 11)", mask=small)
+    told("shapes (4, 4, 4) and (17, 11, 11)", mask=small)
     behaviour = own_nsd_tree / "nsddata/ppdata/subj01/behav/responses.tsv"
     table = pd.read_csv(behaviour, sep="\t")
     table.loc[5, "73KID"] += 1
@@ -99,7 +99,7 @@ def test_other_bad_input_is_told_and_nothing_written(
     told("nsd_stimuli.hdf5 is damaged or cut short")
     design = own_nsd_tree / "nsddata/experiments/nsd/nsd_expdesign.mat"
     design.write_bytes(b"no design")
-    told("nsd_expdesign.mat cannot be read")
+    told("nsd_expdesign.mat is damaged")
     design.unlink()
     told("nsd_expdesign.mat is missing")
 

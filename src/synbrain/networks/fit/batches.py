@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Rows
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, Scale
 from synbrain.networks.fit.metrics_log import MetricsLog
 
 
@@ -24,8 +24,7 @@ class SubjectData:
         name: of the subject, unique in a run.
         train: pairs of the images that weights are fitted on.
         validation: pairs of the held-out training images (never test images).
-        mean: (n_voxels,) float32, subtracted from responses; zeros for raw responses.
-        sd: (n_voxels,) float32, responses are divided by it; ones for raw responses.
+        scale: from the dataset's unit to the networks'.
         offset: (n train images, n_voxels) float32, predictions that the networks' part is added to, in the
             networks' unit (cross-fitted linear predictions); None: zeros.
         validation_offset: the same for the validation images.
@@ -34,19 +33,14 @@ class SubjectData:
     name: str
     train: Pairs
     validation: Pairs
-    mean: NDArray[np.float32]
-    sd: NDArray[np.float32]
+    scale: Scale
     offset: NDArray[np.float32] | None = None
     validation_offset: NDArray[np.float32] | None = None
 
     @cached_property
     def validation_means(self) -> NDArray[np.float32]:
         """(n validation images, n_voxels) float32, repeat means in the networks' unit; read once."""
-        return self.scaled(self.validation.repeat_means())
-
-    def scaled(self, responses: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, n_voxels) float32 in the dataset's unit to the same in the networks' unit."""
-        return ((responses - self.mean) / self.sd).astype(np.float32)
+        return self.scale.scaled(self.validation.repeat_means())
 
 
 @dataclass(frozen=True)

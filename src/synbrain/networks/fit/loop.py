@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.networks.config import LoopConfig
+from synbrain.networks.fit.average import copied, ema_decay_at, load_weights, update_ema
 from synbrain.networks.fit.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from synbrain.networks.fit.interrupts import deferred_interrupts
 from synbrain.networks.fit.metrics_log import MetricsLog
@@ -103,107 +104,228 @@ def run_stage(
             disk.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
-    device = accelerator.device
-    stage.module.to(device)
-    weights = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        _groups(stage, weights), lr=config.lr, betas=config.betas, eps=config.eps,
-        weight_decay=config.weight_decay, fused=config.optimizer == "fused",
-    )  # fmt: skip
-    dtype = autocast_dtype(config.precision, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    average = {n: p.detach().clone() for n, p in weights.items()} if config.ema_decay else {}
-    kept: dict[str, Tensor] = {}
-    at = Position()
-    watching = {"log_every", "checkpoint_every", "checkpoint_minutes"}
-    print_of_config = digest_of(
-        [stage.identity, seed, stage.n_steps, config.model_dump(mode="json", exclude=watching)]
-    )
-    checkpoint = load_checkpoint(folder)
-    if checkpoint is not None:
-        at, kept = _restore(checkpoint, print_of_config, weights, average, optimizer, scaler)
-    log.cut(stage.name, at.step)  # a run that was killed may have told more than its checkpoint knows
+    run = _Run.begun(stage, config, accelerator, folder, log, seed)
+    at = run.at
+    log.cut(stage.name, at.step)  # a run that was killed may have logged more than its checkpoint knows
     if at.finished:
-        load_weights(weights, kept)
+        load_weights(run.weights, run.kept)
         return at
     if config.compile:
         stage.module.compile()
     model = accelerator.prepare_model(stage.module) if accelerator.num_processes > 1 else stage.module
-
-    def save() -> None:
-        if accelerator.is_main_process:
-            groups: dict[str, dict[str, Tensor]] = {"model": {**weights}, "ema": average, "kept": kept}
-            state = {"position": vars(at), "config": print_of_config, "scaler": scaler.state_dict()}
-            save_checkpoint(folder, at.step, Checkpoint(groups, optimizer.state_dict(), state))
-
-    def validate() -> dict[str, float]:
-        trained = {name: p.detach().clone() for name, p in weights.items()} if average else {}
-        load_weights(weights, average)
-        stage.module.eval()
-        with torch.no_grad(), _autocast(device, dtype):
-            scores = stage.validate()
-        stage.module.train()
-        load_weights(weights, trained)
-        return scores
-
     stage.module.train()
-    sums: dict[str, Tensor] = {}  # on the device, moved to ``at`` between windows: no wait in each step
     saved_at = time.monotonic()
     progress = bar(f"train {stage.name}", total=stage.n_steps, unit="step", show=show_progress and
                    accelerator.is_main_process, initial=at.step)  # fmt: skip
-    with ThreadPoolExecutor(1) as reader, deferred_interrupts() as interrupt, _own_rng(device):
+    with (
+        ThreadPoolExecutor(1) as reader,
+        deferred_interrupts() as interrupt,
+        _random_state_kept(accelerator.device),
+    ):
         ahead = reader.submit(stage.read_batch, at.step)
         while at.step < stage.n_steps and not at.finished:
-            batch = {name: tensor.to(device, non_blocking=True) for name, tensor in ahead.result().items()}
+            batch = ahead.result()
             ahead = reader.submit(stage.read_batch, min(at.step + 1, stage.n_steps - 1))
-            if stage.noise_shape is not None:
-                batch["noise"] = _noise(stage, config, accelerator, seed, at.step)
-            torch.manual_seed(derived_seed(seed, at.step, accelerator.process_index))  # dropout
-            _set_lr(optimizer, config, at.step, stage.n_steps)
-            with _autocast(device, dtype):
-                metrics = model(**batch)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(metrics["loss"]).backward()
-            if config.clip_grad:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(weights.values(), config.clip_grad)
-            scaler.step(optimizer)
-            scaler.update()
-            if config.ema_decay:
-                decay = ema_decay_at(config.ema_decay, at.step, config.ema_warmup)
-                update_ema(average, dict(weights), decay)
-            for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value.detach().double()
-            at.step += 1
+            run.step(model, batch)
             progress.update(1)
-            last = at.step == stage.n_steps
-            end_of_round = at.step % stage.round_steps == 0 or last
+            end_of_round = at.step % stage.round_steps == 0 or at.step == stage.n_steps
             asked = _any_process(accelerator, interrupt.asked)
-            due = config.checkpoint_every and at.step % config.checkpoint_every == 0
-            by_clock = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
-            if end_of_round or asked or due or by_clock or at.step % config.log_every == 0:
-                _collect(at, sums, stage.name, accelerator)
-            if at.step % config.log_every == 0 or end_of_round:
-                rate = {"lr": float(optimizer.param_groups[0]["lr"])}
-                log.write(_row(stage.name, at.step, "train", _means(at.window) | rate))
-                at.window = {}
+            due = bool(config.checkpoint_every and at.step % config.checkpoint_every == 0)
+            due = due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+            to_log = end_of_round or at.step % config.log_every == 0
+            if to_log or asked or due:
+                run.collect()
+            if to_log:
+                run.log_window()
             if end_of_round:
-                scores = validate()
-                log.write(_row(stage.name, at.step, "validation", scores))
-                best = _decide(config, at, scores["score"], _means(at.round)[stage.threshold_metric])
-                progress.set_postfix_str(f"validation {scores['score']:.4g}, best {at.best or 0:.4g}")
-                at.round = {}
-                if best:
-                    kept, at.has_kept = _copy(average or weights), True
-                at.finished = at.finished or last
-            if asked or due or by_clock or at.finished:
-                save()
+                score = run.end_round()
+                progress.set_postfix_str(f"validation {score:.4g}, best {at.best or 0:.4g}")
+            if asked or due or at.finished:
+                run.save()
                 saved_at = time.monotonic()
             if asked and not at.finished:
                 raise KeyboardInterrupt
     progress.close()
-    load_weights(weights, kept)
+    load_weights(run.weights, run.kept)
     return at
+
+
+@dataclass
+class _Run:
+    """A stage while it is trained: everything that a checkpoint holds, and what a step needs besides.
+
+    Attributes:
+        fingerprint: of the configuration; a checkpoint continues only under the same one.
+        weights: the trained parameters.
+        dtype: of autocast; None: float32.
+        average: exponential moving average of the weights, empty where there is none.
+        kept: the weights that the stage will end with, so far; on the CPU.
+        sums: metrics since they were last collected; on the device, so that no step waits for them.
+    """
+
+    stage: Stage
+    config: LoopConfig
+    accelerator: Accelerator
+    folder: Path
+    log: MetricsLog
+    seed: int
+    fingerprint: str
+    weights: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    dtype: torch.dtype | None
+    average: dict[str, Tensor]
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    at: Position = field(default_factory=Position)
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def begun(
+        cls,
+        stage: Stage,
+        config: LoopConfig,
+        accelerator: Accelerator,
+        folder: Path,
+        log: MetricsLog,
+        seed: int,
+    ) -> _Run:
+        """A new run, or the one that the newest checkpoint in ``folder`` holds."""
+        device = accelerator.device
+        stage.module.to(device)
+        weights = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
+        optimizer = torch.optim.AdamW(
+            _groups(stage, weights), lr=config.lr, betas=config.betas, eps=config.eps,
+            weight_decay=config.weight_decay, fused=config.optimizer == "fused",
+        )  # fmt: skip
+        dtype = autocast_dtype(config.precision, device)
+        scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+        average = {n: p.detach().clone() for n, p in weights.items()} if config.ema_decay else {}
+        # what only watches may differ between a run and its continuation
+        watching = {"log_every", "checkpoint_every", "checkpoint_minutes"}
+        settings = config.model_dump(mode="json", exclude=watching)
+        fingerprint = digest_of([stage.identity, seed, stage.n_steps, settings])
+        run = cls(
+            stage,
+            config,
+            accelerator,
+            folder,
+            log,
+            seed,
+            fingerprint,
+            weights,
+            optimizer,
+            scaler,
+            dtype,
+            average,
+        )
+        checkpoint = load_checkpoint(folder)
+        if checkpoint is not None:
+            run.restore(checkpoint)
+        return run
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where ``checkpoint`` was written."""
+        if checkpoint.state["config"] != self.fingerprint:
+            raise SynBrainError(
+                "the checkpoint was made with another configuration, seed or data",
+                "give --resume the options of the first call, or pass --overwrite to train from the start",
+            )
+        load_weights(self.weights, checkpoint.groups["model"])
+        for name, tensor in checkpoint.groups.get("ema", {}).items():
+            self.average[name].copy_(tensor)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self.at = Position(**checkpoint.state["position"])
+        self.kept = checkpoint.groups.get("kept", {})
+
+    def save(self) -> None:
+        """Write a checkpoint; the main process alone."""
+        if self.accelerator.is_main_process:
+            groups: dict[str, dict[str, Tensor]] = {
+                "model": {**self.weights},
+                "ema": self.average,
+                "kept": self.kept,
+            }
+            state = {
+                "position": vars(self.at),
+                "config": self.fingerprint,
+                "scaler": self.scaler.state_dict(),
+            }
+            save_checkpoint(self.folder, self.at.step, Checkpoint(groups, self.optimizer.state_dict(), state))
+
+    def step(self, model: nn.Module, batch: Batch) -> None:
+        """One update of the weights and of their average."""
+        config, at, device = self.config, self.at, self.accelerator.device
+        on_device = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        if self.stage.noise_shape is not None:
+            on_device["noise"] = _noise(self.stage, config, self.accelerator, self.seed, at.step)
+        # dropout draws from torch's own state
+        torch.manual_seed(derived_seed(self.seed, at.step, self.accelerator.process_index))
+        _set_lr(self.optimizer, config, at.step, self.stage.n_steps)
+        with _autocast(device, self.dtype):
+            metrics = model(**on_device)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(metrics["loss"]).backward()
+        if config.clip_grad:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.weights.values(), config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if config.ema_decay:
+            decay = ema_decay_at(config.ema_decay, at.step, config.ema_warmup)
+            update_ema(self.average, dict(self.weights), decay)
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
+        at.step += 1
+
+    def collect(self) -> None:
+        """Move the sums of the last steps to the position, as means over processes.
+
+        Raises:
+            SynBrainError: where one is not finite.
+        """
+        at, stage = self.at, self.stage.name
+        for name, value in self.sums.items():
+            total = float(self.accelerator.reduce(value, reduction="mean").item())
+            if not math.isfinite(total):
+                raise SynBrainError(
+                    f"{name} of stage {stage} is not finite between steps {at.collected} and {at.step}",
+                    f"lower --{stage}.lr, set --{stage}.clip_grad 1.0 or --{stage}.precision fp32, or look "
+                    "at the responses with `synbrain check`; the last checkpoint was kept",
+                )
+            for part in (at.window, at.round):
+                part[name] = part.get(name, 0.0) + total
+        for part in (at.window, at.round):
+            part["count"] = part.get("count", 0.0) + at.step - at.collected
+        at.collected = at.step
+        self.sums.clear()
+
+    def log_window(self) -> None:
+        """One row of training metrics, means over the steps since the last one."""
+        rate = {"lr": float(self.optimizer.param_groups[0]["lr"])}
+        self.log.write(_row(self.stage.name, self.at.step, "train", _means(self.at.window) | rate))
+        self.at.window = {}
+
+    def end_round(self) -> float:
+        """Validate, decide which weights are kept and whether the stage ends; gives the validation score."""
+        at, scores = self.at, self.validate()
+        self.log.write(_row(self.stage.name, at.step, "validation", scores))
+        if _decide(self.config, at, scores["score"], _means(at.round)[self.stage.threshold_metric]):
+            self.kept, at.has_kept = copied(self.average or self.weights), True
+        at.round = {}
+        at.finished = at.finished or at.step == self.stage.n_steps
+        return scores["score"]
+
+    def validate(self) -> dict[str, float]:
+        """Scores on validation images under the averaged weights; the trained ones come back afterwards."""
+        trained = {name: p.detach().clone() for name, p in self.weights.items()} if self.average else {}
+        load_weights(self.weights, self.average)
+        self.stage.module.eval()
+        with torch.no_grad(), _autocast(self.accelerator.device, self.dtype):
+            scores = self.stage.validate()
+        self.stage.module.train()
+        load_weights(self.weights, trained)
+        return scores
 
 
 def _decide(config: LoopConfig, at: Position, score: float, train: float) -> bool:
@@ -242,20 +364,9 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def _own_rng(device: torch.device) -> Any:
+def _random_state_kept(device: torch.device) -> Any:
     """Leave the caller's random state as it was."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def load_weights(weights: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    """Copy ``values`` into parameters of the same names."""
-    with torch.no_grad():
-        for name, value in values.items():
-            weights[name].copy_(value)
-
-
-def _copy(tensors: Any) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def _noise(stage: Stage, config: LoopConfig, accelerator: Accelerator, seed: int, step: int) -> Tensor:
@@ -293,24 +404,6 @@ def _any_process(accelerator: Accelerator, asked: bool) -> bool:
     return bool(accelerator.reduce(flag, reduction="sum").item() > 0)
 
 
-def _collect(at: Position, sums: dict[str, Tensor], stage: str, accelerator: Accelerator) -> None:
-    """Move the sums of the last steps into ``at``, as means over processes; refuse what is not finite."""
-    for name, value in sums.items():
-        total = float(accelerator.reduce(value, reduction="mean").item())
-        if not math.isfinite(total):
-            raise SynBrainError(
-                f"{name} of stage {stage} is not finite between steps {at.collected} and {at.step}",
-                f"lower --{stage}.lr, set --{stage}.clip_grad 1.0 or --{stage}.precision fp32, or look at "
-                "the responses with `synbrain check`; the last checkpoint was kept",
-            )
-        for part in (at.window, at.round):
-            part[name] = part.get(name, 0.0) + total
-    for part in (at.window, at.round):
-        part["count"] = part.get("count", 0.0) + at.step - at.collected
-    at.collected = at.step
-    sums.clear()
-
-
 def _means(part: dict[str, float]) -> dict[str, float]:
     count = part["count"]
     return {name: value / count for name, value in part.items() if name != "count"}
@@ -318,41 +411,3 @@ def _means(part: dict[str, float]) -> dict[str, float]:
 
 def _row(stage: str, step: int, split: str, values: dict[str, float]) -> dict[str, Any]:
     return {"stage": stage, "step": step, "split": split, **values}
-
-
-def _restore(
-    checkpoint: Checkpoint,
-    print_of_config: str,
-    weights: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> tuple[Position, dict[str, Tensor]]:
-    if checkpoint.state["config"] != print_of_config:
-        raise SynBrainError(
-            "the checkpoint was made with another configuration, seed or data",
-            "give --resume the options of the first call, or pass --overwrite to train from the start",
-        )
-    load_weights(weights, checkpoint.groups["model"])
-    for name, tensor in checkpoint.groups.get("ema", {}).items():
-        average[name].copy_(tensor)
-    optimizer.load_state_dict(checkpoint.optimizer)
-    scaler.load_state_dict(checkpoint.state["scaler"])
-    return Position(**checkpoint.state["position"]), checkpoint.groups.get("kept", {})
-
-
-def ema_decay_at(decay: float, step: int, warmup: bool) -> float:
-    """The decay of update number ``step`` (0-based).
-
-    With warm-up it rises as (1 + t) / (10 + t), so that the average follows a young run; without it
-    (the published setting), a decay of .9999 leaves a run of a few hundred steps at its initial weights.
-    """
-    return min(decay, (1 + step) / (10 + step)) if warmup else decay
-
-
-@torch.no_grad()
-def update_ema(average: dict[str, Tensor], parameters: dict[str, Tensor], decay: float) -> None:
-    """Move ``average`` towards ``parameters`` in place: a <- decay * a + (1 - decay) * p."""
-    averages = list(average.values())
-    if averages:
-        torch._foreach_lerp_(averages, [parameters[name].detach() for name in average], 1.0 - decay)

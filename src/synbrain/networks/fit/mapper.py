@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,32 @@ def train_mapper(mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup
         SynBrainError: for a mapper that was folded, and as :func:`run_stage`.
     """
     mapper.require_trainable()
+    seed = setup.seed
+    vae.to(setup.accelerator.device).eval()
+    stage = Stage(
+        name="mapper",
+        module=MapperStep(mapper, vae, config),
+        read_batch=_batches(vae, config, setup),
+        validate=_validation(mapper, vae, config, setup),
+        n_steps=config.steps,
+        round_steps=config.round_steps,
+        identity=setup.identity,
+        noise_shape=(vae.config.tokens, vae.config.dim) if config.target == "sample" else None,
+    )
+    return run_stage(
+        stage,
+        config,
+        accelerator=setup.accelerator,
+        folder=setup.folder / "mapper",
+        log=setup.log,
+        seed=derived_seed(seed, 12),
+        show_progress=setup.show_progress,
+    )
+
+
+def _batches(vae: BrainVAE, config: MapperStageConfig, setup: StageSetup) -> Callable[[int], Batch]:
+    """step -> what :class:`MapperStep` is given; stored targets are encoded here, once."""
     subjects, accelerator, seed = setup.subjects, setup.accelerator, setup.seed
-    token_layer, device = setup.token_layer, accelerator.device
-    vae.to(device).eval()
     per_trial = config.targets != "image"
     needs_target = config.targets != "reencode" and (config.latent_weight or config.contrastive_weight)
     stored: list[NDArray[Any] | None] = [
@@ -108,64 +132,54 @@ def train_mapper(mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup
         else None
         for i, s in enumerate(subjects)
     ]  # fmt: skip
-    means = [s.scaled(s.train.repeat_means()) if config.response_weight else None for s in subjects]
+    means = [s.scale.scaled(s.train.repeat_means()) if config.response_weight else None for s in subjects]
     schedule = make_schedule(config.steps, setup.weights, seed)
 
     def read_batch(step: int) -> Batch:
         which = int(schedule.subject[step])
-        pairs, target, mean = subjects[which].train, stored[which], means[which]
+        subject, target, mean = subjects[which], stored[which], means[which]
+        pairs = subject.train
         n_items = pairs.n_trials if per_trial else pairs.n_images
         all_rows = batch_rows(n_items, config.batch_size, int(schedule.turn[step]), derived_seed(seed, which))
         rows = share_of(all_rows, accelerator.process_index, accelerator.num_processes)
         images = pairs.image_of_trial[rows] if per_trial else rows
-        batch = {"tokens": pairs.tokens.read(token_layer, images)}
+        batch = {"tokens": pairs.tokens.read(setup.token_layer, images)}
         if target is not None:
             batch["target"] = np.asarray(target[rows], dtype=np.float32)
         if config.targets == "reencode":
-            batch["trial"] = subjects[which].scaled(pairs.trial_responses(rows))
+            batch["trial"] = subject.scale.scaled(pairs.trial_responses(rows))
         if mean is not None:
             batch["response"] = mean[images]
-            offset = subjects[which].offset
-            if offset is not None:
-                batch["offset"] = offset[images]
+            if subject.offset is not None:
+                batch["offset"] = subject.offset[images]
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
-    validation_targets = [
+    return read_batch
+
+
+def _validation(
+    mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup: StageSetup
+) -> Callable[[], dict[str, float]]:
+    """The error on held-out training images: of responses where they are trained on, else of latents."""
+    subjects, layer, device = setup.subjects, setup.token_layer, setup.accelerator.device
+    targets = [
         latent_targets(vae, s, device, config.batch_size) if not config.response_weight else None
         for s in subjects
     ]
 
+    def error(subject: SubjectData, target: Tensor | None) -> float:
+        if target is not None:
+            return _latent_error(mapper, subject, target, layer, device, config.batch_size)
+        networks = network_part(mapper, vae, subject, layer, device, config.batch_size)
+        offset = 0.0 if subject.validation_offset is None else subject.validation_offset
+        return float(np.mean((networks + offset - subject.validation_means) ** 2))
+
     def validate() -> dict[str, float]:
-        scores = []
-        for subject, target in zip(subjects, validation_targets, strict=True):
-            if target is not None:
-                scores.append(_latent_error(mapper, subject, target, token_layer, device, config.batch_size))
-                continue
-            networks = network_part(mapper, vae, subject, token_layer, device, config.batch_size)
-            offset = 0.0 if subject.validation_offset is None else subject.validation_offset
-            scores.append(float(np.mean((networks + offset - subject.validation_means) ** 2)))
+        scores = [error(subject, target) for subject, target in zip(subjects, targets, strict=True)]
         each = {f"score/{s.name}": score for s, score in zip(subjects, scores, strict=True)}
         return {"score": float(np.mean(scores))} | (each if len(subjects) > 1 else {})
 
-    stage = Stage(
-        name="mapper",
-        module=MapperStep(mapper, vae, config),
-        read_batch=read_batch,
-        validate=validate,
-        n_steps=config.steps,
-        round_steps=config.round_steps,
-        identity=setup.identity,
-        noise_shape=(vae.config.tokens, vae.config.dim) if config.target == "sample" else None,
-    )
-    return run_stage(
-        stage,
-        config,
-        accelerator=accelerator,
-        folder=setup.folder / "mapper",
-        log=setup.log,
-        seed=derived_seed(seed, 12),
-        show_progress=setup.show_progress,
-    )
+    return validate
 
 
 @torch.no_grad()
@@ -194,7 +208,7 @@ def latent_targets(vae: BrainVAE, subject: SubjectData, device: torch.device, ba
     total = torch.zeros(pairs.n_images, vae.config.tokens, vae.config.dim)
     for start in range(0, pairs.n_trials, batch_size):
         rows = np.arange(start, min(start + batch_size, pairs.n_trials))
-        responses = torch.from_numpy(subject.scaled(pairs.trial_responses(rows))).to(device)
+        responses = torch.from_numpy(subject.scale.scaled(pairs.trial_responses(rows))).to(device)
         posterior: Posterior = vae.encode(responses)
         total.index_add_(0, torch.from_numpy(pairs.image_of_trial[rows]), posterior.mean.float().cpu())
     return total / torch.from_numpy(pairs.repeats()).clamp(min=1)[:, None, None]

@@ -76,7 +76,7 @@ def _write(
         starts = range(0, len(order), batch_size)
         for start in track(starts, "encode targets", unit="batch", show=show_progress):
             rows = order[start : start + batch_size]
-            responses = torch.from_numpy(subject.scaled(pairs.trial_responses(rows))).to(device)
+            responses = torch.from_numpy(subject.scale.scaled(pairs.trial_responses(rows))).to(device)
             means = vae.encode(responses).mean.float().cpu().numpy()
             for row, mean in zip(group[start : start + batch_size], means, strict=True):
                 total += mean

@@ -79,7 +79,7 @@ def train_vae(vae: BrainVAE, config: VAEStageConfig, setup: StageSetup) -> Posit
         images = rows if mean is not None else subject.train.image_of_trial[rows]
         responses = mean[rows] if mean is not None else subject.train.trial_responses(rows)
         return {
-            "responses": torch.from_numpy(subject.scaled(responses)),
+            "responses": torch.from_numpy(subject.scale.scaled(responses)),
             "tokens": torch.from_numpy(subject.train.tokens.read(setup.token_layer, images)),
         }
 
@@ -116,7 +116,7 @@ def validation_error(vae: BrainVAE, subject: SubjectData, device: torch.device, 
     pairs, total = subject.validation, 0.0
     for start in range(0, pairs.n_trials, batch_size):
         rows = np.arange(start, min(start + batch_size, pairs.n_trials))
-        responses = torch.from_numpy(subject.scaled(pairs.trial_responses(rows))).to(device)
+        responses = torch.from_numpy(subject.scale.scaled(pairs.trial_responses(rows))).to(device)
         decoded = vae.decode(vae.encode(responses).mean, responses.shape[1])
         total += float((decoded.float() - responses).square().mean(dim=1).sum())
     return total / pairs.n_trials

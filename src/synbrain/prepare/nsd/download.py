@@ -136,6 +136,8 @@ def plan_nsd(
         if not surface:
             files += pick(f"nsddata/ppdata/{name}/{space}/roi/", r"[^/]*\.nii\.gz")
             files += pick(f"nsddata/freesurfer/{name}/label/", r"[^/]*\.ctab", optional=True)
+            to_surface = rf"[lr]h\.({space.removesuffix('mm')}-to-layerB2|white-to-fsaverage)\.mgz"
+            files += pick(f"nsddata/ppdata/{name}/transforms/", to_surface, optional=True)
         notes += note
     return Plan(files, notes)
 

@@ -29,6 +29,18 @@ def subject_name(subject: int) -> str:
     return f"subj{subject:02d}"
 
 
+def subject_number(subject: int | str) -> int:
+    """3 of 3, "3", "03", "subj03" and "sub-03".
+
+    >>> subject_number("subj03")
+    3
+    """
+    match = re.fullmatch(r"(?:subj?-?)?0*([1-9]\d*)", str(subject).strip())
+    if match is None:
+        raise SynBrainError(f"--subject {subject} names no subject", "pass its number, such as 1")
+    return int(match[1])
+
+
 def betas_folder(src: Path, subject: int, space: str, version: str) -> Path:
     """The folder of one subject's betas."""
     return src / "nsddata_betas/ppdata" / subject_name(subject) / space / version
@@ -46,6 +58,11 @@ def label_folders(src: Path, subject: int, space: str) -> list[Path]:
     freesurfer = src / "nsddata/freesurfer"
     own, average = freesurfer / subject_name(subject) / "label", freesurfer / "fsaverage/label"
     return [average, own] if space == "fsaverage" else [own, average]
+
+
+def transforms_folder(src: Path, subject: int) -> Path:
+    """The folder of maps between the subject's volumes and surfaces."""
+    return src / "nsddata/ppdata" / subject_name(subject) / "transforms"
 
 
 def behaviour(src: Path, subject: int) -> Path:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from synbrain.data.options import MISSING_TRIALS, MissingTrials
 from synbrain.data.units import ScalingKind
 
 NsdSpace = Literal["func1pt8mm", "func1mm", "fsaverage"]
@@ -58,6 +59,7 @@ class NsdOptions(BaseModel):
     other_shared: OtherShared = Field(
         "leave-out", description="shared images outside the test set: leave them out, or train on them"
     )
+    missing_trials: MissingTrials = MISSING_TRIALS
 
 
 class DownloadOptions(BaseModel):

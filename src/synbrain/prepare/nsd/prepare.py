@@ -33,13 +33,14 @@ from synbrain.data.units import UNITS, ScalingKind
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare.betas import BetaFile, describe
+from synbrain.prepare.grid import positions_in
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd import trials as nsd_trials
 from synbrain.prepare.nsd.layout import subject_name
 from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.trials import Design
-from synbrain.prepare.nsd.voxels import Grid, choose_voxels, voxel_space
-from synbrain.prepare.sessions import Session, resumable_folder, write_sessions
+from synbrain.prepare.nsd.voxels import ChosenVoxels, choose_voxels, voxel_space
+from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
 
 DEFAULTS = NsdOptions()
 
@@ -48,7 +49,7 @@ def prepare_nsd(
     src: str | Path,
     out: str | Path,
     *,
-    subject: int,
+    subject: int | str,
     options: NsdOptions = DEFAULTS,
     workers: int = 1,
     overwrite: bool = False,
@@ -63,7 +64,7 @@ def prepare_nsd(
     Args:
         src: the root, in which ``nsddata`` and ``nsddata_betas`` lie.
         out: the dataset folder to write.
-        subject: 1 to 8 in NSD.
+        subject: 1 to 8 in NSD; subj01 is understood, too.
         options: which betas, voxels and trials.
         workers: sessions read at the same time.
         overwrite: replace a dataset that stands at ``out``.
@@ -74,6 +75,7 @@ def prepare_nsd(
     """
     src, out = Path(src), Path(out)
     require_replaceable(out, overwrite, inputs=[src])
+    subject = nsd_layout.subject_number(subject)
     betas, space, scaling = options.betas, options.space, options.scaling
     design = nsd_trials.read_design(src)
     files = [
@@ -96,15 +98,17 @@ def prepare_nsd(
     plan_of = _plan_sessions(files, grid, rows_kept, trials, per_session)
     about = {
         "subject": subject, "betas": betas, "space": space, "mask": grid.mask, "scaling": scaling,
-        "test_set": options.test_set, "repeats": options.repeats, "other_shared": options.other_shared,
+        "missing_trials": options.missing_trials, "test_set": options.test_set, "repeats": options.repeats,
+        "other_shared": options.other_shared,
     }  # fmt: skip
     plan = digest_of(
         about | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
     )
     with resumable_folder(out, plan) as building:
-        report = write_sessions(
-            building, plan_of, len(grid.index), scaling, plan, workers=workers, show_progress=show_progress
-        )
+        how = Reading(scaling, missing=options.missing_trials, workers=workers)
+        report = write_sessions(building, plan_of, len(grid.index), plan, how, show_progress)
+        trials, images, dropped = drop_trials(building, report["missing_trials"], trials, images)
+        notes += dropped
         responses = open_array(building / RESPONSES)
         voxels = voxel_space(src, subject, space, betas, grid, maps)
         if voxels.ncsnr is None:
@@ -193,21 +197,26 @@ def _tables(seen: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _plan_sessions(
     files: list[tuple[BetaFile, ...]],
-    grid: Grid,
+    grid: ChosenVoxels,
     rows_kept: NDArray[np.int64],
     trials: pd.DataFrame,
     per_session: int,
 ) -> list[Session]:
-    parts, training = grid.parts(), (trials["split"] == "train").to_numpy()
+    training = (trials["split"] == "train").to_numpy()
     planned = []
     for number, paths in enumerate(files):
         here = np.flatnonzero(rows_kept // per_session == number)
         if len(here) == 0:
             continue
+        places = [
+            positions_in(about.place, place)[part]
+            for about, place, part in zip(paths, grid.grids, grid.parts(), strict=True)
+        ]
         planned.append(
             Session(
                 number=number,
-                parts=tuple(zip(paths, parts, strict=True)),
+                session=number,
+                runs=(tuple(zip(paths, places, strict=True)),),
                 kept=rows_kept[here] - number * per_session,
                 fitting=training[here],
                 first_row=int(here[0]),
@@ -235,7 +244,7 @@ def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[
 
 
 def _compare_with_published(
-    design: Design, subject: int, space: str, n_sessions: int, grid: Grid
+    design: Design, subject: int, space: str, n_sessions: int, grid: ChosenVoxels
 ) -> list[str]:
     """Notes on counts that differ from NSD's published ones; none for a tree with another design."""
     if not design.is_nsd:
@@ -243,8 +252,8 @@ def _compare_with_published(
     notes, row = [], subject - 1
     if n_sessions > nsd_layout.SESSIONS[row]:
         notes.append(f"{n_sessions} sessions, {nsd_layout.SESSIONS[row]} are published")
-    if space == "func1pt8mm" and grid.grids[0] != nsd_layout.SHAPES[row]:
-        notes.append(f"grid {grid.grids[0]}, {nsd_layout.SHAPES[row]} is published")
+    if space == "func1pt8mm" and grid.grids[0].shape != nsd_layout.SHAPES[row]:
+        notes.append(f"grid {grid.grids[0].shape}, {nsd_layout.SHAPES[row]} is published")
     expected = nsd_layout.NSDGENERAL_VOXELS[row]
     if space == "func1pt8mm" and grid.mask == "nsdgeneral" and len(grid.index) != expected:
         notes.append(f"nsdgeneral has {len(grid.index)} voxels, {expected} are published")

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from synbrain.errors import SynBrainError
+from synbrain.files import unreadable
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd.layout import subject_name
 from synbrain.prepare.nsd.options import OtherShared, Repeats, TestSet
@@ -59,17 +61,25 @@ def read_design(src: Path) -> Design:
     if not path.exists():
         raise SynBrainError(f"{path} is missing", "give the root of a tree in NSD's layout as SRC")
     try:
-        content = loadmat(path)
         ordering, images, shared = (
-            np.asarray(content[name], dtype=np.int64) - 1
-            for name in ("masterordering", "subjectim", "sharedix")
+            np.asarray(values, dtype=np.int64) - 1
+            for values in _matlab_arrays(path, ("masterordering", "subjectim", "sharedix"))
         )
     except Exception as error:  # scipy raises many kinds for a damaged file
-        raise SynBrainError(f"{path} cannot be read ({error})", "download it again") from error
+        raise unreadable(path, error, "download it again") from error
     design = Design(ordering.ravel(), images, np.sort(shared.ravel()))
     if design.ordering.min() < 0 or design.ordering.max() >= images.shape[1] or images.min() < 0:
         raise SynBrainError(f"{path} has indices out of range", "download it again")
     return design
+
+
+def _matlab_arrays(path: Path, names: tuple[str, ...]) -> list[NDArray[Any]]:
+    """Arrays of a MATLAB file; those of version 7.3 are HDF5 with the axes in reversed order."""
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            return [np.asarray(file[name][()]).T for name in names]
+    content = loadmat(path)
+    return [content[name] for name in names]
 
 
 def stimulus_table(src: Path) -> pd.DataFrame | None:

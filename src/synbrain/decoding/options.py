@@ -1,0 +1,95 @@
+"""What a user may say about a decoder's training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from synbrain.data.budget import By
+from synbrain.networks.config import LoopConfig
+
+
+class PriorSizes(BaseModel):
+    """Sizes of the diffusion prior; the published ones are depth 6, 32 heads of 52, 100 steps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    depth: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    dim_head: int = Field(16, ge=2)
+    steps: int = Field(100, ge=2, description="of the noise schedule")
+    drop: float = Field(0.2, ge=0, lt=1, description="chance that a condition is left out in training")
+    sample_steps: int = Field(20, ge=1, description="steps visited when sampling")
+    guidance: float = Field(1.0, ge=0, description="of classifier-free guidance; 1: off, as published")
+
+
+class MindEye2Sizes(BaseModel):
+    """Sizes of the network but for the voxels, which are one subject's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hidden: int = Field(256, ge=1)
+    blocks: int = Field(2, ge=0)
+    # The published mixer blocks do nothing at a sequence length of 1, so that backbone is affine in effect.
+    backbone: Literal["residual", "linear", "published"] = Field(
+        "residual", description="residual MLP, linear (what the published comes to), or published"
+    )
+    dropout: float = Field(0.15, ge=0, lt=1)
+    prior: PriorSizes | None = Field(PriorSizes(), description="none: the backbone is the prediction")
+
+
+class MindEye2Loss(BaseModel):
+    """Weights and quirks of the loss; a quirk is a bug of the published code, off by default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    contrastive_weight: float = Field(1.0, ge=0)
+    prior_weight: float = Field(30.0, ge=0)
+    backbone_weight: float = Field(0.0, ge=0, description="of the squared error of the backbone itself")
+    mixco_share: float = Field(0.33, ge=0, le=1, description="of the steps, with BiMixCo; SoftCLIP after")
+    mixco_temperature: float = Field(0.006, gt=0)
+    soft_start: float = Field(0.004, gt=0, description="temperature of SoftCLIP in its first round")
+    soft_end: float = Field(0.0075, gt=0, description="and in its last, along a cosine")
+    # Quirk: the target of a fixed point is 1 - beta, which is 0 where it was not selected (mixco_nce).
+    quirk_fixed_points: bool = False
+
+
+class MindEye2Options(LoopConfig):
+    """How a MindEye2 decoder is trained."""
+
+    sizes: MindEye2Sizes = Field(MindEye2Sizes(), description="of the network")
+    loss: MindEye2Loss = Field(MindEye2Loss(), description="weights and schedules")
+    steps: int = Field(500, ge=1, description="at most; early stopping on validation images may end before")
+    round_steps: int = Field(50, ge=1, description="steps between looks at the validation images")
+    lr: float = Field(3e-4, gt=0, description="learning rate of AdamW")
+    weight_decay: float = Field(1e-2, ge=0)
+    batch_size: int = Field(128, ge=2, description="trials a step, of one subject")
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: int = Field(20, ge=0)
+
+
+class DecoderOptions(BaseModel):
+    """How :func:`synbrain.decoding.train.train_decoder` trains.
+
+    Example:
+        >>> DecoderOptions(method="ridge", budget="1h").grid
+        3
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field("mindeye2", description="mindeye2, ridge, nearest, shuffled or mean")
+    encoder: str = Field("efficientnet-lite0", description="whose tokens are decoded")
+    layer: str | None = Field(None, description="token layer; the last that was made if left out")
+    grid: int = Field(3, ge=0, description="side that the grid of tokens is pooled to; 0: every token")
+    components: int = Field(64, ge=0, description="principal components of the tokens; 0: all")
+    budget: int | str = Field("all", description="1h, a number or all; validation images come out of it")
+    by: By = Field("session", description="what a number counts: first sessions, or images")
+    budget_seed: int | None = Field(None, ge=0, description="draw the images of a budget by images")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="of the training images, for stopping")
+    synthetic_weight: float = Field(
+        0.5, ge=0, lt=1, description="share of a batch that is synthetic, where --augment is given"
+    )
+    shared_test_images: Literal["refuse", "drop"] = Field(
+        "refuse", description="what to do about training images that are test images of another dataset"
+    )
+    seed: int = Field(0, ge=0, description="of weights, batches, noise and the held-out images")
+    mindeye2: MindEye2Options = Field(MindEye2Options(), description="sizes, losses and steps of mindeye2")

@@ -1,0 +1,82 @@
+"""``synbrain decoder train``: datasets to a decoder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from synbrain.data.dataset import Dataset
+from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
+from synbrain.decoding.folder import save_decoder
+from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.protocol import DecodingMethod
+from synbrain.decoding.registry import fit_method
+from synbrain.decoding.subjects import SYNTHETIC, DecodingData, decoding_data
+from synbrain.files import digest_of, require_replaceable
+from synbrain.training.networks import Workspace
+
+AS_PUBLISHED = DecoderOptions()
+
+
+def train_decoder(
+    datasets: list[Dataset],
+    options: DecoderOptions = AS_PUBLISHED,
+    *,
+    out: Path,
+    augment: Dataset | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Decoder:
+    """Fit a decoder from responses to image tokens; run again to go on after an interruption.
+
+    Args:
+        datasets: one folder a subject; several share everything but their first layer.
+        options: method, budget, tokens and settings.
+        out: the decoder folder to write.
+        augment: synthetic trials of the subject, as `synbrain augment` writes them.
+        overwrite: replace a decoder that stands at ``out``.
+        show_progress: show bars.
+
+    Raises:
+        SynBrainError: bad input (see :func:`synbrain.decoding.subjects.decoding_data`), nothing written.
+    """
+    require_replaceable(out, overwrite, [dataset.path for dataset in datasets])
+    data = decoding_data(datasets, options, augment)
+    # checkpoints lie beside the decoder until it is whole; their own identity refuses other settings
+    workspace = Workspace(training_folder(out), show_progress=show_progress)
+    method = fit_method(data.subjects, options, workspace)
+    decoder = decoder_of(method, data, options, augment)
+    save_decoder(decoder, out, overwrite=overwrite)
+    shutil.rmtree(workspace.folder, ignore_errors=True)
+    return decoder
+
+
+def training_folder(out: Path) -> Path:
+    """Where a decoder's checkpoints lie until it is finished."""
+    return out.with_name(f".{out.name}.training")
+
+
+def decoder_of(
+    method: DecodingMethod,
+    data: DecodingData,
+    options: DecoderOptions,
+    augment: Dataset | None = None,
+    adapted_from: str = "",
+) -> Decoder:
+    """A fitted method with the scales and the record of the data that it was fitted on."""
+    subjects = {s.name: DecoderSubject(s.name, data.units[s.name], s.mean, s.sd) for s in data.subjects}
+    synthetic: dict[str, Any] | None = None
+    if augment is not None:
+        synthetic = dict(augment.info.provenance[SYNTHETIC]) | {"weight": options.synthetic_weight}
+    config = DecoderConfig(
+        kind=options.method,
+        seed=options.seed,
+        adapted_from=adapted_from,
+        synthetic=synthetic,
+        training=data.record | {"settings": digest_of(options.model_dump(mode="json"))[:16]},
+        validation=dict(getattr(method, "validation", {})),
+        trained_images=data.trained_images,
+        test_images=data.test_images,
+    )
+    return Decoder(config, method, data.targets, subjects, data.subjects[0].name)

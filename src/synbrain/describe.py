@@ -1,0 +1,28 @@
+"""How an object tells what it is: a short text, and a table in notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+
+def as_text(name: str, facts: Mapping[str, Any]) -> str:
+    """``SynBrain(recipe='calibrated', subjects=...)`` over several lines where it is long.
+
+    >>> as_text("Thing", {"size": 3, "unit": "mm"})
+    'Thing(size: 3, unit: mm)'
+    """
+    parts = [f"{key}: {value}" for key, value in facts.items()]
+    line = f"{name}({', '.join(parts)})"
+    return line if len(line) <= 100 else f"{name}(\n  " + "\n  ".join(parts) + "\n)"
+
+
+def as_html(name: str, facts: Mapping[str, Any]) -> str:
+    """The same as a table; text is escaped."""
+    rows = "".join(
+        f"<tr><th style='text-align:left'>{escape(str(key))}</th>"
+        f"<td style='text-align:left'>{escape(str(value))}</td></tr>"
+        for key, value in facts.items()
+    )
+    return f"<table><caption style='text-align:left'><b>{escape(name)}</b></caption>{rows}</table>"

@@ -1,0 +1,111 @@
+"""What fitting a linear path takes, before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from synbrain.linear.candidates import candidate_windows
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.kernels import TILE, blur_matrix
+from synbrain.linear.patterns import DENSE_VOXELS, OVERSAMPLES, POWER_STEPS
+
+# What the data decide, as measured: the share of penalties that voxels come near to choosing, and how many
+# candidates a voxel uses over all folds, in units of ``keep`` (benchmarks/nsd_size.py).
+TRIED, USED = 0.75, 1.3
+
+
+@dataclass(frozen=True)
+class LinearPathCost:
+    """Cost of one linear path.
+
+    Attributes:
+        gflop: step -> GFLOP; "kernels", "choice", "voxels", "patterns", "duals" and "projection".
+        memory: bytes of own memory at most, data and mapped files not counted.
+        scratch: bytes of mapped files.
+    """
+
+    gflop: Mapping[str, float]
+    memory: int
+    scratch: int
+
+    @property
+    def total(self) -> float:
+        """GFLOP in all."""
+        return sum(self.gflop.values())
+
+
+def linear_path_cost(
+    n_images: int, n_voxels: int, shapes: Mapping[str, tuple[int, int]], config: LinearPathConfig
+) -> LinearPathCost:
+    """Arithmetic and memory of :func:`synbrain.linear.fit.fit_linear_path`.
+
+    With n images, V voxels, F folds of m = n / F images and c candidates in use: n^2 times the tokens' values
+    for the kernels, n^3 (and m^3 F^2) for each factorisation, n^2 V for each candidate of a voxel, n V r for
+    patterns. Time grows with the cube of images where these are many, and with voxels one to one.
+
+    Args:
+        n_images: distinct training images.
+        n_voxels: of a response.
+        shapes: layer -> (n_tokens, dim).
+        config: of the linear path.
+    """
+    n, v, n_folds = n_images, n_voxels, min(config.n_folds, n_images)
+    windows = candidate_windows(n, config)
+    n_kernels, n_alphas = 1 + len(windows), len(config.alphas)
+    shared = config.share and n_folds >= 3
+    rank = min(config.rank, v, n - 1) if shared else v
+    k = min(config.components, v) if shared else 0
+    size = -(-n // n_folds)
+    # penalties that are tried with every kernel but the first
+    tried = max(1.0, TRIED * n_alphas)
+    candidates = n_alphas + (n_kernels - 1) * tried
+    used = USED * min(config.keep, candidates)  # by a voxel, over all folds
+
+    halved = 0.5 * (1 + min(TILE, n) / n)  # of a symmetric product
+    tokens = sum(n_tokens * dim for n_tokens, dim in shapes.values())
+    blurred = sum(_positions(n_tokens, config) * dim for n_tokens, dim in shapes.values()) if windows else 0
+    kernels = 2 * n**2 * halved * (tokens + blurred)
+
+    s = min(n, config.select_images)
+    one = s**3 + 2 * s**2 * v * (1 + 1 / n_folds)
+    choice = candidates * (one + (one if k else 0) * (n_folds + 1) * k / v)
+
+    pairs = n_folds * 5 * n_folds * size**3 if shared else 0
+    of_voxel = 2 * n**2 * (1 + 1 / n_folds) + (4 * n**2 if shared else 0)
+    voxels = candidates * (n**3 + pairs) + used * v * of_voxel
+
+    width = min(v, rank + OVERSAMPLES)
+    if not shared:
+        patterns = 0.0
+    elif v <= max(DENSE_VOXELS, 2 * rank):
+        patterns = (n_folds + 1) * 2.0 * n * v**2
+    else:
+        patterns = (n_folds + 1) * (POWER_STEPS + 2) * 8.0 * n * v * width
+    columns = rank + (n_folds + 1) * k
+    duals = candidates * (n**3 / 3 + 2 * n**2 * columns) + 2 * used / USED * n * v * rank
+    stored = min(rank + k, v)
+    gflop = {
+        "kernels": kernels,
+        "choice": choice,
+        "voxels": voxels,
+        "patterns": patterns,
+        "duals": duals,
+        "projection": 2.0 * n * (tokens + blurred) * stored,
+    }
+    outer = 2 * n_folds * n * v * (2 if 4 * n_folds * n * v <= 1 << 30 else 1) if shared else 0
+    fitting = 5 * 4 * n * v + outer + (4 + 2) * 4 * n**2 + (3 << 28)
+    projecting = (4 + 2) * tokens * stored + 4 * blurred * stored + 4 * 4 * n * v
+    making = 4 * len(windows) * n**2 + (1 << 30)
+    scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
+    return LinearPathCost(
+        {step: flop / 1e9 for step, flop in gflop.items()},
+        memory=round(max(fitting, projecting, making)),
+        scratch=round(scratch),
+    )
+
+
+def _positions(n_tokens: int, config: LinearPathConfig) -> int:
+    """Positions of a layer's blurred grid."""
+    matrix = blur_matrix(n_tokens, config.side, config.blur)
+    return n_tokens if matrix is None else len(matrix)
