@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 # Waiting threads sleep instead of spinning: on a busy machine that is 10 to 50 times faster.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs notebooks clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -26,5 +26,14 @@ lint: $(VENV)/installed
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
+# The site, with every example run; a warning or a broken link between pages is an error.
+docs: $(VENV)/installed
+	$(RUN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+# Three examples as notebooks, run and kept with their output.
+notebooks: $(VENV)/installed
+	$(RUN)/python examples/execute.py
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out docs/_build docs/examples examples/data

@@ -1,4 +1,4 @@
-"""The adaptation curves of docs/adaptation.md, from recordings or a simulation to curve.json.
+"""The adaptation curves of docs/research/adaptation.md, from recordings or a simulation to curve.json.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The measurements behind docs/findings.md.
+"""The measurements behind docs/research/findings.md.
 
     python benchmarks/findings.py static DATASET RUN --out DIR
     python benchmarks/findings.py circular DATASET RUN --out DIR [--train-shuffled]

@@ -1,4 +1,4 @@
-"""What each quirk of the published training does on a simulated subject: the table in docs/quirks.md.
+"""What each quirk of the published training does on a simulated subject: docs/research/quirks.md.
 
     OMP_NUM_THREADS=1 python benchmarks/quirks.py
 

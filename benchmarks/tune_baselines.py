@@ -1,4 +1,4 @@
-"""Search settings of the MLP systems on training images alone; what docs/comparison.md says was run with it.
+"""Search settings of the MLP systems on training images alone, for docs/research/comparison.md.
 
     python benchmarks/tune_baselines.py DATASET [METHOD ...]
 

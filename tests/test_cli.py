@@ -121,7 +121,11 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     [["--help"], ["prepare"], ["trian"], ["train", "--help"], ["train", "nowhere", "--out", "x"],
      ["adapt", "--help"], ["adapt", "nowhere", "nowhere", "--out", "x"], ["prepare", "nsd", "--help"],
      ["info", "nowhere"],
-     ["features", "nowhere"]],
+     ["features", "nowhere"], ["evaluate", "nowhere", "nowhere"], ["evaluate", "--help"],
+     ["report", "--help"], ["compare", "--help"], ["synthesize", "--help"], ["predict", "--help"],
+     ["synthesize", "nowhere", "nowhere", "--out", "x.npy"], ["calibrate", "--help"],
+     ["import-reference", "--help"], ["consistency", "--help"], ["check", "nowhere"],
+     ["adaptation-curve", "--help"], ["doctor", "--help"], ["demo", "--help"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_and_errors_need_no_heavy_import(words: list[str]) -> None:

@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     _set_threads()
+    words = _take_work(words)
     if words[:1] == ["--version"]:
         from synbrain import __version__
 
@@ -41,6 +42,20 @@ def _dispatch(words: list[str]) -> int:
         return 0
     name = next((n for n in (" ".join(words[:2]), " ".join(words[:1])) if n in COMMANDS), None)
     return _list_commands(words) if name is None else _run(name, words[len(name.split()) :])
+
+
+def _take_work(words: list[str]) -> list[str]:
+    """``--work DIR`` before or after any command: where what belongs to read-only storage goes."""
+    from synbrain.files import WORK
+
+    for place, word in enumerate(words):
+        if word == "--work" and place + 1 < len(words):
+            os.environ[WORK] = words[place + 1]
+            return words[:place] + words[place + 2 :]
+        if word.startswith("--work="):
+            os.environ[WORK] = word.removeprefix("--work=")
+            return words[:place] + words[place + 1 :]
+    return words
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -114,6 +129,11 @@ def _list_commands(words: list[str]) -> int:
         print(f"\n{group}:", *rows, sep="\n")
     if not inside:
         print("\nsynbrain --version says the version.")
+        print(
+            "--work DIR, with any command, puts tokens, scores and cards of read-only datasets and "
+            "runs there "
+            "(or set SYNBRAIN_WORK)."
+        )
     return 0 if asked else 2
 
 

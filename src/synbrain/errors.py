@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from pathlib import Path
 
 
 class SynBrainError(ValueError):
@@ -14,6 +16,9 @@ class SynBrainError(ValueError):
     Args:
         problem: what is wrong, with the values that show it.
         mend: what to do about it, as an instruction.
+
+    >>> str(SynBrainError("data/me is not a dataset", "make one with `synbrain prepare`"))
+    'data/me is not a dataset: make one with `synbrain prepare`'
     """
 
     def __init__(self, problem: str, mend: str) -> None:
@@ -47,4 +52,54 @@ def of_os_error(error: OSError) -> SynBrainError:
     where = f"{error.filename}: " if error.filename else ""
     return SynBrainError(
         f"{where}{error.strerror or error}", mends.get(error.errno or 0, "check the path and its disk")
+    )
+
+
+POINTERS = {
+    b"/annex/objects/": "git annex get",
+    b"../.git/annex/": "git annex get",
+    b"version https://git-lfs": "git lfs pull --include",
+}
+
+
+def unreadable(path: Path, error: BaseException, mend: str = "") -> SynBrainError:
+    """Why a file could not be read, with the mend: missing, not fetched, not allowed, locked, or damaged.
+
+    Args:
+        path: the file.
+        error: what the reading library raised.
+        mend: what to do where the file is damaged; "copy or download it again" if left out.
+    """
+    if path.is_symlink() and not path.exists():
+        target = os.readlink(path)
+        if "annex/objects" in target:
+            return SynBrainError(
+                f"the content of {path} is not on this disk (a git-annex link)", f"run `git annex get {path}`"
+            )
+        return SynBrainError(f"{path} is a link to {target}, which is missing", "restore what it points to")
+    if isinstance(error, FileNotFoundError) or not path.exists():
+        return SynBrainError(f"{path} is missing", "check the path, or fetch or make it again")
+    if path.is_dir():
+        return SynBrainError(f"{path} is a folder", "give the file itself")
+    if isinstance(error, OSError) and "lock" in str(error).lower():
+        return SynBrainError(
+            f"{path} is locked ({error})",
+            "wait for the process that writes it; on a disk without file locks set "
+            "HDF5_USE_FILE_LOCKING=FALSE",
+        )
+    if isinstance(error, PermissionError):
+        return SynBrainError(f"{path} may not be read", "ask its owner for the right to read it")
+    try:
+        with path.open("rb") as handle:
+            first = handle.read(64)
+    except OSError:
+        first = b""
+    for start, command in POINTERS.items():
+        if first.startswith(start):
+            return SynBrainError(
+                f"{path} is a pointer, its content was not fetched", f"run `{command} {path}`"
+            )
+    return SynBrainError(
+        f"{path} is damaged or cut short ({error or type(error).__name__})",
+        mend or "copy or download it again",
     )

@@ -11,27 +11,61 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import socket
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
+
+try:
+    import fcntl
+except ImportError:  # Windows: outputs are made without locks
+    fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "checksums.json"
 
 
+WORK = "SYNBRAIN_WORK"  # environment variable: where to put what belongs to read-only datasets and runs
+REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your quota on the disk is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "you may not write there",
+    errno.EPERM: "you may not write there",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands there",
+    errno.EEXIST: "something stands there already",
+    errno.ENAMETOOLONG: "the name is too long for the disk",
+}
+
+
 def require_absent(path: Path, overwrite: bool = False) -> None:
-    """Refuse to write over ``path`` unless ``overwrite`` is set.
+    """Refuse to write over ``path`` unless ``overwrite`` is set, and where it could not be written at all.
 
     Raises:
-        SynBrainError: where a file, or a folder that is not empty, stands there already.
+        SynBrainError: where a file, or a folder that is not empty, stands there already, or the disk refuses.
     """
-    taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    with writing(path):
+        taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
     if taken and not overwrite:
         raise SynBrainError(f"{path} exists already", "pass --overwrite, or choose another output")
+    require_writable(path)
+
+
+def require_writable(path: Path) -> None:
+    """Raise before work is lost where ``path`` could not be made: tried with an empty file that is
+    removed.
+    """
+    there = path.parent
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with writing(path), tempfile.NamedTemporaryFile(dir=there, prefix=".synbrain-"):
+        pass
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
@@ -48,35 +82,111 @@ def require_space(folder: Path, n_bytes: int) -> None:
 
 
 @contextmanager
-def telling_full_disk(path: Path) -> Iterator[None]:
-    """Turn ENOSPC and EDQUOT raised inside into a :class:`SynBrainError` that names ``path``."""
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside into a :class:`SynBrainError` that names ``path``.
+
+    Only errors about ``path`` or files beside or below it are meant, and a full or read-only disk: what goes
+    wrong with an input keeps its own error.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        code = error.errno or 0
+        about = None if error.filename is None else Path(os.fsdecode(error.filename)).absolute()
+        is_ours = about is None or about.is_relative_to(path.absolute().parent)
+        is_ours |= about is not None and path.absolute().is_relative_to(about)
+        if code not in REFUSALS or not (is_ours or code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)):
+            raise
+        kept = "" if code == errno.EROFS else "; nothing half-written was kept"
+        mend = {
+            errno.ENOSPC: f"free some space and run the command again{kept}",
+            errno.EDQUOT: f"free some space and run the command again{kept}",
+        }.get(code, f"choose another output; what belongs to a read-only dataset or run goes to ${WORK}")
+        what = "while writing" if code in (errno.ENOSPC, errno.EDQUOT) else "so this cannot be written:"
+        raise SynBrainError(f"{REFUSALS[code]} {what} {path}", mend) from error
+
+
+def beside(folder: Path) -> Path:
+    """Where to put what is made for a dataset or a run later: tokens, scores, cards.
+
+    That is ``folder`` itself, or, where the environment variable SYNBRAIN_WORK (``synbrain --work DIR``)
+    names a folder, one in there that is named after ``folder`` and its full path.
+    """
+    work = os.environ.get(WORK)
+    if not work:
+        return folder
+    full = str(folder.resolve())
+    return Path(work) / f"{Path(full).name}-{hashlib.sha256(full.encode()).hexdigest()[:10]}"
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Be the only process that makes ``out``; another that tries meanwhile is told so.
+
+    The lock is a file beside ``out`` that the operating system releases when the process ends, however it
+    ends. A disk without locks is written to without one. A process that has the lock may ask again.
+
+    Raises:
+        SynBrainError: where another process makes ``out`` now.
+    """
+    path = out.with_name(f".{out.name}.lock")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle = _locked(path, out) if fcntl is not None else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _locked(path: Path, out: Path) -> int | None:
+    """The open lock file; None where this process has it already."""
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.read(handle, 200).decode(errors="replace")
+            os.close(handle)
+            if who == me:
+                return None
             raise SynBrainError(
-                f"the disk is full while writing {path}",
-                "free some space and run the command again; nothing half-written was kept",
+                f"another process is making {out}" + (f" ({who})" if who else ""),
+                "wait for it to end, or choose another output",
             ) from error
-        raise
+        except OSError:  # no locks on this disk
+            return handle
+        try:  # the file may have been removed between its opening and the lock
+            is_same = os.stat(path).st_ino == os.fstat(handle).st_ino
+        except FileNotFoundError:
+            is_same = False
+        if is_same:
+            os.truncate(handle, 0)
+            os.write(handle, me.encode())
+            return handle
+        os.close(handle)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a ``.partial`` path beside ``path`` to write to; it takes the final name on success.
 
-    On any exception, Ctrl-C included, the partial file is removed and ``path`` stays as it was.
+    On any exception, Ctrl-C included, the partial file is removed and ``path`` stays as it was. Its name is
+    this process's own, so that two processes do not write into one file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with telling_full_disk(path):
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             yield partial
             with partial.open("rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,56 +210,6 @@ def read_json(path: Path) -> Any:
         raise SynBrainError(f"{path} is not valid JSON ({error})", "make it again") from error
 
 
-POINTERS = {
-    b"/annex/objects/": "git annex get",
-    b"../.git/annex/": "git annex get",
-    b"version https://git-lfs": "git lfs pull --include",
-}
-
-
-def unreadable(path: Path, error: BaseException, mend: str = "") -> SynBrainError:
-    """Why a file could not be read, with the mend: missing, not fetched, not allowed, locked, or damaged.
-
-    Args:
-        path: the file.
-        error: what the reading library raised.
-        mend: what to do where the file is damaged; "copy or download it again" if left out.
-    """
-    if path.is_symlink() and not path.exists():
-        target = os.readlink(path)
-        if "annex/objects" in target:
-            return SynBrainError(
-                f"the content of {path} is not on this disk (a git-annex link)", f"run `git annex get {path}`"
-            )
-        return SynBrainError(f"{path} is a link to {target}, which is missing", "restore what it points to")
-    if isinstance(error, FileNotFoundError) or not path.exists():
-        return SynBrainError(f"{path} is missing", "check the path, or fetch or make it again")
-    if path.is_dir():
-        return SynBrainError(f"{path} is a folder", "give the file itself")
-    if isinstance(error, OSError) and "lock" in str(error).lower():
-        return SynBrainError(
-            f"{path} is locked ({error})",
-            "wait for the process that writes it; on a disk without file locks set "
-            "HDF5_USE_FILE_LOCKING=FALSE",
-        )
-    if isinstance(error, PermissionError):
-        return SynBrainError(f"{path} may not be read", "ask its owner for the right to read it")
-    try:
-        with path.open("rb") as handle:
-            first = handle.read(64)
-    except OSError:
-        first = b""
-    for start, command in POINTERS.items():
-        if first.startswith(start):
-            return SynBrainError(
-                f"{path} is a pointer, its content was not fetched", f"run `{command} {path}`"
-            )
-    return SynBrainError(
-        f"{path} is damaged or cut short ({error or type(error).__name__})",
-        mend or "copy or download it again",
-    )
-
-
 def save_array(path: Path, array: np.ndarray) -> None:
     """Save ``array`` as .npy, whole or not at all."""
     require_space(path.parent, array.nbytes)
@@ -167,7 +227,7 @@ def allocate_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap[
     path.parent.mkdir(parents=True, exist_ok=True)
     require_space(path.parent, n_bytes)
     array: np.memmap[Any, Any]
-    with telling_full_disk(path):
+    with writing(path):
         array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate") and n_bytes:
             with path.open("r+b") as handle:
@@ -263,28 +323,52 @@ def require_replaceable(out: Path, overwrite: bool, inputs: Iterable[Path] = ())
         )
 
 
+def _never(folder: Path) -> bool:
+    return False
+
+
 @contextmanager
-def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    out: Path,
+    overwrite: bool = False,
+    *,
+    continues: Callable[[Path], bool] = _never,
+    keeps: Callable[[Path], bool] = _never,
+    inherits: Iterable[str] = (),
+) -> Iterator[Path]:
     """Build a folder beside ``out`` and give it that name when the block ends without error.
 
-    On error, Ctrl-C included, what was written is removed and an older ``out`` stays.
+    On error, Ctrl-C included, what was written is removed and an older ``out`` stays. One process at a time
+    makes ``out``; a second one is told, see :func:`alone`.
+
+    Args:
+        out: the folder's final name.
+        overwrite: replace what stands there.
+        continues: whether what an interruption left may be taken up.
+        keeps: whether to leave it after an error, for a later call to take up.
+        inherits: names in an older ``out`` that stay (logs of a training); they alone do not make it taken.
+
+    Raises:
+        SynBrainError: where ``out`` exists, is being made by another process, or cannot be written.
     """
-    require_absent(out, overwrite)
-    building = out.with_name(f".{out.name}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if building.exists():
-        shutil.rmtree(building)
-    building.mkdir()
-    try:
-        with telling_full_disk(out):
+    inherited = set(inherits)
+    with alone(out), writing(out):
+        there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        require_absent(out, overwrite or (out.is_dir() and there <= inherited))
+        building = out.with_name(f".{out.name}.partial")
+        if building.exists() and not continues(building):
+            shutil.rmtree(building)
+        building.mkdir(exist_ok=True)
+        try:
             yield building
-            publish_folder(building, out)
-    finally:
-        if building.exists():
-            shutil.rmtree(building, ignore_errors=True)
+        except BaseException:
+            if not keeps(building):
+                shutil.rmtree(building, ignore_errors=True)
+            raise
+        publish_folder(building, out, inherited)
 
 
-def publish_folder(building: Path, out: Path) -> None:
+def publish_folder(building: Path, out: Path, inherits: Iterable[str] = ()) -> None:
     """Give a finished folder its final name; an older ``out`` is removed only after that."""
     older = out.with_name(f".{out.name}.older")
     if older.exists():
@@ -297,4 +381,7 @@ def publish_folder(building: Path, out: Path) -> None:
         if older.exists():
             os.replace(older, out)
         raise
+    for name in inherits:
+        if (older / name).exists() and not (out / name).exists():
+            os.replace(older / name, out / name)
     shutil.rmtree(older, ignore_errors=True)

@@ -53,6 +53,7 @@ def test_config_with_a_dataset(prepared: Path, tmp_path: Path, capsys: pytest.Ca
     assert "90 trials x 90 voxels" in printed
     assert "7:" in printed
     assert "GFLOP a step of 7" in printed
+    assert "scratch files" in printed  # of the linear path
 
 
 def test_cost_adds_up(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def noise_part(n_voxels: int = N_VOXELS, **change: Any) -> ResponseNoise:
         "loadings": loadings, "unique": 1 - np.sum(loadings**2, axis=1), "base": ones, "slope": 0 * ones,
         "floor": 0.1 * ones, "inflation": ones, "skew": 0 * ones,
         "tail": ones, "signal_variance": ones,
-        "noise_variance": 3 * ones, "about": {"source": "repeats"},
+        "noise_variance": 3 * ones, "about": {}, "source": "repeats",
     }  # fmt: skip
     return ResponseNoise(**(parts | change))
 

@@ -53,7 +53,7 @@ def test_calibration_holds_on_other_images(counts: bool) -> None:
     assert 0.9 < ratio < 1.1
     assert 0.88 < covered(samples, trials, image, 0.9).mean() < 0.92
     assert 0.47 < covered(samples, trials, image, 0.5).mean() < 0.53
-    assert noise.about["source"] == "repeats"
+    assert noise.source == "repeats"
 
 
 def test_the_noise_covariance_is_found() -> None:
@@ -85,7 +85,7 @@ def test_no_misfit_needs_no_inflation_and_full_misfit_is_bounded() -> None:
 def test_without_repeats_the_residual_variance_is_used_and_said() -> None:
     pairs, mean = make_pairs(n_images=400, repeats=1, misfit=1.0)
     noise = fit_response_noise(pairs, mean, NoiseConfig())
-    assert noise.about["source"] == "residuals"
+    assert noise.source == "residuals"
     residual = pairs.trial_responses() - mean
     np.testing.assert_allclose(noise.variance(mean).mean(axis=0), (residual**2).mean(axis=0), rtol=0.02)
     np.testing.assert_array_equal(noise.inflation, 1)

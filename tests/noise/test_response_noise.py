@@ -29,7 +29,8 @@ def make(**change: Any) -> ResponseNoise:
         "tail": 0.85 * ones,
         "signal_variance": ones,
         "noise_variance": 2 * ones,
-        "about": {"source": "repeats"},
+        "about": {},
+        "source": "repeats",
     }
     return ResponseNoise(**(parts | change))
 

@@ -18,10 +18,10 @@ from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.store import open_tokens, write_tokens
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
-from synbrain.linear.candidates import stacking_weights
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.linear.stacking import stacking_weights
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
@@ -183,7 +183,7 @@ def test_stacking_prefers_what_predicts_better() -> None:
     rng = np.random.default_rng(0)
     y = rng.standard_normal((80, 4))
     unseen = np.stack([y + s * rng.standard_normal(y.shape) for s in (0.3, 2.0, 0.3)])
-    shares = stacking_weights(unseen, y)
+    shares = stacking_weights(((unseen - y) ** 2).sum(axis=1), len(y))
     np.testing.assert_allclose(shares.sum(axis=0), 1)
     assert (shares[1] < 0.05).all()
 
@@ -195,13 +195,13 @@ def test_noise_without_repeats_is_divided_as_the_base_divides_it() -> None:
     config = NoiseConfig(factors=(0,))
     alone = fit_response_noise(single, fit.out_of_fold, config)
     noise = fit_noise_with_prior(single, fit.out_of_fold, config, base)
-    assert alone.about["source"] == "residuals"
-    assert noise.about["source"] == "base subjects"
+    assert alone.source == "residuals"
+    assert noise.source == "base subjects"
     # the true trial variance is 1; residuals hold the errors of the mean as well
     assert abs(noise.noise_variance.mean() - 1) < abs(alone.noise_variance.mean() - 1)
     repeated = toy(3, 60, 11, n_repeats=2)
     mean = fit_linear_path(repeated, PLAIN).out_of_fold
-    assert fit_noise_with_prior(repeated, mean, config, base).about["source"] == "repeats"
+    assert fit_noise_with_prior(repeated, mean, config, base).source == "repeats"
 
 
 def test_the_published_update_is_177_million_parameters_of_the_mapper() -> None:

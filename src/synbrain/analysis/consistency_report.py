@@ -21,6 +21,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
+from synbrain.markdown import markdown_table
 from synbrain.model.synbrain import SynBrain
 
 Table = dict[str, dict[str, Any]]
@@ -203,11 +204,10 @@ def consistency_table(found: dict[str, Any]) -> str:
             continue
         columns = list(dict.fromkeys(name for row in table.values() for name in row))
         rows = [(name, row) for name, row in table.items()] + ([("mean", means)] if means else [])
-        lines = [f"### {title}", "", "| | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
-        for name, row in rows:
-            cells = ["-" if row.get(c) is None else f"{row[c]:.3f}" for c in columns]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
+        cells = [
+            [name, *("-" if row.get(c) is None else f"{row[c]:.3f}" for c in columns)] for name, row in rows
+        ]
+        parts.append("\n".join([f"### {title}", "", *markdown_table(["", *columns], cells, numbers=False)]))
     about = f"{found['dataset']}: {found['n_test_images']} test images, "
     about += f"{found['n_samples']} synthetic trials of each."
     return about + "\n\n" + "\n\n".join(parts) + "\n"

@@ -51,11 +51,11 @@ class LinearReg:
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Minimise the MSE to repeat means, in z-scored voxels; the best epoch on validation is kept."""
         config = self.config
-        rest, held = pairs.hold_out(config.validation, seed)
-        targets = rest.repeat_means()
+        training, validation = pairs.hold_out(config.validation, seed)
+        targets = training.repeat_means()
         self.scale = Scale.of(targets)
-        self.token_mean, self.token_scale = _token_statistics(rest.tokens)
-        width = sum(n * dim for n, dim in rest.tokens.shapes.values())
+        self.token_mean, self.token_scale = _token_statistics(training.tokens)
+        width = sum(n * dim for n, dim in training.tokens.shapes.values())
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -63,8 +63,8 @@ class LinearReg:
                 torch.nn.Linear(width, config.hidden), torch.nn.Linear(config.hidden, pairs.n_voxels)
             ).to(self.device)
         y = torch.from_numpy(self.scale.scaled(targets))
-        y_held = torch.from_numpy(self.scale.scaled(held.repeat_means())).to(self.device)
-        steps = -(-rest.n_images // config.batch_size)
+        y_validation = torch.from_numpy(self.scale.scaled(validation.repeat_means())).to(self.device)
+        steps = -(-training.n_images // config.batch_size)
         optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
@@ -75,15 +75,15 @@ class LinearReg:
         progress = bar("linear_reg", total=config.epochs, unit="epoch", show=show_progress)
         for _ in range(config.epochs):
             self.network.train()
-            for rows in torch.randperm(rest.n_images, generator=generator).split(config.batch_size):
-                x = self._inputs(rest.tokens.take(rows.numpy()))
+            for rows in torch.randperm(training.n_images, generator=generator).split(config.batch_size):
+                x = self._inputs(training.tokens.take(rows.numpy()))
                 loss = torch.nn.functional.mse_loss(self.network(x), y[rows].to(self.device))
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
                 schedule.step()
             with torch.inference_mode():
-                error = float(torch.nn.functional.mse_loss(self._forward(held.tokens), y_held))
+                error = float(torch.nn.functional.mse_loss(self._forward(validation.tokens), y_validation))
             progress.update(1)
             if error < best:
                 best, best_state, waited = error, copy.deepcopy(self.network.state_dict()), 0

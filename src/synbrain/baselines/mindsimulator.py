@@ -31,34 +31,34 @@ class MindSimulator(MLPAE):
         super().__init__(config or MLPConfig(second_epochs=8))  # trials, several to an image: more steps each
         self.n_average = n_average
 
-    def _fit_second(self, rest: Pairs, held: Pairs, show_progress: bool) -> None:
+    def _fit_second(self, training: Pairs, validation: Pairs, show_progress: bool) -> None:
         """The prior, on the latents of single trials."""
         config = self.config
         self.kept_signal = cosine_schedule(config.timesteps)
-        latents, held_latents = self._trial_latents(rest), self._trial_latents(held)
+        latents, validation_latents = self._trial_latents(training), self._trial_latents(validation)
         self._standardise(latents)
-        latents, held_latents = self._standard(latents), self._standard(held_latents)
+        latents, validation_latents = self._standard(latents), self._standard(validation_latents)
         self.prior = Denoiser(config.tokens, config.dim, config.depth, config.heads, config.timesteps)
-        levels = torch.arange(len(held_latents)) % config.timesteps  # the same in every epoch
-        seen_by = self.grid.bank(rest.tokens)
-        held_noise = torch.randn(held_latents.shape)
-        held_seen = self.grid.read(held.tokens)[torch.from_numpy(held.image_of_trial)]
+        levels = torch.arange(len(validation_latents)) % config.timesteps  # the same in every epoch
+        seen_by = self.grid.bank(training.tokens)
+        validation_noise = torch.randn(validation_latents.shape)
+        validation_seen = self.grid.read(validation.tokens)[torch.from_numpy(validation.image_of_trial)]
 
         def loss(items: Tensor) -> Tensor:
             clean = latents[items]
             t = torch.randint(config.timesteps, (len(items),))
-            seen = seen_by(rest.image_of_trial[items.numpy()])
+            seen = seen_by(training.image_of_trial[items.numpy()])
             keep = torch.rand(len(items)) >= config.drop
             noisy = self._noised(clean, t, torch.randn(clean.shape))
             return torch.nn.functional.mse_loss(self.prior(noisy, t, seen, keep), clean)
 
         def after_epoch() -> dict[str, float]:
-            noisy = self._noised(held_latents, levels, held_noise)
-            found = self.prior(noisy, levels, held_seen)
-            return {"validation": float(torch.nn.functional.mse_loss(found, held_latents))}
+            noisy = self._noised(validation_latents, levels, validation_noise)
+            denoised = self.prior(noisy, levels, validation_seen)
+            return {"validation": float(torch.nn.functional.mse_loss(denoised, validation_latents))}
 
         self.mapper_curves = train_loop(
-            self.prior, loss, rest.n_trials, config, "prior", after_epoch, show_progress, second=True
+            self.prior, loss, training.n_trials, config, "prior", after_epoch, show_progress, second=True
         )
 
     def _trial_latents(self, pairs: Pairs) -> Tensor:

@@ -42,36 +42,41 @@ class MLPAE:
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit on single trials; epochs are chosen on images held out of the training images."""
         config = self.config
-        rest, held = pairs.hold_out(config.validation, seed)
-        self.scale = Scale.of_trials(rest)
-        self.grid = LatentTokens(rest.tokens, config.tokens, config.dim)
+        training, validation = pairs.hold_out(config.validation, seed)
+        self.scale = Scale.of_trials(training)
+        self.grid = LatentTokens(training.tokens, config.tokens, config.dim)
         with seeded(seed):
             self.autoencoder = MLPAutoencoder(
                 pairs.n_voxels, config.tokens, config.dim, config.hidden, config.blocks, config.dropout,
                 self.variational,
             )  # fmt: skip
-            self.curves = self._fit_autoencoder(rest, held, show_progress)
-            self._fit_second(rest, held, show_progress)
+            self.curves = self._fit_autoencoder(training, validation, show_progress)
+            self._fit_second(training, validation, show_progress)
         return self
 
     def standardised(self, responses: NDArray[Any]) -> Tensor:
         """(n, n_voxels) float32 tensor in the networks' unit."""
         return torch.from_numpy(self.scale.scaled(responses))
 
-    def _fit_autoencoder(self, rest: Pairs, held: Pairs, show_progress: bool) -> list[dict[str, float]]:
+    def _fit_autoencoder(
+        self, training: Pairs, validation: Pairs, show_progress: bool
+    ) -> list[dict[str, float]]:
         config, network = self.config, self.autoencoder
-        y_held = self.standardised(held.trial_responses())
-        seen_held, means_held = self.grid.read(held.tokens), self.standardised(held.repeat_means())
-        seen_by = self.grid.bank(rest.tokens)
-        steps = config.epochs * -(-rest.n_trials // config.batch_size)
+        y_validation = self.standardised(validation.trial_responses())
+        seen_validation, means_validation = (
+            self.grid.read(validation.tokens),
+            self.standardised(validation.repeat_means()),
+        )
+        seen_by = self.grid.bank(training.tokens)
+        steps = config.epochs * -(-training.n_trials // config.batch_size)
         done = 0
 
         def loss(items: Tensor) -> Tensor:
             nonlocal done
             share, done = done / max(steps - 1, 1), done + 1
             temperature = WARM - (WARM - COLD) * (1 + np.cos(np.pi * share)) / 2
-            y = self.standardised(rest.trial_responses(items.numpy()))
-            seen = seen_by(rest.image_of_trial[items.numpy()])
+            y = self.standardised(training.trial_responses(items.numpy()))
+            seen = seen_by(training.image_of_trial[items.numpy()])
             posterior = network.encode(y)
             z = posterior.sample() if self.variational else posterior.mode()
             total = torch.nn.functional.mse_loss(network.decode(z), y)
@@ -82,10 +87,12 @@ class MLPAE:
             return total
 
         def after_epoch() -> dict[str, float]:
-            error = torch.nn.functional.mse_loss(network.decode(network.encode(y_held).mode()), y_held)
-            latent = network.project(network.encode(means_held).mode())
-            contrast = soft_clip(latent, seen_held, WARM)
-            forward, backward = both_directions(cosine_matrix(latent.numpy(), seen_held.numpy()))
+            error = torch.nn.functional.mse_loss(
+                network.decode(network.encode(y_validation).mode()), y_validation
+            )
+            latent = network.project(network.encode(means_validation).mode())
+            contrast = soft_clip(latent, seen_validation, WARM)
+            forward, backward = both_directions(cosine_matrix(latent.numpy(), seen_validation.numpy()))
             return {
                 "validation": float(error + config.clip_weight * contrast),
                 "mse": float(error),
@@ -94,9 +101,9 @@ class MLPAE:
                 "responses_ranked_for_images": backward,
             }
 
-        return train_loop(network, loss, rest.n_trials, config, "autoencoder", after_epoch, show_progress)
+        return train_loop(network, loss, training.n_trials, config, "autoencoder", after_epoch, show_progress)
 
-    def _fit_second(self, rest: Pairs, held: Pairs, show_progress: bool) -> None:
+    def _fit_second(self, training: Pairs, validation: Pairs, show_progress: bool) -> None:
         """The mapper: tokens to the mean latent of each image's trials, as in SynBrain."""
         config = self.config
         self.mapper = Mapper(
@@ -105,19 +112,23 @@ class MLPAE:
                 modulation="constant",
             )
         )  # fmt: skip
-        targets, held_targets = self.image_latents(rest), self.image_latents(held)
+        targets, validation_targets = self.image_latents(training), self.image_latents(validation)
         self._standardise(targets)
-        targets, held_targets = self._standard(targets), self._standard(held_targets)
-        read, held_tokens = self.grid.bank(rest.tokens), self.grid.read(held.tokens)
+        targets, validation_targets = self._standard(targets), self._standard(validation_targets)
+        read, validation_tokens = self.grid.bank(training.tokens), self.grid.read(validation.tokens)
 
         def loss(items: Tensor) -> Tensor:
             return torch.nn.functional.mse_loss(self.mapper(read(items.numpy())), targets[items])
 
         def after_epoch() -> dict[str, float]:
-            return {"validation": float(torch.nn.functional.mse_loss(self.mapper(held_tokens), held_targets))}
+            return {
+                "validation": float(
+                    torch.nn.functional.mse_loss(self.mapper(validation_tokens), validation_targets)
+                )
+            }
 
         self.mapper_curves = train_loop(
-            self.mapper, loss, rest.n_images, config, "mapper", after_epoch, show_progress, second=True
+            self.mapper, loss, training.n_images, config, "mapper", after_epoch, show_progress, second=True
         )
 
     def image_latents(self, pairs: Pairs) -> Tensor:

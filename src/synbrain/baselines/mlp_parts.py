@@ -22,7 +22,8 @@ MOST_IMAGES = 1024  # that principal components are taken from
 class MLPConfig(BaseModel):
     """Sizes and training of the MLP baselines; the released values in brackets.
 
-    The defaults were chosen on held-out training images (benchmarks/tune_baselines.py; docs/comparison.md).
+    The defaults were chosen on held-out training images (benchmarks/tune_baselines.py and
+    docs/research/comparison.md).
 
     Attributes:
         tokens, dim: of the latent [257, 768].

@@ -33,6 +33,13 @@ class Ridge:
     Args:
         n_folds: of the cross-validation over training images that picks each voxel's penalty.
         alphas: the grid of penalties, for kernels of mean diagonal 1.
+
+    >>> from synbrain.features.store import open_tokens
+    >>> from synbrain.features.tokens import split_pairs
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> train, test = split_pairs(toy_dataset(), open_tokens(toy_dataset(), "pixels"))
+    >>> Ridge().fit(train).predict(test.tokens).shape
+    (20, 12)
     """
 
     def __init__(self, n_folds: int = 5, alphas: Float64 = ALPHAS) -> None:
@@ -105,13 +112,13 @@ def cross_fit(
     if len(gram) < 2:
         out[:] = targets
         return out
-    for train, held in folds(len(gram), n_folds, seed).split(gram):
+    for train, left_out in folds(len(gram), n_folds, seed).split(gram):
         offset = targets[train].mean(axis=0, dtype=np.float64)
         # by eigenvectors: himalaya's solver holds (voxels, images, images) where every voxel has its penalty
         values, vectors = eigh(gram[np.ix_(train, train)])
         projected = vectors.T @ (targets[train] - offset)
         weights = vectors @ (projected / (np.maximum(values, 0)[:, None] + alphas))
-        out[held] = gram[np.ix_(held, train)] @ weights + offset
+        out[left_out] = gram[np.ix_(left_out, train)] @ weights + offset
     return out
 
 

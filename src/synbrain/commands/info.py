@@ -79,20 +79,27 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     from synbrain.training.cost import ATTAINED, BATCHES, matmul_rate, training_cost
 
     config, encoder = training_config(path)
-    tokens, n_trials, n_voxels = None, NSD_TRIALS, NSD_VOXELS
+    tokens, shapes, n_images = None, None, None
+    n_trials, n_voxels = NSD_TRIALS, NSD_VOXELS
     source = "NSD subject 1 (name a dataset for its own size)"
     if dataset is not None:
         source, n_voxels = str(dataset.path), dataset.n_voxels
-        n_trials = len(dataset.trial_rows("train"))
+        n_trials, n_images = len(dataset.trial_rows("train")), len(dataset.image_rows("train"))
         if encoder in stored_encoders(dataset):
             shapes = open_tokens(dataset, encoder).shapes
             tokens = shapes[config.network_layer or list(shapes)[-1]]
-    cost = training_cost(config, n_voxels, n_trials, tokens)
+    cost = training_cost(config, n_voxels, n_trials, tokens, n_images=n_images, layers=shapes)
     rate = matmul_rate()
     lines = [
         f"recipe     {config.recipe}, preset {config.preset}",
         f"data       {n_trials} trials x {n_voxels} voxels: {source}",
     ]
+    if cost.linear is not None:
+        lines += [
+            f"linear     {cost.linear.total:,.0f} GFLOP",
+            f"  memory {size_text(cost.linear.memory)}, scratch files {size_text(cost.linear.scratch)}",
+            f"  time about {_time(cost.linear.seconds(rate))}",
+        ]
     for stage in ("vae", "mapper"):
         millions = cost.parameters[stage] / 1e6
         lines.append(
@@ -104,8 +111,8 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
         lines.append(f"  memory by batch size (fp32)  {held}")
         lines.append(f"  time at most {_time(cost.seconds(stage, rate))}")
     lines.append(
-        f"times are for this machine's CPU at {ATTAINED:.0%} of its {rate:,.0f} GFLOP/s in fp32 products, "
-        "without early stopping; linear path and noise come on top"
+        f"times of the networks are for this machine's CPU at {ATTAINED:.0%} of its {rate:,.0f} GFLOP/s in "
+        "fp32 products, without early stopping; trial noise comes on top"
     )
     return "\n".join(lines)
 

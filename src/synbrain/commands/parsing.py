@@ -86,6 +86,8 @@ class Call:
                 given[key] = _each(given[key], _open_dataset)
             elif _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
                 _each(given[key], _require_run)
+            elif key == "run" and isinstance(given.get(key), Path):
+                _require_run(given[key])
         function = self.function()
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
@@ -112,12 +114,12 @@ def prepare_call(command: Command, name: str, words: list[str]) -> Call:
         loaded: Callable[..., Any] = getattr(import_module(module), attribute)
         return loaded
 
-    return _call(function, signature_of(command.home), name, words, command)
+    return _call(function, signature_of(command.home, command.hidden), name, words, command)
 
 
 def parser_of(command: Command, name: str) -> CommandParser:
     """The parser of a command, for help pages and completion."""
-    signature, doc = signature_of(command.home)
+    signature, doc = signature_of(command.home, command.hidden)
     return CommandParser(name, options_of(signature, doc, command), doc, command.example)
 
 
@@ -126,7 +128,7 @@ def options_of(signature: inspect.Signature, doc: Docstring, command: Command) -
     told = {entry.arg_name: entry.description or "" for entry in doc.params}
     options: list[Option] = []
     for key, parameter in signature.parameters.items():
-        if key in command.hidden or key == "show_progress":
+        if key == "show_progress":
             continue
         hint, default = parameter.annotation, parameter.default
         if key in command.required:

@@ -52,8 +52,9 @@ def report(
     options = overridden(EvaluateOptions(), {"samples": samples, "seed": seed})
     evaluation = evaluation_of(model, recordings, options, summary=True, show_progress=True)
     scores, measured = evaluation.scores, evaluation.measured
+    print(terminal(scores))
     scores.save(out / "scores.json", overwrite=overwrite)
-    refresh_card(run, scores.to_json())
+    print(refresh_card(run, scores.to_json()))
 
     def draw(images: Rows) -> Float32:
         tokens = measured.test.tokens.take(images)
@@ -76,5 +77,4 @@ def report(
     words = [header(scores), *explanations(scores)]
     lead = f"Run {run.name} (recipe {model.config.recipe}, encoder {model.config.encoder}) on {dataset.name}."
     write_report(out, title, lead, table, shown, run / TRAINING_LOG, words)
-    print(terminal(scores))
     print(f"report -> {out / 'report.html'}")

@@ -33,7 +33,7 @@ class RunFolder:
 MARKERS: dict[str, Any] = {"Dataset": DatasetFolder, "SynBrain": RunFolder}
 
 
-def signature_of(home: str) -> tuple[inspect.Signature, Docstring]:
+def signature_of(home: str, hidden: tuple[str, ...] = ()) -> tuple[inspect.Signature, Docstring]:
     """Signature (annotations as objects, MARKERS in place) and docstring of ``module:function``.
 
     >>> signature, doc = signature_of("synbrain.data.dataset:load_dataset")
@@ -55,6 +55,7 @@ def signature_of(home: str) -> tuple[inspect.Signature, Docstring]:
             (arguments.kwonlyargs, arguments.kw_defaults, inspect.Parameter.KEYWORD_ONLY),
         )
         for a, default in zip(group, defaults, strict=True)
+        if a.arg not in hidden  # their types need not be known
     ]
     places = [
         p.replace(kind=p.POSITIONAL_ONLY) if i < len(arguments.posonlyargs) else p

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
+    from synbrain.decoding.decoder import Decoder
+    from synbrain.decoding.evaluate import DecoderScores
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
     from synbrain.tuning.write import Tuned
@@ -88,6 +92,7 @@ def calibrated(model: SynBrain, typed: Typed) -> None:
     part = model.subject(typed["subject"])
     assert part.noise is not None
     figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
+    figures = {"source": part.noise.source, **figures}
     print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
     print(f"run -> {typed['out']}")
 
@@ -101,6 +106,55 @@ def imported(model: SynBrain, typed: Typed) -> None:
     print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
     n_voxels = model.subject().n_voxels
     print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_voxels} voxels")
+
+
+def decoder(made: Decoder, typed: Typed) -> None:
+    """A decoder that was written."""
+    space = made.space
+    print(
+        f"{typed['out']}: {made.config.kind} decoder of {', '.join(made.subjects)}, {made.n_voxels} voxels "
+        f"in {made.unit} to {space.n_tokens} x {space.dim} tokens of {space.encoder}"
+    )
+    if made.config.validation:
+        print("validation images: " + ", ".join(f"{k} {v:.4g}" for k, v in made.config.validation.items()))
+
+
+def decoded(scores: DecoderScores, typed: Typed) -> None:
+    """Scores of a decoder."""
+    about = scores.about
+    print(scores.table())
+    print(f"{about['n_test_images']} test images, {about['n_way']}-way, {about['n_draws']} draw(s)")
+
+
+def augmented(made: Dataset, typed: Typed) -> None:
+    """A synthetic dataset."""
+    told = made.info.provenance["synthetic"]
+    print(
+        f"{made.path}: {made.n_trials} synthetic trials ({told['kind']}) of {made.n_images} images "
+        f"in {made.info.unit}"
+    )
+
+
+def compared(comparison: Comparison, typed: Typed) -> int:
+    """Write and print the table of a comparison and its pictures; exit code 1 where a method failed."""
+    from synbrain.comparison.results import stored_curves
+    from synbrain.comparison.table import write_table
+    from synbrain.figures.comparison import comparison_dots
+    from synbrain.figures.style import save_png
+    from synbrain.figures.training import autoencoder_curves
+
+    out: Path = typed["out"]
+    words = write_table(comparison, out)
+    save_png(comparison_dots(comparison.scores), out / "comparison.png")
+    pictures = ["comparison.png"]
+    if curves := stored_curves(out, comparison.scores.rows):
+        save_png(autoencoder_curves(curves), out / "training_curves.png")
+        pictures.append("training_curves.png")
+    print(words)
+    for name, problem in comparison.failed.items():
+        print(f"{name} failed: {problem}")
+    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
+    return 1 if comparison.failed else 0
 
 
 def _speaks() -> bool:

@@ -16,6 +16,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens, without_tuned_images
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.synbrain import SynBrain
@@ -54,11 +55,11 @@ def adaptation_curve(
         show_progress: a bar over the fits.
 
     Returns:
-        ``{"curve": [{"budget", "n_images", "n_trials", "adapted", "ridge", "scratch", "base", "mean_map",
-        "full", "draws", "intervals", "differences"}, ...], ...}``. Scores are voxel_r (mean over voxels of
-        Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over draws
-        (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and "scratch"
-        are paired in both ways.
+        "curve" is a list of points with "budget", "n_images", "n_trials", "adapted", "ridge", "scratch",
+        "base", "mean_map", "full", "draws", "intervals" and "differences". Scores are voxel_r (mean over
+        voxels of Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over
+        draws (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and
+        "scratch" are paired in both ways.
 
     Raises:
         SynBrainError: as :func:`synbrain.training.adapt.adapt`, or for no draws.
@@ -168,7 +169,7 @@ def _entry(budget: str, drawn: list[Draw], constant: dict[str, float | None]) ->
         "n_trials": float(np.mean([draw.n_trials for draw in drawn])),
         **{name: float(np.mean(values[name])) for name in FITTED},
         "base": constant["base"],
-        "mean_map": 0.0,  # a constant prediction correlates with nothing: 0 by definition (docs/metrics.md)
+        "mean_map": 0.0,  # a constant prediction correlates with nothing: 0 by definition
         "full": constant["full"],
         "seconds": float(np.mean([draw.seconds for draw in drawn])),
         "draws": [draw.scores for draw in drawn],
@@ -192,14 +193,12 @@ def curve_table(curve: dict[str, Any]) -> str:
     """The curve as Markdown."""
     columns = ("images", "trials", "adapted", "scratch", "ridge", "base", "mean map", "full",
                "adapted - ridge", "adapted - scratch")  # fmt: skip
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    rows = []
     for point in curve["curve"]:
         scores = [_number(point[k]) for k in ("adapted", "scratch", "ridge", "base", "mean_map", "full")]
         apart = [_difference(point["differences"][f"adapted - {name}"]) for name in ("ridge", "scratch")]
-        lines.append(
-            f"| {point['n_images']} | {point['n_trials']:.0f} | " + " | ".join([*scores, *apart]) + " |"
-        )
-    return "\n".join(lines) + "\n"
+        rows.append([str(point["n_images"]), f"{point['n_trials']:.0f}", *scores, *apart])
+    return "\n".join(markdown_table(columns, rows, numbers=False)) + "\n"
 
 
 def _number(value: float | None) -> str:

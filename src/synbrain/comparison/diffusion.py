@@ -84,10 +84,10 @@ class LatentDiffusion(MindSimulator):
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit the prior on latents of single trials."""
-        rest, held = pairs.hold_out(self.config.validation, seed)
-        self.grid = AlignedTokens(rest.tokens, self.config.tokens, self.config.dim)
+        training, validation = pairs.hold_out(self.config.validation, seed)
+        self.grid = AlignedTokens(training.tokens, self.config.tokens, self.config.dim)
         with seeded(seed):
-            self._fit_second(rest, held, show_progress)
+            self._fit_second(training, validation, show_progress)
         return self
 
 

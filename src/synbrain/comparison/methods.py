@@ -184,9 +184,9 @@ def chosen_methods(words: Iterable[str], registry: dict[str, Method] | None = No
     names = [name.strip() for word in words for name in word.split(",") if name.strip()]
     unknown = [name for name in names if name not in known and name not in groups | {"all"}]
     if unknown or not names:
-        said = f"no method {', '.join(map(repr, unknown))}" if unknown else "no method was named"
+        problem = f"no method {', '.join(map(repr, unknown))}" if unknown else "no method was named"
         raise SynBrainError(
-            said, f"choose among all, {', '.join(sorted(groups))} (groups), or {', '.join(known)}"
+            problem, f"choose among all, {', '.join(sorted(groups))} (groups), or {', '.join(known)}"
         )
     wanted = {*names, *ALWAYS}
     systems = "all" in wanted

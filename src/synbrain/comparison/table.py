@@ -9,6 +9,7 @@ from synbrain.comparison.compare import Comparison
 from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import COLUMNS, header
 from synbrain.files import write_json, write_text
+from synbrain.markdown import markdown_table
 
 ALPHA = 0.05
 SMALLER_IS_BETTER = ("mse", "crps", "energy_score")
@@ -69,17 +70,17 @@ WORDS = {
 }
 
 
-def write_table(found: Comparison, out: Path) -> str:
+def write_table(comparison: Comparison, out: Path) -> str:
     """Write ``table.json`` and ``table.md`` into ``out``; returns the Markdown."""
-    write_json(out / "table.json", found.to_json())
-    words = markdown(found)
+    write_json(out / "table.json", comparison.to_json())
+    words = markdown(comparison)
     write_text(out / "table.md", words + "\n")
     return words
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """All tables, their words, and what failed or was left out."""
-    scores = found.scores
+    scores = comparison.scores
     about = scores.about
     lines = [f"# Comparison on {about.get('dataset', 'dataset')}", "", header(scores), ""]
     if "command" in about:
@@ -90,7 +91,7 @@ def markdown(found: Comparison) -> str:
     lines += _against_gaussian(about)
     lines += _against_base(about)
     lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
-    lines += _list("Failed", found.failed)
+    lines += _list("Failed", comparison.failed)
     lines += _list("Left out", about.get("skipped", {}))
     return "\n".join(lines).rstrip()
 
@@ -130,55 +131,50 @@ def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
     names = [name for name in scores.rows if any(known(name, m) for m in shown)]
     if not shown:
         return []
-    lines = [f"## {title}", "", WORDS[title], ""]
-    lines += ["| method | " + " | ".join(shown.values()) + " |", "|---|" + "---:|" * len(shown)]
-    for name in names:
-        lines.append("| " + " | ".join([name, *(cell(scores, name, m) for m in shown)]) + " |")
-    return [*lines, ""]
+    rows = ([name, *(cell(scores, name, m) for m in shown)] for name in names)
+    table = markdown_table(["method", *shown.values()], rows)
+    return [f"## {title}", "", WORDS[title], "", *table, ""]
 
 
 def _against_gaussian(about: dict[str, Any]) -> list[str]:
-    found = about.get("differences_from_ridge_gaussian", {})
+    apart = about.get("differences_from_ridge_gaussian", {})
     title = "Distribution scores against ridge with Gaussian residuals"
     words = "Differences from ridge_gaussian [95 % interval]; negative is better; bold as above."
-    return _apart(title, words, found, {"crps": "CRPS", "energy_score": "energy"})
+    return _apart(title, words, apart, {"crps": "CRPS", "energy_score": "energy"})
 
 
 def _against_base(about: dict[str, Any]) -> list[str]:
-    found = about.get("differences_from_base", {})
+    apart = about.get("differences_from_base", {})
     words = (
         "Differences from the row that each changes (`synbrain` where the name begins so, else `reference`) "
         "[95 % interval over test images and seeds], corrected among that row's ablations; bold as above."
     )
     columns = {"voxel_r": "voxel r", "pearson": "Pearson", "mse": "MSE", "skill": "skill", "crps": "CRPS"}
-    return _apart("What each ablation changes", words, found, columns)
+    return _apart("What each ablation changes", words, apart, columns)
 
 
-def difference_cell(said: dict[str, Any] | None, digits: int = 4) -> str:
+def difference_cell(entry: dict[str, Any] | None, digits: int = 4) -> str:
     """A difference with its 95 % interval; bold where Holm's p is below ``ALPHA``."""
-    if said is None:
+    if entry is None:
         return "-"
-    low, high = said["interval"]
-    text = f"{said['difference']:+.{digits}f}"
-    differs = said["p_holm"] < ALPHA and said["difference"] != 0
+    low, high = entry["interval"]
+    text = f"{entry['difference']:+.{digits}f}"
+    differs = entry["p_holm"] < ALPHA and entry["difference"] != 0
     return f"{f'**{text}**' if differs else text} [{low:+.{digits}f}, {high:+.{digits}f}]"
 
 
 def _apart(
-    title: str, words: str, found: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
+    title: str, words: str, apart: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
 ) -> list[str]:
     """A table of differences; nothing where there are none."""
-    if not found:
+    if not apart:
         return []
-    lines = [f"## {title}", "", words, ""]
-    lines += ["| method | " + " | ".join(columns.values()) + " |", "|---|" + "---:|" * len(columns)]
-    for name, row in found.items():
-        texts = [difference_cell(row.get(metric)) for metric in columns]
-        lines.append(f"| {name} | {' | '.join(texts)} |")
-    return [*lines, ""]
+    rows = ([name, *(difference_cell(row.get(metric)) for metric in columns)] for name, row in apart.items())
+    table = markdown_table(["method", *columns.values()], rows)
+    return [f"## {title}", "", words, "", *table, ""]
 
 
 def _list(title: str, entries: dict[str, str]) -> list[str]:
     if not entries:
         return []
-    return [f"## {title}", "", *(f"- {name}: {said}" for name, said in entries.items()), ""]
+    return [f"## {title}", "", *(f"- {name}: {text}" for name, text in entries.items()), ""]

@@ -31,12 +31,11 @@ from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import array_to_rgb, open_image
 from synbrain.data.space import VoxelSpace, import_xarray
 from synbrain.describe import as_html, as_text
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import (
     atomic_path,
     open_array,
     read_json,
-    unreadable,
     verify_manifest,
     write_json,
     write_manifest,
@@ -92,6 +91,13 @@ class Dataset:
         images: one row per distinct image: name (file name or id), split, and what the source adds.
         responses: (n_trials, n_voxels) float32 memory map, in ``info.unit``.
         space: positions, ROIs and ncsnr of the voxels.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = toy_dataset()
+    >>> dataset.trials["split"].value_counts().to_dict()
+    {'train': 80, 'test': 40}
+    >>> dataset.load_image(0).size
+    (64, 64)
     """
 
     path: Path
@@ -198,6 +204,11 @@ def load_dataset(path: str | Path) -> Dataset:
 
     Raises:
         SynBrainError: where a file is missing, was altered, or does not fit the others.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = load_dataset(toy_dataset().path)
+    >>> dataset.n_trials, dataset.n_voxels, dataset.info.unit
+    (120, 12, 'arbitrary unit')
     """
     folder = Path(path)
     if not (folder / DATASET_JSON).exists():

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from synbrain.data.options import PictureOptions
-from synbrain.errors import SynBrainError
-from synbrain.files import unreadable
+from synbrain.errors import SynBrainError, unreadable
 
 ORIENTATION_TAG = 0x0112
 ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")

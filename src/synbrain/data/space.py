@@ -52,6 +52,11 @@ class VoxelSpace:
         fsaverage5: (20484,) int64, the voxel that each vertex of fsaverage5 (left, then right) lies in, -1
             where there is none; for volumes that bring a transform to the surface.
         in_mni: whether the affine of a volume leads to MNI mm.
+
+    >>> import numpy as np
+    >>> space = VoxelSpace.from_mask(np.ones((2, 2, 2), dtype=bool), np.eye(4))
+    >>> space.n_voxels, space.coordinates()[-1].tolist()
+    (8, [1.0, 1.0, 1.0])
     """
 
     n_voxels: int

@@ -15,8 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from synbrain.errors import SynBrainError
-from synbrain.files import POINTERS, unreadable
+from synbrain.errors import POINTERS, SynBrainError, unreadable
 
 SEPARATORS = ("\t", ",", ";", "|")
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))

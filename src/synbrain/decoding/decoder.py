@@ -80,6 +80,15 @@ class Decoder:
         targets: from an encoder's tokens to the space of the output.
         subjects: by name.
         active: whose responses the methods take; see :meth:`for_subject`.
+
+    >>> from synbrain.decoding.options import DecoderOptions
+    >>> from synbrain.decoding.train import train_decoder
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset, options = toy_dataset(), DecoderOptions(method="ridge", encoder="pixels")
+    >>> out = dataset.path.parent / "decoder"
+    >>> decoder = train_decoder([dataset], options, out=out, overwrite=True)
+    >>> decoder.predict_tokens(dataset.responses[:4]).shape[:2]
+    (1, 4)
     """
 
     config: DecoderConfig

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from synbrain.decoding.card import decoder_card
 from synbrain.decoding.decoder import DECODER_FORMAT, Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.protocol import State, TokenSpace
 from synbrain.decoding.registry import METHODS
+from synbrain.decoding.streamed import write_tensors
 from synbrain.decoding.targets import TokenTargets
 from synbrain.errors import SynBrainError
 from synbrain.files import (
@@ -41,8 +42,14 @@ from synbrain.model.folder import fetch
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
-def save_decoder(decoder: Decoder, folder: Path, *, overwrite: bool = False) -> Path:
+def save_decoder(decoder: Decoder, folder: Path, *, half: bool = False, overwrite: bool = False) -> Path:
     """Write ``decoder``; nothing stands at ``folder`` until all of it is written.
+
+    Args:
+        decoder: any.
+        folder: where to.
+        half: matrices in float16, half the size; they are computed with in float32.
+        overwrite: replace what stands there.
 
     Raises:
         SynBrainError: where ``folder`` is taken, or the disk is full.
@@ -65,7 +72,7 @@ def save_decoder(decoder: Decoder, folder: Path, *, overwrite: bool = False) -> 
     }
     with new_folder(folder, overwrite) as building:
         with atomic_path(building / WEIGHTS) as partial:
-            save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial)
+            write_tensors(partial, tensors, half=half)
         write_json(building / CONFIG, content)
         write_text(building / CARD, decoder_card(decoder))
         write_manifest(building, [CONFIG, WEIGHTS])

@@ -39,7 +39,7 @@ def fit_mindeye2(
         dropout=sizes.dropout,
     )  # fmt: skip
     prior = None
-    if sizes.prior is not None:
+    if sizes.use_prior:
         prior = PriorConfig(
             tokens=tokens, dim=dim, depth=sizes.prior.depth, heads=sizes.prior.heads,
             dim_head=sizes.prior.dim_head, steps=sizes.prior.steps, drop=sizes.prior.drop,
@@ -48,7 +48,7 @@ def fit_mindeye2(
         torch.manual_seed(derived_seed(options.seed, 31))
         network = MindEye2Network([s.n_voxels for s in subjects], backbone, prior)
     method = MindEye2(network, tuple(s.name for s in subjects))
-    if sizes.prior is not None:
+    if sizes.use_prior:
         method.sample_steps, method.guidance = sizes.prior.sample_steps, sizes.prior.guidance
     return train_network(method, subjects, options, workspace)
 

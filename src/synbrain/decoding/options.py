@@ -34,7 +34,8 @@ class MindEye2Sizes(BaseModel):
         "residual", description="residual MLP, linear (what the published comes to), or published"
     )
     dropout: float = Field(0.15, ge=0, lt=1)
-    prior: PriorSizes | None = Field(PriorSizes(), description="none: the backbone is the prediction")
+    use_prior: bool = Field(True, description="false: the backbone is the prediction")
+    prior: PriorSizes = Field(PriorSizes(), description="sizes of the diffusion prior")
 
 
 class MindEye2Loss(BaseModel):

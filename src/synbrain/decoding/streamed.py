@@ -6,14 +6,21 @@ of one layer would double them. So a large layer casts some rows, multiplies, an
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synbrain.errors import SynBrainError
+from synbrain.files import require_space
+
 Network = TypeVar("Network", bound=nn.Module)
 BLOCK_VALUES = 2**24  # 64 MiB of float32
+NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -23,8 +30,13 @@ class StreamedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features) float32."""
         rows = max(1, BLOCK_VALUES // self.in_features)
-        parts = [F.linear(x.float(), block.float()) for block in self.weight.split(rows)]
-        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        x = x.float()
+        out = torch.empty(*x.shape[:-1], self.out_features, device=x.device)
+        cast = torch.empty(min(rows, self.out_features), self.in_features, device=x.device)  # used again
+        for start in range(0, self.out_features, rows):
+            block = self.weight[start : start + rows]
+            cast[: len(block)] = block
+            out[..., start : start + len(block)] = F.linear(x, cast[: len(block)])
         return out if self.bias is None else out + self.bias.float()
 
 
@@ -43,3 +55,40 @@ def stream_half(network: Network) -> Network:
             parameter.data = parameter.data.float()
         parameter.requires_grad_(parameter.dtype not in HALF)
     return network
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool = False) -> None:
+    """Write a safetensors file a block at a time, so that mapped tensors are never in memory as a whole.
+
+    ``safetensors.torch.save_file`` copies every tensor to bytes first, which doubles the memory.
+
+    Args:
+        path: written as given (see ``files.atomic_path``).
+        tensors: by name; any may be mapped from a file.
+        half: floating tensors of two dimensions or more become float16; vectors stay as they are.
+    """
+    kinds = {name: _stored_dtype(tensor, half) for name, tensor in tensors.items()}
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * kinds[name].itemsize
+        header[name] = {
+            "dtype": NAMES[kinds[name]], "shape": list(tensor.shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    told = json.dumps(header, separators=(",", ":")).encode()
+    told += b" " * (-len(told) % 8)  # the data start at a multiple of 8
+    require_space(path.parent, end + len(told))
+    with path.open("wb") as file:
+        file.write(len(told).to_bytes(8, "little") + told)
+        for name, tensor in tensors.items():
+            # contiguous parameters only: a view of all values in order, without a copy
+            for block in tensor.detach().reshape(-1).split(BLOCK_VALUES):
+                cast = block.to("cpu", kinds[name])
+                if half and not bool(torch.isfinite(cast).all()):
+                    raise SynBrainError(
+                        f"tensor {name} holds values that float16 cannot", "the checkpoint is damaged"
+                    )
+                file.write(cast.contiguous().view(torch.uint8).numpy().data)
+
+
+def _stored_dtype(tensor: Tensor, half: bool) -> torch.dtype:
+    return torch.float16 if half and tensor.is_floating_point() and tensor.ndim > 1 else tensor.dtype

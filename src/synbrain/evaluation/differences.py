@@ -25,9 +25,9 @@ def differences(rows: dict[str, Row], against: str = "ridge") -> dict[str, dict[
     Returns:
         row -> metric -> {"difference", "interval" (95 %), "p" (two-sided), "p_holm" (Holm over the rows)}.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    table: dict[str, dict[str, dict[str, Any]]] = {}
     if against not in rows:
-        return found
+        return table
     base = rows[against]
     for metric in COMPARED:
         names, p_values = [], []
@@ -41,9 +41,9 @@ def differences(rows: dict[str, Row], against: str = "ridge") -> dict[str, dict[
             if interval is None:
                 continue
             entry = {"difference": ours - theirs, "interval": list(interval), "p": paired_p(drawn)}
-            found.setdefault(name, {})[metric] = entry
+            table.setdefault(name, {})[metric] = entry
             names.append(name)
             p_values.append(entry["p"])
         for name, corrected in zip(names, holm(np.asarray(p_values)), strict=True):
-            found[name][metric]["p_holm"] = float(corrected)
-    return found
+            table[name][metric]["p_holm"] = float(corrected)
+    return table

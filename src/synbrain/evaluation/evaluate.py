@@ -70,6 +70,15 @@ def evaluate(
 
     Raises:
         SynBrainError: no test or training images, missing tokens, other voxels than the run's.
+
+    >>> from synbrain import TrainOptions, train
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = toy_dataset()
+    >>> options = TrainOptions(encoder="pixels", vae={"epochs": 1}, mapper={"steps": 10, "round_steps": 10})
+    >>> model = train([dataset], options)
+    >>> scores = evaluate(model, dataset, EvaluateOptions(rows=["mean_map", "ridge", "ceiling"]))
+    >>> scores.value("mean_map", "voxel_r") < scores.value("synbrain", "voxel_r")
+    True
     """
     return evaluation_of(model, dataset, options, tokens=tokens, show_progress=show_progress).scores
 

@@ -11,7 +11,11 @@ N_SAMPLES = 20
 
 
 class EvaluateOptions(BaseModel):
-    """How :func:`synbrain.evaluate` scores."""
+    """How :func:`synbrain.evaluate` scores.
+
+    >>> EvaluateOptions(samples=40, rows=["mean_map", "ridge"]).seed
+    0
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

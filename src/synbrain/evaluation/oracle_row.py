@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Rows
+from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
 from synbrain.evaluation.measured import Measured
@@ -35,12 +35,10 @@ def oracle_row(
         None where the dataset was not simulated; a row without values, and a note why, where it was but
         the truth does not fit its voxels or unit.
     """
-    root = _tree_of(dataset) if source is None else source
-    number = re.fullmatch(r"subj(\d+)", dataset.info.subject)
-    if root is None or number is None or "nsd_id" not in dataset.images:
+    truth = _truth_of(dataset, source)
+    if truth is None:
         return None
     factor = PER_PERCENT.get(str(dataset.info.scaling.get("kind")))
-    truth = Truth.load(root, int(number[1]))
     if factor is None or truth.n_voxels != dataset.n_voxels:
         note = "the truth is known for all nsdgeneral voxels, in percent or the reference's unit"
         return Row(values={"voxel_r": None}, notes={"voxel_r": note})
@@ -51,6 +49,30 @@ def oracle_row(
         return truth.sample(ids[images], n, block_seed) * scale
 
     return score_arrays(truth.mean(ids) * scale, draw, measured, n_samples=n_samples, seed=seed)
+
+
+def true_trials(dataset: Dataset, rows: Rows, seed: int) -> Float32 | None:
+    """One trial of the true brain for each image, (n_images, n_voxels) float32 in the dataset's unit.
+
+    Args:
+        dataset: prepared from a tree that ``synbrain simulate`` wrote; else None is returned.
+        rows: of ``dataset.images``.
+        seed: of the noise.
+    """
+    truth = _truth_of(dataset)
+    factor = PER_PERCENT.get(str(dataset.info.scaling.get("kind")))
+    if truth is None or factor is None or truth.n_voxels != dataset.n_voxels:
+        return None
+    ids = dataset.images["nsd_id"].to_numpy(dtype=np.int64)[rows]
+    return np.asarray(truth.sample(ids, 1, seed)[0] * np.float32(factor), dtype=np.float32)
+
+
+def _truth_of(dataset: Dataset, source: Path | None = None) -> Truth | None:
+    root = _tree_of(dataset) if source is None else source
+    number = re.fullmatch(r"subj(\d+)", dataset.info.subject)
+    if root is None or number is None or "nsd_id" not in dataset.images:
+        return None
+    return Truth.load(root, int(number[1]))
 
 
 def _tree_of(dataset: Dataset) -> Path | None:

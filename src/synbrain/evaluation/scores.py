@@ -44,6 +44,11 @@ class Scores:
         rois: row -> ROI -> metric -> value.
         about: dataset, unit, n_test_images, n_test_trials, n_voxels, n_samples, seed, target, n_way, ...
         differences: row -> metric -> paired difference against ridge: difference, interval, p, p_holm.
+
+    >>> score = Score(value=0.5, interval=(0.4, 0.6), ceiling=0.8, target="repeat_mean")
+    >>> scores = Scores({"synbrain": {"voxel_r": score}}, {}, {}, {})
+    >>> scores["synbrain"]["voxel_r"].interval, scores.value("synbrain", "crps") is None
+    ((0.4, 0.6), True)
     """
 
     rows: dict[str, dict[str, Score]]
@@ -168,10 +173,14 @@ class Scores:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote."""
-        said = read_json(Path(path))
+        content = read_json(Path(path))
         try:
-            scores, intervals, targets = said.pop("scores"), said.pop("intervals"), said.pop("targets")
-            notes, rois, differences = said.pop("notes"), said.pop("rois"), said.pop("differences")
+            scores, intervals, targets = (
+                content.pop("scores"),
+                content.pop("intervals"),
+                content.pop("targets"),
+            )
+            notes, rois, differences = content.pop("notes"), content.pop("rois"), content.pop("differences")
         except (KeyError, AttributeError, TypeError) as error:
             raise SynBrainError(f"{path} holds no scores ({error})", "run `synbrain evaluate`") from error
         top = scores.get("ceiling", {})
@@ -188,7 +197,7 @@ class Scores:
             }
             for name, row in scores.items()
         }
-        return cls(rows, rois, said, differences)
+        return cls(rows, rois, content, differences)
 
 
 def _finite(value: float | None) -> float | None:

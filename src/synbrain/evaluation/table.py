@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synbrain.evaluation.scores import Scores
+from synbrain.markdown import markdown_table
 
 # metric -> heading; those with no value in any row are left out
 COLUMNS = {
@@ -77,8 +78,7 @@ def explanations(scores: Scores) -> list[str]:
 def markdown(scores: Scores) -> str:
     """The table in Markdown with its header and explanations."""
     head, body = cells(scores)
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in body]
+    lines = markdown_table(head, body)
     return "\n".join([header(scores), "", *lines, "", *(f"- {line}" for line in explanations(scores))])
 
 

@@ -61,6 +61,9 @@ def get_encoder(
 
     Raises:
         SynBrainError: where the name is unknown or the weights cannot be loaded.
+
+    >>> get_encoder("pixels").layers
+    {'grid4': (16, 3), 'final': (256, 3)}
     """
     if precision not in PRECISIONS:
         raise SynBrainError(f"there is no precision {precision!r}", f"choose from {', '.join(PRECISIONS)}")

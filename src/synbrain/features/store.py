@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset, Stimuli, read_brick
 from synbrain.data.options import PictureOptions
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
 from synbrain.features.tuned_folder import encoder_name as name_of
 from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
-from synbrain.files import digest, digest_of, open_array, read_json, unreadable, write_json
+from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
 
 if TYPE_CHECKING:
     from synbrain.features.encoder import Encoder
@@ -36,13 +36,18 @@ FEATURES = FeatureOptions()
 
 
 def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
-    """Where a dataset keeps the tokens of an encoder."""
-    return dataset.path / "tokens" / encoder_name
+    """Where a dataset keeps the tokens of an encoder: in its folder, or where read-only storage has them.
+
+    Those in its own folder are taken where they are there; new ones go to :func:`synbrain.files.beside`.
+    """
+    own = dataset.path / "tokens" / encoder_name
+    return own if (own / TOKENS_JSON).exists() else beside(dataset.path) / "tokens" / encoder_name
 
 
 def stored_encoders(dataset: Dataset) -> list[str]:
     """Names of the encoders whose tokens a dataset has."""
-    return sorted(path.parent.name for path in (dataset.path / "tokens").glob(f"*/{TOKENS_JSON}"))
+    folders = {dataset.path, beside(dataset.path)}
+    return sorted({path.parent.name for folder in folders for path in folder.glob(f"tokens/*/{TOKENS_JSON}")})
 
 
 def write_tokens(
@@ -106,6 +111,10 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     Raises:
         SynBrainError: where they are missing, cut short, or belong to other images; where the encoder
             was tuned on test images of the dataset.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> open_tokens(toy_dataset(), "pixels").shapes
+    {'grid4': (16, 3)}
     """
     encoder_name = name_of(encoder_name)
     folder = tokens_folder(dataset, encoder_name)
@@ -306,3 +315,26 @@ class _Brick:
             raise unreadable(path, error, "restore the stimuli") from error
         content = {"shape": shape, "sums": ends} | rules_digest_part(info)
         return ImageSet(shape[0], digest_of(content), partial(read_brick, path, info))
+
+
+def copy_tokens(tokens: TokenSet, source: Dataset, target: Dataset, rows: NDArray[np.int64]) -> None:
+    """Give ``target`` the tokens of the images ``rows`` of ``source``: they are the same pictures.
+
+    Args:
+        tokens: of all images of ``source``, from one encoder.
+        source: whose store says how they were made.
+        target: its image i is image ``rows[i]`` of ``source``.
+        rows: (target.n_images,) rows of ``source.images``.
+    """
+    own = tokens_folder(source, tokens.encoder)
+    made = _read(own)
+    if "store" in made:
+        made = _read((own / made["store"]).resolve())
+    folder = tokens_folder(target, tokens.encoder)
+    folder.mkdir(parents=True, exist_ok=True)
+    layers = {}
+    for layer, array in tokens.layers.items():
+        save_array(folder / f"{layer}.npy", np.asarray(array[tokens.rows[rows]], dtype=np.float16))
+        layers[layer] = made["layers"][layer] | {"sha256": digest(folder / f"{layer}.npy")}
+    content = made | {"n_images": len(rows), "images": image_set_digest(target), "layers": layers}
+    write_json(folder / TOKENS_JSON, content)

@@ -238,6 +238,12 @@ def split_pairs(dataset: Dataset, tokens: TokenSet) -> tuple[Pairs, Pairs]:
 
     Raises:
         SynBrainError: where a split is empty.
+
+    >>> from synbrain.features.store import open_tokens
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> train, test = split_pairs(toy_dataset(), open_tokens(toy_dataset(), "pixels"))
+    >>> train.n_images, test.repeat_means().shape
+    (40, (20, 12))
     """
     if len(dataset.image_rows("test")) == 0:
         raise SynBrainError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,17 @@ from synbrain.features.encoder import Encoder, pick_device
 from synbrain.features.encoding import encode_batches
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.options import StoreOptions
-from synbrain.files import allocate_array, digest, open_array, read_json, telling_full_disk, write_json
+from synbrain.files import (
+    allocate_array,
+    alone,
+    digest,
+    open_array,
+    publish_folder,
+    read_json,
+    require_writable,
+    write_json,
+    writing,
+)
 from synbrain.progress import bar
 
 PLAN, DONE = "plan.json", "done.npy"
@@ -45,7 +55,22 @@ def write_store(
     """Make or extend the store ``folder``; see :func:`synbrain.features.store.write_tokens`."""
     if options.batch_size < 1:
         raise SynBrainError(f"the batch size is {options.batch_size}", "give at least 1")
+    require_writable(folder)
     team = _Team.of(shard, encoder.device)
+    with alone(folder) if team.world == 1 else nullcontext():
+        return _write(folder, encoder, images, layers, options, overwrite, team, show_progress)
+
+
+def _write(
+    folder: Path,
+    encoder: Encoder,
+    images: ImageSet,
+    layers: tuple[str, ...],
+    options: StoreOptions,
+    overwrite: bool,
+    team: _Team,
+    show_progress: bool,
+) -> Written:
     kept = _layers_that_stay(folder, encoder, images, overwrite)
     new = tuple(layer for layer in layers if layer not in kept)
     if not new:
@@ -179,7 +204,7 @@ def _encode_missing(
 
     encoded = 0
     with ExitStack() as stack:
-        stack.enter_context(telling_full_disk(partial))
+        stack.enter_context(writing(partial))
         moving = stack.enter_context(
             bar(
                 f"encode with {encoder.name}",
@@ -239,11 +264,4 @@ def _finish(
     write_json(partial / TOKENS_JSON, said)
     (partial / PLAN).unlink()
     (partial / DONE).unlink()
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(partial, folder)
-    if old.exists():
-        shutil.rmtree(old)
+    publish_folder(partial, folder)

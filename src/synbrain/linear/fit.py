@@ -300,7 +300,9 @@ def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem) -> LinearPath:
         mixing = np.eye(n_voxels, dtype=np.float32)
     weights_of = projection(duals, problem.device, problem.meter)
     # float16 holds 6e-8 to 65504: each column of a layer is brought to at most 1, the mixing takes the rest
-    size = torch.stack([w.abs().amax(dim=0) for w in weights_of.values()]).amax(dim=0)
+    size = torch.stack([torch.maximum(w.amax(dim=0), -w.amin(dim=0)) for w in weights_of.values()]).amax(
+        dim=0
+    )
     size = torch.where(size > 0, size, 1)
     stored = torch.float16 if problem.config.dtype == "float16" else torch.float32
     return LinearPath(

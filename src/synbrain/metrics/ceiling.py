@@ -68,6 +68,10 @@ def ncsnr(trials: NDArray[Any], image_of_trial: Rows) -> Float64:
 
     Returns:
         (n_voxels,) float64, at least 0; 0 where a voxel is constant; NaN where no image was repeated.
+
+    >>> trials = np.array([[1.0], [3.0], [5.0], [7.0]])  # two images, two trials each
+    >>> ncsnr(trials, np.array([0, 0, 1, 1])).round(2).tolist()
+    [1.87]
     """
     signal, noise = signal_and_noise(trials, image_of_trial)
     ratio = np.sqrt(signal / np.where(noise > 0, noise, 1.0))
@@ -102,6 +106,9 @@ def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Float64
 
     Returns:
         (n_voxels,) float64 in [0, 1]; NaN where ``snr`` is NaN.
+
+    >>> noise_ceiling(np.array([1.0]), repeats=[1, 3]).round(3).tolist()
+    [0.6]
     """
     left = float(np.mean(1.0 / np.asarray(repeats, dtype=np.float64)))
     with np.errstate(invalid="ignore"):
@@ -109,7 +116,11 @@ def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Float64
 
 
 def correlation_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Float64:
-    """Best ``voxel_r`` against means over ``repeats`` trials: the root of :func:`noise_ceiling`."""
+    """Best ``voxel_r`` against means over ``repeats`` trials: the root of :func:`noise_ceiling`.
+
+    >>> correlation_ceiling(np.array([0.5]), repeats=3).round(3).tolist()
+    [0.655]
+    """
     return np.sqrt(noise_ceiling(snr, repeats))
 
 

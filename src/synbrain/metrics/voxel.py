@@ -94,6 +94,10 @@ def voxel_r(predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
 
     Returns:
         (n_voxels,) float64; NaN where the measured voxel is constant, 0 where the predicted one is.
+
+    >>> measured = np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]])
+    >>> voxel_r(measured * 2 + 1, measured).round(2).tolist()
+    [1.0, 1.0]
     """
     _same_shape(predicted, measured)
     out = np.empty(predicted.shape[1])

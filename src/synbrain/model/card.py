@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from synbrain.markdown import markdown_table
 from synbrain.model.parts import RunParts, SubjectPart
 
 
@@ -61,13 +62,15 @@ def _subject(subject: SubjectPart) -> str:
         return (
             text + "\n\nNo trial noise was fitted: `sample` repeats the mean unless `noise_factor` is given."
         )
-    about = subject.noise.about
-    fitted = _table({key.replace("_", " "): _short(value) for key, value in about.items()})
+    noise = subject.noise
+    rows = {"fitted on": noise.source, "variance needed around the mean": _short(noise.variance_needed)}
+    rows |= {key.replace("_", " "): _short(value) for key, value in noise.about.items()}
+    fitted = _table(rows)
     text += f"\n\n### Trial noise and its calibration\n\n{fitted}"
-    if about.get("source") != "repeats":
+    if noise.source != "repeats":
         text += (
             "\n\nNo image was repeated, so trial noise and errors of the mean cannot be told apart: the "
-            "spread is that of the residuals of held-out training images."
+            "spread is that of the residuals of inner-out training images."
         )
     return text + (
         "\n\nCoverage and variance ratio above are cross-fitted on training images of this subject. They say "
@@ -80,13 +83,9 @@ def _scores(scores: dict[str, Any] | None) -> str:
         return "## Scores\n\nNot evaluated yet: run `synbrain evaluate`."
     rows: dict[str, dict[str, Any]] = scores["scores"]
     metrics = [m for m in dict.fromkeys(m for row in rows.values() for m in row)][:12]
-    head = "| row | " + " | ".join(metrics) + " |\n|" + "---|" * (len(metrics) + 1)
-    body = [
-        f"| {name} | " + " | ".join(_short(row.get(metric, "")) for metric in metrics) + " |"
-        for name, row in rows.items()
-    ]
+    body = [[name, *(_short(row.get(metric, "")) for metric in metrics)] for name, row in rows.items()]
     about = f"{scores.get('n_test_images', '?')} test images, target: {scores.get('target', '?')}."
-    return "\n".join(["## Scores on test images", "", about, "", head, *body])
+    return "\n".join(["## Scores on test images", "", about, "", *markdown_table(["row", *metrics], body)])
 
 
 def _use(subjects: dict[str, SubjectPart]) -> str:
@@ -99,14 +98,16 @@ def _use(subjects: dict[str, SubjectPart]) -> str:
 
 
 def _table(rows: dict[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+    return "\n".join(
+        markdown_table(["", ""], ([key, str(value)] for key, value in rows.items()), numbers=False)
+    )
 
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_short(held)}" for key, held in value.items())
+        return ", ".join(f"{key} {_short(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_short(held) for held in value)
+        return ", ".join(_short(inner) for inner in value)
     return "" if value is None else str(value)

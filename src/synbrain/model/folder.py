@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +26,9 @@ from synbrain.errors import SynBrainError
 from synbrain.files import (
     MANIFEST,
     atomic_path,
+    beside,
     digest,
+    new_folder,
     read_json,
     verify_manifest,
     write_json,
@@ -58,12 +58,8 @@ def save_run(
         SynBrainError: where ``folder`` holds anything else and ``overwrite`` is not set.
     """
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if (folder.exists() and not folder.is_dir()) or (there - KEPT and not overwrite):
-        raise SynBrainError(f"{folder} exists already", "pass --overwrite, or choose another output")
-    building = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
+    is_free = folder.is_dir() and there <= KEPT
+    with new_folder(folder, overwrite or is_free, inherits=["training"]) as building:
         files = [CONFIG]
         config = parts.config.model_dump(mode="json") | {"subjects": list(parts.subjects)}
         write_json(building / CONFIG, config)
@@ -80,22 +76,6 @@ def save_run(
             write_json(building / SCORES, scores)
         write_text(building / CARD, model_card(parts, scores))
         write_manifest(building, files)
-        _move_in(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _move_in(building: Path, folder: Path) -> None:
-    """Move the new run into place; the manifest goes first and comes last, so a half-moved run is told."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for old in folder.iterdir():
-        if old.is_dir() and old.name != "training":
-            shutil.rmtree(old)
-        elif not old.is_dir():
-            old.unlink()
-    for new in sorted(building.iterdir(), key=lambda path: path.name == MANIFEST):
-        os.replace(new, folder / new.name)
 
 
 def _save_module(folder: Path, module: BrainVAE | Mapper) -> list[str]:
@@ -161,11 +141,22 @@ def run_digest(folder: Path) -> str:
     return digest(folder / MANIFEST)
 
 
-def refresh_card(folder: Path, scores: dict[str, Any]) -> None:
-    """Put ``scores`` into ``scores.json`` of a run and into its card."""
+def refresh_card(folder: Path, scores: dict[str, Any]) -> str:
+    """Put ``scores`` into ``scores.json`` of a run and into its card, or beside read-only storage.
+
+    Scores are worth more than the card: where neither can be written, that is told and nothing raised.
+
+    Returns:
+        One line: where they were written (in ``folder`` or in :func:`synbrain.files.beside`), or why not.
+    """
     parts = load_run(folder)
-    write_json(folder / SCORES, scores)
-    write_text(folder / CARD, model_card(parts, scores))
+    target = beside(folder)
+    try:
+        write_json(target / SCORES, scores)
+        write_text(target / CARD, model_card(parts, scores))
+    except SynBrainError as error:
+        return f"the scores are not in the run's {SCORES} and {CARD}: {error}"
+    return f"scores and card -> {target / SCORES}, {target / CARD}"
 
 
 def fetch(name: str | Path) -> Path:

@@ -23,7 +23,7 @@ from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
 from synbrain.noise.response_noise import ResponseNoise
 
-RUN_FORMAT = 2  # 1 said "stages" for an encoder's layers
+RUN_FORMAT = 3  # 1 said "stages" for an encoder's layers, 2 kept what adaptation and noise say untyped
 SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
 Recipe = Literal["reference", "calibrated"]
 
@@ -137,8 +137,8 @@ class SubjectPart:
         """Write the subject into ``folder`` and return the file names written, relative to it."""
         folder.mkdir(parents=True, exist_ok=True)
         given = {"space": self.space, "linear": self.linear, "held_out": self.held_out, "noise": self.noise}
-        parts = {part: held for part, held in given.items() if held is not None}
-        files = [f"{part}/{name}" for part, held in parts.items() for name in held.save(folder / part)]
+        parts = {name: part for name, part in given.items() if part is not None}
+        files = [f"{name}/{file}" for name, part in parts.items() for file in part.save(folder / name)]
         tensors = {"response_mean": self.response_mean, "response_sd": self.response_sd}
         tensors |= {"shrink": np.asarray(self.shrink)}
         with atomic_path(folder / SCALE) as partial:
@@ -151,19 +151,19 @@ class SubjectPart:
     def load(cls, folder: Path) -> SubjectPart:
         """Read a subject that :meth:`save` wrote."""
         about = read_json(folder / SUBJECT_JSON)
-        held = load_file(folder / SCALE)
+        tensors = load_file(folder / SCALE)
         parts = about["parts"]
         return cls(
             name=about["name"],
             space=VoxelSpace.load(folder / "space"),
             unit=about["unit"],
-            response_mean=held["response_mean"],
-            response_sd=held["response_sd"],
+            response_mean=tensors["response_mean"],
+            response_sd=tensors["response_sd"],
             scaling=about["scaling"],
             linear=LinearPath.load(folder / "linear") if "linear" in parts else None,
             held_out=HeldOutScores.load(folder / "held_out") if "held_out" in parts else None,
             noise=ResponseNoise.load(folder / "noise") if "noise" in parts else None,
-            shrink=held["shrink"],
+            shrink=tensors["shrink"],
         )
 
 

@@ -38,6 +38,15 @@ class SynBrain:
         report: how well it does on held-out training images, where it was trained here.
         encoder: an encoder to use instead of the registry's (its digest must be the run's).
         device: where the networks run.
+
+    >>> from synbrain import TrainOptions, train
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> dataset = toy_dataset()
+    >>> options = TrainOptions(encoder="pixels", vae={"epochs": 1}, mapper={"steps": 10, "round_steps": 10})
+    >>> model = train([dataset], options)
+    >>> pictures = [dataset.load_image(row) for row in range(3)]
+    >>> model.predict(pictures).shape, model.sample(pictures, n_samples=5, seed=7).shape
+    ((3, 12), (5, 3, 12))
     """
 
     def __init__(
@@ -279,7 +288,7 @@ class SynBrain:
         NC = ncsnr^2 / (ncsnr^2 + 1 / n). Its square root is the highest correlation that can be expected.
         """
         part = self.subject(subject)
-        if part.noise is not None and part.noise.about.get("source") == "repeats":
+        if part.noise is not None and part.noise.source == "repeats":
             return part.noise.noise_ceiling(n_repeats)
         if part.space.ncsnr is None:
             raise SynBrainError(

@@ -177,6 +177,11 @@ class BrainVAE(nn.Module):
         fast: in float32 on a CPU, convolve by Winograd's algorithm and keep fewer activations: the same
             function to about 1e-6 relative; None: from FAST_CHANNELS on, as narrow convolutions gain nothing
             (preset tiny: .23 s a step against .19 s plain). See :meth:`set_fast`.
+
+    >>> from synbrain.networks.presets import preset
+    >>> vae = BrainVAE(preset("tiny").vae)
+    >>> vae.encode(torch.zeros(2, 100)).mean.shape == vae.encode(torch.zeros(2, 300)).mean.shape
+    True
     """
 
     def __init__(

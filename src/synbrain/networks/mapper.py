@@ -145,6 +145,10 @@ class Mapper(nn.Module):
     Args:
         config: the sizes.
         checkpointing: recompute each block in the backward pass instead of keeping its activations.
+
+    >>> mapper = Mapper(MapperConfig(tokens=8, dim=16, depth=1, heads=2, input_tokens=4, input_dim=3))
+    >>> mapper(torch.zeros(2, 4, 3)).shape
+    torch.Size([2, 8, 16])
     """
 
     positions: Tensor

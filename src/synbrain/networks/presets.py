@@ -95,5 +95,5 @@ def _called(name: str) -> Preset:
         blocks = {"down_blocks": number, "up_blocks": number}
         return Preset(BrainVAEConfig.model_validate(base.vae.model_dump() | blocks), base.mapper)
     except ValidationError as error:
-        said = error.errors()[0]["msg"]
-        raise SynBrainError(f"preset {name!r} cannot be built ({said})", "choose another number") from error
+        reason = error.errors()[0]["msg"]
+        raise SynBrainError(f"preset {name!r} cannot be built ({reason})", "choose another number") from error

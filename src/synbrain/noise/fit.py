@@ -16,8 +16,9 @@ from sklearn.exceptions import ConvergenceWarning
 from synbrain.arrays import Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.metrics.low_rank import log_density
 from synbrain.noise.config import NoiseConfig
-from synbrain.noise.response_noise import ResponseNoise, unwarp, warp, warp_moments
+from synbrain.noise.response_noise import ResponseNoise, Source, unwarp, warp, warp_moments
 
 LARGEST_SKEW = 2.0  # of the warp's parameter; skewness then is 1.2 to 1.8, by the tail
 TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -31,7 +32,7 @@ def fit_response_noise(
 
     Variance, margins and factors come from residuals around the repeat mean of each image, scaled up for
     the degree of freedom that the mean takes; inflation from residuals around ``mean``. Where no image
-    was repeated all of it comes from the latter, which ``about["source"]`` says.
+    was repeated all of it comes from the latter, which ``source`` says.
 
     Args:
         pairs: trials of training images.
@@ -84,17 +85,16 @@ def fit_response_noise(
         inflation=_f32(inflation),
     )
     about: dict[str, Any] = {
-        "source": "repeats" if repeated else "residuals",
         "n_images": pairs.n_images,
         "n_trials": pairs.n_trials,
         "factors": int(loadings.shape[1]),
         "held_out_log_density_by_factors": scores,
         "variance_over_within_image_variance": float(np.median(inflation)),
-        "variance_needed_around_the_mean": float(np.median(needed)),
         "coverage_90": coverage(off, inflation, skew, tail, 0.9),
         "coverage_50": coverage(off, inflation, skew, tail, 0.5),
     }
-    return replace(noise, about=about)
+    source: Source = "repeats" if repeated else "residuals"
+    return replace(noise, about=about, source=source, variance_needed=float(np.median(needed)))
 
 
 def _f32(values: Float64) -> NDArray[np.float32]:
@@ -263,7 +263,7 @@ def fit_factors(
         both = []
         for fitted_on in (half, ~half):
             loadings, unique = _factors(z[fitted_on], k, seed)
-            both.append(_log_density(z[~fitted_on], loadings, unique))
+            both.append(float(log_density(z[~fitted_on], loadings, unique).mean()) / n_voxels)
         scores[k] = float(np.mean(both))
         if scores[k] < max(scores.values()) - 0.01:
             break  # more factors only fit more noise
@@ -285,16 +285,6 @@ def _factors(z: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
     shrink = np.minimum(1, np.sqrt(0.98 / np.maximum(shared, 1e-12)))
     loadings = loadings * shrink[:, None]
     return loadings, 1 - np.sum(loadings**2, axis=1)
-
-
-def _log_density(z: Float64, loadings: Float64, unique: Float64) -> float:
-    """Mean log density per trial and voxel of centred normals with that covariance."""
-    scaled = loadings / unique[:, None]
-    factor = np.linalg.cholesky(np.eye(loadings.shape[1]) + loadings.T @ scaled)
-    projected = np.linalg.solve(factor, (z @ scaled).T)
-    distance = np.sum(z**2 / unique, axis=1) - np.sum(projected**2, axis=0)
-    log_det = np.sum(np.log(unique)) + 2 * np.sum(np.log(np.diag(factor)))
-    return float(np.mean(-0.5 * (distance + log_det)) / len(unique) - 0.5 * np.log(2 * np.pi))
 
 
 def coverage(standard: Float64, inflation: Float64, skew: Float64, tail: Float64, level: float) -> float:

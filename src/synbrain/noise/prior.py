@@ -13,8 +13,6 @@ from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.response_noise import ResponseNoise
 
-NEEDED = "variance_needed_around_the_mean"
-
 
 def fit_noise_with_prior(
     pairs: Pairs,
@@ -39,11 +37,11 @@ def fit_noise_with_prior(
         seed: as for :func:`fit_response_noise`.
     """
     noise = fit_response_noise(pairs, mean, config, seed=seed)
-    known = [held for held in base if held.about.get("source") == "repeats"]
-    if noise.about["source"] == "repeats" or not known:
+    repeated = [of_base for of_base in base if of_base.source == "repeats"]
+    if noise.source == "repeats" or not repeated:
         return noise
-    needed = float(np.median([max(float(held.about.get(NEEDED, 1.0)), 1.0) for held in known]))
-    inflation = float(np.median([np.median(held.inflation) for held in known]))
+    needed = float(np.median([max(of_base.variance_needed, 1.0) for of_base in repeated]))
+    inflation = float(np.median([np.median(of_base.inflation) for of_base in repeated]))
     within = noise.noise_variance / needed
     repeats = float(np.mean(1 / np.maximum(pairs.repeats(), 1)))
     return replace(
@@ -56,5 +54,6 @@ def fit_noise_with_prior(
         signal_variance=np.maximum(noise.signal_variance - within * np.float32(repeats), 0).astype(
             np.float32
         ),
-        about={**noise.about, "source": "base subjects", "residual_over_noise_variance_of_base": needed},
+        source="base subjects",
+        about={**noise.about, "residual_over_noise_variance_of_base": needed},
     )

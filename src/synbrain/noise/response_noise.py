@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,12 @@ from safetensors.numpy import load_file, save_file
 
 from synbrain.arrays import Float32
 from synbrain.files import atomic_path, read_json, write_json
+from synbrain.metrics.low_rank import log_density
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+Source = Literal["repeats", "residuals", "base subjects"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,10 @@ class ResponseNoise:
         signal_variance: (n_voxels,) float32, variance over images of the true mean (unit^2); with
             ``noise_variance`` it gives the noise ceiling.
         noise_variance: (n_voxels,) float32, trial variance within an image, averaged over images.
-        about: how it was fitted, on how many trials; ``source`` is "repeats" or "residuals".
+        about: how it was fitted, on how many trials; for people to read.
+        source: what told trial noise from errors of the mean: "repeats" of images, nothing (then both are
+            in the "residuals"), or the ratio of "base subjects".
+        variance_needed: variance around a cross-fitted mean over variance within images, median voxel.
     """
 
     loadings: Float32
@@ -50,6 +57,8 @@ class ResponseNoise:
     signal_variance: Float32
     noise_variance: Float32
     about: Mapping[str, Any]
+    source: Source = "residuals"
+    variance_needed: float = 1.0
 
     @property
     def n_voxels(self) -> int:
@@ -101,17 +110,8 @@ class ResponseNoise:
         """
         sd = np.sqrt(self.variance(mean).astype(np.float64))
         z, log_slope = unwarp((responses - mean) / sd, self.skew, self.tail)
-        loadings = self.loadings.astype(np.float64)
-        unique = self.unique.astype(np.float64)
-        scaled = loadings / unique[:, None]
-        inner = np.eye(loadings.shape[1]) + loadings.T @ scaled
-        factor = np.linalg.cholesky(inner)
-        projected = np.linalg.solve(factor, (z @ scaled).T)
-        distance = np.sum(z**2 / unique, axis=1) - np.sum(projected**2, axis=0)
-        log_det = np.sum(np.log(unique)) + 2 * np.sum(np.log(np.diag(factor)))
-        normal = -0.5 * (distance + log_det + self.n_voxels * np.log(2 * np.pi))
-        density: NDArray[np.float64] = normal + np.sum(log_slope - np.log(sd), axis=1)
-        return density
+        density = log_density(z, self.loadings, self.unique)
+        return np.asarray(density + np.sum(log_slope - np.log(sd), axis=1))
 
     def noise_ceiling(self, n_repeats: int = 1) -> Float32:
         """(n_voxels,) float32, share of variance that the true mean explains of ``n_repeats``-trial means."""
@@ -124,14 +124,17 @@ class ResponseNoise:
         tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _TENSORS}
         with atomic_path(folder / WEIGHTS) as partial:
             save_file(tensors, partial)
-        write_json(folder / CONFIG, {"about": dict(self.about)})
+        content = {"source": self.source, "variance_needed": self.variance_needed, "about": dict(self.about)}
+        write_json(folder / CONFIG, content)
         return [CONFIG, WEIGHTS]
 
     @classmethod
     def load(cls, folder: Path) -> ResponseNoise:
         """Read a noise that :meth:`save` wrote."""
         tensors = load_file(folder / WEIGHTS)
-        return cls(**{name: tensors[name] for name in _TENSORS}, about=read_json(folder / CONFIG)["about"])
+        content = read_json(folder / CONFIG)
+        values: dict[str, Any] = {name: tensors[name] for name in _TENSORS} | content
+        return cls(**values)
 
 
 _TENSORS = (

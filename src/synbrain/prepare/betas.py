@@ -16,8 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.errors import SynBrainError
-from synbrain.files import unreadable
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.prepare import glmsingle
 from synbrain.prepare.grid import Grid, stated_affine
 

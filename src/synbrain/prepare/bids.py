@@ -90,7 +90,7 @@ def prepare_bids(
     plan = digest_of(
         {"scaling": scaling, "missing": options.missing_trials, "files": names, "hashes": hashes}
     )
-    with resumable_folder(out, plan) as building:
+    with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, 1, options.missing_trials, workers)
         report = write_sessions(building, sessions, len(index), plan, how, show_progress)
         trials, table, dropped = drop_trials(building, report["missing_trials"], trials, table)

@@ -18,8 +18,7 @@ from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
-from synbrain.errors import SynBrainError
-from synbrain.files import unreadable
+from synbrain.errors import SynBrainError, unreadable
 
 TOLERANCE = 0.1  # of the smallest voxel size, at every corner of the grid
 

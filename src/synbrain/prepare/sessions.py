@@ -23,11 +23,11 @@ from synbrain.errors import SynBrainError
 from synbrain.files import (
     allocate_array,
     atomic_path,
+    new_folder,
     open_array,
-    publish_folder,
     read_json,
-    telling_full_disk,
     write_json,
+    writing,
 )
 from synbrain.prepare import betas
 from synbrain.prepare.betas import BetaFile, Index
@@ -89,25 +89,20 @@ class Reading:
 
 
 @contextmanager
-def resumable_folder(out: Path, plan: str) -> Iterator[Path]:
+def resumable_folder(out: Path, plan: str, overwrite: bool = False) -> Iterator[Path]:
     """A folder beside ``out`` that an interruption leaves, and that a run with the same ``plan`` takes up.
 
     It takes the name ``out`` when the block ends without error.
     """
-    building = out.with_name(f".{out.name}.preparing")
-    if building.exists() and not _is_of(building, plan):
-        shutil.rmtree(building)
-    building.mkdir(parents=True, exist_ok=True)
-    try:
-        with telling_full_disk(out):
-            yield building
-    except BaseException:
-        if not any((building / "done").glob("*.json")):  # nothing that would be worth keeping
-            shutil.rmtree(building, ignore_errors=True)
-        raise
-    shutil.rmtree(building / "done")
-    (building / PLAN).unlink(missing_ok=True)
-    publish_folder(building, out)
+    with new_folder(
+        out,
+        overwrite,
+        continues=lambda building: _is_of(building, plan),
+        keeps=lambda building: any((building / "done").glob("*.json")),
+    ) as building:
+        yield building
+        shutil.rmtree(building / "done")
+        (building / PLAN).unlink(missing_ok=True)
 
 
 def _is_of(building: Path, plan: str) -> bool:
@@ -237,7 +232,7 @@ def _write_one(session: Session, path: Path, offset: int, done: Path, how: Readi
         values[~absent] = scaled.values
     del raw
     # plain writes, not a memory map: pages of a map count as this process's memory
-    with telling_full_disk(path), path.open("r+b") as handle:
+    with writing(path), path.open("r+b") as handle:
         handle.seek(offset + session.first_row * values.shape[1] * 4)
         handle.write(np.ascontiguousarray(values).data)
         handle.flush()

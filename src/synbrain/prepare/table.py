@@ -70,6 +70,12 @@ def prepare_table(
 
     Raises:
         SynBrainError: where the three do not fit, or cannot be read; nothing is written then.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> source = toy_dataset().path.parent / "recordings"  # images/, trials.csv, responses.npy
+    >>> out = source.parent / "again"
+    >>> prepare_table(source, out, unit="spikes", overwrite=True).info.unit
+    'spikes'
     """
     src, out = Path(src), Path(out)
     images_folder = src / "images"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import nn
@@ -22,6 +23,11 @@ from synbrain.reference.names import State, join, mapper_names, reference_shapes
 Config = TypeVar("Config", BrainVAEConfig, MapperConfig)
 Network = TypeVar("Network", bound=nn.Module)
 
+# what trainers save besides tensors: values without code
+PLAIN: list[Any] = [
+    argparse.Namespace, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType,
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"), np._core.multiarray.scalar,
+]  # fmt: skip
 _SHOWN = 8  # tensors named in an error before the rest is counted
 
 
@@ -33,8 +39,8 @@ def read_reference_vae(path: Path) -> BrainVAE:
     Raises:
         SynBrainError: where the file is no such checkpoint, or a tensor is missing, extra or misshapen.
     """
-    content = _load(path)
-    state = _tensors(content.get("model", content), path, "model")
+    content = load_checkpoint(path)
+    state = tensors_of(content.get("model", content), path, "model")
     config = _vae_config(state, path)
     with torch.device("meta"):
         vae = BrainVAE(config)
@@ -53,13 +59,13 @@ def read_reference_mapper(path: Path, heads: int | None = None) -> Mapper:
         SynBrainError: where the file is no such checkpoint, heads are unknown or contradict the saved
             ones, or a tensor is missing, extra or misshapen.
     """
-    content = _load(path)
+    content = load_checkpoint(path)
     if "ema" not in content:
         raise SynBrainError(
             f"{path} holds no EMA weights (keys: {', '.join(map(str, content))})",
             "pass the last.pt that the reference's mapper trainer wrote",
         )
-    state = _tensors(content["ema"], path, "ema")
+    state = tensors_of(content["ema"], path, "ema")
     saved = content.get("args")
     arguments: dict[str, Any] = vars(saved) if isinstance(saved, argparse.Namespace) else dict(saved or {})
     config = _mapper_config(state, path, _heads(arguments, heads, path), arguments.get("prediction") or "x")
@@ -68,11 +74,16 @@ def read_reference_mapper(path: Path, heads: int | None = None) -> Mapper:
     return _filled(mapper, state, mapper_names, path)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a file that torch saved, tensors mapped from the disk; no pickled code is executed.
+
+    Raises:
+        SynBrainError: where it is missing, damaged, or holds other objects than tensors and plain values.
+    """
     if not path.is_file():
         raise SynBrainError(f"{path} is missing", "check the path")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(PLAIN):
             try:  # mapped, so that optimiser states three times the weights are never read
                 content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError:  # a file from before torch 1.6 cannot be mapped
@@ -92,13 +103,14 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _tensors(content: Any, path: Path, key: str) -> State:
+def tensors_of(content: Any, path: Path, key: str) -> State:
+    """A state dict without the prefix that data-parallel training leaves; ``key`` is named in errors."""
     if not isinstance(content, dict) or not content:
         raise SynBrainError(f"{path} holds no state dict under {key!r}", "check the path")
     state = {str(name).removeprefix("module."): value for name, value in content.items()}
     odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if odd:
-        raise SynBrainError(f"{path} holds no tensor for {_listed(odd)}", "pass a reference checkpoint")
+        raise SynBrainError(f"{path} holds no tensor for {listed(odd)}", "pass a reference checkpoint")
     return state
 
 
@@ -114,7 +126,7 @@ def _heads(arguments: dict[str, Any], flag: int | None, path: Path) -> int:
     return int(saved) if saved is not None else int(flag or 0)
 
 
-class _Sizes:
+class Sizes:
     """Reads sizes off tensors; several tensors vote, so that one misshapen tensor is the one named."""
 
     def __init__(self, state: State, path: Path) -> None:
@@ -142,7 +154,7 @@ class _Sizes:
 
 
 def _vae_config(state: State, path: Path) -> BrainVAEConfig:
-    sizes = _Sizes(state, path)
+    sizes = Sizes(state, path)
     n_levels = sizes.count(r"encoder\.down\.(\d+)\.")
     channels = sizes.vote(
         ("encoder.conv_in.weight", 0), ("encoder.conv_in.bias", 0), ("encoder.down.0.block.0.norm1.weight", 0)
@@ -189,7 +201,7 @@ _BLOCK_WIDTH = ("conv1.weight", "conv1.bias", "norm2.weight", "conv2.weight", "c
 
 
 def _mapper_config(state: State, path: Path, heads: int, prediction: str) -> MapperConfig:
-    sizes = _Sizes(state, path)
+    sizes = Sizes(state, path)
     dim = sizes.vote(
         ("pos_embed", 2),
         ("t_embedder.mlp.2.bias", 0),
@@ -238,7 +250,7 @@ def _filled(network: Network, state: State, names: Callable[[str], list[str]], p
         if not missing and not misshapen:
             own_state[own] = join([piece for piece in pieces if piece is not None], wanted.shape)
     problems = {"missing": missing, "extra": sorted(left), "misshapen": misshapen}
-    told = [f"{kind}: {_listed(found)}" for kind, found in problems.items() if found]
+    told = [f"{kind}: {listed(found)}" for kind, found in problems.items() if found]
     if told:
         raise SynBrainError(
             f"{path} does not fit the reference's architecture; {'; '.join(told)}",
@@ -248,6 +260,7 @@ def _filled(network: Network, state: State, names: Callable[[str], list[str]], p
     return network.eval()
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

@@ -19,8 +19,8 @@ from synbrain.files import (
     require_absent,
     require_space,
     save_array,
-    telling_full_disk,
     write_json,
+    writing,
 )
 from synbrain.progress import track
 from synbrain.simulate.cortex import make_cortex
@@ -182,7 +182,7 @@ def _write_stimuli(tree: Path, scenes: Scenes, side: int, seed: int, show: bool)
     path = tree / STIMULI
     path.parent.mkdir(parents=True)
     energy = []
-    with telling_full_disk(path), h5py.File(path, "w") as file:
+    with writing(path), h5py.File(path, "w") as file:
         brick = file.create_dataset("imgBrick", (n, side, side, 3), dtype=np.uint8)
         for rows in track(_blocks(n), "draw scenes", total=-(-n // BLOCK), unit="block", show=show):
             images = np.stack([draw_image(scenes, i, side, seed) for i in range(rows.start, rows.stop)])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.io import savemat
 
 from synbrain.data.fsaverage import NO_DATA, SIDES, mesh
-from synbrain.files import atomic_path, telling_full_disk, write_text
+from synbrain.files import atomic_path, write_text, writing
 from synbrain.simulate.cortex import FLOC_LABELS, PRF_LABELS, STREAM_LABELS, Cortex
 
 STIMULI = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
@@ -87,7 +87,7 @@ def write_volume(path: Path, volume: NDArray[Any], affine: NDArray[np.float64]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
-    with telling_full_disk(path):
+    with writing(path):
         nib.save(image, path)
 
 

@@ -69,6 +69,15 @@ def adapt(
         SynBrainError: for a model that cannot be adapted, an impossible budget, missing tokens, images that
             may not be trained on, or an ``out`` that is taken.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
+
+    >>> from synbrain import TrainOptions, train
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> options = TrainOptions(encoder="pixels", vae={"epochs": 1}, mapper={"steps": 10, "round_steps": 10})
+    >>> base = train([toy_dataset()], options)
+    >>> few = AdaptOptions(budget=20, by="images", networks=False)
+    >>> adapted = adapt(base, toy_dataset(seed=1), few)
+    >>> adapted.config.adaptation.n_trials
+    40
     """
     if not model.config.trained_images:
         note = "the model does not say which images it saw; make sure that no test image is among them"

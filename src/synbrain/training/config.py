@@ -1,7 +1,7 @@
 """What training can be told; every quirk of the published recipe is a value here.
 
-The values of the published recipe and where each comes from stand in ``recipes.py``; ``docs/quirks.md``
-is the ledger of what each does.
+The values of the published recipe and where each comes from stand in ``recipes.py``;
+``docs/research/quirks.md`` is the ledger of what each does.
 """
 
 from __future__ import annotations

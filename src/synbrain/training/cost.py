@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from synbrain.linear.cost import LinearPathCost, linear_path_cost
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig, mlp_parameters
 from synbrain.networks.presets import preset
@@ -22,7 +23,7 @@ ATTAINED = 0.5  # share of the measured matmul rate that a whole step is taken t
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Cost of the two network stages of one training.
+    """Cost of the two network stages of one training, and of the linear path before them.
 
     Attributes:
         parameters: as :func:`synbrain.training.cost.parameter_counts` names them.
@@ -31,6 +32,7 @@ class TrainingCost:
         batch: stage -> samples a step.
         state_bytes: stage -> weights, gradients and AdamW's two moments in float32, plus the average.
         activation: stage -> bytes of saved activations per sample, float32.
+        linear: of the linear path; None: the recipe has none.
     """
 
     parameters: dict[str, int]
@@ -39,6 +41,7 @@ class TrainingCost:
     batch: dict[str, int]
     state_bytes: dict[str, int]
     activation: dict[str, int]
+    linear: LinearPathCost | None = None
 
     def step_gflop(self, stage: str) -> float:
         """GFLOP of one whole step of "vae" or "mapper"."""
@@ -54,17 +57,31 @@ class TrainingCost:
 
 
 def training_cost(
-    config: TrainConfig, n_voxels: int, n_trials: int, tokens: tuple[int, int] | None = None
+    config: TrainConfig,
+    n_voxels: int,
+    n_trials: int,
+    tokens: tuple[int, int] | None = None,
+    *,
+    n_images: int | None = None,
+    layers: Mapping[str, tuple[int, int]] | None = None,
 ) -> TrainingCost:
-    """Cost of the networks of ``config``; nothing is allocated. Linear path and noise are not counted.
+    """Cost of the networks and the linear path of ``config``; nothing is allocated. Noise is not counted.
 
     Args:
         config: the resolved training configuration.
         n_voxels: of a response.
         n_trials: training trials of all subjects, validation images included.
         tokens: (n_tokens, dim) of the layer that the networks read; None: the preset's own.
+        n_images: distinct training images; None: a third of the trials.
+        layers: layer -> (n_tokens, dim) of all layers that the linear path reads; None: that of the networks.
     """
     sizes = preset(config.preset, tokens)
+    linear = None
+    if config.linear_path:
+        shapes = layers or {"final": sizes.mapper.token_shape}
+        if config.linear.layers is not None:
+            shapes = {layer: shapes[layer] for layer in config.linear.layers if layer in shapes}
+        linear = linear_path_cost(n_images or -(-n_trials // 3), n_voxels, shapes, config.linear)
     parameters = parameter_counts(sizes.vae, sizes.mapper)
     used = max(1, round(n_trials * (1 - config.validation_fraction)))
     batch = {"vae": config.vae.batch_size, "mapper": config.mapper.batch_size}
@@ -76,6 +93,7 @@ def training_cost(
         batch=batch,
         state_bytes={stage: parameters[stage] * 4 * (4 + averaged[stage]) for stage in batch},
         activation=activation_bytes(sizes.vae, sizes.mapper, n_voxels),
+        linear=linear,
     )
 
 

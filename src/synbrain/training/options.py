@@ -90,7 +90,11 @@ class TrainOptions(FitOptions):
 
 
 class AdaptOptions(FitOptions):
-    """How :func:`synbrain.adapt` adapts; values that are not given are the base's, on a shorter schedule."""
+    """How :func:`synbrain.adapt` adapts; values that are not given are the base's, on a shorter schedule.
+
+    >>> AdaptOptions(budget=25, by="images", networks=False).update
+    'mlp'
+    """
 
     budget: int | str = Field("1h", description="1h, a number or all; validation images come out of it")
     by: By = Field(

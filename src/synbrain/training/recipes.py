@@ -1,7 +1,7 @@
 """Named training configurations: the published training to the letter, and ours.
 
 Sources: file names beside the values are those of the published code (MichaelMaiii/SynBrain, commit f2db4c9).
-What each quirk does is told and measured in ``docs/quirks.md``.
+What each quirk does is told and measured in ``docs/research/quirks.md``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _SMALL_REFERENCE: dict[str, dict[str, object]] = {
     },
 }
 
-# Made for hundreds of images: a first guess from a few looks at validation images (docs/training.md).
+# Made for hundreds of images: a first guess from a few looks at validation images (docs/guide/training.md).
 CALIBRATED = TrainConfig(
     recipe="calibrated",
     preset="tiny",

@@ -37,8 +37,8 @@ def shrink_factor(
     common = _cautious(products.sum(axis=1), powers.sum(axis=1))
     if kind == "subject":
         return np.full(n_voxels, common, dtype=np.float32)
-    own = np.clip(product / np.maximum(power, 1e-30), 0.0, 1.0)
-    return np.asarray(0.5 * (own + common), dtype=np.float32)
+    per_voxel = np.clip(product / np.maximum(power, 1e-30), 0.0, 1.0)
+    return np.asarray(0.5 * (per_voxel + common), dtype=np.float32)
 
 
 def _cautious(products: NDArray[np.float64], powers: NDArray[np.float64]) -> float:

@@ -53,6 +53,12 @@ def train(
         SynBrainError: for data that do not fit each other, missing tokens, test images among the training
             images, an ``out`` that is taken, a loss that is not finite, or checkpoints of other settings.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
+
+    >>> from synbrain.simulate.example import toy_dataset
+    >>> options = TrainOptions(encoder="pixels", vae={"epochs": 1}, mapper={"steps": 10, "round_steps": 10})
+    >>> model = train([toy_dataset()], options)
+    >>> list(model.subjects)
+    ['toy0']
     """
     config, output = options.config(), Output(out, resume, overwrite)
     if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():

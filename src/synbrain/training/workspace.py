@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from accelerate import PartialState
 
 from synbrain.errors import SynBrainError
-from synbrain.files import read_json, require_absent, write_json
+from synbrain.files import alone, read_json, require_absent, write_json
 from synbrain.model.folder import CONFIG
 from synbrain.model.synbrain import SynBrain
 
@@ -63,10 +63,12 @@ def training_folder(output: Output, settings: dict[str, Any]) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="synbrain-") as temporary:
             yield Path(temporary)
         return
-    if process.is_main_process:
-        _begin(output.folder, settings, output.resume, output.overwrite)
-    process.wait_for_everyone()
-    yield output.folder / TRAINING
+    with ExitStack() as stack:
+        if process.is_main_process:
+            stack.enter_context(alone(output.folder))
+            _begin(output.folder, settings, output.resume, output.overwrite)
+        process.wait_for_everyone()
+        yield output.folder / TRAINING
 
 
 def save_finished(model: SynBrain, output: Output) -> None:

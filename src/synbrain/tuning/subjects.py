@@ -16,7 +16,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.preprocessing import Preprocessing
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of, some_of
-from synbrain.files import allocate_array, digest_of, open_array, telling_full_disk
+from synbrain.files import allocate_array, digest_of, open_array, writing
 from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages
@@ -139,7 +139,7 @@ def decode_pixels(
     if not file.exists():
         partial = file.with_name(f".{file.name}.partial")
         file.parent.mkdir(parents=True, exist_ok=True)
-        with telling_full_disk(file):
+        with writing(file):
             pixels = allocate_array(partial, (len(rows), 3, preprocess.size, preprocess.size), np.uint8)
             for i, row in enumerate(
                 track(rows, f"decode {dataset.info.name}", unit="image", show=show_progress)

@@ -28,10 +28,10 @@ from synbrain.errors import SynBrainError
 from synbrain.files import (
     read_json,
     require_space,
-    telling_full_disk,
     verify_manifest,
     write_json,
     write_manifest,
+    writing,
 )
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        with telling_full_disk(target):
+        with writing(target):
             # a tensor that "model" and "kept" share would be refused: each is written as its own copy
             save_file({name: tensor.clone() for name, tensor in tensors.items()}, building / WEIGHTS)
             torch.save(checkpoint.optimizer, building / OPTIMIZER)
@@ -86,8 +86,8 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first; unfinished ones do not carry the name and are not listed."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    folders = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -96,10 +96,10 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     Raises:
         SynBrainError: where a file was altered, is missing or cannot be read.
     """
-    found = list_checkpoints(folder)
-    if not found:
+    folders = list_checkpoints(folder)
+    if not folders:
         return None
-    newest = found[-1]
+    newest = folders[-1]
     try:
         verify_manifest(newest)
         tensors = load_file(newest / WEIGHTS)

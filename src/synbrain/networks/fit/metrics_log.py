@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synbrain.errors import SynBrainError
-from synbrain.files import telling_full_disk, write_text
+from synbrain.files import write_text, writing
 
 LOG_NAME = "log.jsonl"
 
@@ -28,7 +28,7 @@ class MetricsLog:
         if not self.active:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with telling_full_disk(self.path), self.path.open("a", encoding="utf-8") as handle:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
         if self._writer is not None:
             for name, value in row.items():

@@ -104,7 +104,7 @@ def prepare_nsd(
     plan = digest_of(
         about | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
     )
-    with resumable_folder(out, plan) as building:
+    with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, missing=options.missing_trials, workers=workers)
         report = write_sessions(building, plan_of, len(grid.index), plan, how, show_progress)
         trials, images, dropped = drop_trials(building, report["missing_trials"], trials, images)

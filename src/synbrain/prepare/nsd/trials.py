@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from synbrain.errors import SynBrainError
-from synbrain.files import unreadable
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd.layout import subject_name
 from synbrain.prepare.nsd.options import OtherShared, Repeats, TestSet

@@ -1,0 +1,165 @@
+"""``synbrain decoder adapt``: a decoder to a new subject with little data, by fine-tuning or MindAligner."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from synbrain.data.dataset import Dataset
+from synbrain.data.marks import packed, unpacked
+from synbrain.decoding.aligner import Transfer
+from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
+from synbrain.decoding.folder import decoder_digest, save_decoder
+from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.mindeye2_fit import train_network
+from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.subjects import DecodingData, decoding_data
+from synbrain.decoding.train import decoder_of, training_folder
+from synbrain.errors import SynBrainError
+from synbrain.files import require_replaceable
+from synbrain.networks.fit.loop import derived_seed
+from synbrain.training.networks import Workspace
+
+
+class DecoderAdaptOptions(DecoderOptions):
+    """How a decoder is adapted; token space and sizes are the base's."""
+
+    adaptation: Literal["finetune", "mindaligner"] = Field(
+        "finetune", description="a new first layer and further training, or two layers into a known subject"
+    )
+    known: str | None = Field(None, description="mindaligner: the known subject; the first if left out")
+    latent: int = Field(256, ge=1, description="mindaligner: width between its two layers (4096 published)")
+
+
+AS_PUBLISHED = DecoderAdaptOptions()
+
+
+def adapt_decoder(
+    decoder: Path,
+    dataset: Dataset,
+    options: DecoderAdaptOptions = AS_PUBLISHED,
+    *,
+    out: Path,
+    augment: Dataset | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Decoder:
+    """Fit a MindEye2 decoder of other subjects to the subject of ``dataset``; it stops on validation images.
+
+    ``finetune`` (MindEye2): a new first layer, then everything is trained further. ``mindaligner``: voxels of
+    the new subject go through two bias-free layers into the known subject's frozen decoder.
+
+    Args:
+        decoder: folder of the base decoder.
+        dataset: the new subject's, with tokens of the base's encoder.
+        options: budget, kind of adaptation, settings of training.
+        out: the decoder folder to write; it holds the new subject alone.
+        augment: synthetic trials of the new subject.
+        overwrite: replace a decoder that stands at ``out``.
+        show_progress: show bars.
+
+    Raises:
+        SynBrainError: a base that is no MindEye2, test images that it was trained on, an unknown subject.
+    """
+    require_replaceable(out, overwrite, [decoder, dataset.path])
+    base = Decoder.from_pretrained(decoder)
+    data = adaptation_data(base, dataset, options, augment)
+    workspace = Workspace(training_folder(out), show_progress=show_progress)
+    adapted = adapt_to(base, data, options, workspace, augment, decoder_digest(decoder))
+    save_decoder(adapted, out, overwrite=overwrite)
+    shutil.rmtree(workspace.folder, ignore_errors=True)
+    return adapted
+
+
+def adaptation_data(
+    base: Decoder, dataset: Dataset, options: DecoderAdaptOptions, augment: Dataset | None = None
+) -> DecodingData:
+    """The new subject's images within the budget, in the base's token space.
+
+    Raises:
+        SynBrainError: the base was trained on test images of ``dataset``, or the other way round.
+    """
+    source = base.targets.source
+    tokens = {"encoder": source.encoder, "layer": source.layer}
+    data = decoding_data([dataset], options.model_copy(update=tokens), augment, targets=base.targets)
+    seen = unpacked(base.config.trained_images) & unpacked(data.test_images)
+    later = unpacked(base.config.test_images) & unpacked(data.trained_images)
+    if seen or (later and options.shared_test_images == "refuse"):
+        which = (
+            f"{len(seen)} test images of {dataset.path}" if seen else f"{len(later)} of its own test images"
+        )
+        raise SynBrainError(
+            f"base and adaptation together would be trained on {which}",
+            "make one split for all subjects",
+        )
+    return data
+
+
+def adapt_to(
+    base: Decoder,
+    data: DecodingData,
+    options: DecoderAdaptOptions,
+    workspace: Workspace,
+    augment: Dataset | None = None,
+    base_digest: str = "",
+) -> Decoder:
+    """:func:`adapt_decoder` for data at hand."""
+    if not isinstance(base.method, MindEye2):
+        raise SynBrainError(
+            f"a decoder of kind {base.config.kind!r} has nothing to adapt", "train one with --method mindeye2"
+        )
+    new = data.subjects[0]
+    if new.name in base.subjects:
+        data.subjects[0] = new = replace(new, name=f"{new.name}-new")
+        data.units[new.name] = next(iter(data.units.values()))
+    method = copy.deepcopy(base.method)
+    method.network.float().requires_grad_(True)
+    trained: tuple[str, ...] = ("",)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(options.seed, 41))
+        if options.adaptation == "finetune":
+            hidden = method.network.backbone.config.hidden
+            method.network.ridge.linears = nn.ModuleList([nn.Linear(new.n_voxels, hidden)])
+            method.network.transfers = nn.ModuleList()
+            method.subjects, method.aligned = (new.name,), {}
+        else:
+            align(method, base, new.n_voxels, new.name, options)
+            trained = (f"transfers.{len(method.aligned) - 1}.",)
+    train_network(method, data.subjects, options, workspace, trained)
+    marks = unpacked(base.config.trained_images) | unpacked(data.trained_images)
+    adapted = decoder_of(method, data, options, augment, base_digest)
+    config: DecoderConfig = adapted.config.model_copy(
+        update={
+            "kind": "mindeye2",
+            "trained_images": packed(marks),
+            "test_images": packed(unpacked(base.config.test_images) | unpacked(data.test_images)),
+            "training": adapted.config.training | {"adaptation": options.adaptation},
+        }
+    )
+    subjects: dict[str, DecoderSubject] = adapted.subjects
+    if options.adaptation == "mindaligner":
+        subjects = base.subjects | subjects  # the known subject's layer is what the new one goes through
+    return replace(adapted, config=config, subjects=subjects, active=new.name)
+
+
+def align(method: MindEye2, base: Decoder, n_voxels: int, name: str, options: DecoderAdaptOptions) -> None:
+    """Add MindAligner's two layers for a new subject, whose inputs and outputs are z-scores.
+
+    Raises:
+        SynBrainError: where the known subject is none of the base's.
+    """
+    known = options.known or method.subjects[0]
+    if known not in method.subjects:
+        raise SynBrainError(
+            f"the decoder has no subject {known!r}", f"choose among {', '.join(method.subjects)}"
+        )
+    n_known = base.subjects[known].n_voxels
+    method.network.transfers.append(Transfer(n_voxels, options.latent, n_known))
+    method.aligned[name] = known
