@@ -192,6 +192,12 @@ COMMANDS: dict[str, Command] = {
         MODEL,
         "synbrain synthesize runs/me pictures --samples 8 --out synthetic.npy",
     ),
+    "view": Command(
+        HERE + "view:view",
+        "drop a picture, see the cortex respond: a local page, or one file",
+        START,
+        "synbrain view demo",
+    ),
     "evaluate": Command(
         HERE + "evaluate:evaluate",
         "score a run on a dataset",

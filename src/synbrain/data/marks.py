@@ -14,7 +14,7 @@ import h5py
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import digest
 
 BYTES = 6  # of each mark: two of 73,000 x 1,000 pairs agree by chance once in four million runs
@@ -23,19 +23,20 @@ BYTES = 6  # of each mark: two of 73,000 x 1,000 pairs agree by chance once in f
 def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
     """What tells the images ``rows`` apart across datasets and machines: the first bytes of SHA-256.
 
-    Image files are told by content, as different recordings use the same file names. Images of an HDF5 brick
-    are told by the brick's shape, its first and last image, and their row in it.
+    An image file is known by its content, as different recordings use the same file names; an image of an
+    HDF5 brick by the brick's shape, its first and last image, and its row.
 
     Raises:
         SynBrainError: where the stimuli are missing.
     """
     where = dataset.stimulus_path()
     if dataset.info.stimuli.kind == "hdf5":
-        if not where.exists():
-            raise SynBrainError(f"the stimuli {where} are missing", "restore them")
-        with h5py.File(where, "r") as file:
-            brick = file[dataset.info.stimuli.key]
-            ends = hashlib.sha256(str(brick.shape).encode() + brick[0].tobytes() + brick[-1].tobytes())
+        try:
+            with h5py.File(where, "r") as file:
+                brick = file[dataset.info.stimuli.key]
+                ends = hashlib.sha256(str(brick.shape).encode() + brick[0].tobytes() + brick[-1].tobytes())
+        except (OSError, KeyError) as error:
+            raise unreadable(where, error, "restore the stimuli") from error
         names = [f"{ends.hexdigest()}#{row}" for row in dataset.images["row"].to_numpy()[rows]]
     else:
         files = dataset.images["name"].astype(str).to_numpy()[rows]

@@ -17,6 +17,7 @@ from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
 from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Options
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
+from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
@@ -40,6 +41,10 @@ def fit_mindeye2(
     )  # fmt: skip
     prior = None
     if sizes.use_prior:
+        if dim < 4:
+            raise SynBrainError(
+                f"a diffusion prior over tokens of {dim} values", "pass --mindeye2.sizes.use-prior false"
+            )
         prior = PriorConfig(
             tokens=tokens, dim=dim, depth=sizes.prior.depth, heads=sizes.prior.heads,
             dim_head=sizes.prior.dim_head, steps=sizes.prior.steps, drop=sizes.prior.drop,
@@ -146,10 +151,12 @@ class TrainingStep(nn.Module):
             contrast = soft_clip_loss(*rows, float(self.temperatures[place]))
         parts = {"contrastive": contrast}
         loss = config.contrastive_weight * contrast
-        if config.backbone_weight:
-            parts["backbone"] = F.mse_loss(tokens.float(), targets)
-            loss = loss + config.backbone_weight * parts["backbone"]
         prior = self.network.prior
+        # without a prior the backbone is the prediction, and takes the prior's place in the loss
+        direct = config.backbone_weight or (config.prior_weight if prior is None else 0.0)
+        if direct:
+            parts["backbone"] = F.mse_loss(tokens.float(), targets)
+            loss = loss + direct * parts["backbone"]
         if prior is not None:
             drawn_numbers = (number.to(device) for number in prior.draw(len(voxels), generator))
             parts["prior"], _ = prior.loss(tokens, targets, *drawn_numbers)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder, encoder_digest, frozen, own_size_only, weights_digest
@@ -199,6 +200,13 @@ def _load(name: str, tower: Tower, weights: str) -> tuple[Any, str | None]:
         loaded: Any = getattr(transformers, opener).from_pretrained(
             weights, local_files_only=local, dtype=torch.float32, output_loading_info=True, **options
         )
+    except SafetensorError as error:
+        raise SynBrainError(
+            f"the weights in {weights} are cut short or damaged ({error})",
+            "fetch them again: a download was interrupted"
+            if local
+            else f"fetch them again: `hf download {weights} --force-download`",
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = (

@@ -30,7 +30,7 @@ from synbrain.data.scaling import (
 )
 from synbrain.data.space import VoxelSpace
 from synbrain.data.units import UNITS, ScalingKind
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare.betas import BetaFile, describe
 from synbrain.prepare.grid import positions_in
@@ -234,7 +234,7 @@ def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[
         with h5py.File(path, "r") as file:
             n_images = len(file[nsd_layout.STIMULI_KEY])
     except (OSError, KeyError) as error:
-        raise SynBrainError(f"{path} is damaged or cut short ({error})", "download it again") from error
+        raise unreadable(path, error, "download it again") from error
     if int(images["row"].max()) >= n_images:
         raise SynBrainError(
             f"{path} has {n_images} images, the trials show number {int(images['row'].max())}",

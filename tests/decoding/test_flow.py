@@ -1,0 +1,218 @@
+"""From a dataset to a decoder, to scores, to synthetic trials and back: the library functions of commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from synbrain import Dataset, Decoder, SynBrain, load_dataset
+from synbrain.cli import main
+from synbrain.data.space import VoxelSpace
+from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_decoder
+from synbrain.decoding.augment import AugmentOptions, augment
+from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.subjects import require_untrained
+from synbrain.decoding.train import train_decoder, training_folder
+from synbrain.errors import SynBrainError
+from synbrain.features.encoders import get_encoder
+from synbrain.linear.path import LinearPath
+from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.training.leakage import image_marks, packed
+
+N_IMAGES, N_TEST, REPEATS = 60, 12, 2
+
+
+def make_dataset(folder: Path, name: str, n_voxels: int, seed: int) -> Dataset:
+    """Pictures of four coarse colours, and voxels that weigh them."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    source = folder / f"{name}-source"
+    (source / "images").mkdir(parents=True)
+    colours = rng.random((N_IMAGES, 2, 2, 3))
+    rows, responses = [], []
+    weights = fixed.standard_normal((12, n_voxels))
+    for i in range(N_IMAGES):
+        pixels = (255 * np.kron(colours[i], np.ones((8, 8, 1)))).astype(np.uint8)
+        Image.fromarray(pixels).save(source / "images" / f"{name}{i:02}.png")
+        for repeat in range(REPEATS):
+            split = "test" if i >= N_IMAGES - N_TEST else "train"
+            rows.append((f"{name}{i:02}.png", repeat, split))
+            responses.append(colours[i].ravel() @ weights + 0.1 * rng.standard_normal(n_voxels))
+    pd.DataFrame(rows, columns=["image", "repeat", "split"]).to_csv(source / "trials.csv", index=False)
+    np.save(source / "responses.npy", np.array(responses, dtype=np.float32))
+    assert main(["prepare", "table", str(source), str(folder / name), "--name", name]) == 0
+    assert main(["features", str(folder / name), "--encoder", "pixels"]) == 0
+    return load_dataset(folder / name)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("decoding")
+
+
+@pytest.fixture(scope="module")
+def first(here: Path) -> Dataset:
+    return make_dataset(here, "first", 30, 1)
+
+
+@pytest.fixture(scope="module")
+def second(here: Path) -> Dataset:
+    return make_dataset(here, "second", 24, 2)
+
+
+@pytest.fixture(scope="module")
+def ridge(here: Path, first: Dataset) -> Path:
+    options = DecoderOptions(method="ridge", encoder="pixels", components=8)
+    train_decoder([first], options, out=here / "ridge")
+    return here / "ridge"
+
+
+@pytest.fixture
+def settings(options) -> DecoderOptions:
+    small = options("mindeye2", encoder="pixels", components=8)
+    sizes = small.mindeye2.sizes.model_copy(update={"use_prior": False})  # a pixel token has 3 values
+    return small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update={"sizes": sizes})})
+
+
+@pytest.fixture(scope="module")
+def run(here: Path, first: Dataset) -> SynBrain:
+    """A run of the first subject whose mean depends on the image a little."""
+    encoder = get_encoder("pixels")
+    layer = encoder.default_layer
+    shape = encoder.layers[layer]
+    n = first.n_voxels
+    rng = np.random.default_rng(0)
+    linear = LinearPath(
+        {layer: rng.normal(0, 1e-2, (shape[0] * shape[1], 2)).astype(np.float16)},
+        rng.normal(size=(2, n)).astype(np.float32), np.zeros(n, np.float32), {layer: shape}, {},
+    )  # fmt: skip
+    zeros = np.zeros(n, dtype=np.float32)
+    part = SubjectPart(
+        first.info.subject, VoxelSpace(n_voxels=n), first.info.unit, zeros, 1 + zeros, linear=linear
+    )
+    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
+    return SynBrain(config, {first.info.subject: part})
+
+
+def test_trained_and_evaluated(ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    scores = evaluate_decoder(ridge, first, run=run, out=out)
+    rows = scores.rows
+    assert {
+        "measured_mean",
+        "measured_trial",
+        "mean_map",
+        "shuffled",
+        "synthetic_trial",
+        "synthetic_mean",
+    } <= set(rows)
+    assert rows["measured_mean"]["images_ranked"]["value"] > 0.8
+    assert rows["measured_mean"]["two_way"]["value"] > 0.9
+    for control in ("mean_map", "shuffled"):
+        assert abs(rows[control]["two_way"]["value"] - 0.5) < 0.25
+        assert rows[control]["images_ranked"]["value"] < 0.4  # chance is 1 / 12
+    written = json.loads(out.read_text())
+    assert written["about"]["n_way"] == N_TEST
+    low, high = written["rows"]["measured_trial"]["two_way"]["interval"]
+    assert low <= rows["measured_trial"]["two_way"]["value"] <= high
+    with pytest.raises(SynBrainError, match="exists already"):
+        evaluate_decoder(ridge, first, out=out)
+
+
+def test_given_responses_are_checked(ridge: Path, first: Dataset, second: Dataset, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((3, first.n_voxels), np.float32))
+    with pytest.raises(SynBrainError, match="one response to each test image"):
+        evaluate_decoder(ridge, first, responses=tmp_path / "x.npy")
+    with pytest.raises(SynBrainError, match="24"):
+        evaluate_decoder(ridge, second)
+
+
+def test_no_test_image_is_trained_on(ridge: Path, first: Dataset) -> None:
+    marks = packed(image_marks(first, first.image_rows("test")[:2]))
+    with pytest.raises(SynBrainError, match="trained on 2 test images"):
+        require_untrained(marks, first)
+    require_untrained(Decoder.from_pretrained(ridge).config.trained_images, first)
+
+
+def test_augmentation(first: Dataset, run: SynBrain, settings: DecoderOptions, tmp_path: Path) -> None:
+    options = AugmentOptions(hours=0.2, per_image=2, seed=3)
+    made = augment(run, first, options, out=tmp_path / "synthetic")
+    assert (made.n_trials, made.info.unit) == (150, first.info.unit)
+    assert made.info.provenance["synthetic"]["seed"] == 3
+    test = set(image_marks(first, first.image_rows("test")))
+    assert not test & set(image_marks(made, np.arange(made.n_images)))
+    again = augment(run, first, options, out=tmp_path / "again")
+    np.testing.assert_array_equal(made.responses, again.responses)
+    decoder = train_decoder([first], settings, out=tmp_path / "d", augment=made)
+    assert decoder.config.synthetic is not None
+    assert decoder.config.synthetic["weight"] == 0.5
+    scores = evaluate_decoder(decoder, first)
+    assert scores.about["trained_on_synthetic_trials"]
+    with pytest.raises(SynBrainError, match="no synthetic trials"):
+        train_decoder([first], settings, out=tmp_path / "e", augment=first)
+    assert not (tmp_path / "e").exists()
+    assert not training_folder(tmp_path / "d").exists()
+
+
+def test_synthetic_trials_of_test_images_are_refused(
+    first: Dataset, run: SynBrain, settings: DecoderOptions, tmp_path: Path
+) -> None:
+    made = augment(run, first, AugmentOptions(hours=0.1), out=tmp_path / "synthetic")
+    # the same pictures under other names, now as somebody's test images
+    table = made.images.assign(split="test")
+    trials = made.trials.assign(split="test")
+    as_test = Dataset(made.path, made.info, trials, table, made.responses, made.space)
+    with pytest.raises(SynBrainError, match="is a test image"):
+        augment(run, first, AugmentOptions(hours=0.1), out=tmp_path / "other", keep_out=[
+            Dataset(first.path, first.info, first.trials.assign(split="test"),
+                    first.images.assign(split="test"), first.responses, first.space)])  # fmt: skip
+    assert len(as_test.image_rows("test")) == made.n_images
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("adaptation", ["finetune", "mindaligner"])
+def test_adaptation(
+    adaptation: str, first: Dataset, second: Dataset, settings: DecoderOptions, tmp_path: Path
+) -> None:
+    base = train_decoder([first], settings, out=tmp_path / "base")
+    options = DecoderAdaptOptions.model_validate(
+        settings.model_dump() | {"adaptation": adaptation, "latent": 16}
+    )
+    adapted = adapt_decoder(tmp_path / "base", second, options, out=tmp_path / "adapted")
+    again = Decoder.from_pretrained(tmp_path / "adapted")
+    assert again.n_voxels == second.n_voxels
+    assert again.space == base.space
+    assert again.config.adapted_from
+    x = second.responses[:5]
+    np.testing.assert_allclose(again.embed(x), adapted.embed(x), atol=1e-5)
+    # tokens of three values are too small a world to decode well in a test: that weights moved, and which
+    scores = evaluate_decoder(again, second)
+    assert set(scores.rows) == {"measured_mean", "measured_trial", "mean_map", "shuffled"}
+    assert again.config.training["adaptation"] == adaptation
+    assert not np.allclose(again.embed(x), again.embed(x[::-1]))
+    if adaptation == "mindaligner":  # the known subject's decoder is frozen
+        name = first.info.subject
+        known = first.responses[:5]
+        np.testing.assert_allclose(again.for_subject(name).embed(known), base.embed(known), atol=1e-5)
+
+
+def test_adapting_what_cannot_be(ridge: Path, second: Dataset, tmp_path: Path) -> None:
+    options = DecoderAdaptOptions(encoder="pixels", components=8)
+    with pytest.raises(SynBrainError, match="nothing to adapt"):
+        adapt_decoder(ridge, second, options, out=tmp_path / "d")
+
+
+def test_chance_and_ties() -> None:
+    from synbrain.decoding.evaluate import token_scores
+
+    rng = np.random.default_rng(0)
+    seen = rng.standard_normal((20, 3, 4)).astype(np.float32)
+    constant = np.repeat(seen[:1], 20, axis=0)
+    scores, _ = token_scores(constant, constant, seen, DecoderEvaluation())
+    assert scores["brains_ranked"]["value"] == pytest.approx(1 / 20)  # all brains tie for each image
+    assert scores["two_way"]["value"] == pytest.approx(0.5, abs=0.01)
