@@ -125,10 +125,11 @@ def prepare_nsd(
             n_trials=len(trials),
             n_voxels=len(grid.index),
             n_images=len(images),
+            trials_per_session=per_session,
             stimuli=stimuli,
             scaling=_scaling_note(scaling, files[0][0].is_integer),
             provenance={
-                "reader": "nsd", **about, "n_sessions": len(files), "trials_per_session": per_session,
+                "reader": "nsd", **about, "n_sessions": len(files),
                 "design_is_nsd": design.is_nsd, "ncsnr_from": ncsnr_from, "notes": notes, **report,
             },
         )  # fmt: skip
