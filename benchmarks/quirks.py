@@ -19,6 +19,7 @@ import torch
 
 from synbrain.data.space import VoxelSpace
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.metrics.voxel import voxel_r
 from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import MapperConfig
 from synbrain.networks.presets import PRESETS, Preset
@@ -106,9 +107,7 @@ def score(change: dict[str, dict[str, Any]], seed: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         model = fit_model([subject], config, networks, Workspace(Path(folder)))
     predicted = model.predict(test)
-    a, b = predicted - predicted.mean(0), truth - truth.mean(0)
-    norm = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
-    return float(np.mean(np.where(norm > 0, (a * b).sum(0) / np.maximum(norm, 1e-12), 0.0)))
+    return float(np.mean(np.nan_to_num(voxel_r(predicted, truth))))  # a constant prediction counts as 0
 
 
 def simulate(seed: int) -> tuple[Pairs, TokenSet, np.ndarray]:

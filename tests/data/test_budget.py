@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd.prepare import prepare_nsd
 
 
-def dataset_of(image: list[int], session: list[int], test: set[int], **provenance: object) -> Dataset:
+def dataset_of(image: list[int], session: list[int], test: set[int], **fields: Any) -> Dataset:
     """A dataset in memory with one voxel."""
     trials = pd.DataFrame({"image": image, "session": session})
     trials["repeat"] = trials.groupby("image").cumcount()
@@ -23,7 +24,7 @@ def dataset_of(image: list[int], session: list[int], test: set[int], **provenanc
     n_images = max(image) + 1
     info = DatasetInfo(
         name="x", subject="x", unit="x", n_trials=len(image), n_voxels=1, n_images=n_images,
-        stimuli=Stimuli(kind="folder", path="."), provenance=provenance,
+        stimuli=Stimuli(kind="folder", path="."), **fields,
     )  # fmt: skip
     images = pd.DataFrame({"name": [str(i) for i in range(n_images)]})
     return Dataset(Path("x"), info, trials, images, np.zeros((len(image), 1), np.float32), VoxelSpace(1))
@@ -122,3 +123,8 @@ def test_budget_without_training_trials_is_told() -> None:
     made = dataset_of([0, 1], [0, 1], test={0})
     with pytest.raises(SynBrainError, match="no training trial"):
         budget_trials(made, Budget("sessions", 1))
+
+
+def test_a_dataset_of_before_the_field_keeps_its_scanned_trials() -> None:
+    made = dataset_of([0, 1], [0, 0], test=set(), provenance={"trials_per_session": 750})
+    assert made.info.trials_per_session == 750

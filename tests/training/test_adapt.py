@@ -12,6 +12,7 @@ from PIL import Image
 
 import synbrain
 from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.data.marks import unpacked
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
@@ -32,7 +33,7 @@ from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.prepare.table import prepare_table
 from synbrain.training.adapt import adapt, new_subject
-from synbrain.training.leakage import adaptation_images, training_images, unpacked
+from synbrain.training.leakage import adaptation_images, training_images
 from synbrain.training.networks import updated_parameters
 from synbrain.training.options import AdaptOptions, TrainOptions
 from synbrain.training.train import train

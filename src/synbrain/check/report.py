@@ -268,7 +268,8 @@ def _label_lines(
             f"images ({features})" if features else "images",
             "responses go with their images better than shuffled pairs",
             labels.features, numbers, explained,
-            len(dataset.image_rows("train")) >= ENOUGH_IMAGES, "no tokens and no readable images",
+            len(dataset.image_rows("train")) >= ENOUGH_IMAGES,
+            "too few images to fit a prediction" if features else "no tokens and no readable images",
         ),
     ]  # fmt: skip
     return [*lines, _shift_line(labels, numbers), _swap_line(labels, numbers)]

@@ -289,8 +289,9 @@ def compare_counts(dataset: Dataset) -> list[str] | None:
     trials_held, trials_published = dataset.n_trials, held * nsd_layout.N_PER_SESSION
     if trials_held > trials_published:
         odd.append(f"{trials_held} trials in {held} sessions, {trials_published} are published")
-    if told.get("trials_per_session") != nsd_layout.N_PER_SESSION:
-        odd.append(f"{told.get('trials_per_session')} trials a session, {nsd_layout.N_PER_SESSION} published")
+    if dataset.info.trials_per_session != nsd_layout.N_PER_SESSION:
+        scanned = dataset.info.trials_per_session
+        odd.append(f"{scanned} trials a session, {nsd_layout.N_PER_SESSION} published")
     repeats = np.bincount(dataset.trials["image"].to_numpy(dtype=np.int64), minlength=dataset.n_images)
     if repeats.max() > 3:
         odd.append(f"an image has {repeats.max()} trials, NSD showed none more than 3 times")

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from synbrain.training.config import TrainConfig
     from synbrain.training.options import TrainOptions
 
-# NSD's subject 1, where no dataset is named: training trials and nsdgeneral voxels.
-NSD_TRIALS, NSD_VOXELS = 27_000, 15_724
+NSD_TRIALS = 27_000  # training trials of NSD's subject 1, where no dataset is named
 
 
 def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
@@ -76,11 +75,12 @@ def training_config(path: Path) -> tuple[TrainConfig, str]:
 def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     """Parameters, GFLOP per step, memory per batch size and the longest time of a training."""
     from synbrain.features.store import open_tokens, stored_encoders
+    from synbrain.prepare.nsd.layout import NSDGENERAL_VOXELS
     from synbrain.training.cost import ATTAINED, BATCHES, matmul_rate, training_cost
 
     config, encoder = training_config(path)
     tokens, shapes, n_images = None, None, None
-    n_trials, n_voxels = NSD_TRIALS, NSD_VOXELS
+    n_trials, n_voxels = NSD_TRIALS, NSDGENERAL_VOXELS[0]
     source = "NSD subject 1 (name a dataset for its own size)"
     if dataset is not None:
         source, n_voxels = str(dataset.path), dataset.n_voxels

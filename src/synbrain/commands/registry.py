@@ -99,6 +99,13 @@ COMMANDS: dict[str, Command] = {
         "synbrain features data/me --encoder efficientnet-lite0",
         HERE + "telling:encoded",
     ),
+    "tune-encoder": Command(
+        "synbrain.tuning.tune:tune_encoder",
+        "tune an image encoder on the recordings of many subjects",
+        MODEL,
+        "synbrain tune-encoder data/a data/b --out encoders/v4 --keep-out data/c",
+        HERE + "telling:tuned",
+    ),
     "train": Command(
         "synbrain.training.train:train",
         "fit a model",
@@ -190,6 +197,12 @@ COMMANDS: dict[str, Command] = {
         "images to synthetic responses",
         MODEL,
         "synbrain synthesize runs/me pictures --samples 8 --out synthetic.npy",
+    ),
+    "view": Command(
+        HERE + "view:view",
+        "drop a picture, see the cortex respond: a local page, or one file",
+        START,
+        "synbrain view demo",
     ),
     "evaluate": Command(
         HERE + "evaluate:evaluate",

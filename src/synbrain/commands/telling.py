@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from synbrain.decoding.evaluate import DecoderScores
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
+    from synbrain.tuning.write import Tuned
 
 Typed = dict[str, Any]
 
@@ -163,3 +164,19 @@ def _speaks() -> bool:
 
 def _short(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def tuned(made: Tuned, typed: Typed) -> None:
+    """How well images held out of a tuning are predicted, and how to go on; one process of several speaks."""
+    if not made.is_main:
+        return
+    for d in made.config["datasets"]:
+        print(
+            f"{d['name']}: voxel_r {d['held_out_r']:.3f} on {d['images_held_out']} training images held out "
+            f"({d['images_tuned_on']} tuned on, {d['units']} units)"
+        )
+    layers = " ".join(made.encoder.layers)
+    print(
+        f"{made.encoder.name} -> {typed['out']}; next: synbrain features DATASET --encoder {typed['out']} "
+        f"--layers {layers}"
+    )

@@ -97,9 +97,9 @@ def budget_trials(dataset: Dataset, budget: Budget) -> Rows:
         return train[np.isin(image_of, chosen)]
     session_of = dataset.trials["session"].to_numpy()
     sessions, counts = np.unique(session_of, return_counts=True)
-    scanned = dataset.info.provenance.get("trials_per_session")  # before trials were left out
+    scanned = dataset.info.trials_per_session  # before trials were left out
     if scanned:
-        counts = np.full(len(sessions), int(scanned))
+        counts = np.full(len(sessions), scanned)
     wanted = budget.amount
     if budget.by == "hours":
         reached = np.flatnonzero(np.cumsum(counts) >= budget.amount * TRIALS_PER_HOUR)

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import array_to_rgb, open_image
@@ -76,7 +76,19 @@ class DatasetInfo(BaseModel):
     n_images: int
     stimuli: Stimuli
     scaling: dict[str, Any] = Field(default_factory=dict)
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    trials_per_session: int | None = Field(
+        None, description="as scanned, before trials were left out; where all sessions have as many"
+    )
+    provenance: dict[str, Any] = Field(default_factory=dict, description="for people to read")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older(cls, content: Any) -> Any:
+        """Datasets that were prepared before the field was one keep its value under provenance."""
+        if isinstance(content, dict) and "trials_per_session" in content.get("provenance", {}):
+            scanned = content["provenance"]["trials_per_session"]
+            return {"trials_per_session": scanned, **content}
+        return content
 
 
 @dataclass(frozen=True, repr=False)

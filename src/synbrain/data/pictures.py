@@ -159,9 +159,8 @@ def _flatten(image: Image.Image, rules: PictureOptions, name: str) -> Image.Imag
     if rules.background is None:
         raise SynBrainError(
             f"{name} has transparent pixels, and what they were shown on is not known",
-            "pass --background (black, grey, white or #rrggbb) with the colour that the subject saw, "
-            "or save it "
-            "without transparency",
+            "save it without transparency, on the colour that the subject saw; `prepare` takes that as "
+            "--background (black, grey, white or #rrggbb)",
         )
     below = Image.new("RGBA", layered.size, rules.background)
     return Image.alpha_composite(below, layered).convert("RGB")

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import packed, unpacked
 from synbrain.decoding.aligner import Transfer
 from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import decoder_digest, save_decoder
@@ -24,7 +25,6 @@ from synbrain.decoding.train import decoder_of, training_folder
 from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
 from synbrain.networks.fit.loop import derived_seed
-from synbrain.training.leakage import packed, unpacked
 from synbrain.training.networks import Workspace
 
 

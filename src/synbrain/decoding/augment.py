@@ -20,6 +20,7 @@ from synbrain.data.dataset import (
     relative_to_dataset,
     write_tables,
 )
+from synbrain.data.marks import image_marks, unpacked
 from synbrain.decoding.subjects import SYNTHETIC
 from synbrain.errors import SynBrainError
 from synbrain.features.store import copy_tokens, open_tokens
@@ -27,7 +28,6 @@ from synbrain.features.tokens import TokenSet
 from synbrain.files import allocate_array, new_folder, require_replaceable
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
-from synbrain.training.leakage import image_marks, unpacked
 
 AT_ONCE = 64  # images
 

@@ -11,13 +11,14 @@ import numpy as np
 from synbrain.arrays import Float32
 from synbrain.data.budget import budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.targets import TokenTargets
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
-from synbrain.training.leakage import image_marks, packed, training_images, unpacked
+from synbrain.training.leakage import training_images
 
 SYNTHETIC = "synthetic"  # key of a synthetic dataset's lineage in its provenance
 

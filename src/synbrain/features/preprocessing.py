@@ -40,12 +40,20 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """(3, size, size) float32 of any PIL image, decoded by :mod:`synbrain.data.pictures`."""
+        return self.normalised(self.resized(image))
+
+    def resized(self, image: Image.Image) -> torch.Tensor:
+        """(3, size, size) float32, grey levels 0 to 255 (whole numbers where PIL resizes)."""
         rgb = to_rgb(image)
         if self.resize == "pil-bicubic":
-            pixels = to_tensor(rgb.resize((self.size, self.size), Image.Resampling.BICUBIC))
-        else:
-            pixels = resize_tensor_bicubic(to_tensor(rgb), self.size)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+            return to_tensor(rgb.resize((self.size, self.size), Image.Resampling.BICUBIC))
+        return resize_tensor_bicubic(to_tensor(rgb), self.size)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(..., 3, size, size) grey levels, any dtype, to what the network takes, float32."""
+        mean, std = (
+            torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (self.mean, self.std)
+        )
         return (pixels * (self.value_range / 255.0) - mean) / std
 
     def describe(self) -> dict[str, Any]:

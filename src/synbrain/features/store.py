@@ -24,6 +24,8 @@ from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
+from synbrain.features.tuned_folder import encoder_name as name_of
+from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
 from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
 
 if TYPE_CHECKING:
@@ -80,6 +82,8 @@ def write_tokens(
 
     wanted, store = encoder.chosen(layers), options.store
     own = tokens_folder(dataset, encoder.name)
+    tuned_on = encoder.describe.get("tuned_on", "")
+    refuse_tuned_test_images(dataset, encoder.name, tuned_rows(dataset, tuned_on))
     if store is None:
         if own.exists() and "store" in _read(own) and not overwrite:
             raise SynBrainError(
@@ -101,16 +105,18 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
 
     Args:
         dataset: whose tokens.
-        encoder_name: a name in ``ENCODERS``.
+        encoder_name: a name in ``ENCODERS``; name, folder or hub id of a tuned encoder.
         layers: None for all that are stored.
 
     Raises:
-        SynBrainError: where they are missing, cut short, or belong to other images.
+        SynBrainError: where they are missing, cut short, or belong to other images; where the encoder
+            was tuned on test images of the dataset.
 
     >>> from synbrain.simulate.example import toy_dataset
     >>> open_tokens(toy_dataset(), "pixels").shapes
     {'grid4': (16, 3)}
     """
+    encoder_name = name_of(encoder_name)
     folder = tokens_folder(dataset, encoder_name)
     command = f"synbrain features {dataset.path} --encoder {encoder_name}"
     if not (folder / TOKENS_JSON).exists():
@@ -136,6 +142,8 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
                 f"run `{command} --store {shared.parent} --overwrite`",
             )
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
+    tuned = tuned_rows(dataset, said.get("describe", {}).get("tuned_on", ""))
+    refuse_tuned_test_images(dataset, encoder_name, tuned)
     wanted = list(layers) if layers else list(said["layers"])
     missing = [layer for layer in wanted if layer not in said["layers"]]
     if missing:
@@ -144,7 +152,26 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
             f"choose among them, or run `{command} --layers {' '.join(missing)}`",
         )
     arrays = {layer: _open_layer(folder, layer, said) for layer in wanted}
-    return TokenSet(encoder=encoder_name, digest=said["digest"], layers=arrays, rows=rows)
+    return TokenSet(encoder=encoder_name, digest=said["digest"], layers=arrays, rows=rows, tuned=rows[tuned])
+
+
+def without_tuned_images(dataset: Dataset, encoder: str) -> Dataset:
+    """The dataset without the training images that an encoder was tuned on: what models may be fitted on.
+
+    The dataset itself where its tokens are of no tuned encoder; otherwise a warning says how many are left.
+
+    Args:
+        dataset: with tokens of ``encoder``.
+        encoder: name, folder or hub id.
+
+    Raises:
+        SynBrainError: where fewer than 3 training images are left, or test images were tuned on.
+    """
+    tokens = open_tokens(dataset, encoder)
+    if tokens.tuned is None or not len(tokens.tuned):
+        return dataset
+    tuned = np.flatnonzero(np.isin(tokens.rows, tokens.tuned))
+    return without_images(dataset, tuned, tokens.encoder)
 
 
 def make_tokens(

@@ -34,12 +34,14 @@ class TokenSet:
         digest: of encoder weights, preprocessing and layer; models refuse tokens of another digest.
         layers: layer name -> (n_stored, n_tokens, dim) float16 or float32, often memory maps.
         rows: (n_images,) which stored rows this set shows, in order.
+        tuned: stored rows of images that the encoder was tuned on; nothing is fitted on them.
     """
 
     encoder: str
     digest: str
     layers: dict[str, NDArray[np.floating]]
     rows: Rows
+    tuned: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -155,6 +157,12 @@ def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:
     images, trials = dataset.image_rows(split), dataset.trial_rows(split)
     if len(images) == 0:
         raise SynBrainError(f"{dataset.path} has no {split} images", f"mark some trials as {split}")
+    if split == "train" and tokens.tuned is not None and np.isin(tokens.rows[images], tokens.tuned).any():
+        raise SynBrainError(
+            f"{tokens.encoder} was tuned on training images of {dataset.path}, so that "
+            "their features know the responses",
+            "take `without_tuned_images(dataset, encoder)`, or tune an encoder without this dataset",
+        )
     shown = dataset.trials["image"].to_numpy(dtype=np.int64)[trials]
     return Pairs(
         tokens=tokens.take(images),

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder, encoder_digest, frozen, weights_digest
+from synbrain.features.encoder import Encoder, encoder_digest, frozen, own_size_only, weights_digest
 from synbrain.features.preprocessing import Preprocessing, clip_preprocessing, squashed
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -114,7 +115,13 @@ TOWERS: dict[str, Tower] = {
 }
 
 
-def transformer(name: str, weights: str | None, device: torch.device, precision: str = "float32") -> Encoder:
+def transformer(
+    name: str,
+    weights: str | None,
+    device: torch.device,
+    precision: str = "float32",
+    size: int | None = None,
+) -> Encoder:
     """Layers ``layer1`` .. ``layerN`` (residual stream after that block) and ``final``.
 
     ``final`` is every patch token after the final layer norm, without the class token and without
@@ -126,6 +133,7 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         weights: a local folder, or a hub id, of such a model; it must be given.
         device: where it runs.
         precision: see :class:`Encoder`.
+        size: of the pictures, pixels; only the model's own.
 
     Raises:
         SynBrainError: where transformers or the weights are missing, or they are of another network.
@@ -137,6 +145,7 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         )
     model, hub_id = _load(name, tower, weights)
     config, preprocess = model.config, tower.preprocessing(model.config)
+    own_size_only(name, size, preprocess.size)
     n_tokens, dim = (preprocess.size // config.patch_size) ** 2, config.hidden_size
     hidden = {f"layer{i}": (n_tokens, dim) for i in range(1, config.num_hidden_layers + 1)}
     layers = hidden | {"final": (n_tokens, dim)}
@@ -146,7 +155,8 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         "layers": {layer: list(shape) for layer, shape in layers.items()},
         "tokens": tower.tokens,
     }
-    digest = encoder_digest(name, weights_digest(_portable(model.state_dict())), describe)
+    digest = encoder_digest(name, weights_digest(model.state_dict()), describe)
+    model = frozen(model, device)
     return Encoder(
         name=name,
         digest=digest,
@@ -154,10 +164,11 @@ def transformer(name: str, weights: str | None, device: torch.device, precision:
         default_layer="final",
         preprocess=preprocess,
         describe=describe,
-        network=partial(_tokens, frozen(model, device), tower),
+        network=partial(_tokens, model, tower),
         device=device,
         precision=precision,
         hub_id=hub_id,
+        module=model,
     )
 
 
@@ -189,6 +200,13 @@ def _load(name: str, tower: Tower, weights: str) -> tuple[Any, str | None]:
         loaded: Any = getattr(transformers, opener).from_pretrained(
             weights, local_files_only=local, dtype=torch.float32, output_loading_info=True, **options
         )
+    except SafetensorError as error:
+        raise SynBrainError(
+            f"the weights in {weights} are cut short or damaged ({error})",
+            "fetch them again: a download was interrupted"
+            if local
+            else f"fetch them again: `hf download {weights} --force-download`",
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = (
@@ -209,12 +227,3 @@ def _load(name: str, tower: Tower, weights: str) -> tuple[Any, str | None]:
             f"give the weights of a {tower.title} model (other kinds of encoder have their own names)",
         )
     return model, None if local else weights
-
-
-def _portable(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights under names that do not depend on transformers' version."""
-    return {
-        key.removeprefix("vision_model."): value
-        for key, value in state.items()
-        if not key.endswith("position_ids")
-    }

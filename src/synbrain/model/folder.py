@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ from synbrain.networks.mapper import Mapper, MapperConfig
 
 CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md", "scores.json"
 REPORT = "validation.json"
+DEMO = "synbrain/demo"  # a run of a simulated subject, inside the package
 KEPT = {"training", SCORES}  # what a new save leaves in place
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -159,9 +161,19 @@ def refresh_card(folder: Path, scores: dict[str, Any]) -> str:
     return f"scores and card -> {target / SCORES}, {target / CARD}"
 
 
+def demo_dataset() -> Path:
+    """Recordings of the simulated subject of ``synbrain/demo``, which come with the package."""
+    return Path(str(files("synbrain"))) / "demo" / "dataset"
+
+
 def fetch(name: str | Path) -> Path:
-    """The folder of a run: a local one as it is, a Hugging Face hub id as its downloaded snapshot."""
+    """The folder of a run: a local one as it is, a Hugging Face hub id as its downloaded snapshot.
+
+    ``synbrain/demo`` comes with the package and needs no network.
+    """
     folder, hub_id = Path(name), str(name)
+    if hub_id == DEMO and not folder.exists():
+        return demo_dataset().with_name("run")
     if folder.exists() or hub_id.count("/") != 1 or hub_id.startswith((".", "/")):
         return folder
     from huggingface_hub import snapshot_download

@@ -6,6 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
+from synbrain.data.tables import read_list
 from synbrain.errors import SynBrainError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
@@ -52,13 +53,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _listed(source: Path) -> list[Path]:
-    try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise SynBrainError(
-            f"{source} is neither an image nor a text file", "give a folder, an image or a list of paths"
-        ) from error
-    files = [source.parent / line for line in lines if line and not line.startswith("#")]
+    files = [source.parent / line for line in read_list(source) if not line.startswith("#")]
     missing = [path for path in files if not path.exists()]
     if missing:
         raise SynBrainError(

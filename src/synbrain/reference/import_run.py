@@ -17,20 +17,12 @@ from synbrain.features.transformer import TOWERS
 from synbrain.files import require_absent
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
+from synbrain.prepare.nsd.layout import NSDGENERAL_VOXELS
 from synbrain.reference.checkpoints import read_reference_mapper, read_reference_vae
 from synbrain.reference.options import ReferenceOptions
 
 # Voxels of NSD's nsdgeneral mask at 1.8 mm, which the published models were trained on.
-NSD_VOXELS = {
-    "subj01": 15724,
-    "subj02": 14278,
-    "subj03": 15226,
-    "subj04": 13153,
-    "subj05": 13039,
-    "subj06": 17907,
-    "subj07": 12682,
-    "subj08": 14386,
-}
+NSD_VOXELS = {f"subj{i:02}": n_voxels for i, n_voxels in enumerate(NSDGENERAL_VOXELS, start=1)}
 PUBLISHED_TOKENS = (256, 1664)
 LAYER = "final"
 OF_SUBJECT_1 = ReferenceOptions()

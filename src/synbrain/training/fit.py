@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
+from synbrain.data.marks import packed, unpacked
 from synbrain.files import digest_of
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import held_out_scores
@@ -19,7 +20,6 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.noise.response_noise import ResponseNoise
 from synbrain.training.config import TrainConfig
-from synbrain.training.leakage import packed, unpacked
 from synbrain.training.networks import (
     NetworkPart,
     Networks,

@@ -7,22 +7,17 @@ adaptation cannot mix the two.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError
-from synbrain.files import digest
 from synbrain.model.parts import RunConfig
 from synbrain.training.options import SharedTestImages
-
-BYTES = 6  # of each mark: two of 73,000 x 1,000 pairs agree by chance once in four million runs
 
 
 @dataclass(frozen=True)
@@ -38,35 +33,6 @@ class TrainingImages:
     rows: Rows
     marks: tuple[bytes, ...]
     test_marks: tuple[bytes, ...]
-
-
-def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
-    """What tells the images ``rows`` apart across datasets and machines: the first bytes of SHA-256.
-
-    An image file is known by its content, as different recordings use the same file names; an image of an
-    HDF5 brick by the brick's shape, its first and last image, and its row.
-
-    Raises:
-        SynBrainError: where the stimuli are missing.
-    """
-    where = dataset.stimulus_path()
-    if dataset.info.stimuli.kind == "hdf5":
-        if not where.exists():
-            raise SynBrainError(f"the stimuli {where} are missing", "restore them")
-        with h5py.File(where, "r") as file:
-            brick = file[dataset.info.stimuli.key]
-            ends = hashlib.sha256(str(brick.shape).encode() + brick[0].tobytes() + brick[-1].tobytes())
-        names = [f"{ends.hexdigest()}#{row}" for row in dataset.images["row"].to_numpy()[rows]]
-    else:
-        files = dataset.images["name"].astype(str).to_numpy()[rows]
-        missing = [name for name in files if not (where / name).exists()]
-        if missing:
-            raise SynBrainError(
-                f"{len(missing)} stimuli of {dataset.path} are missing, {missing[0]} first",
-                "restore them: they tell whether a test image is among the training images",
-            )
-        names = [digest(where / name) for name in files]
-    return tuple(hashlib.sha256(name.encode()).digest()[:BYTES] for name in names)
 
 
 def training_images(
@@ -147,14 +113,3 @@ def _without(
     allowed = np.array([mark not in forbidden for mark in marks], dtype=bool)
     left = tuple(mark for mark in marks if mark not in forbidden)
     return TrainingImages(np.asarray(rows[allowed]), left, test_marks)
-
-
-def packed(marks: Iterable[bytes]) -> str:
-    """Distinct marks as one text, sorted."""
-    return base64.b64encode(b"".join(sorted(set(marks)))).decode()
-
-
-def unpacked(text: str) -> set[bytes]:
-    """The marks that :func:`packed` wrote."""
-    content = base64.b64decode(text)
-    return {content[i : i + BYTES] for i in range(0, len(content), BYTES)}

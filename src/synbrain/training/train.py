@@ -10,6 +10,7 @@ import torch
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainWarning
+from synbrain.features.store import without_tuned_images
 from synbrain.model.synbrain import SynBrain
 from synbrain.training.fit import fit_model
 from synbrain.training.leakage import training_images
@@ -63,6 +64,7 @@ def train(
     if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():
         note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
+    datasets = [without_tuned_images(dataset, options.encoder) for dataset in datasets]
     images = training_images(datasets, options.shared_test_images, keep_out)
     subjects = training_subjects(datasets, images, options.encoder, options.layers)
     check_subjects(subjects, config)

@@ -22,7 +22,7 @@ from synbrain.model.folder import CONFIG
 from synbrain.model.synbrain import SynBrain
 
 TRAINING, RESOLVED = "training", "config.json"
-UNFINISHED = ("vae", "mapper", "targets")  # in TRAINING while a training is not finished
+UNFINISHED = ("vae", "mapper", "targets", "tuning", "pixels")  # in TRAINING while a training is not finished
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Stage:
     """What a stage gives the loop.
 
     Attributes:
-        name: "vae" or "mapper"; names rows of the log and the checkpoint folder.
+        name: "vae", "mapper" or "tuning"; names rows of the log and the checkpoint folder.
         module: ``module(**batch)`` returns scalars by name, of which "loss" is minimised; parameters
             without ``requires_grad`` are left alone and not stored.
         read_batch: step -> this process's share of the batch, CPU tensors; a pure function, called ahead of
@@ -49,6 +49,7 @@ class Stage:
         round_steps: steps in a round; validation and the decision to stop come between rounds.
         identity: what else a checkpoint must agree on (a digest of data and sizes).
         threshold_metric: the training scalar that ``stop="train_threshold"`` looks at.
+        rate_of: parameter name -> its learning rate, as a multiple of the configured one; None: 1 for all.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     identity: str = ""
     noise_shape: tuple[int, ...] | None = None
     threshold_metric: str = "loss"
+    rate_of: Callable[[str], float] | None = None
 
 
 @dataclass
@@ -192,7 +194,7 @@ class _Run:
         stage.module.to(device)
         weights = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
-            list(weights.values()), lr=config.lr, betas=config.betas, eps=config.eps,
+            _groups(stage, weights), lr=config.lr, betas=config.betas, eps=config.eps,
             weight_decay=config.weight_decay, fused=config.optimizer == "fused",
         )  # fmt: skip
         dtype = autocast_dtype(config.precision, device)
@@ -381,7 +383,18 @@ def _set_lr(optimizer: torch.optim.Optimizer, config: LoopConfig, step: int, n_s
     if config.schedule == "cosine":
         factor *= 0.5 * (1 + math.cos(math.pi * step / n_steps))
     for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor
+        group["lr"] = config.lr * factor * group.get("rate", 1.0)
+
+
+def _groups(stage: Stage, weights: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameters by the multiple of the learning rate that they get."""
+    if stage.rate_of is None:
+        return [{"params": list(weights.values())}]
+    rates = {name: stage.rate_of(name) for name in weights}
+    return [
+        {"params": [p for name, p in weights.items() if rates[name] == rate], "rate": rate}
+        for rate in sorted(set(rates.values()))
+    ]
 
 
 def _any_process(accelerator: Accelerator, asked: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.errors import SynBrainError
 
 DESIGN = "nsddata/experiments/nsd/nsd_expdesign.mat"
@@ -14,7 +15,7 @@ STIMULI_KEY = "imgBrick"
 BETA_VERSIONS = ("betas_fithrf_GLMdenoise_RR", "betas_fithrf", "betas_assumehrf")
 
 # Allen et al. 2022 and the NSD manual; used only to compare, and only where the design is NSD's own
-N_SUBJECTS, N_OWN_IMAGES, N_PLANNED_TRIALS, N_PER_SESSION = 8, 10_000, 30_000, 750
+N_SUBJECTS, N_OWN_IMAGES, N_PLANNED_TRIALS, N_PER_SESSION = 8, 10_000, 30_000, TRIALS_PER_HOUR
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 NSDGENERAL_VOXELS = (15724, 14278, 15226, 13153, 13039, 17907, 12682, 14386)
 SHAPES = (

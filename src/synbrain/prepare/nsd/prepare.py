@@ -30,7 +30,7 @@ from synbrain.data.scaling import (
 )
 from synbrain.data.space import VoxelSpace
 from synbrain.data.units import UNITS, ScalingKind
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare.betas import BetaFile, describe
 from synbrain.prepare.grid import positions_in
@@ -124,10 +124,11 @@ def prepare_nsd(
             n_trials=len(trials),
             n_voxels=len(grid.index),
             n_images=len(images),
+            trials_per_session=per_session,
             stimuli=stimuli,
             scaling=_scaling_note(scaling, files[0][0].is_integer),
             provenance={
-                "reader": "nsd", **about, "n_sessions": len(files), "trials_per_session": per_session,
+                "reader": "nsd", **about, "n_sessions": len(files),
                 "design_is_nsd": design.is_nsd, "ncsnr_from": ncsnr_from, "notes": notes, **report,
             },
         )  # fmt: skip
@@ -234,7 +235,7 @@ def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[
         with h5py.File(path, "r") as file:
             n_images = len(file[nsd_layout.STIMULI_KEY])
     except (OSError, KeyError) as error:
-        raise SynBrainError(f"{path} is damaged or cut short ({error})", "download it again") from error
+        raise unreadable(path, error, "download it again") from error
     if int(images["row"].max()) >= n_images:
         raise SynBrainError(
             f"{path} has {n_images} images, the trials show number {int(images['row'].max())}",

@@ -1,0 +1,66 @@
+"""``synbrain view``: look at a run in the browser."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from pathlib import Path
+
+from synbrain.viewer.options import ViewOptions
+
+AS_USUAL = ViewOptions()
+
+
+def view(
+    model: Path,  # not called run: demo is no folder
+    dataset: Path | None = None,
+    /,
+    *,
+    export: Path | None = None,
+    options: ViewOptions = AS_USUAL,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Open a local page: drop a picture and see the response that is expected on the cortex.
+
+    Args:
+        model: run folder, id of a run on the Hugging Face hub, or demo, which comes with the package.
+        dataset: dataset of the run's subject: its test images, measured responses and noise ceiling.
+        export: write the page with test images to this .html file instead; it needs no server.
+        options: what is shown.
+        device: auto, cpu, cuda, ...
+        overwrite: replace what stands at export.
+    """
+    from synbrain.data.dataset import load_dataset
+    from synbrain.features.encoder import pick_device
+    from synbrain.model.folder import DEMO, demo_dataset
+    from synbrain.model.synbrain import SynBrain
+    from synbrain.viewer.view import export_page, require_server
+
+    if export is None:
+        require_server()
+    if str(model) in ("demo", DEMO) and not model.exists():
+        model, dataset = Path(DEMO), dataset or demo_dataset()
+    recordings = None if dataset is None else load_dataset(dataset)
+    run = SynBrain.from_pretrained(model, device=pick_device(device))
+    if export is not None:
+        from synbrain.errors import SynBrainError
+
+        if recordings is None:
+            raise SynBrainError("--export shows test images", "give a dataset: synbrain view RUN DATASET ...")
+        export_page(run, export, recordings, options, overwrite=overwrite)
+        print(f"{export}: {export.stat().st_size / 1e6:.2f} MB, open it in a browser")
+        return
+    from synbrain.viewer.server import bind, hosts_of, make_app, serve
+    from synbrain.viewer.source import Source
+
+    listening = bind(options.port)
+    port = listening.getsockname()[1]
+    app = make_app(Source(run, recordings, options), hosts_of(port))
+    address = f"http://127.0.0.1:{port}/"
+    print(f"{address}   (Ctrl-C ends)", flush=True)
+    if options.browser:
+        later = threading.Timer(1.0, webbrowser.open, [address])
+        later.daemon = True
+        later.start()
+    serve(app, listening)

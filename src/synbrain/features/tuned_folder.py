@@ -1,0 +1,71 @@
+"""Where a tuned encoder lies and what it is called. Light to import: no torch.
+
+::
+
+    ENCODER/
+      config.json           base encoder, layers, datasets, marks of the images it was tuned on
+      base/                 weights of the base encoder's network, tuned
+      head.safetensors      what makes the layer ``readout``
+      readouts/             a run with the readout of every subject as its linear path
+      README.md             the card
+      checksums.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from synbrain.errors import SynBrainError
+from synbrain.files import read_json
+
+CONFIG, HEAD, BASE, READOUTS, CARD = "config.json", "head.safetensors", "base", "readouts", "README.md"
+KIND, PREFIX = "synbrain tuned encoder", "tuned-"
+READOUT = "readout"  # the layer
+
+
+def tuned_folder(given: str) -> Path | None:
+    """The local folder of a tuned encoder given by path or hub id; None where it is neither.
+
+    Raises:
+        SynBrainError: for a hub id that cannot be fetched, or a folder that holds something else.
+    """
+    folder = Path(given)
+    if not folder.is_dir():
+        if given.count("/") != 1 or given.startswith((".", "/", "~")):
+            return None
+        folder = _fetched(given)
+    if not (folder / CONFIG).exists() or read_json(folder / CONFIG).get("kind") != KIND:
+        if "/" not in given:
+            return None
+        raise SynBrainError(f"{given} holds no tuned encoder", "give a folder that `tune-encoder` wrote")
+    return folder
+
+
+def encoder_name(given: str) -> str:
+    """The name under which a dataset keeps the tokens of an encoder that is given by name, folder or hub id.
+
+    >>> encoder_name("efficientnet-lite0")
+    'efficientnet-lite0'
+    """
+    folder = tuned_folder(given)
+    return given if folder is None else str(read_config(folder)["name"])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of a tuned encoder says."""
+    config: dict[str, Any] = read_json(folder / CONFIG)
+    return config
+
+
+def _fetched(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id))
+    except Exception as error:  # the hub raises many kinds: no connection, no such repository, no access
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SynBrainError(
+            f"no encoder could be fetched from {hub_id} ({first})",
+            "check the spelling and the connection, or give the path of a local folder",
+        ) from error

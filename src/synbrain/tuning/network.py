@@ -1,0 +1,114 @@
+"""The network that is tuned: encoder, feature map, and one factorised readout for each subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from synbrain.features.encoder import Encoder
+from synbrain.features.tuned import FeatureMap
+from synbrain.networks.fit.loop import derived_seed
+
+START = 0.3  # sd of a readout's first predictions on features of sd 1 or so
+
+
+class Readout(nn.Module):
+    """A unit looks at places of the map through one mask and reads channels there with one set of weights.
+
+    ``r_u = b_u + sum_c w_uc sum_p softmax(a_u)_p f_pc`` (Klindt et al. 2017, with a softmax over places).
+
+    Args:
+        n_places: of the map.
+        n_channels: of the map.
+        n_units: of the subject.
+        generator: of the first weights.
+    """
+
+    def __init__(self, n_places: int, n_channels: int, n_units: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(n_units, n_places))
+        first = torch.randn(n_units, n_channels, generator=generator)
+        self.weights = nn.Parameter(first * (START / n_channels**0.5))
+        self.bias = nn.Parameter(torch.zeros(n_units))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(n, n_units) of (n, n_places, n_channels)."""
+        seen = torch.einsum("npc,up->nuc", features, torch.softmax(self.places, dim=1))
+        return torch.einsum("nuc,uc->nu", seen, self.weights) + self.bias
+
+    def as_matrix(self) -> Tensor:
+        """(n_places * n_channels, n_units), the same map of flattened features, without the bias."""
+        mask = torch.softmax(self.places, dim=1)
+        return torch.einsum("up,uc->pcu", mask, self.weights).flatten(0, 1)
+
+
+class TuningNetwork(nn.Module):
+    """One batch of one subject to its loss; the module that processes are synchronised around.
+
+    Args:
+        base: the encoder whose weights are trained; ``base.module`` lies within.
+        head: its feature map.
+        n_units: of each subject.
+        loss: "squared" or "poisson".
+        seed: of the readouts.
+    """
+
+    def __init__(self, base: Encoder, head: FeatureMap, n_units: Sequence[int], loss: str, seed: int) -> None:
+        super().__init__()
+        assert base.module is not None
+        self.network, self.head, self.loss = base.module, head, loss
+        self._tokens, self._normalised = base.network, base.preprocess.normalised
+        generator = torch.Generator().manual_seed(derived_seed(seed, 31))
+        places = head.side**2
+        made = [Readout(places, head.channels, n, generator) for n in n_units]
+        self.readouts = nn.ModuleList(made)
+        self.readout_of = tuple(made)  # the same, typed
+
+    def train(self, mode: bool = True) -> TuningNetwork:
+        """The encoder stays in evaluation mode: its batch statistics are frozen."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(n, places, channels) of (n, 3, size, size) grey levels."""
+        return self.head.forward(self._tokens(self._normalised(pixels.float()), self.head.layers))
+
+    def predict(self, pixels: Tensor, subject: int) -> Tensor:
+        """(n, n_units) in the unit of the targets: z-scores, or rates over the unit's mean rate."""
+        read = self.readout_of[subject].forward(self.features(pixels))
+        return F.softplus(read + 0.5413) if self.loss == "poisson" else read  # softplus(.5413) = 1
+
+    def forward(self, pixels: Tensor, targets: Tensor, weights: Tensor, subject: Tensor) -> dict[str, Tensor]:
+        """The loss.
+
+        Args:
+            pixels: (n, 3, size, size) grey levels.
+            targets: (n, n_units).
+            weights: (n_units,), mean 1.
+            subject: () int64.
+        """
+        predicted = self.predict(pixels, int(subject)).float()
+        if self.loss == "poisson":
+            error = predicted - targets * torch.log(predicted + 1e-6)
+        else:
+            error = (predicted - targets).square()
+        return {"loss": (error * weights).mean()}
+
+
+@torch.no_grad()
+def standardise(head: FeatureMap, base: Encoder, batches: Sequence[Tensor]) -> None:
+    """Set the head's mean and sd to those of the encoder's layers over places and images, by channel."""
+    total = square = torch.zeros(len(head.mean), dtype=torch.float64)
+    count = 0
+    for pixels in batches:
+        normal = base.preprocess.normalised(pixels.float().to(base.device))
+        x = head.joined(base.network(normal, head.layers)).flatten(0, 1).double().cpu()
+        total, square, count = total + x.sum(0), square + x.square().sum(0), count + len(x)
+    mean = total / count
+    sd = (square / count - mean.square()).clamp_min(0).sqrt()
+    head.mean.copy_(mean)
+    head.sd.copy_(torch.where(sd > 1e-4, sd, torch.ones_like(sd)))

@@ -1,0 +1,101 @@
+"""What tuning an encoder can be told. Light to import: no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from synbrain.networks.config import LoopConfig, Precision
+from synbrain.training.options import SharedTestImages
+
+# Layers that the readouts see by default: the middle of the network and what follows, as V4 asks for.
+LAYERS = {
+    "efficientnet-lite0": ("block7", "block10", "block14"),
+    "efficientnet-lite2": ("block10", "block14", "block19"),
+}
+FREEZE = ("_conv_stem.", "_bn0.", "_blocks.0.", "_blocks.1.", "_blocks.2.")
+SIZE = 112  # pixels, of EfficientNets: a quarter of the cost of 224
+
+
+class TuneOptions(BaseModel):
+    """How an encoder is tuned.
+
+    >>> TuneOptions(epochs=2).loop(n_steps=100).warmup_steps
+    10
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    encoder: str = Field("efficientnet-lite0", description="the registered encoder that is tuned")
+    weights: str | None = Field(
+        None, description="file, folder or hub id of its weights; built-in by default"
+    )
+    layers: list[str] | None = Field(
+        None, description="layers that the readouts see, and that the tuned encoder has; by default three"
+    )
+    size: int | None = Field(
+        None, ge=16, description="of the pictures, pixels; 112 for EfficientNets, else the encoder's own"
+    )
+    side: int = Field(7, ge=1, description="rows of the map that readouts see")
+    channels: int = Field(192, ge=1, description="of that map")
+    freeze: list[str] | None = Field(
+        None,
+        description="parts of the network that stay as they are, by the beginning of their name; by default "
+        "the stem and the first three blocks of EfficientNets (40 % of the cost), else none",
+    )
+    epochs: int = Field(8, ge=1, description="passes over the images of all subjects")
+    batch_size: int = Field(32, ge=1, description="images of one subject in a step, over all processes")
+    lr: float = Field(2e-4, gt=0, description="learning rate of the encoder's weights")
+    lr_readout: float = Field(2e-3, gt=0, description="of the map's convolution and of readout weights")
+    lr_places: float = Field(4e-2, gt=0, description="of the places that readouts look at")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rates rise")
+    loss: Literal["squared", "poisson"] = Field(
+        "squared", description="squared error of z-scored repeat means, or Poisson for counts"
+    )
+    ceiling_weights: bool = Field(
+        False, description="weigh each unit by its noise ceiling where single trials are there"
+    )
+    contrast: float = Field(
+        0.0, ge=0, lt=1, description="augmentation: brightness and contrast vary by this share; nothing moves"
+    )
+    lora_rank: int = Field(0, ge=0, description="train low-rank updates of this rank (peft); 0: the weights")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="share of the training images that the encoder is not tuned on"
+    )
+    shared_test_images: SharedTestImages = Field(
+        "refuse", description="what to do about training images that are test images of another dataset"
+    )
+    precision: Precision = Field("fp32", description="autocast; bf16 pays on GPUs")
+    device: str = Field("auto", description="auto, cpu, cuda, ...")
+    checkpoint_minutes: float = Field(10.0, gt=0, description="time between checkpoints")
+    seed: int = Field(0, description="of readouts, batches and the images held out")
+
+    @property
+    def size_of_pictures(self) -> int | None:
+        """``size``, or 112 for EfficientNets."""
+        return self.size or (SIZE if self.encoder.startswith("efficientnet") else None)
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """``freeze``, or its default."""
+        if self.freeze is not None:
+            return tuple(self.freeze)
+        return FREEZE if self.encoder.startswith("efficientnet") else ()
+
+    def loop(self, n_steps: int) -> LoopConfig:
+        """Settings of the training loop: rates rise, then fall along a cosine; the last weights are kept.
+
+        No step is chosen by the held-out images, so that they can choose penalties afterwards.
+        """
+        return LoopConfig(
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            schedule="cosine",
+            warmup_steps=round(self.warmup * n_steps),
+            batch_size=self.batch_size,
+            precision=self.precision,
+            stop="never",
+            checkpoint_minutes=self.checkpoint_minutes,
+        )

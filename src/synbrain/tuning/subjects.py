@@ -1,0 +1,158 @@
+"""What tuning sees of a subject: pictures as grey levels on disk, and what its units answered on average."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.arrays import Float32, Rows
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+from synbrain.features.preprocessing import Preprocessing
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of, some_of
+from synbrain.files import allocate_array, digest_of, open_array, writing
+from synbrain.metrics.ceiling import signal_and_noise
+from synbrain.progress import track
+from synbrain.training.leakage import TrainingImages
+
+CEILING_TRIALS = 4000  # single trials from which noise ceilings are estimated at most
+
+
+@dataclass(frozen=True)
+class TuningSubject:
+    """One subject's training images, split by image into those tuned on and those held out.
+
+    Attributes:
+        dataset: its recordings.
+        name: unique in a tuning.
+        pixels: (n_images, 3, size, size) uint8 memory map, the images that may be trained on.
+        targets: (n_images, n_units) float32, repeat means in the unit of the loss.
+        mean, sd: (n_units,) float32: response = mean + sd * z.
+        weights: (n_units,) float32, of units in the loss, mean 1.
+        train, held_out: rows of ``pixels``.
+        images: what the rows of ``pixels`` are.
+    """
+
+    dataset: Dataset
+    name: str
+    pixels: NDArray[np.uint8]
+    targets: Float32
+    mean: Float32
+    sd: Float32
+    weights: Float32
+    train: Rows
+    held_out: Rows
+    images: TrainingImages
+
+    @property
+    def tuned_marks(self) -> list[bytes]:
+        """Of the images that the encoder is tuned on."""
+        return [self.images.marks[row] for row in self.train]
+
+    @property
+    def identity(self) -> str:
+        """Digest of what a checkpoint must agree on."""
+        targets = hashlib.sha256(self.targets.tobytes()).hexdigest()
+        return digest_of([self.name, [m.hex() for m in self.images.marks], self.train.tolist(), targets])
+
+
+def is_held_out(mark: bytes, fraction: float, seed: int) -> bool:
+    """Whether the image with this mark is held out: the same in every dataset that shows it.
+
+    >>> sum(is_held_out(bytes([i]), 0.5, 0) for i in range(200)) in range(80, 120)
+    True
+    """
+    drawn = hashlib.sha256(mark + seed.to_bytes(8, "big", signed=True)).digest()[:8]
+    return int.from_bytes(drawn, "big") < fraction * 2**64
+
+
+def tuning_subject(
+    dataset: Dataset, images: TrainingImages, pixels: NDArray[np.uint8], *, fraction: float,
+    seed: int, loss: str, ceiling_weights: bool,
+) -> TuningSubject:  # fmt: skip
+    """Split the images, and scale the repeat means by those that are tuned on.
+
+    Raises:
+        SynBrainError: where too few images are left on one side, or counts are negative.
+    """
+    held = np.array([is_held_out(mark, fraction, seed) for mark in images.marks], dtype=bool)
+    if held.all() or held.sum() < 2:
+        raise SynBrainError(
+            f"{len(held)} training images of {dataset.path} cannot be split into tuned and held-out ones",
+            "give more images, or another --validation-fraction",
+        )
+    pairs = _pairs(dataset, images)
+    means = pairs.repeat_means()
+    train = np.flatnonzero(~held)
+    mean, sd = means[train].mean(axis=0), means[train].std(axis=0)
+    sd = np.where(sd > 1e-6 * np.maximum(np.abs(mean), 1e-30), sd, 1.0).astype(np.float32)
+    if loss == "poisson":
+        if (means < 0).any():
+            raise SynBrainError(f"{dataset.path} has negative responses", "take --loss squared")
+        targets = means / np.maximum(mean, 1e-6)
+    else:
+        targets = (means - mean) / sd
+    return TuningSubject(
+        dataset=dataset,
+        name=dataset.info.name,
+        pixels=pixels,
+        targets=targets.astype(np.float32),
+        mean=mean,
+        sd=sd,
+        weights=_unit_weights(pairs.take(train), ceiling_weights),
+        train=train,
+        held_out=np.flatnonzero(held),
+        images=images,
+    )
+
+
+def _pairs(dataset: Dataset, images: TrainingImages) -> Pairs:
+    """Trials of the images; no tokens are there yet."""
+    none = TokenSet("", "", {}, np.arange(dataset.n_images, dtype=np.int64))
+    pairs = pairs_of(dataset, none, "train")
+    return pairs.take(dataset.image_rows("train").searchsorted(images.rows))
+
+
+def _unit_weights(pairs: Pairs, by_ceiling: bool) -> Float32:
+    """Share of signal in the variance of repeat means, mean 1; ones where it is not known."""
+    ones = np.ones(pairs.n_voxels, dtype=np.float32)
+    if not by_ceiling or pairs.repeats().max() < 2:
+        return ones
+    trials = some_of(np.arange(pairs.n_trials), CEILING_TRIALS, (0,))
+    signal, noise = signal_and_noise(pairs.trial_responses(trials), pairs.image_of_trial[trials])
+    repeats = float(np.mean(pairs.repeats()))
+    ceiling = np.maximum(signal, 0) / np.maximum(np.maximum(signal, 0) + noise / repeats, 1e-30)
+    ceiling = np.nan_to_num(np.maximum(ceiling, 0.02))
+    return np.asarray(ceiling / ceiling.mean(), dtype=np.float32)
+
+
+def decode_pixels(
+    dataset: Dataset, rows: Rows, preprocess: Preprocessing, file: Path, show_progress: bool
+) -> NDArray[np.uint8]:
+    """(n, 3, size, size) uint8 memory map of images ``rows``, resized; made once, then opened."""
+    if not file.exists():
+        partial = file.with_name(f".{file.name}.partial")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with writing(file):
+            pixels = allocate_array(partial, (len(rows), 3, preprocess.size, preprocess.size), np.uint8)
+            for i, row in enumerate(
+                track(rows, f"decode {dataset.info.name}", unit="image", show=show_progress)
+            ):
+                pixels[i] = preprocess.resized(dataset.load_image(int(row))).round().clamp(0, 255).byte()
+            pixels.flush()
+            os.replace(partial, file)
+    array: NDArray[np.uint8] = open_array(file)
+    return array
+
+
+def check_names(datasets: Sequence[Dataset]) -> None:
+    """Readouts are told apart by the datasets' names."""
+    names = [dataset.info.name for dataset in datasets]
+    if len(set(names)) != len(names):
+        raise SynBrainError(f"two datasets have one name: {names}", "prepare them with different --name")

@@ -1,0 +1,283 @@
+"""``synbrain tune-encoder``: an image encoder tuned on the recordings of any number of subjects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks
+from synbrain.errors import SynBrainError
+from synbrain.features.encoder import Encoder, pick_device
+from synbrain.features.encoders import ENCODERS, get_encoder
+from synbrain.features.tuned import FeatureMap, tuned_encoder
+from synbrain.features.tuned_folder import PREFIX
+from synbrain.files import digest_of
+from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
+from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
+from synbrain.networks.fit.metrics_log import MetricsLog
+from synbrain.training.leakage import training_images
+from synbrain.training.workspace import Output, training_folder
+from synbrain.tuning.adapters import merge_lora, use_lora
+from synbrain.tuning.network import TuningNetwork, standardise
+from synbrain.tuning.options import LAYERS, TuneOptions
+from synbrain.tuning.subjects import TuningSubject, check_names, decode_pixels, tuning_subject
+from synbrain.tuning.write import Tuned, tuned_config, write_tuned
+
+AS_RECOMMENDED = TuneOptions()
+STATISTICS = 32  # images of each subject that the feature map is standardised on
+RATES = {"network": "lr", "head": "lr_readout", "readouts": "lr_readout"}
+
+
+def tune_encoder(
+    datasets: list[Dataset],
+    options: TuneOptions = AS_RECOMMENDED,
+    *,
+    out: Path,
+    keep_out: list[Dataset] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> Tuned:
+    """Tune an encoder's network so that simple readouts of it predict every subject's responses.
+
+    Each unit of each subject has a readout of its own: where it looks, and what it reads there. Encoder and
+    readouts are fitted together, one subject a step. No test image of any dataset is tuned on, nor is a
+    share of the training images, by which penalties can then be chosen. Ctrl-C (or SIGTERM) writes a
+    checkpoint; the same call with ``resume`` continues exactly. Start it with `accelerate launch` for several
+    processes.
+
+    Args:
+        datasets: one per subject or session, with any numbers of voxels; no tokens are needed.
+        options: which encoder, and how it is tuned.
+        out: the folder of the tuned encoder; its name becomes the encoder's, after ``tuned-``.
+        keep_out: further datasets, not tuned on, whose test images are left out (to be scored on them later).
+        resume: continue a tuning that was interrupted.
+        overwrite: replace an encoder that stands at ``out``.
+        show_progress: show bars.
+
+    Returns:
+        The encoder, its folder, and how well each subject's held-out images are predicted.
+
+    Raises:
+        SynBrainError: test images among the training images, an encoder without a network, an ``out`` that is
+            taken, a loss that is not finite, or checkpoints of other settings.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
+    """
+    check_names(datasets)
+    images = training_images(datasets, options.shared_test_images, keep_out or ())
+    accelerator = _accelerator(options.device)
+    base = _trainable_encoder(options, accelerator.device)
+    settings = options.model_dump(mode="json", exclude={"device", "checkpoint_minutes"})
+    settings |= {"datasets": [dataset.info.name for dataset in datasets]}
+    with training_folder(Output(out, resume, overwrite), settings) as folder:
+        files = [folder / "pixels" / f"{i}-{digest_of([m.hex() for m in part.marks])[:8]}.npy"
+                 for i, part in enumerate(images)]  # fmt: skip
+        if accelerator.is_main_process:
+            for dataset, part, file in zip(datasets, images, files, strict=True):
+                decode_pixels(dataset, part.rows, base.preprocess, file, show_progress)
+        accelerator.wait_for_everyone()
+        subjects = [
+            tuning_subject(
+                dataset, part, decode_pixels(dataset, part.rows, base.preprocess, file, False),
+                fraction=options.validation_fraction, seed=options.seed, loss=options.loss,
+                ceiling_weights=options.ceiling_weights,
+            )
+            for dataset, part, file in zip(datasets, images, files, strict=True)
+        ]  # fmt: skip
+        network = _new_network(base, subjects, options)
+        _train(network, subjects, options, Surroundings(accelerator, folder, show_progress))
+        accelerator.wait_for_everyone()
+        tuned = _finished(network, base, subjects, options, PREFIX + out.name)
+        tuned = replace(tuned, is_main=accelerator.is_main_process)
+        if accelerator.is_main_process:
+            kept_out = [mark for d in keep_out or [] for mark in image_marks(d, d.image_rows("test"))]
+            write_tuned(tuned, out, subjects, kept_out)
+        accelerator.wait_for_everyone()
+    return tuned
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where a network is trained: device and processes, folder, and whether bars are shown."""
+
+    accelerator: Accelerator
+    folder: Path
+    show_progress: bool
+
+
+def _accelerator(device: str) -> Accelerator:
+    # a step of one subject leaves the other readouts without gradients
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    cpu = pick_device(device).type == "cpu"
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
+
+
+def _trainable_encoder(options: TuneOptions, device: torch.device) -> Encoder:
+    """The base encoder at the size that it is tuned at.
+
+    Raises:
+        SynBrainError: for one that is not registered, or has nothing to train.
+    """
+    if options.encoder not in ENCODERS:
+        raise SynBrainError(f"there is no encoder {options.encoder!r}", f"choose from {', '.join(ENCODERS)}")
+    base = get_encoder(options.encoder, weights=options.weights, device=device, size=options.size_of_pictures)
+    if base.module is None:
+        raise SynBrainError(f"the encoder {base.name} has no network to tune", "choose another encoder")
+    return base
+
+
+def _layers(base: Encoder, options: TuneOptions) -> tuple[str, ...]:
+    """Layers of the feature map: as asked for, or three from the middle of the network to its end."""
+    if options.layers:
+        return base.chosen(options.layers)
+    blocks = [layer for layer in base.layers if layer != "final"]
+    return LAYERS.get(base.name) or tuple(blocks[round(k * (len(blocks) - 1))] for k in (0.5, 0.75, 1.0))
+
+
+def _new_network(base: Encoder, subjects: Sequence[TuningSubject], options: TuneOptions) -> TuningNetwork:
+    assert base.module is not None
+    shapes = {layer: base.layers[layer] for layer in _layers(base, options)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(options.seed, 30))
+        head = FeatureMap(shapes, options.side, options.channels).to(base.device)
+        batches = [torch.from_numpy(s.pixels[np.sort(s.train)[:STATISTICS]]) for s in subjects]
+        standardise(head, base, batches)
+        if options.lora_rank:
+            use_lora(base.module, options.lora_rank)
+        else:
+            for name, parameter in base.module.named_parameters():
+                parameter.requires_grad_(not name.startswith(options.frozen_parts))
+        units = [s.targets.shape[1] for s in subjects]
+        network = TuningNetwork(base, head, units, options.loss, options.seed).to(base.device)
+    _freeze_what_is_not_reached(network, batches[0][:2].to(base.device))
+    return network
+
+
+def _freeze_what_is_not_reached(network: TuningNetwork, pixels: torch.Tensor) -> None:
+    """Weights behind the last layer that is read get no gradient: they are not trained, nor stored twice."""
+    network.train()
+    network.features(pixels).sum().backward()
+    for name, parameter in network.named_parameters():
+        if parameter.grad is None and not name.startswith("readouts."):
+            parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def _train(
+    network: TuningNetwork, subjects: Sequence[TuningSubject], options: TuneOptions, around: Surroundings
+) -> None:
+    accelerator = around.accelerator
+    n_images = [len(s.train) for s in subjects]
+    per_epoch = max(1, math.ceil(sum(n_images) / options.batch_size))
+    n_steps = per_epoch * options.epochs
+    schedule = make_schedule(n_steps, [float(n) for n in n_images], options.seed)
+
+    def read_batch(step: int) -> Batch:
+        which = int(schedule.subject[step])
+        subject, turn = subjects[which], int(schedule.turn[step])
+        batch = batch_rows(len(subject.train), options.batch_size, turn, derived_seed(options.seed, which))
+        mine = share_of(batch, accelerator.process_index, accelerator.num_processes)
+        rows = subject.train[mine]
+        pixels = torch.from_numpy(subject.pixels[rows])
+        if options.contrast:
+            process = accelerator.process_index
+            pixels = varied(pixels, options.contrast, derived_seed(options.seed, 32, step, process))
+        return {
+            "pixels": pixels,
+            "targets": torch.from_numpy(subject.targets[rows]),
+            "weights": torch.from_numpy(subject.weights),
+            "subject": torch.tensor(which),
+        }
+
+    def validate() -> dict[str, float]:
+        each = {f"r/{s.name}": held_out_r(network, subjects, i) for i, s in enumerate(subjects)}
+        return {"score": -float(np.mean(list(each.values()))), **each}
+
+    def rate_of(name: str) -> float:
+        rate = "lr_places" if name.endswith(".places") else RATES[name.split(".", 1)[0]]
+        return float(getattr(options, rate) / options.lr)
+
+    stage = Stage(
+        name="tuning",
+        module=network,
+        read_batch=read_batch,
+        validate=validate,
+        n_steps=n_steps,
+        round_steps=per_epoch,
+        identity=digest_of([s.identity for s in subjects]),
+        rate_of=rate_of,
+    )
+    log = MetricsLog(around.folder, active=accelerator.is_main_process)
+    run_stage(
+        stage,
+        options.loop(n_steps),
+        accelerator=accelerator,
+        folder=around.folder / "tuning",
+        log=log,
+        seed=derived_seed(options.seed, 33),
+        show_progress=around.show_progress,
+    )
+    log.close()
+
+
+def varied(pixels: torch.Tensor, share: float, seed: int) -> torch.Tensor:
+    """Grey levels (n, 3, h, w) with other brightness and contrast, by at most ``share``; nothing moves.
+
+    Flips, crops and shifts would move what a receptive field sees, so there are none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = 1 + share * (2 * torch.rand(2, len(pixels), 1, 1, 1, generator=generator) - 1)
+    grey = pixels.float()
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    return ((grey - mean) * drawn[0] + mean * drawn[1]).clamp(0, 255)
+
+
+@torch.no_grad()
+def held_out_r(
+    network: TuningNetwork, subjects: Sequence[TuningSubject], which: int, step: int = 32
+) -> float:
+    """Mean over units of Pearson's r across a subject's held-out images."""
+    subject = subjects[which]
+    predicted = predictions(network, subject, which, step)
+    return float(mean_defined(voxel_r(predicted, subject.targets[subject.held_out]))[0] or 0.0)
+
+
+@torch.no_grad()
+def predictions(network: TuningNetwork, subject: TuningSubject, which: int, step: int = 32) -> Any:
+    """(n held-out images, n_units) float32, in the unit of the targets."""
+    device = network.readout_of[which].bias.device
+    parts = []
+    for start in range(0, len(subject.held_out), step):
+        rows = subject.held_out[start : start + step]
+        pixels = torch.from_numpy(subject.pixels[rows]).to(device)
+        parts.append(network.predict(pixels, which).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _finished(
+    network: TuningNetwork,
+    base: Encoder,
+    subjects: Sequence[TuningSubject],
+    options: TuneOptions,
+    name: str,
+) -> Tuned:
+    """The encoder that the trained network makes, with the figures of its held-out images."""
+    network.eval()
+    scores = [held_out_r(network, subjects, i) for i in range(len(subjects))]
+    assert base.module is not None
+    if options.lora_rank:
+        merge_lora(base.module)
+    base.module.requires_grad_(False)
+    network.requires_grad_(False)
+    config = tuned_config(name, base, network.head, subjects, scores, options)
+    encoder = tuned_encoder(base, network.head, config, hub_id=None)
+    return Tuned(encoder, base, network.head, list(network.readout_of), config)

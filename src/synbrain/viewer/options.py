@@ -1,0 +1,19 @@
+"""What a user may say about the page."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ViewOptions(BaseModel):
+    """How :func:`synbrain.viewer.view.view` shows a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject: str | None = Field(None, description="whose responses, where the run has several subjects")
+    images: int = Field(8, ge=1, description="test images in an exported page")
+    trials: int = Field(4, ge=0, description="single synthetic trials shown of each picture")
+    seed: int = Field(0, ge=0, description="of the synthetic trials")
+    mni: bool = Field(False, description="the voxel positions are MNI mm, though the data do not say so")
+    port: int = Field(8765, ge=0, le=65535, description="of the local page; any free one where it is taken")
+    browser: bool = Field(True, description="open the page in a browser")

@@ -1,0 +1,234 @@
+"""What the page shows of a picture: maps, ROI means, similar training images."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from synbrain.arrays import Float32, Rows
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+from synbrain.features.store import open_tokens
+from synbrain.features.tokens import TokenSet
+from synbrain.model.parts import SubjectPart
+from synbrain.model.prediction import roi_means
+from synbrain.model.synbrain import SynBrain
+from synbrain.viewer import packing
+from synbrain.viewer.options import ViewOptions
+from synbrain.viewer.packing import Json
+
+ROI_TRIALS = 100  # trials of a picture from which the sd of an ROI's mean is taken
+MAX_NEIGHBOURS = 2000  # training images that are searched for similar responses
+N_NEAREST, BLOCK = 6, 512
+AS_USUAL = ViewOptions()
+PICTURE_SIDE, THUMB_SIDE = 224, 72
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run, and the dataset whose images it is shown beside.
+
+    Attributes:
+        model: the run.
+        dataset: of the same subject, or None: pictures that are dropped alone.
+        options: of the page.
+        decode: expected responses (1, n_voxels) to a picture, where a decoder is given.
+    """
+
+    model: SynBrain
+    dataset: Dataset | None = None
+    options: ViewOptions = AS_USUAL
+    decode: Callable[[Float32], Image.Image] | None = None
+    # one picture at a time: torch and the encoder's buffers are shared by all requests
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        if self.dataset is not None and self.dataset.n_voxels != self.part.n_voxels:
+            raise SynBrainError(
+                f"subject {self.part.name} of the run has {self.part.n_voxels} voxels, "
+                f"{self.dataset.path} {self.dataset.n_voxels}",
+                "give the dataset that the run was trained on",
+            )
+
+    @property
+    def part(self) -> SubjectPart:
+        subject = self.options.subject
+        if subject is None and self.dataset is not None and self.dataset.info.subject in self.model.subjects:
+            subject = self.dataset.info.subject
+        return self.model.subject(subject)
+
+    @cached_property
+    def test_rows(self) -> Rows:
+        """Rows of the dataset's test images; training images where it has none."""
+        if self.dataset is None:
+            return np.zeros(0, dtype=np.int64)
+        test = self.dataset.image_rows("test")
+        return test if len(test) else self.dataset.image_rows("train")
+
+    @cached_property
+    def _statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Mean and sd (n_voxels,) over the training trials, read block by block."""
+        if self.dataset is None:
+            mean = self.part.response_mean.astype(np.float64)
+            return (mean, self.part.response_sd.astype(np.float64)) if np.any(mean) else None
+        rows = self.dataset.trial_rows("train")
+        rows = rows if len(rows) else np.arange(self.dataset.n_trials)
+        total, squares = np.zeros(self.part.n_voxels), np.zeros(self.part.n_voxels)
+        for start in range(0, len(rows), BLOCK):
+            block = np.asarray(self.dataset.responses[rows[start : start + BLOCK]], dtype=np.float64)
+            total += block.sum(axis=0)
+            squares += (block**2).sum(axis=0)
+        mean = total / len(rows)
+        return mean, np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
+
+    @cached_property
+    def _ceiling(self) -> Float32 | None:
+        """(n_voxels,) highest correlation to expect with the mean over the repeats of a test image."""
+        repeats = 1
+        if self.dataset is not None and len(self.test_rows):
+            trials = self.dataset.trials["image"].isin(self.test_rows).sum()
+            repeats = max(1, round(trials / len(self.test_rows)))
+        try:
+            share = self.model.noise_ceiling(repeats, subject=self.part.name)
+        except SynBrainError:
+            return None
+        return np.asarray(np.sqrt(np.maximum(share, 0)), dtype=np.float32)
+
+    @cached_property
+    def _neighbours(self) -> tuple[Rows, Float32] | None:
+        """Rows of training images, and their measured mean responses as unit vectors (n, n_voxels)."""
+        if self.dataset is None or self._statistics is None:
+            return None
+        rows = self.dataset.image_rows("train")
+        if len(rows) < 2:
+            return None
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MAX_NEIGHBOURS)).astype(int)]
+        return rows, self._as_pattern(np.stack([self._measured(row) for row in rows]))
+
+    def _as_pattern(self, responses: NDArray[Any]) -> Float32:
+        """Responses minus the mean map in training sd, centred over voxels, of length 1."""
+        assert self._statistics is not None
+        mean, sd = self._statistics
+        pattern = (responses - mean) / np.where(sd > 0, sd, np.inf)
+        pattern -= pattern.mean(axis=1, keepdims=True)
+        length = np.linalg.norm(pattern, axis=1, keepdims=True)
+        return np.asarray(pattern / np.where(length > 0, length, 1), dtype=np.float32)
+
+    @cached_property
+    def _tokens(self) -> TokenSet | None:
+        if self.dataset is None:
+            return None
+        try:
+            return self.model.tokens(open_tokens(self.dataset, self.model.config.encoder))
+        except SynBrainError:  # none are stored, or of other weights: pictures are encoded as they come
+            return None
+
+    def _measured(self, row: int) -> Float32:
+        assert self.dataset is not None
+        trials = np.flatnonzero(self.dataset.trials["image"].to_numpy() == row)
+        return np.asarray(self.dataset.responses[trials].mean(axis=0), dtype=np.float32)
+
+    def head(self, mode: str) -> Json:
+        """Everything about the run that does not depend on the picture."""
+        part, dataset = self.part, self.dataset
+        with self.lock:
+            baseline = None if self._statistics is None else packing.quantised(self._statistics[0])
+            ceiling = None if self._ceiling is None else packing.quantised(self._ceiling)
+        about = dataset.info.name if dataset is not None else "no dataset"
+        names = [] if dataset is None else [str(dataset.images["name"].iloc[row]) for row in self.test_rows]
+        return {
+            "title": f"SynBrain: {part.name}",
+            "lead": f"recipe {self.model.config.recipe}, encoder {self.model.config.encoder}, "
+            f"{part.n_voxels} {self.unit_name}s, {about}",
+            "mode": mode,
+            "unit": part.unit,
+            "unit_name": self.unit_name,
+            "n_voxels": part.n_voxels,
+            "geometry": packing.geometry(part.space, self.options.mni),
+            "atlases": packing.atlases(part.space),
+            "ceiling": ceiling,
+            "baseline": baseline,
+            "images": names,
+        }
+
+    @property
+    def unit_name(self) -> str:
+        return {"volume": "voxel", "surface": "vertex", "none": "unit"}[self.part.space.kind]
+
+    def of_test_image(self, number: int) -> Json:
+        """The response to test image ``number`` (a position in ``test_rows``), with what was measured."""
+        assert self.dataset is not None
+        row = int(self.test_rows[number])
+        image = self.dataset.load_image(row)
+        with self.lock:
+            tokens = None if self._tokens is None else self._tokens.take(np.array([row]))
+            return self._response(str(self.dataset.images["name"].iloc[row]), image, tokens, row)
+
+    def of_picture(self, name: str, image: Image.Image) -> Json:
+        """The response to any picture."""
+        with self.lock:
+            return self._response(name, image, None, None)
+
+    def _response(self, name: str, image: Image.Image, tokens: TokenSet | None, row: int | None) -> Json:
+        part, options = self.part, self.options
+        tokens = self.model.tokens([image]) if tokens is None else tokens
+        expected = self.model.predict(tokens, subject=part.name)
+        maps: Json = {"expected": packing.quantised(expected[0])}
+        trials = None
+        if part.noise is not None:
+            trials = part.noise.sample(expected, max(ROI_TRIALS, options.trials), options.seed)[:, 0]
+            maps["sd"] = packing.quantised(np.sqrt(part.noise.variance(expected))[0])
+            maps["trials"] = [packing.quantised(trial) for trial in trials[: options.trials]]
+        measured = None if row is None else self._measured(row)
+        if measured is not None:
+            maps["measured"] = packing.quantised(measured)
+        made: Json = {"name": name, "picture": packing.picture(image, PICTURE_SIDE), "maps": maps}
+        made["rois"] = self._rois(expected[0], trials, measured)
+        made["nearest"] = self._nearest(expected)
+        if self.decode is not None:
+            made["decoded"] = packing.picture(self.decode(expected), PICTURE_SIDE)
+        return made
+
+    def _rois(self, expected: Float32, trials: Float32 | None, measured: Float32 | None) -> list[Json]:
+        """Means over each ROI. The sd is that of the ROI's mean over trials: voxels vary together."""
+        if not self.part.space.roi_masks():
+            return []
+        names, weights = roi_means(self.part.space)
+        columns = {"expected": expected @ weights}
+        if trials is not None:
+            columns["sd"] = (trials @ weights).std(axis=0, ddof=1)
+        if measured is not None:
+            columns["measured"] = measured @ weights
+        if self._statistics is not None:
+            columns["baseline"] = self._statistics[0] @ weights
+        if self._ceiling is not None:
+            columns["ceiling"] = self._ceiling @ weights
+        rows = []
+        for k, name in enumerate(names):
+            atlas, _, label = name.partition("/")
+            rows.append({"atlas": atlas, "name": label} | {c: float(v[k]) for c, v in columns.items()})
+        return rows
+
+    def _nearest(self, expected: Float32) -> list[Json]:
+        if self._neighbours is None:
+            return []
+        assert self.dataset is not None
+        rows, patterns = self._neighbours
+        r = patterns @ self._as_pattern(expected)[0]
+        shown = []
+        for place in np.argsort(-r)[:N_NEAREST]:
+            row = int(rows[place])
+            try:
+                thumb = packing.picture(self.dataset.load_image(row), THUMB_SIDE, 75)
+            except SynBrainError:  # the stimuli may lie elsewhere; the rest of the page does not need them
+                return []
+            name = str(self.dataset.images["name"].iloc[row])
+            shown.append({"name": name, "r": float(r[place]), "picture": thumb})
+        return shown

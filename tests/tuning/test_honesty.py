@@ -1,0 +1,96 @@
+"""No test image is tuned on, and nothing is fitted or judged on images that were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synbrain import train
+from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks, unpacked
+from synbrain.errors import SynBrainError, SynBrainWarning
+from synbrain.features.options import FeatureOptions
+from synbrain.features.store import make_tokens, open_tokens, without_tuned_images
+from synbrain.features.tokens import pairs_of
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import fit_linear_path
+from synbrain.training.options import TrainOptions
+from synbrain.tuning.options import TuneOptions
+from synbrain.tuning.tune import tune_encoder
+
+SMALL = TuneOptions(
+    size=32, side=2, channels=6, epochs=1, batch_size=8, validation_fraction=0.3, layers=["block2", "block4"]
+)
+
+
+def test_test_images_of_any_dataset_are_not_tuned_on(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    one = make_dataset(tmp_path / "one", seed=1)
+    # the same pictures, of which six that `one` trains on are test images
+    other = make_dataset(tmp_path / "other", seed=2, pictures=1, n_train=18, n_test=10)
+    with pytest.raises(SynBrainError, match="test images"):
+        tune_encoder([one, other], SMALL, out=tmp_path / "refused")
+    dropped = SMALL.model_copy(update={"shared_test_images": "drop"})
+    both = tune_encoder([one, other], dropped, out=tmp_path / "dropped")
+    kept = tune_encoder([one], SMALL, out=tmp_path / "kept", keep_out=[other])
+    for made in (both, kept):
+        tuned_on = unpacked(made.config["tuned_on"])
+        assert len(tuned_on) > 5
+        for dataset in (one, other):
+            assert not tuned_on & set(image_marks(dataset, dataset.image_rows("test")))
+
+
+def test_test_images_that_were_tuned_on_are_never_encoded(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    one = make_dataset(tmp_path / "one", seed=1)
+    later = make_dataset(tmp_path / "later", seed=2, pictures=1, n_train=8, n_test=20)
+    tune_encoder([one], SMALL, out=tmp_path / "enc")
+    with pytest.raises(SynBrainError, match=r"was tuned on .* test images of .*keep-out"):
+        make_tokens(later, FeatureOptions(encoder=str(tmp_path / "enc"), device="cpu"))
+
+
+def test_an_image_is_held_out_for_every_subject_that_saw_it(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    pair = [make_dataset(tmp_path / "one", seed=1), make_dataset(tmp_path / "two", seed=2, pictures=1)]
+    made = tune_encoder(pair, SMALL, out=tmp_path / "enc")
+    counts = [d["images_tuned_on"] for d in made.config["datasets"]]
+    assert counts[0] == counts[1] == len(unpacked(made.config["tuned_on"]))
+
+
+def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """Responses without any signal: an encoder that learned them by heart must not look good."""
+    planted = make_dataset(tmp_path / "planted", seed=3, n_train=64, n_units=2, signal=0.0)
+    by_heart = SMALL.model_copy(
+        update={"epochs": 40, "batch_size": 16, "lr": 2e-3, "lr_readout": 1e-2, "channels": 16, "side": 4}
+    )
+    tune_encoder([planted], by_heart, out=tmp_path / "enc")
+    make_tokens(planted, FeatureOptions(encoder=str(tmp_path / "enc"), layers=["readout"], device="cpu"))
+    tokens = open_tokens(planted, "tuned-enc")
+    config = LinearPathConfig(windows=0, blur=0, share=False)
+
+    naive = fit_linear_path(pairs_of(planted, replace(tokens, tuned=None), "train"), config)
+    assert naive.path.about["cross_validated_r_of_single_voxels"] > 0.4  # the lie that is to be avoided
+
+    with pytest.raises(SynBrainError, match="tuned on training images"):
+        pairs_of(planted, tokens, "train")
+    with pytest.warns(SynBrainWarning, match="models are fitted on the other"):
+        honest = without_tuned_images(planted, "tuned-enc")
+    pairs = pairs_of(honest, open_tokens(honest, "tuned-enc"), "train")
+    assert len(pairs.tokens) < 30
+    assert fit_linear_path(pairs, config).path.about["cross_validated_r_of_single_voxels"] < 0.2
+
+    with pytest.warns(SynBrainWarning, match="models are fitted on the other"):
+        model = train([planted], TrainOptions(encoder="tuned-enc", response_noise=False))
+    assert model.subject().linear is not None
+    trained = unpacked(model.config.trained_images)
+    assert trained == set(image_marks(honest, honest.image_rows("train")))
+    assert np.isfinite(model.predict(open_tokens(planted, "tuned-enc").take(np.arange(3)))).all()
