@@ -12,6 +12,7 @@ from PIL import Image
 
 from synbrain import Dataset, Decoder, SynBrain, load_dataset
 from synbrain.cli import main
+from synbrain.data.marks import image_marks, packed
 from synbrain.data.space import VoxelSpace
 from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_decoder
 from synbrain.decoding.augment import AugmentOptions, augment
@@ -31,7 +32,6 @@ from synbrain.features.encoders import get_encoder
 from synbrain.figures.augmentation import augmentation_figure
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import RunConfig, SubjectPart
-from synbrain.training.leakage import image_marks, packed
 
 N_IMAGES, N_TEST, REPEATS = 60, 12, 2
 

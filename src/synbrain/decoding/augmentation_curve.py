@@ -18,6 +18,7 @@ from synbrain.arrays import Float32, Float64
 from synbrain.baselines.gaussian import RidgeGaussian
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import unpacked
 from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_to
 from synbrain.decoding.augment import AugmentOptions, draw_images, synthetic_responses, usable_images
 from synbrain.decoding.decoder import Decoder
@@ -32,7 +33,6 @@ from synbrain.files import digest_of, read_json, require_absent, write_json
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
-from synbrain.training.leakage import unpacked
 from synbrain.training.networks import Workspace
 
 Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
