@@ -140,6 +140,8 @@ def test_a_lock_is_no_damage(tmp_path: Path) -> None:
     assert "locked" in told
     assert "HDF5_USE_FILE_LOCKING" in told
     assert "download" not in told
+    cut = OSError("Unable to open file (truncated file: eof = 96, sblock->base_addr = 0, stored_eof = 800)")
+    assert "cut short" in str(unreadable(path, cut))  # "sblock" is no lock
 
 
 def test_tokens_and_scores_go_where_they_are_told(

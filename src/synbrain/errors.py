@@ -81,7 +81,7 @@ def unreadable(path: Path, error: BaseException, mend: str = "") -> SynBrainErro
         return SynBrainError(f"{path} is missing", "check the path, or fetch or make it again")
     if path.is_dir():
         return SynBrainError(f"{path} is a folder", "give the file itself")
-    if isinstance(error, OSError) and "lock" in str(error).lower():
+    if isinstance(error, BlockingIOError) or "unable to lock file" in str(error):  # HDF5's own words
         return SynBrainError(
             f"{path} is locked ({error})",
             "wait for the process that writes it; on a disk without file locks set "

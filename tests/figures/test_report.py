@@ -12,10 +12,7 @@ import pytest
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.evaluation.row import TrialSummary
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.figures.page import Table
-from synbrain.figures.report import Shown, read_curves, write_report
-
-SCORES = Table(["row", "voxel_r"], [["synbrain", "0.4"], ["mean_map", "0.0"]], frozenset({"synbrain"}))
+from synbrain.figures.report import Shown, draw_pictures, read_curves
 
 
 def shown(repeats: int, space: VoxelSpace, with_samples: bool = True) -> Shown:
@@ -58,10 +55,9 @@ def test_every_picture_for_a_volume_with_repeats(volume: VoxelSpace, tmp_path: P
     log = tmp_path / "log.jsonl"
     points = [{"stage": "vae", "step": i, "split": "train", "loss": 1 / (i + 1)} for i in range(4)]
     log.write_text("\n".join(json.dumps(point) for point in points))
-    written = write_report(tmp_path / "out", "t", "l", SCORES, shown(3, volume), log)
-    names = {path.name for path in written}
+    written = draw_pictures(tmp_path / "out", shown(3, volume), log)
+    names = {picture.path.name for picture in written}
     assert names == {
-        "report.html",
         "maps.png",
         "accuracy.png",
         "accuracy_by_roi.png",
@@ -70,17 +66,21 @@ def test_every_picture_for_a_volume_with_repeats(volume: VoxelSpace, tmp_path: P
         "noise_correlations.png",
         "training.png",
     }
-    assert all(path.exists() for path in written)
+    assert all(picture.path.exists() and picture.alt for picture in written)
 
 
 def test_units_without_positions_or_repeats_have_fewer_pictures(tmp_path: Path) -> None:
-    written = write_report(tmp_path, "t", "l", SCORES, shown(1, VoxelSpace(24)))
-    assert [path.name for path in written] == ["report.html"]
+    assert draw_pictures(tmp_path, shown(1, VoxelSpace(24))) == []
 
 
 def test_point_masses_show_no_spread(tmp_path: Path) -> None:
-    written = write_report(tmp_path, "t", "l", SCORES, shown(3, VoxelSpace(24), with_samples=False))
-    assert {path.name for path in written} == {"report.html", "accuracy.png"}
+    written = draw_pictures(tmp_path, shown(3, VoxelSpace(24), with_samples=False))
+    assert [picture.name for picture in written] == ["accuracy"]
+
+
+def test_one_voxel_has_no_matrix(tmp_path: Path) -> None:
+    written = draw_pictures(tmp_path, shown(3, VoxelSpace(1)))
+    assert [picture.name for picture in written] == ["accuracy", "trial_spread", "calibration"]
 
 
 def test_curves_keep_stages_and_splits_apart(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import numpy as np
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
-from synbrain.progress import bar
+from synbrain.linear.kernels import token_kernel
+from synbrain.metrics.voxel import blocks
+from synbrain.progress import track
 
 BLOCK_VALUES = 2**25  # float32 token values in memory at a time: 128 MiB
 
@@ -40,13 +42,9 @@ class TokenKernels:
     def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, Float64]:
         """The kernels and their (n_layers, n_images, n_images) float64 Gram matrices, mean diagonal 1."""
         means, scales, grams = {}, {}, []
-        for layer in tokens.layers:
-            means[layer] = np.empty(tokens.shapes[layer], dtype=np.float32)
-            gram = np.zeros((len(tokens), len(tokens)))
-            for part, (left,) in _token_blocks(layer, [tokens], show_progress):
-                means[layer][part] = left.mean(axis=0, dtype=np.float64)
-                flat = (left - means[layer][part]).reshape(len(left), -1)
-                gram += flat @ flat.T
+        for layer in track(tokens.layers, "kernels", unit="layer", show=show_progress):
+            means[layer], kernel = token_kernel(tokens, layer)
+            gram = kernel.numpy().astype(np.float64)
             scales[layer] = float(np.trace(gram) / len(gram)) or 1.0
             grams.append(gram / scales[layer])
         return cls(tokens, means, scales), np.asarray(grams)
@@ -66,20 +64,15 @@ class TokenKernels:
         tokens = tokens.only(*self.means)
         out = np.zeros((len(self.means), len(tokens), len(self.train)))
         for k, (layer, mean) in enumerate(self.means.items()):
-            for part, (new, train) in _token_blocks(layer, [tokens, self.train], False):
+            for part, (new, train) in _token_blocks(layer, [tokens, self.train]):
                 left = (new - mean[part]).reshape(len(new), -1)
                 out[k] += left @ (train - mean[part]).reshape(len(train), -1).T
             out[k] /= self.scales[layer]
         return out
 
 
-def _token_blocks(layer: str, sets: list[TokenSet], show: bool) -> Iterator[tuple[slice, list[Float32]]]:
+def _token_blocks(layer: str, sets: list[TokenSet]) -> Iterator[tuple[slice, list[Float32]]]:
     """Some tokens of one layer at a time, for all images of each set, float32 (n, tokens, dim)."""
     n_tokens, dim = sets[0].shapes[layer]
-    step = max(1, BLOCK_VALUES // max(1, dim * sum(len(s) for s in sets)))
-    progress = bar(f"kernel {layer}", total=n_tokens, unit="token", show=show)
-    for start in range(0, n_tokens, step):
-        part = slice(start, min(start + step, n_tokens))
+    for part in blocks(n_tokens, dim * sum(len(s) for s in sets), BLOCK_VALUES):
         yield part, [np.asarray(s.layers[layer][s.rows, part], dtype=np.float32) for s in sets]
-        progress.update(part.stop - part.start)
-    progress.close()

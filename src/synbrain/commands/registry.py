@@ -144,6 +144,12 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:imported",
         required=("out",),
     ),
+    "push": Command(
+        HERE + "push:push",
+        "upload a run to the Hugging Face hub, private by default",
+        MODEL,
+        "synbrain push runs/me lab/my-subject --data-licence 'CC BY 4.0'",
+    ),
     "predict": Command(
         HERE + "synthesize:predict",
         "images to expected responses",

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synbrain.arrays import Float32, Rows
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from synbrain.data.dataset import Dataset
 
 TRAINING_LOG = "training/log.jsonl"
 
@@ -36,13 +43,13 @@ def report(
     from synbrain.errors import SynBrainError
     from synbrain.evaluation.evaluate import evaluation_of
     from synbrain.evaluation.options import EvaluateOptions
-    from synbrain.evaluation.table import cells, explanations, header, terminal
-    from synbrain.figures.page import Table
-    from synbrain.figures.report import Shown, write_report
+    from synbrain.evaluation.table import terminal
+    from synbrain.figures.report import Shown
     from synbrain.files import require_absent
     from synbrain.model.folder import refresh_card
     from synbrain.model.synbrain import SynBrain
     from synbrain.training.overrides import overridden
+    from synbrain.viewer.report import Report, write_report
 
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
@@ -69,12 +76,24 @@ def report(
         in_mni=mni,
         training_mean=measured.mean,
         draw=draw,
+        stimulus=_stimulus(recordings),
         trials=row.trials,
         variance_ratio=row.per_voxel.get("variance_ratio"),
     )
-    head, body = cells(scores)
-    table = Table(head, body, frozenset({"synbrain"}))
-    words = [header(scores), *explanations(scores)]
-    lead = f"Run {run.name} (recipe {model.config.recipe}, encoder {model.config.encoder}) on {dataset.name}."
-    write_report(out, title, lead, table, shown, run / TRAINING_LOG, words)
+    command = f"synbrain report {run} {dataset} --out {out} --samples {samples} --seed {seed}"
+    command += " --mni" if mni else ""
+    page = Report(title, model, run, recordings, evaluation, shown, command, run / TRAINING_LOG, mni)
+    write_report(out, page)
     print(f"report -> {out / 'report.html'}")
+
+
+def _stimulus(dataset: Dataset) -> Callable[[int], Image.Image] | None:
+    """Position of a test image -> its picture; None where the stimuli lie elsewhere by now."""
+    from synbrain.errors import SynBrainError
+
+    rows = dataset.image_rows("test")
+    try:
+        dataset.load_image(int(rows[0]))
+    except SynBrainError:
+        return None
+    return lambda position: dataset.load_image(int(rows[position]))

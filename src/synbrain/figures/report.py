@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from synbrain.analysis.profiles import merged_rois
 from synbrain.arrays import Rows
+from synbrain.data.fsaverage import has_surface
 from synbrain.data.space import VoxelSpace
 from synbrain.evaluation.row import TrialSummary
 from synbrain.features.tokens import Pairs
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
-from synbrain.figures.page import Picture, Section, Table, write_page
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
@@ -28,6 +29,7 @@ from synbrain.metrics.voxel import voxel_r
 N_MAP_IMAGES = 3
 N_SPREAD_IMAGES = 12
 N_NOISE_VOXELS = 150
+LEAST_NOISE_VOXELS = 3  # a matrix of noise correlations says something
 MIN_ROI_VOXELS = 10
 COARSE = ("hemisphere", "streams")  # atlases that overlap all others: too much for one picture
 
@@ -45,6 +47,7 @@ class Shown:
         training_mean: (n_voxels,), the mean map, subtracted in the maps so that the image shows.
         draw: image rows -> (n_samples, n, n_voxels), the model's synthetic trials of a few images; None
             where it has none.
+        stimulus: position of a test image -> its picture, where the stimuli can be read.
         trials: what scoring summed over all synthetic trials.
         variance_ratio: (n_voxels,), synthetic over measured trial variance.
     """
@@ -56,47 +59,47 @@ class Shown:
     in_mni: bool
     training_mean: NDArray[Any]
     draw: Callable[[Rows], NDArray[Any]] | None = None
+    stimulus: Callable[[int], Image.Image] | None = None
     trials: TrialSummary | None = None
     variance_ratio: NDArray[Any] | None = None
 
 
-def write_report(
-    out: Path,
-    title: str,
-    lead: str,
-    scores: Table,
-    shown: Shown,
-    training_log: Path | None = None,
-    words: Sequence[str] = (),
-) -> list[Path]:
-    """Write ``out/report.html`` and ``out/figures/*.png``.
+@dataclass(frozen=True)
+class Drawn:
+    """A picture on disk: its name, its heading, what it shows, and the same for who cannot see it."""
+
+    name: str
+    heading: str
+    path: Path
+    caption: str
+    alt: str
+
+
+def draw_pictures(folder: Path, shown: Shown, training_log: Path | None = None) -> list[Drawn]:
+    """Draw every picture that the data allow into ``folder``, as PNG files.
 
     Args:
-        out: folder, made where it is missing.
-        title: heading of the page.
-        lead: one sentence below it: what was run, on what.
-        scores: the score table, controls and ceiling included.
+        folder: made where it is missing.
         shown: what the pictures show.
         training_log: ``training/log.jsonl`` of the run, if there is one.
-        words: what the table's columns mean, a paragraph each.
-
-    Returns:
-        the files written.
     """
-    sections = [Section("Scores", [SCORE_WORDS, *words], [scores])]
-    figures = out / "figures"
+    drawn = []
     for heading, name, figure, caption in _pictures(shown, training_log):
-        path = figures / f"{name}.png"
+        path = folder / f"{name}.png"
         save_png(figure, path)
-        sections.append(Section(heading, pictures=[Picture(path, caption)]))
-    write_page(out / "report.html", title, lead, sections)
-    return [out / "report.html", *(p.path for s in sections for p in s.pictures)]
+        drawn.append(Drawn(name, heading, path, caption, f"{ALTS[name]} {caption}"))
+    return drawn
 
 
-SCORE_WORDS = (
-    "Every row is scored on the same test images, which no model was fitted or tuned on. mean_map ignores "
-    "the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image reach."
-)
+ALTS = {
+    "maps": "Rows of brains: stimuli above measured, expected and single-trial maps.",
+    "accuracy": "Scatter plots of voxels: accuracy against noise ceiling.",
+    "accuracy_by_roi": "Bars of accuracy by ROI.",
+    "trial_spread": "Violins of synthetic trials with dots of measured ones, for two voxels.",
+    "calibration": "Boxes of variance ratios by ROI beside a reliability curve.",
+    "noise_correlations": "Two matrices of noise correlations and a scatter plot of their entries.",
+    "training": "Lines of losses over training steps.",
+}
 
 
 def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, Any, str]]:
@@ -114,7 +117,7 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
         words = "Each dot is a voxel. On the line, the model would predict as well as the repeats allow."
         figure = accuracy_against_ceiling(r, ceiling, "voxel" if shown.space.kind != "none" else "unit")
         made.append(("Accuracy against the noise ceiling", "accuracy", figure, words))
-    rois = _rois(shown.space)
+    rois = noticeable_rois(shown.space)
     if rois:
         table = {
             roi: {name: float(np.mean(values[mask])) for name, values in r.items()}
@@ -122,7 +125,7 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
         }
         words = "Pearson across test images against the repeat mean, averaged over the voxels of each ROI."
         made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table), words))
-    if repeated and shown.trials is not None and np.diag(shown.trials.synthetic).max() > 0:
+    if repeated and shown.trials is not None and np.diag(np.atleast_2d(shown.trials.synthetic)).max() > 0:
         made += _spread(shown, shown.trials, trials, r[model], rois)
     if training_log is not None and training_log.exists():
         curves = read_curves(training_log)
@@ -143,16 +146,23 @@ def _maps(shown: Shown, means: NDArray[Any]) -> tuple[str, str, Any, str]:
     if shown.draw is not None:
         rows |= {"one synthetic trial": shown.draw(chosen)[0] - base}
     titles = [f"test image {int(i)}" for i in chosen]
-    draw = surface_maps if shown.in_mni or shown.space.kind == "surface" else scatter_maps
+    draw = surface_maps if has_surface(shown.space, shown.in_mni) else scatter_maps
+    stimuli = None if shown.stimulus is None else [shown.stimulus(int(i)) for i in chosen]
     words = (
         "Mean over repeats (measured), expected response and one trial (synthetic), each minus the mean map "
         "of the training trials. Images are picked by the size of the measured response, not by how well "
         "they are predicted."
     )
-    return "Measured and synthetic responses", "maps", draw(shown.space, rows, titles, shown.unit), words
+    return (
+        "Measured and synthetic responses",
+        "maps",
+        draw(shown.space, rows, titles, shown.unit, stimuli),
+        words,
+    )
 
 
-def _rois(space: VoxelSpace) -> dict[str, NDArray[np.bool_]]:
+def noticeable_rois(space: VoxelSpace) -> dict[str, NDArray[np.bool_]]:
+    """ROI masks without atlases that overlap all others and without areas of a few voxels."""
     masks = {name: mask for name, mask in space.roi_masks().items() if name.split("/")[0] not in COARSE}
     return merged_rois(masks, MIN_ROI_VOXELS)
 
@@ -182,10 +192,7 @@ def _spread(
         summary.levels,
         {name: summary.covered[:, mask].mean(axis=1) for name, mask in groups.items()},
     )
-    squares, _ = within_image_squares(trials, image)
-    place = _noise_voxels(squares[summary.voxels], {n: mask[summary.voxels] for n, mask in rois.items()})
-    correlations = [_correlation(of[np.ix_(place, place)]) for of in (summary.measured, summary.synthetic)]
-    return [
+    made = [
         (
             "How trials vary: two voxels",
             "trial_spread",
@@ -199,12 +206,31 @@ def _spread(
             "Left: trial variance within images, per voxel (grey band: 0.9 to 1.1). Right: how many "
             "measured trials fall into the model's central intervals.",
         ),
+    ]
+    return made + _noise(summary, trials, image, rois)
+
+
+def _noise(
+    summary: TrialSummary, trials: NDArray[Any], image: Rows, rois: dict[str, NDArray[np.bool_]]
+) -> list[tuple[str, str, Any, str]]:
+    """Noise correlations with the ROIs named; nothing where there are too few voxels for a matrix."""
+    squares, _ = within_image_squares(trials, image)
+    inside = {name: mask[summary.voxels] for name, mask in rois.items()}
+    place = _noise_voxels(squares[summary.voxels], inside)
+    if len(place) < LEAST_NOISE_VOXELS:
+        return []
+    correlations = [_correlation(of[np.ix_(place, place)]) for of in (summary.measured, summary.synthetic)]
+    names = ["" for _ in place]
+    for name, mask in reversed(inside.items()):
+        names = [name if mask[v] else old for v, old in zip(place, names, strict=True)]
+    words = "Correlations between voxels of what varies over repeats of an image; voxels grouped by ROI."
+    return [
         (
             "Noise correlations",
             "noise_correlations",
-            noise_covariance(*correlations),
-            "Correlations between voxels of what varies over repeats of an image; voxels grouped by ROI.",
-        ),
+            noise_covariance(correlations[0], correlations[1], names),
+            words,
+        )
     ]
 
 

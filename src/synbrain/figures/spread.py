@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,12 @@ def calibration(
     return figure
 
 
-def noise_covariance(measured: NDArray[Any], synthetic: NDArray[Any]) -> Figure:
+def noise_covariance(measured: NDArray[Any], synthetic: NDArray[Any], rois: Sequence[str] = ()) -> Figure:
     """Noise correlation matrices, measured beside synthetic, and their entries against each other.
 
     Args:
         measured, synthetic: (n, n) noise correlations of the same voxels in the same order.
+        rois: (n,) ROI of each voxel, neighbours together; empty names are not written.
     """
     figure = new_figure(10.5, 3.5)
     panels = figure.subplots(1, 3)
@@ -88,8 +90,10 @@ def noise_covariance(measured: NDArray[Any], synthetic: NDArray[Any]) -> Figure:
     for axes, matrix, title in zip(panels, (measured, synthetic), ("measured", "synthetic"), strict=False):
         image = axes.imshow(np.where(off, matrix, 0), cmap=DIVERGING, vmin=-limit, vmax=limit)
         axes.set_title(f"noise correlations, {title}", fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        places = {name: np.flatnonzero(np.array(rois) == name).mean() for name in dict.fromkeys(rois) if name}
+        labels = [name.split("/")[-1] for name in places]
+        axes.set_xticks(list(places.values()), labels, rotation=90, fontsize=7)
+        axes.set_yticks(list(places.values()), labels, fontsize=7)
     figure.colorbar(image, ax=panels[1], fraction=0.046)
     upper = np.triu_indices(len(measured), 1)
     panels[2].plot(measured[upper], synthetic[upper], ".", ms=1.5, color=COLOURS["synbrain"], alpha=0.4)

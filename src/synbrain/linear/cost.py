@@ -15,7 +15,7 @@ from synbrain.linear.voxels import SINGLE_BYTES
 # candidates a voxel uses over all folds, in units of ``keep`` (benchmarks/nsd_size.py).
 TRIED, USED = 0.9, 1.3
 # Of the rate of large float32 products: what the fit reaches on a CPU, factorisations and copies included.
-ATTAINED = 0.6
+ATTAINED = 0.45
 PROGRAM_BYTES = 400 << 20  # what the imported libraries take
 
 

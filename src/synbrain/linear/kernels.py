@@ -50,16 +50,18 @@ class LayerGrid:
     def dim(self) -> int:
         return int(self.features.shape[2])
 
-    def stretches(self, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-        """Yield (first position, (n_images, some positions, dim) float32), centred over images and scaled.
+    def stretches(self, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (first position, (n_images, some positions, dim) float32, their mean before scaling).
 
-        Neighbouring positions lie side by side in a row of the store: few, long reads.
+        Features are centred over images and scaled. Neighbouring positions lie side by side in a row of the
+        store: few, long reads.
         """
         step = max(1, CHUNK_BYTES // (len(self.rows) * self.dim * 4))
         for start in range(0, self.n_positions, step):
             part = np.ascontiguousarray(self.features[self.rows, start : start + step])
             x = torch.from_numpy(part).to(device).float()  # torch widens float16 several times faster
-            yield start, x.sub_(x.mean(dim=0)).mul_(self.scale)
+            mean = x.mean(dim=0)
+            yield start, x.sub_(mean).mul_(self.scale), mean
 
 
 def plain_grid(tokens: TokenSet, layer: str) -> LayerGrid:
@@ -96,7 +98,7 @@ def _scaled(grid: LayerGrid, most: int = 128) -> LayerGrid:
     """The grid with a scale from up to ``most`` images, evenly spaced: it need not be exact."""
     some = np.linspace(0, len(grid.rows) - 1, min(most, len(grid.rows))).astype(np.int64)
     sample = replace(grid, rows=grid.rows[some])
-    power = sum(float(x.square().sum()) for _, x in sample.stretches(torch.device("cpu"))) / len(some)
+    power = sum(float(x.square().sum()) for _, x, _ in sample.stretches(torch.device("cpu"))) / len(some)
     return replace(grid, scale=float(1 / np.sqrt(max(power, 1e-30))))
 
 
@@ -142,6 +144,31 @@ def window_lattice(n_side: int, sd: float) -> list[Window]:
     return [Window(float(x), float(y), sd) for y in centres for x in centres]
 
 
+def token_kernel(
+    tokens: TokenSet, layer: str, device: torch.device | None = None, meter: Meter | None = None
+) -> tuple[Float32, Tensor]:
+    """The plain linear kernel of one layer: ``K = X X'`` for tokens X centred over images, not scaled.
+
+    Args:
+        tokens: images.
+        layer: which layer.
+        device: where products are made; None: the CPU.
+        meter: counts.
+
+    Returns:
+        (n_tokens, dim) means, and (n_images, n_images) float32.
+    """
+    grid = LayerGrid(layer, None, tokens.layers[layer], tokens.rows)
+    device, meter = device or torch.device("cpu"), meter or Meter()
+    means = np.empty(tokens.shapes[layer], dtype=np.float32)
+    kernel = torch.zeros((1, len(tokens), len(tokens)), device=device)
+    for start, x, mean in grid.stretches(device):
+        means[start : start + len(mean)] = mean.cpu().numpy()
+        add_gram(kernel, x.flatten(1), np.ones(1), meter)
+    mirror(kernel[0])
+    return means, kernel[0]
+
+
 def window_kernels(
     grids: Sequence[LayerGrid], windows: Sequence[Window], device: torch.device, meter: Meter
 ) -> tuple[Tensor, list[float]]:
@@ -156,7 +183,7 @@ def window_kernels(
     kernels = torch.zeros((len(windows), n_images, n_images), device=device)
     for grid in grids:
         weights = np.stack([window.weights(grid.n_positions) for window in windows])
-        for start, x in grid.stretches(device):
+        for start, x, _ in grid.stretches(device):
             part = weights[:, start : start + x.shape[1]]
             if len(windows) == 1:  # sqrt(w(p)) on the features: all positions in one product
                 flat = x.mul_(torch.from_numpy(np.sqrt(part[0])).to(device)[:, None]).flatten(1)
@@ -258,7 +285,7 @@ def _on_positions(grid: LayerGrid, duals: Sequence[Dual], device: torch.device, 
     n_images, r = duals[0].weights.shape
     seen = [dual.window.weights(grid.n_positions) * dual.factor for dual in duals]
     out = torch.empty((grid.n_positions, grid.dim, r), device=device)
-    for start, x in grid.stretches(device):
+    for start, x, _ in grid.stretches(device):
         for i in range(x.shape[1]):
             total = torch.zeros((n_images, r), device=device)
             for dual, weights in zip(duals, seen, strict=True):

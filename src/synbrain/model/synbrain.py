@@ -352,6 +352,8 @@ class SynBrain:
 
     def _decode(self, latents: torch.Tensor, n_voxels: int) -> Float32:
         assert self.vae is not None
+        if len(latents) == n_voxels == 1:  # torch normalises no group of one value: decode it beside itself
+            return self._decode(torch.cat([latents, latents]), n_voxels)[:1]
         with torch.inference_mode():
             return np.asarray(self.vae.decode(latents, n_voxels).float().cpu().numpy())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 
 from synbrain.data.marks import packed, unpacked
@@ -119,6 +120,9 @@ def fit_linear(
     """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
     if not config.linear_path:
         return None
+    device = PartialState().device
+    if device.type != "cuda":  # other accelerators have no float64
+        device = torch.device("cpu")
     if prior.space is not None:
         return fit_with_prior(
             subject.pairs,
@@ -126,11 +130,12 @@ def fit_linear(
             config.linear,
             marks=subject.image_marks,
             seed=config.seed,
+            device=device,
             show_progress=show_progress,
             alone=subject.linear_fit,
         )
     return subject.linear_fit or fit_linear_path(
-        subject.pairs, config.linear, seed=config.seed, show_progress=show_progress
+        subject.pairs, config.linear, seed=config.seed, device=device, show_progress=show_progress
     )
 
 

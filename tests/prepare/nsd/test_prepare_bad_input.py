@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -95,6 +96,13 @@ def test_other_bad_input_is_told_and_nothing_written(
     told("tells other images than nsd_expdesign.mat")
     behaviour.unlink()
     stimuli = own_nsd_tree / "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
+    whole = stimuli.read_bytes()
+    with h5py.File(stimuli, "r+") as file:
+        pictures = file["imgBrick"][()]
+        del file["imgBrick"]
+        file["imgBrick"] = pictures / np.float32(255)
+    told("black and white are not known")
+    stimuli.write_bytes(whole)
     _cut(stimuli)
     told("nsd_stimuli.hdf5 is damaged or cut short")
     design = own_nsd_tree / "nsddata/experiments/nsd/nsd_expdesign.mat"

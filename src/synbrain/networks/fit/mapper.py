@@ -97,11 +97,13 @@ def train_mapper(mapper: Mapper, vae: BrainVAE, config: MapperStageConfig, setup
     mapper.require_trainable()
     seed = setup.seed
     vae.to(setup.accelerator.device).eval()
+    # before MapperStep freezes the encoder: a frozen one may take another path of the same value to rounding
+    read_batch, validate = _batches(vae, config, setup), _validation(mapper, vae, config, setup)
     stage = Stage(
         name="mapper",
         module=MapperStep(mapper, vae, config),
-        read_batch=_batches(vae, config, setup),
-        validate=_validation(mapper, vae, config, setup),
+        read_batch=read_batch,
+        validate=validate,
         n_steps=config.steps,
         round_steps=config.round_steps,
         identity=setup.identity,

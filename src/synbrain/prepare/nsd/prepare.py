@@ -22,6 +22,7 @@ from synbrain.data.dataset import (
     relative_to_dataset,
     write_tables,
 )
+from synbrain.data.pictures import array_to_rgb
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.scaling import (
     RAW_PER_PERCENT,
@@ -233,15 +234,18 @@ def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[
         return stimuli, [f"the stimuli are missing: download {nsd_layout.STIMULI} before `synbrain features`"]
     try:
         with h5py.File(path, "r") as file:
-            n_images = len(file[nsd_layout.STIMULI_KEY])
+            shape, first = file[nsd_layout.STIMULI_KEY].shape, file[nsd_layout.STIMULI_KEY][0]
     except (OSError, KeyError) as error:
         raise unreadable(path, error, "download it again") from error
+    array_to_rgb(first, name=f"picture 0 of {path}")  # raises where it holds no pictures
+    n_images = shape[0]
     if int(images["row"].max()) >= n_images:
         raise SynBrainError(
             f"{path} has {n_images} images, the trials show number {int(images['row'].max())}",
             "use the stimuli and nsd_expdesign.mat of the same tree",
         )
-    return stimuli, []
+    summary = f"{n_images} pictures in HDF5: {first.dtype}, {shape[2]} x {shape[1]} pixels"
+    return stimuli, [summary]
 
 
 def _compare_with_published(

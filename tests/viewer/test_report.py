@@ -1,0 +1,95 @@
+"""The report: one page with everything that the scores hold, readable on a phone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from synbrain.cli import main
+from synbrain.data.dataset import load_dataset
+from synbrain.evaluation.scores import Scores
+from synbrain.features.options import FeatureOptions
+from synbrain.features.store import make_tokens
+from synbrain.model.folder import demo_dataset
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(demo_dataset(), folder / "data")
+    shutil.copytree(demo_dataset().with_name("run"), folder / "run")
+    options = FeatureOptions(layers=["block5", "block11"])
+    make_tokens(load_dataset(folder / "data"), options)
+    words = ["report", str(folder / "run"), str(folder / "data"), "--out", str(folder / "out")]
+    assert main([*words, "--samples", "20"]) == 0
+    return folder / "out"
+
+
+def test_it_says_first_what_was_found_and_leaves_nothing_out(report: Path) -> None:
+    text = (report / "report.html").read_text()
+    scores = Scores.load(report / "scores.json")
+    body = text.partition("<main>")[2].partition('<script type="application/json"')[0]
+    order = [
+        "What was found",
+        "Scores on test images",
+        "The cortex",
+        ">ROIs<",
+        "Calibration",
+        "Which part",
+        "Provenance",
+        "Glossary",
+    ]
+    places = [body.index(heading) for heading in order]
+    assert places == sorted(places)
+    assert body.index("<img") < body.index("correlate with the measured ones")
+    ours = scores["synbrain"]["voxel_r"]
+    assert ours.value is not None
+    assert ours.interval is not None
+    assert f"{ours.value:.3f}" in body
+    assert "[{:.3f}, {:.3f}]".format(*ours.interval) in body
+    paired = scores.differences["synbrain"]["voxel_r"]
+    assert f"{paired['difference']:+.3f}" in body
+    assert "The linear path makes every prediction" in body
+    for fact in ("synbrain report", "digest", "seed", "0.1.0"):
+        assert fact in body
+    images = body.split("<img")[1:]
+    assert all('alt="' in image and 'alt=""' not in image for image in images)
+
+
+def test_it_reads_on_a_phone_in_the_dark(watch: Callable[..., Any], report: Path) -> None:
+    for width, scheme in ((1280, "light"), (390, "dark")):
+        shown = watch((report / "report.html").as_uri(), width=width, scheme=scheme)
+        assert shown.page.evaluate("document.documentElement.scrollWidth") <= width
+        table = shown.page.locator("#scores ~ .wide table").first
+        assert table.evaluate("t => t.parentElement.scrollWidth - t.parentElement.clientWidth") <= 0
+        assert shown.colours() > 100
+        assert shown.errors == []
+        assert shown.outside == []
+
+
+def test_one_voxel_is_reported(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    source = tmp_path / "one"
+    (source / "images").mkdir(parents=True)
+    names = [f"{i}.png" for i in range(24)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(source / "images" / name)
+    rows = [(name, k, "test" if i < 6 else "train") for i, name in enumerate(names) for k in range(3)]
+    pd.DataFrame(rows, columns=["image", "repeat", "split"]).to_csv(source / "trials.csv", index=False)
+    np.save(source / "responses.npy", rng.normal(size=(len(rows), 1)).astype(np.float32))
+    data, run = str(tmp_path / "data"), str(tmp_path / "run")
+    assert main(["prepare", "table", str(source), data]) == 0
+    assert main(["features", data, "--encoder", "pixels"]) == 0
+    small = ["--encoder", "pixels", "--vae.epochs", "1", "--mapper.steps", "5"]
+    assert main(["train", data, "--out", run, *small]) == 0
+    assert main(["report", run, data, "--out", str(tmp_path / "out"), "--samples", "20"]) == 0
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "What was found" in text
+    assert "Noise correlations" not in text
