@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 # Waiting threads sleep instead of spinning: on a busy machine that is 10 to 50 times faster.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test lint docs notebooks viewer clean
+.PHONY: demo test lint docs notebooks check-notebooks viewer clean
 .DEFAULT_GOAL := demo
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ docs: $(VENV)/installed
 # Three examples as notebooks, run and kept with their output.
 notebooks: $(VENV)/installed
 	$(RUN)/python examples/execute.py
+
+check-notebooks: $(VENV)/installed
+	$(RUN)/python examples/execute.py --check
 
 # for developers, with npm: bundles viewer/web/src into src/synbrain/viewer/static, which is committed
 viewer:

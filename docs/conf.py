@@ -53,6 +53,6 @@ sphinx_gallery_conf = {
     "copyfile_regex": r".*shared\.py",
     "download_all_examples": False,
 }
-suppress_warnings = ["config.cache"]
+suppress_warnings = ["config.cache", "toc.not_included"]  # a page may be reached by a link alone
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

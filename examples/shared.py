@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from synbrain import Dataset, SynBrain, TrainOptions, load_dataset, train
+from synbrain import Dataset, SynBrain, SynBrainError, TrainOptions, load_dataset, train
 from synbrain.features.store import make_tokens
 from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
@@ -37,6 +37,7 @@ def example_dataset(subject: int = 1) -> Dataset:
 def example_model() -> SynBrain:
     """A model of the first subject, with the recommended recipe."""
     folder = FOLDER / "run"
-    if not folder.exists():
-        train([example_dataset()], TrainOptions(), out=folder)
-    return SynBrain.from_pretrained(folder)
+    try:
+        return SynBrain.from_pretrained(folder)
+    except SynBrainError:  # not made yet, or by another version
+        return train([example_dataset()], TrainOptions(), out=folder, overwrite=True)

@@ -77,7 +77,7 @@ def describe_dataset(dataset: Dataset) -> str:
     for split in ("train", "test"):
         images = dataset.image_rows(split)
         counts = repeats[images]
-        told = f", {counts.min()} to {counts.max()} trials each" if len(images) else ""
+        told = f", {_span(counts)} trials each" if len(images) else ""
         n_trials = int((trials["split"] == split).sum())
         lines.append(f"{split:<10} {len(images)} images, {n_trials} trials{told}")
     lines.append(f"stimuli    {about.stimuli.kind}: {dataset.stimulus_path()}")
@@ -97,6 +97,11 @@ def describe_dataset(dataset: Dataset) -> str:
     )
     lines += [f"note       {note}" for note in about.provenance.get("notes") or []]
     return "\n".join(lines)
+
+
+def _span(counts: Any) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _space_lines(dataset: Dataset) -> list[str]:
