@@ -12,18 +12,26 @@ from PIL import Image
 
 from synbrain import Dataset, Decoder, SynBrain, load_dataset
 from synbrain.cli import main
+from synbrain.data.marks import image_marks, packed
 from synbrain.data.space import VoxelSpace
 from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_decoder
 from synbrain.decoding.augment import AugmentOptions, augment
+from synbrain.decoding.augmentation_curve import (
+    Cell,
+    CurveOptions,
+    augmentation_curve,
+    curve_points,
+    worth_in_real_hours,
+)
 from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
+from synbrain.figures.augmentation import augmentation_figure
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import RunConfig, SubjectPart
-from synbrain.training.leakage import image_marks, packed
 
 N_IMAGES, N_TEST, REPEATS = 60, 12, 2
 
@@ -216,3 +224,57 @@ def test_chance_and_ties() -> None:
     scores, _ = token_scores(constant, constant, seen, DecoderEvaluation())
     assert scores["brains_ranked"]["value"] == pytest.approx(1 / 20)  # all brains tie for each image
     assert scores["two_way"]["value"] == pytest.approx(0.5, abs=0.01)
+
+
+CURVE = CurveOptions(
+    method="ridge", encoder="pixels", components=8, budget="all", hours=[0, 0.1],
+    arms=["calibrated", "expected", "isotropic", "ridge_gaussian", "repeated"], seeds=2,
+)  # fmt: skip
+
+
+def test_arms_and_resuming(first, run, tmp_path: Path) -> None:
+    found = augmentation_curve(run, first, CURVE, out=tmp_path / "c")
+    assert not found["failed"]
+    assert {p["arm"] for p in found["points"]} == {"none", *CURVE.arms}
+    assert all(p["seeds"] == [0, 1] for p in found["points"])
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "c" / "cells").glob("*.json")}
+    assert len(stamps) == 2 + 2 * 5
+    (tmp_path / "c" / "curve.json").unlink()  # as if it had been interrupted before the end
+    gone = next(iter(stamps))
+    gone.unlink()
+    again = augmentation_curve(run, first, CURVE, out=tmp_path / "c")
+    assert again == found
+    assert all(p.stat().st_mtime_ns == t for p, t in stamps.items() if p != gone)
+    assert json.loads((tmp_path / "c" / "curve.json").read_text()) == found
+    assert augmentation_figure(found).axes
+
+
+def test_a_failure_loses_nothing(first, run, tmp_path: Path) -> None:
+    options = CURVE.model_copy(update={"arms": ["expected", "real"], "seeds": 1, "budget": "1"})
+    found = augmentation_curve(run, first, options, out=tmp_path / "c")
+    assert list(found["failed"]) == ["real-0.1h-0"]
+    assert {p["arm"] for p in found["points"]} == {"none", "expected"}
+
+
+def test_bad_hours(first, run, tmp_path: Path) -> None:
+    with pytest.raises(SynBrainError, match="give 0"):
+        augmentation_curve(run, first, CURVE.model_copy(update={"hours": [1.0]}), out=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_worth_is_read_off_the_real_curve() -> None:
+    def result(value: float) -> dict:
+        each = {m: [value, value] for m in ("images_ranked", "brains_ranked", "two_way")}
+        return {"each": each, "weight": 0.5}
+
+    values = {("none", 0): 0.2, ("real", 1): 0.4, ("real", 3): 0.6, ("calibrated", 1): 0.3,
+              ("calibrated", 4): 0.5, ("calibrated", 8): 0.7}  # fmt: skip
+    results = {Cell(arm, hours, 0): result(value) for (arm, hours), value in values.items()}
+    points = curve_points(results)
+    worth = worth_in_real_hours(points, "two_way")
+    assert worth["1"] == pytest.approx(0.5)
+    assert worth["4"] == pytest.approx(2)
+    assert worth["8"] is None
+    gains = {(p["arm"], p["hours"]): p.get("two_way_gain") for p in points}
+    assert gains["calibrated", 4] == pytest.approx(0.3)
+    assert np.isclose(gains["real", 3], 0.4)

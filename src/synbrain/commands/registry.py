@@ -185,6 +185,12 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:decoder",
         required=("checkpoint", "out"),
     ),
+    "augmentation-curve": Command(
+        HERE + "augmentation_curve:augmentation_curve",
+        "what synthetic hours are worth to a decoder",
+        SCORES,
+        "synbrain augmentation-curve runs/me data/me --budget 1h --hours 0 1 2 4 --seeds 3 --out curve",
+    ),
     "augment": Command(
         "synbrain.decoding.augment:augment",
         "a dataset of synthetic trials",

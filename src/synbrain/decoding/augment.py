@@ -85,9 +85,10 @@ def augment(
     images = np.unique(shown)
     with new_folder(out, overwrite) as building:
         array = allocate_array(building / RESPONSES, (n_trials, part.n_voxels), np.float32)
-        for which, trials in track(
-            list(_responses(run, tokens, shown, options)), "synthesize", unit="block", show=show_progress
-        ):
+        blocks = -(-n_trials // AT_ONCE)
+        made_blocks = _responses(run, tokens, shown, options)
+        for _ in track(range(blocks), "synthesize", unit="block", show=show_progress):
+            which, trials = next(made_blocks)
             array[which] = trials
         array.flush()
         del array
@@ -145,6 +146,23 @@ def draw_images(rows: Rows, n_trials: int, options: AugmentOptions) -> Rows:
     rounds = -(-n_images // len(rows))
     order = np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:n_images]
     return np.repeat(order, options.per_image)[:n_trials].astype(np.int64)
+
+
+def synthetic_responses(
+    run: SynBrain, tokens: TokenSet, shown: Rows, options: AugmentOptions = ONE_HOUR
+) -> Float32:
+    """(n_trials, n_voxels) float32, one synthetic trial for each row of ``shown``, in the subject's unit.
+
+    Args:
+        run: of the subject.
+        tokens: of the images that ``shown`` counts, from the run's encoder.
+        shown: (n_trials,) image of each trial.
+        options: kind of trial, subject and seed.
+    """
+    out = np.empty((len(shown), run.subject(options.subject).n_voxels), dtype=np.float32)
+    for which, trials in _responses(run, tokens, shown, options):
+        out[which] = trials
+    return out
 
 
 def _responses(

@@ -1,0 +1,308 @@
+"""What synthetic hours are worth: decoders of the same real data with more and more synthetic trials.
+
+Free of the published confound, in which the steps of training grow with the hours: every decoder takes the
+same number of steps, and keeps the weights that do best on validation images.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from synbrain.arrays import Float32, Float64
+from synbrain.baselines.gaussian import RidgeGaussian
+from synbrain.data.budget import TRIALS_PER_HOUR
+from synbrain.data.dataset import Dataset
+from synbrain.data.marks import unpacked
+from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_to
+from synbrain.decoding.augment import AugmentOptions, draw_images, synthetic_responses, usable_images
+from synbrain.decoding.decoder import Decoder
+from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.registry import fit_method
+from synbrain.decoding.subjects import DecodingData, decoding_data
+from synbrain.decoding.train import decoder_of
+from synbrain.errors import SynBrainError
+from synbrain.features.store import open_tokens
+from synbrain.features.tokens import Pairs
+from synbrain.files import digest_of, read_json, require_absent, write_json
+from synbrain.metrics.intervals import bootstrap_mean
+from synbrain.model.synbrain import SynBrain
+from synbrain.progress import track
+from synbrain.training.networks import Workspace
+
+Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
+KINDS = {"calibrated": "trial", "expected": "mean", "isotropic": "isotropic"}
+METRICS = ("images_ranked", "brains_ranked", "two_way")
+
+
+class CurveOptions(DecoderAdaptOptions):
+    """The arms of the experiment, beside the settings of each decoder."""
+
+    budget: int | str = Field("1h", description="real data of every decoder but those of the arm `real`")
+    hours: list[float] = Field([0, 1, 2, 4, 8, 16, 32], description="synthetic hours of 750 trials")
+    arms: list[Arm] = Field(
+        ["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"],
+        description="calibrated trials, expected responses, isotropic noise, ridge with Gaussian residuals, "
+        "as many further real hours, the real trials repeated",
+    )
+    weights: list[float] = Field(
+        [0.25, 0.5, 0.75], description="shares of synthetic samples tried; validation images choose"
+    )
+    seeds: int = Field(3, ge=1, description="number of repetitions of the experiment")
+
+
+AS_ASKED = CurveOptions()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One decoder of the experiment."""
+
+    arm: str
+    hours: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.arm}-{self.hours:g}h-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What all cells share."""
+
+    run: SynBrain
+    dataset: Dataset
+    images: Dataset
+    base: Decoder | None
+    options: CurveOptions
+    out: Path
+
+
+def augmentation_curve(
+    run: SynBrain,
+    dataset: Dataset,
+    options: CurveOptions = AS_ASKED,
+    *,
+    out: Path,
+    base: Path | None = None,
+    images: Dataset | None = None,
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Train decoders with and without synthetic trials, and score each on the measured test responses.
+
+    Run again to go on after an interruption; finished decoders are not trained again. A decoder that fails
+    is told under "failed" and loses nothing.
+
+    Args:
+        run: of the subject; it should have seen the real data of the budget and no more, and "about" says
+            where it did not.
+        dataset: the subject's, with tokens of the decoder's encoder.
+        options: arms, hours, weights and seeds; settings of the decoders.
+        out: folder for one JSON file a decoder and ``curve.json``.
+        base: a decoder to adapt, as published; new decoders where left out.
+        images: whose images the synthetic trials show; those of ``dataset`` where left out.
+        overwrite: start again.
+        show_progress: a bar over the decoders.
+
+    Returns:
+        "points": arm, hours, metric means, paired differences against no synthetic trials with 95 %
+        intervals over test images, steps; "worth": further real hours that give the same score; "failed".
+
+    Raises:
+        SynBrainError: bad input, before anything is trained.
+    """
+    if overwrite:
+        shutil.rmtree(out / "cells", ignore_errors=True)
+        (out / "curve.json").unlink(missing_ok=True)
+    require_absent(out / "curve.json", overwrite)
+    if not options.hours or min(options.hours) < 0 or 0 not in options.hours:
+        raise SynBrainError(f"hours {options.hours}", "give 0, the decoder without, and positive numbers")
+    opened = None if base is None else Decoder.from_pretrained(base)
+    experiment = Experiment(run, dataset, images or dataset, opened, options, out)
+    plain = _data(experiment, 0)
+    usable_images(run, experiment.images, [dataset])
+    cells = [Cell("none", 0, seed) for seed in range(options.seeds)]
+    positive = [h for h in options.hours if h]
+    cells += [Cell(arm, h, s) for s in range(options.seeds) for arm in options.arms for h in positive]
+    results: dict[Cell, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for cell in track(cells, "decoders", unit="decoder", show=show_progress):
+        try:
+            results[cell] = _finished(cell, experiment)
+        except SynBrainError as error:
+            failed[cell.name] = str(error)
+    more = unpacked(run.config.trained_images) - unpacked(plain.trained_images)
+    found = {
+        "about": {
+            "dataset": dataset.info.name, "budget": str(options.budget), "method": options.method,
+            "run": run.digest, "images_the_run_saw_beyond_the_budget": len(more),
+            "steps_of_every_decoder": options.mindeye2.steps, "seeds": options.seeds,
+            "adapted": base is not None,
+        },
+        "points": curve_points(results),
+        "worth": {m: worth_in_real_hours(curve_points(results), m) for m in METRICS},
+        "failed": failed,
+    }  # fmt: skip
+    write_json(out / "curve.json", found)
+    return found
+
+
+def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    """The result of a cell, from its file where it stands there."""
+    path = experiment.out / "cells" / f"{cell.name}.json"
+    watched = {"hours", "arms", "seeds"}
+    identity = digest_of(
+        [experiment.options.model_dump(mode="json", exclude=watched), experiment.run.digest,
+         experiment.dataset.info.name, vars(cell)]
+    )  # fmt: skip
+    if path.exists():
+        stored: dict[str, Any] = read_json(path)
+        if stored["identity"] == identity:
+            return stored
+        raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
+    result = _best_weight(cell, experiment) | {"identity": identity}
+    write_json(path, result)
+    return result
+
+
+def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
+    """Fit with each share of synthetic samples; validation images choose the one that is scored."""
+    data = _data(experiment, cell.seed)
+    if cell.arm == "none":
+        return _scored(_fitted(data, cell, experiment), experiment, 0.0)
+    if cell.arm == "real":
+        hours = float(str(experiment.options.budget).removesuffix("h")) + cell.hours
+        data = _data(experiment, cell.seed, budget=f"{int(np.ceil(hours))}h")
+        return _scored(_fitted(data, cell, experiment), experiment, 0.0)
+    synthetic, targets = synthetic_data(cell, data, experiment)
+    best: tuple[float, float, Decoder] | None = None
+    for weight in experiment.options.weights:
+        subject = replace(
+            data.subjects[0], synthetic=synthetic, synthetic_targets=targets, synthetic_weight=weight
+        )
+        decoder = _fitted(replace(data, subjects=[subject]), cell, experiment, weight)
+        score = decoder.config.validation.get("score", 0.0)
+        if best is None or score < best[0]:
+            best = (score, weight, decoder)
+        if "score" not in decoder.config.validation:
+            break  # a closed-form method has no share to choose
+    assert best is not None
+    return _scored(best[2], experiment, best[1])
+
+
+def _data(experiment: Experiment, seed: int, budget: str | None = None) -> DecodingData:
+    """The real trials of the budget; the seed draws validation images, not the budget."""
+    options = experiment.options.model_copy(
+        update={"seed": seed} | ({} if budget is None else {"budget": budget})
+    )
+    targets = None if experiment.base is None else experiment.base.targets
+    return decoding_data([experiment.dataset], options, targets=targets)
+
+
+def synthetic_data(cell: Cell, data: DecodingData, experiment: Experiment) -> tuple[Pairs, Float32]:
+    """Synthetic trials of a cell with their targets, in memory.
+
+    Raises:
+        SynBrainError: missing tokens of the run's or the decoder's encoder.
+    """
+    subject, seed = data.subjects[0], cell.seed
+    n_trials = round(cell.hours * TRIALS_PER_HOUR)
+    if cell.arm == "repeated":
+        order = np.resize(np.arange(subject.train.n_trials), n_trials)
+        repeated = replace(
+            subject.train, trials=subject.train.trials[order],
+            image_of_trial=subject.train.image_of_trial[order],
+        )  # fmt: skip
+        return repeated, subject.targets
+    run, images = experiment.run, experiment.images
+    options = AugmentOptions(hours=cell.hours, seed=seed, kind=KINDS.get(cell.arm, "trial"))
+    shown = draw_images(usable_images(run, images, [experiment.dataset]), n_trials, options)
+    tokens = run.tokens(open_tokens(images, run.config.encoder, run.config.layers))
+    if cell.arm == "ridge_gaussian":
+        seen = run.tokens(open_tokens(experiment.dataset, run.config.encoder, run.config.layers))
+        train = replace(subject.train, tokens=seen.take(subject.train.tokens.rows))
+        model = RidgeGaussian().fit(train, seed=seed)
+        responses = model.sample(tokens.take(shown), 1, seed)[0]
+    else:
+        responses = synthetic_responses(run, tokens, shown, options)
+    source = data.targets.source
+    unique = np.unique(shown)
+    decoded = open_tokens(images, source.encoder, [source.layer]).take(unique)
+    pairs = Pairs(decoded, responses, np.arange(n_trials), np.searchsorted(unique, shown))
+    return pairs, data.targets.of(decoded)
+
+
+def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: float = 0.0) -> Decoder:
+    """One decoder; the number of steps does not depend on the cell."""
+    steps = experiment.options.mindeye2.model_copy(update={"patience": 1_000_000})
+    options = experiment.options.model_copy(update={"seed": cell.seed, "mindeye2": steps})
+    workspace = Workspace(experiment.out / "cells" / f".{cell.name}-{weight:g}")
+    try:
+        if experiment.base is not None:
+            return adapt_to(experiment.base, data, options, workspace)
+        return decoder_of(fit_method(data.subjects, options, workspace), data, options)
+    finally:
+        shutil.rmtree(workspace.folder, ignore_errors=True)
+
+
+def _scored(decoder: Decoder, experiment: Experiment, weight: float) -> dict[str, Any]:
+    scores = evaluate_decoder(decoder, experiment.dataset, DecoderEvaluation(n_way=10_000))
+    each = scores.each["measured_mean"]
+    return {
+        "weight": weight,
+        "validation": dict(decoder.config.validation),
+        "each": {metric: [float(v) for v in each[metric]] for metric in METRICS},
+        "training": {k: v for k, v in decoder.config.training.items() if k.startswith("n_")},
+    }
+
+
+def curve_points(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Arm and hours -> means over seeds, and paired differences against the decoder of the same seed without.
+
+    Intervals (95 %) are over test images, of differences averaged over seeds.
+    """
+    points = []
+    for arm, hours in dict.fromkeys((cell.arm, cell.hours) for cell in results):
+        cells = [cell for cell in results if (cell.arm, cell.hours) == (arm, hours)]
+        point: dict[str, Any] = {"arm": arm, "hours": hours, "seeds": [cell.seed for cell in cells],
+                                 "weights": [results[cell]["weight"] for cell in cells]}  # fmt: skip
+        for metric in METRICS:
+            values = np.array([results[cell]["each"][metric] for cell in cells])
+            point[metric] = float(values.mean())
+            plain = [results.get(Cell("none", 0, cell.seed)) for cell in cells]
+            if arm != "none" and all(p is not None for p in plain):
+                without: Float64 = np.array([p["each"][metric] for p in plain if p is not None])
+                gain = (values - without).mean(axis=0)
+                point[f"{metric}_gain"] = float(gain.mean())
+                point[f"{metric}_gain_interval"] = list(bootstrap_mean(gain))
+        points.append(point)
+    return points
+
+
+def worth_in_real_hours(points: list[dict[str, Any]], metric: str) -> dict[str, float | None]:
+    """Synthetic hours -> further real hours with the same score, read off the arm ``real``.
+
+    The real curve is made monotone (running maximum) and interpolated linearly; None beyond its end, and
+    0 where synthetic trials gave nothing.
+    """
+    base = next((p[metric] for p in points if p["arm"] == "none"), None)
+    real = sorted((p["hours"], p[metric]) for p in points if p["arm"] == "real")
+    if base is None or not real:
+        return {}
+    hours = np.array([0.0] + [h for h, _ in real])
+    curve = np.maximum.accumulate([base] + [value for _, value in real])
+    worth: dict[str, float | None] = {}
+    for point in points:
+        if point["arm"] == "calibrated":
+            reached = point[metric]
+            beyond = reached > curve[-1]
+            worth[f"{point['hours']:g}"] = None if beyond else float(np.interp(reached, curve, hours))
+    return worth

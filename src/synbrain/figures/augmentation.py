@@ -1,0 +1,50 @@
+"""The augmentation curve as a picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from synbrain.figures.style import new_figure, tidy
+
+ARMS = {
+    "calibrated": ("tab:blue", "-"), "expected": ("tab:orange", "-"), "isotropic": ("tab:purple", "-"),
+    "ridge_gaussian": ("tab:green", "-"), "real": ("black", "-"), "repeated": ("grey", "--"),
+}  # fmt: skip
+TITLES = {
+    "images_ranked": "images ranked, top 1",
+    "brains_ranked": "brains ranked, top 1",
+    "two_way": "two-way",
+}
+
+
+def augmentation_figure(found: dict[str, Any]) -> Figure:
+    """Scores against added hours, one panel a metric; the dotted line is the decoder without.
+
+    Args:
+        found: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
+    """
+    figure = new_figure(10.5, 3.4)
+    without = next((p for p in found["points"] if p["arm"] == "none"), None)
+    for axes, (metric, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
+        for arm, (colour, style) in ARMS.items():
+            points = sorted((p for p in found["points"] if p["arm"] == arm), key=lambda p: p["hours"])
+            if not points:
+                continue
+            hours = [p["hours"] for p in points]
+            axes.plot(
+                hours, [p[metric] for p in points], style, color=colour, marker="o", markersize=3, label=arm
+            )
+            for p in points:
+                if without is not None and f"{metric}_gain_interval" in p:
+                    low, high = (without[metric] + end for end in p[f"{metric}_gain_interval"])
+                    axes.plot([p["hours"]] * 2, [low, high], color=colour, linewidth=0.8, alpha=0.5)
+        if without is not None:
+            axes.axhline(without[metric], color="black", linestyle=":", linewidth=0.9)
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("added hours")
+        axes.set_title(title, fontsize=9)
+        tidy(axes)
+    axes.legend(fontsize=7, frameon=False)
+    return figure
