@@ -181,9 +181,9 @@ COMMANDS: dict[str, Command] = {
         "synbrain.decoding.mindeye2_import:import_mindeye2",
         "a published MindEye2 checkpoint to a decoder",
         MODEL,
-        "synbrain import-mindeye2 --checkpoint last.pth --out decoders/published",
+        "synbrain import-mindeye2 last.pth --out decoders/published",
         HERE + "telling:decoder",
-        required=("checkpoint", "out"),
+        required=("out",),
     ),
     "augmentation-curve": Command(
         HERE + "augmentation_curve:augmentation_curve",

@@ -49,7 +49,7 @@ class TuneOptions(BaseModel):
     lr: float = Field(2e-4, gt=0, description="learning rate of the encoder's weights")
     lr_readout: float = Field(2e-3, gt=0, description="of the map's convolution and of readout weights")
     lr_places: float = Field(4e-2, gt=0, description="of the places that readouts look at")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rates rise")
     loss: Literal["squared", "poisson"] = Field(
         "squared", description="squared error of z-scored repeat means, or Poisson for counts"
