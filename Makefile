@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 	$(RUN)/synbrain demo --out demo-out --overwrite
 
 test: $(VENV)/installed
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/installed
 	$(RUN)/ruff check .
