@@ -184,13 +184,17 @@ def test_a_mask_of_another_shape_and_a_session_cut_short(
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), dtype=np.int16), np.eye(4)), "small.nii.gz")
     refused(
         "prepare nsd nsd data --subject 1 --mask small.nii.gz",
-        "has shape (4, 4, 4), the betas have (17, 11, 11)",
-        "use a mask and label volumes on the grid of the betas",
+        "different spaces: they have shapes (4, 4, 4) and (17, 11, 11)",
+        "resample one of them to the grid of the betas",
     )
     roi = Path("nsd/nsddata/ppdata/subj01/func1pt8mm/roi/nsdgeneral.nii.gz")
     good = roi.read_bytes()
     shutil.copy("small.nii.gz", roi)
-    refused("prepare nsd nsd data --subject 1", "has shape (4, 4, 4)", "on the grid of the betas")
+    refused(
+        "prepare nsd nsd data --subject 1",
+        "have shapes (4, 4, 4) and (17, 11, 11)",
+        "to the grid of the betas",
+    )
     roi.write_bytes(good)
     (session,) = Path("nsd").rglob("betas_session02.nii.gz")
     whole = session.read_bytes()
@@ -237,7 +241,7 @@ def test_tokens_of_another_encoder_than_the_runs(own: Path, refused: Callable[..
         "simulate taken --size tiny",
         "prepare table source taken",
         "train data --out taken --encoder pixels",
-        "synthesize run source/images --out taken",
+        "synthesize run source/images --out taken.npy",
         "evaluate run data --out taken",
         "report run data --out taken-page",
         "calibrate run data --out taken",
@@ -249,6 +253,7 @@ def test_tokens_of_another_encoder_than_the_runs(own: Path, refused: Callable[..
 def test_an_output_that_exists(words: str, own: Path, refused: Callable[..., None]) -> None:
     if re.search("evaluate|synthesize|check", words):
         Path("taken").write_text("precious")
+        Path("taken.npy").write_text("precious")
     else:
         Path("taken").mkdir()
         Path("taken/thesis.txt").write_text("precious")
@@ -264,7 +269,7 @@ def test_an_output_that_exists(words: str, own: Path, refused: Callable[..., Non
         "prepare table source new",
         "features data --encoder pixels --layers grid4 --overwrite",
         "train data --out new --recipe=reference " + SHORTEST,
-        "synthesize run source/images --out new",
+        "synthesize run source/images --out new.npy",
         "evaluate run data --out new --samples 20 --n-way 5 --rows mean_map",
         "calibrate run data --out new",
     ],
@@ -288,6 +293,7 @@ def test_a_full_disk(
     after = files(own)
     assert {name: after.get(name) for name in before} == before  # nothing was lost
     assert not Path("new").is_file()
+    assert not Path("new.npy").exists()
     assert not (Path("new") / "checksums.json").exists()
     assert do(words) == 0  # and the same command does it once there is space
 
@@ -393,10 +399,10 @@ MISTAKES = {
     "a negative seed, calibrate": ("calibrate run data --out new --seed -1", "--seed -1", "from 0 on"),
     "a negative seed, simulate": ("simulate new --size tiny --seed -1", "--seed -1", "from 0 on"),
     "a negative seed, demo": ("demo --out new --size tiny --seed -1", "--seed -1", "from 0 on"),
-    "no image at a time": ("synthesize run source --out y.npy --batch-size 0", "size 0", "at least 1"),
+    "no image at a time": ("synthesize run source --out y.npy --batch-size 0", "size cannot be 0", "equal to 1"),
     "a run as a dataset": ("train run --out new", "run is not a dataset", "synbrain prepare"),
-    "a dataset as a run": ("evaluate data data", "data is not a finished run", "synbrain train --out"),
-    "run and dataset swapped": ("report data run --out page", "not a finished run", "synbrain train"),
+    "a dataset as a run": ("evaluate data data", "data is not a run", "synbrain train"),
+    "run and dataset swapped": ("report data run --out page", "data is not a run", "synbrain train"),
     "the wrong encoder": ("train data --out new --encoder clip", "no tokens of clip", "synbrain features"),
     "an unknown encoder": ("features data --encoder vgg", "no encoder 'vgg'", "choose from"),
     "a stage without tokens": (

@@ -11,6 +11,7 @@ from synbrain.cli import main
 def words(toy, registry, tmp_path, monkeypatch):
     monkeypatch.setattr("synbrain.data.dataset.load_dataset", lambda path: toy.dataset)
     monkeypatch.setattr("synbrain.comparison.compare.open_tokens", lambda *given: toy.tokens)
+    monkeypatch.setattr("synbrain.comparison.compare.without_tuned_images", lambda dataset, encoder: dataset)
     monkeypatch.setattr("synbrain.comparison.compare.METHODS", registry)
     return ["compare", "toy", "--seeds", "1", "--out", str(tmp_path / "out"), "--methods"]
 

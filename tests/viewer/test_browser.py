@@ -137,7 +137,7 @@ def test_two_browsers_at_once(watch: Callable[..., Any], port: int) -> None:
     names = []
     for place, shown in enumerate(pages):
         shown.page.get_by_text(f"{4 + place} of").wait_for()
-        shown.page.wait_for_function("!document.querySelector('.sv-busy')")
+        shown.page.locator(".sv-busy").wait_for(state="detached")  # the page forbids evaluated strings
         names.append(shown.page.locator(".sv-caption").first.inner_text())
         assert shown.errors == []
     assert names[0] != names[1]

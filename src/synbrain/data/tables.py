@@ -141,8 +141,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         match = next((other for other in there if form(other) == wanted), None)
         if match is not None:
             return f"there is {match!r} ({said})"
-    close = difflib.get_close_matches(name, there, n=1, cutoff=0.8) if len(there) <= MANY else []
-    return f"the nearest name is {close[0]!r}" if close else ""
+    if len(there) > MANY:
+        return ""
+    # without suffixes, which most names share: 07.png is no misspelling of 20.png
+    stems = {PurePosixPath(other).stem: other for other in there}
+    close = difflib.get_close_matches(PurePosixPath(name).stem, stems, n=1, cutoff=0.8)
+    return f"the nearest name is {stems[close[0]]!r}" if close else ""
 
 
 def _slashes(name: str) -> str:
