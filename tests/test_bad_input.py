@@ -399,7 +399,9 @@ MISTAKES = {
     "a negative seed, calibrate": ("calibrate run data --out new --seed -1", "--seed -1", "from 0 on"),
     "a negative seed, simulate": ("simulate new --size tiny --seed -1", "--seed -1", "from 0 on"),
     "a negative seed, demo": ("demo --out new --size tiny --seed -1", "--seed -1", "from 0 on"),
-    "no image at a time": ("synthesize run source --out y.npy --batch-size 0", "size cannot be 0", "equal to 1"),
+    "no image at a time": (
+        "synthesize run source --out y.npy --batch-size 0", "size cannot be 0", "equal to 1"
+    ),
     "a run as a dataset": ("train run --out new", "run is not a dataset", "synbrain prepare"),
     "a dataset as a run": ("evaluate data data", "data is not a run", "synbrain train"),
     "run and dataset swapped": ("report data run --out page", "data is not a run", "synbrain train"),
