@@ -15,7 +15,6 @@ import inspect
 import re
 import sys
 import types
-from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -24,22 +23,17 @@ from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import Docstring
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile, ArgumentParser
 from pydantic import BaseModel, ValidationError
 
 from synbrain.commands.registry import Command
 from synbrain.commands.signatures import DatasetFolder, RunFolder, signature_of, signature_of_function
+from synbrain.commands.wording import HelpFormatter, dashed, in_plain_words, plain_text, underscored
 from synbrain.errors import SynBrainError
 
 LISTS = (list, Sequence, Iterable)
 REQUIRED = inspect.Parameter.empty
 DEVICE = "where the networks run: auto, cpu, cuda, ..."
-OF_UNION = (
-    r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (.*?)(?: - .*)? "
-    r"Given value type: \w+ Given value: (.*)"
-)
-PRINT_CONFIG = "print all options as YAML for --config, and stop"
-ONE_VALUE = "set all of them from a YAML file or JSON text"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,18 +149,18 @@ class CommandParser(ArgumentParser):
             prog=f"synbrain {name}",
             description=re.sub(r"`{1,2}([^`]+)`{1,2}", r"\1", description) or None,
             epilog=f"example:\n  {example}" if example else None,
-            formatter_class=_Formatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
         self.several: dict[str, Any] = {}
         self.options = options
-        words = [_shown_word(option) for option in options if option.is_word]
+        words = [shown_word(option) for option in options if option.is_word]
         needed = [
             f"--{option.key} {option.key.rpartition('.')[2].upper()}"
             for option in options
             if not option.is_word and option.default is REQUIRED
         ]
-        self.usage = _dashed(" ".join([f"synbrain {name}", *words, *needed, "[options]"]))
+        self.usage = dashed(" ".join([f"synbrain {name}", *words, *needed, "[options]"]))
         required = self.add_argument_group("required options") if needed else self
         if needed:  # before the others
             groups: list[Any] = self._action_groups  # type: ignore[assignment]
@@ -181,7 +175,7 @@ class CommandParser(ArgumentParser):
         hint = _on_command_line(option.hint)
         needed = option.default is REQUIRED
         flag = option.key if option.is_word else f"--{option.key}"
-        named: dict[str, Any] = {"help": _plain(option.help) or None}
+        named: dict[str, Any] = {"help": plain_text(option.help) or None}
         if not option.is_word and needed:
             named["required"] = True
         if not needed:
@@ -202,7 +196,7 @@ class CommandParser(ArgumentParser):
 
     def parse(self, words: list[str]) -> dict[str, Any]:
         """Values by option; models are built, lists are lists."""
-        words = [_underscored(word) for word in words]
+        words = [underscored(word) for word in words]
         self._refuse_unknown(words)
         values = self.instantiate(self.parse_args(words))
         given = {option.key: values[option.key] for option in self.options if option.key in values}
@@ -231,40 +225,14 @@ class CommandParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line on stderr, and exit code 2."""
         text = " ".join(message.split())
-        sys.stderr.write(f"{self.prog}: {_dashed(_in_plain_words(text))}\n")
+        sys.stderr.write(f"{self.prog}: {dashed(in_plain_words(text))}\n")
         self.exit(2)
 
     def format_help(self, *given: Any, **named: Any) -> str:  # older jsonargparse passes no formatter
-        return _dashed(super().format_help(*given, **named))
+        return dashed(super().format_help(*given, **named))
 
     def format_usage(self) -> str:
-        return _dashed(super().format_usage())
-
-
-class _Formatter(DefaultHelpFormatter):
-    """Help with the default beside each option, without Python's type names."""
-
-    def _get_help_string(self, action: Action) -> str:
-        text = action.help or ""
-        default = action.default
-        if text.startswith("Show this help"):
-            return "show this help"
-        if text.startswith("Path to a configuration file"):
-            return ONE_VALUE
-        if text.startswith("Print the configuration"):
-            return PRINT_CONFIG
-        shown = default not in (None, SUPPRESS, False) and bool(action.option_strings)
-        if shown and not isinstance(action, ActionConfigFile):
-            if isinstance(default, (list, tuple)):
-                default = " ".join(map(str, default))
-            text += f"{' ' if text else ''}(default: {str(default).replace('%', '%%')})"
-        return text
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("example:"):
-            return text
-        fill = super()._fill_text
-        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
+        return dashed(super().format_usage())
 
 
 def _call(
@@ -397,41 +365,8 @@ def _open_run(run: Path, device: str) -> Any:
     return SynBrain.from_pretrained(run, device=pick_device(device))
 
 
-def _shown_word(option: Option) -> str:
+def shown_word(option: Option) -> str:
     name = option.key.upper()
     if _item_of_list(option.hint) is not None:
         name += " [...]"
     return name if option.default is REQUIRED else f"[{name}]"
-
-
-def _plain(text: str) -> str:
-    """A docstring's sentence without its markup, as one line; % is argparse's."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", " ".join(text.split()))
-    return text.replace("``", "").replace("`", "").replace("%", "%%")
-
-
-def _in_plain_words(message: str) -> str:
-    """jsonargparse's message in the words of the manual."""
-    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    message = re.sub(r'^Parser key "([\w.]+)": ?', lambda key: f"--{key[1]}: ", message)
-    message = re.sub(OF_UNION, r"\1, not \2", message)
-    for kind, words in (("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
-        message = re.sub(rf"Expected (an? )?{kind}\b", f"expected {words}", message)
-    message = re.sub(
-        r"Expected a typing.Literal\[([^]]+)\]",
-        lambda values: f"expected {values[1].replace(chr(39), '').replace(', ', ' or ')}",
-        message,
-    )
-    message = message.replace("the following arguments are required:", "missing:")
-    return re.sub(r"\. Got value: (.*)", r", not \1", message)
-
-
-def _dashed(text: str) -> str:
-    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
-
-
-def _underscored(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    option, equals, value = word.partition("=")
-    return "--" + option[2:].replace("-", "_") + equals + value

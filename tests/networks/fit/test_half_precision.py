@@ -15,9 +15,10 @@ from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.config import LoopConfig, MapperStageConfig, VAELossConfig, VAEStageConfig
 from synbrain.networks.fit.batches import StageSetup
 from synbrain.networks.fit.checkpoints import load_checkpoint
-from synbrain.networks.fit.loop import Position, Stage, autocast_dtype, derived_seed, run_stage
+from synbrain.networks.fit.loop import Position, Stage, derived_seed, run_stage
 from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
+from synbrain.networks.fit.precision import autocast_dtype
 from synbrain.networks.fit.vae import VAEStep, train_vae
 from synbrain.networks.losses import kl, mapper_loss
 from synbrain.networks.posterior import Posterior

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ from synbrain.networks.fit.average import copied, ema_decay_at, load_weights, up
 from synbrain.networks.fit.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from synbrain.networks.fit.interrupts import deferred_interrupts
 from synbrain.networks.fit.metrics_log import MetricsLog
+from synbrain.networks.fit.optimiser import parameter_groups, set_rates
+from synbrain.networks.fit.precision import autocast, autocast_dtype
 from synbrain.progress import bar
 
 Batch = dict[str, Tensor]
@@ -194,7 +195,7 @@ class _Run:
         stage.module.to(device)
         weights = {name: p for name, p in stage.module.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
-            _groups(stage, weights), lr=config.lr, betas=config.betas, eps=config.eps,
+            parameter_groups(weights, stage.rate_of), lr=config.lr, betas=config.betas, eps=config.eps,
             weight_decay=config.weight_decay, fused=config.optimizer == "fused",
         )  # fmt: skip
         dtype = autocast_dtype(config.precision, device)
@@ -261,8 +262,8 @@ class _Run:
             on_device["noise"] = _noise(self.stage, config, self.accelerator, self.seed, at.step)
         # dropout draws from torch's own state
         torch.manual_seed(derived_seed(self.seed, at.step, self.accelerator.process_index))
-        _set_lr(self.optimizer, config, at.step, self.stage.n_steps)
-        with _autocast(device, self.dtype):
+        set_rates(self.optimizer, config, at.step, self.stage.n_steps)
+        with autocast(device, self.dtype):
             metrics = model(**on_device)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(metrics["loss"]).backward()
@@ -321,7 +322,7 @@ class _Run:
         trained = {name: p.detach().clone() for name, p in self.weights.items()} if self.average else {}
         load_weights(self.weights, self.average)
         self.stage.module.eval()
-        with torch.no_grad(), _autocast(self.accelerator.device, self.dtype):
+        with torch.no_grad(), autocast(self.accelerator.device, self.dtype):
             scores = self.stage.validate()
         self.stage.module.train()
         load_weights(self.weights, trained)
@@ -345,25 +346,6 @@ def _decide(config: LoopConfig, at: Position, score: float, train: float) -> boo
     return True
 
 
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast dtype, None for float32. Both halves run on a CPU too, most of which emulate them.
-
-    Raises:
-        SynBrainError: where torch's autocast has not got that precision on ``device``.
-    """
-    if precision == "fp32":
-        return None
-    if not torch.amp.is_autocast_available(device.type):
-        raise SynBrainError(
-            f"{device.type} has no {precision}", "pass --vae.precision fp32 and --mapper.precision fp32"
-        )
-    return torch.bfloat16 if precision == "bf16" else torch.float16
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> Any:
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
 def _random_state_kept(device: torch.device) -> Any:
     """Leave the caller's random state as it was."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
@@ -376,25 +358,6 @@ def _noise(stage: Stage, config: LoopConfig, accelerator: Accelerator, seed: int
     noise = torch.randn(config.batch_size, *stage.noise_shape, generator=generator, device=accelerator.device)
     share = config.batch_size // accelerator.num_processes
     return noise[accelerator.process_index * share :][:share]
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, config: LoopConfig, step: int, n_steps: int) -> None:
-    factor = min(1.0, (step + 1) / (config.warmup_steps + 1))
-    if config.schedule == "cosine":
-        factor *= 0.5 * (1 + math.cos(math.pi * step / n_steps))
-    for group in optimizer.param_groups:
-        group["lr"] = config.lr * factor * group.get("rate", 1.0)
-
-
-def _groups(stage: Stage, weights: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
-    """Parameters by the multiple of the learning rate that they get."""
-    if stage.rate_of is None:
-        return [{"params": list(weights.values())}]
-    rates = {name: stage.rate_of(name) for name in weights}
-    return [
-        {"params": [p for name, p in weights.items() if rates[name] == rate], "rate": rate}
-        for rate in sorted(set(rates.values()))
-    ]
 
 
 def _any_process(accelerator: Accelerator, asked: bool) -> bool:

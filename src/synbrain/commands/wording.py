@@ -1,0 +1,74 @@
+"""What the parser says and reads, in the words of users: dashes, plain sentences."""
+
+from __future__ import annotations
+
+import re
+from argparse import SUPPRESS, Action
+
+from jsonargparse import ActionConfigFile, DefaultHelpFormatter
+
+OF_UNION = (
+    r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - (.*?)(?: - .*)? "
+    r"Given value type: \w+ Given value: (.*)"
+)
+PRINT_CONFIG = "print all options as YAML for --config, and stop"
+ONE_VALUE = "set all of them from a YAML file or JSON text"
+
+
+def plain_text(text: str) -> str:
+    """A docstring's sentence without its markup, as one line; % is argparse's."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", " ".join(text.split()))
+    return text.replace("``", "").replace("`", "").replace("%", "%%")
+
+
+def in_plain_words(message: str) -> str:
+    """jsonargparse's message in the words of the manual."""
+    message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
+    message = re.sub(r'^Parser key "([\w.]+)": ?', lambda key: f"--{key[1]}: ", message)
+    message = re.sub(OF_UNION, r"\1, not \2", message)
+    for kind, words in (("int", "a whole number"), ("float", "a number"), ("bool", "true or false")):
+        message = re.sub(rf"Expected (an? )?{kind}\b", f"expected {words}", message)
+    message = re.sub(
+        r"Expected a typing.Literal\[([^]]+)\]",
+        lambda values: f"expected {values[1].replace(chr(39), '').replace(', ', ' or ')}",
+        message,
+    )
+    message = message.replace("the following arguments are required:", "missing:")
+    return re.sub(r"\. Got value: (.*)", r", not \1", message)
+
+
+def dashed(text: str) -> str:
+    return re.sub(r"--[a-z][\w.]*", lambda option: option[0].replace("_", "-"), text)
+
+
+def underscored(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    option, equals, value = word.partition("=")
+    return "--" + option[2:].replace("-", "_") + equals + value
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Help with the default beside each option, without Python's type names."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text = action.help or ""
+        default = action.default
+        if text.startswith("Show this help"):
+            return "show this help"
+        if text.startswith("Path to a configuration file"):
+            return ONE_VALUE
+        if text.startswith("Print the configuration"):
+            return PRINT_CONFIG
+        shown = default not in (None, SUPPRESS, False) and bool(action.option_strings)
+        if shown and not isinstance(action, ActionConfigFile):
+            if isinstance(default, (list, tuple)):
+                default = " ".join(map(str, default))
+            text += f"{' ' if text else ''}(default: {str(default).replace('%', '%%')})"
+        return text
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("example:"):
+            return text
+        fill = super()._fill_text
+        return "\n\n".join(fill(paragraph, width, indent) for paragraph in text.split("\n\n"))
