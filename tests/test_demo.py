@@ -17,7 +17,7 @@ def test_demo_from_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out), "--size", "tiny", "--samples", "20"]) == 0
     printed = capsys.readouterr().out
-    assert "[6/6]" in printed
+    assert "[7/7]" in printed
     scores = json.loads((out / "scores.json").read_text())
     rows = scores["scores"]
     assert {"synbrain", "mean_map", "ridge", "ceiling", "oracle"} <= rows.keys()
@@ -29,6 +29,12 @@ def test_demo_from_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     pictures = {path.stem for path in (out / "figures").glob("*.png")}
     assert {"maps", "accuracy", "trial_spread", "calibration", "noise_correlations", "training"} <= pictures
     assert (out / "report.html").read_text().count("data:image/png") == len(pictures)
+
+    decoded = out / "decoded"
+    assert (decoded / "decoded.png").stat().st_size > 10_000
+    kinds = {path.name for path in decoded.iterdir() if path.is_dir()}
+    assert kinds == {"seen", "measured-mean", "measured-trial", "synthetic-mean", "synthetic-trial"}
+    assert all(len(list((decoded / kind).glob("*.png"))) == 6 for kind in kinds)
 
     assert f"{rows['ridge']['voxel_r']:.3f}" in (out / "run" / "README.md").read_text()
 

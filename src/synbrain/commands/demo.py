@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-N_STEPS = 6
+N_STEPS = 7
 SUBJECT = 1
 N_NEW_IMAGES, IMAGE_SIDE = 4, 224
 
@@ -31,8 +31,11 @@ def demo(
         overwrite: replace what an earlier demo left.
     """
     from synbrain.commands import telling
+    from synbrain.commands.reconstruct import reconstruct
     from synbrain.commands.report import report
     from synbrain.commands.synthesize import synthesize
+    from synbrain.decoding.options import DecoderOptions
+    from synbrain.decoding.train import train_decoder
     from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
     from synbrain.model.options import SynthesizeOptions
@@ -61,6 +64,10 @@ def demo(
     with _step(6, "evaluate and report"):
         title = "SynBrain on a simulated brain"
         report(run, dataset, out=out, samples=samples, seed=seed, mni=True, title=title, overwrite=overwrite)
+    with _step(7, "decode pictures from measured and synthetic responses"):
+        reader = DecoderOptions(method="ridge", seed=seed)
+        train_decoder([made], reader, out=out / "decoder", overwrite=overwrite, show_progress=True)
+        reconstruct(out / "decoder", made, out=out / "decoded", run=model, seed=seed, overwrite=overwrite)
     print(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
 
 

@@ -170,6 +170,12 @@ COMMANDS: dict[str, Command] = {
         "synbrain decoder adapt decoders/group data/me --out decoders/me --budget 1h",
         HERE + "telling:decoder",
     ),
+    "decoder reconstruct": Command(
+        HERE + "reconstruct:reconstruct",
+        "pictures decoded from measured and synthetic responses",
+        MODEL,
+        "synbrain decoder reconstruct decoders/me data/me --run runs/me --out pictures",
+    ),
     "decoder evaluate": Command(
         "synbrain.decoding.evaluate:evaluate_decoder",
         "measured and synthetic responses through one decoder",

@@ -1,0 +1,120 @@
+"""Pictures decoded from responses to test images: measured ones and, beside them, a model's synthetic ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synbrain.arrays import Float32, Rows
+from synbrain.data.dataset import Dataset
+from synbrain.decoding.decoder import Decoder
+from synbrain.decoding.gallery import PixelDecoder, nearest_images
+from synbrain.decoding.renderers import UnclipRenderer
+from synbrain.errors import SynBrainError
+from synbrain.features.store import open_tokens
+from synbrain.features.tokens import pairs_of
+from synbrain.model.synbrain import SynBrain
+
+Pictures = list[NDArray[np.uint8]]
+# predicted tokens (n, n_tokens, dim) -> pictures
+Painter = Callable[[Float32], Pictures]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Decoded pictures of some test images.
+
+    Attributes:
+        names: of the images, file names or numbers.
+        rows: what was decoded ("seen", "measured mean", "measured trial", "synthetic mean", "synthetic
+            trial") -> a picture (h, w, 3) uint8 an image; "seen" are the images themselves.
+    """
+
+    names: list[str]
+    rows: dict[str, Pictures]
+
+
+def reconstruct(
+    decoder: Decoder,
+    dataset: Dataset,
+    model: SynBrain | None = None,
+    *,
+    renderer: str = "pixels",
+    n_images: int = 6,
+    seed: int = 0,
+) -> Reconstruction:
+    """Decode measured and synthetic responses to test images of a dataset.
+
+    Nothing of a test image is used but the responses to it: pixel decoder and nearest pictures know
+    training images alone.
+
+    Args:
+        decoder: of the dataset's subject, with tokens of an encoder that the dataset was encoded with.
+        dataset: with test images.
+        model: gives the synthetic responses; None leaves those rows out.
+        renderer: ``pixels`` (ridge from tokens to small pictures), ``nearest`` (the training picture whose
+            tokens are most alike), or the path of an unCLIP checkpoint.
+        n_images: test images, drawn by the seed.
+        seed: of images, trials and whatever a renderer draws.
+
+    Raises:
+        SynBrainError: for a unit or tokens that do not fit the decoder, no test images, or an unknown
+        renderer.
+    """
+    decoder.require_unit(dataset.info.unit)
+    tokens = open_tokens(dataset, decoder.space.encoder, [decoder.space.layer])
+    painter = _painter(renderer, decoder, dataset, seed)
+    test = pairs_of(dataset, tokens, "test")
+    if test.n_images == 0:
+        raise SynBrainError(f"{dataset.path} has no test images", "mark some images' trials as `test`")
+    drawn = np.random.default_rng(seed).permutation(test.n_images)[:n_images]
+    chosen = test.take(np.sort(drawn))
+    responses = {"measured mean": chosen.repeat_means(), "measured trial": _first_trials(chosen)}
+    if model is not None:
+        read = open_tokens(dataset, model.config.encoder, model.config.layers).take(chosen.tokens.rows)
+        subject = dataset.info.subject if len(model.subjects) > 1 else None
+        responses["synthetic mean"] = model.predict(read, subject=subject)
+        responses["synthetic trial"] = model.sample(read, 1, seed, subject=subject)[0]
+    rows = {"seen": [np.asarray(dataset.load_image(int(row))) for row in chosen.tokens.rows]}
+    for name, values in responses.items():
+        rows[name] = painter(decoder.predict_tokens(values, seed=seed)[0])
+    column = "name" if "name" in dataset.images else "row"
+    names = [Path(str(dataset.images[column].iloc[int(row)])).stem for row in chosen.tokens.rows]
+    return Reconstruction(names, rows)
+
+
+def _first_trials(pairs: Any) -> Float32:
+    """(n_images, n_voxels): the first recorded trial of each image."""
+    first: Rows = np.unique(pairs.image_of_trial, return_index=True)[1]
+    trials: Float32 = pairs.trial_responses(first)
+    return trials
+
+
+def _painter(renderer: str, decoder: Decoder, dataset: Dataset, seed: int) -> Painter:
+    if renderer not in ("pixels", "nearest"):
+        if not Path(renderer).exists():
+            raise SynBrainError(
+                f"there is no renderer {renderer!r}",
+                "choose pixels, nearest, or the path of an unCLIP checkpoint",
+            )
+        unclip = UnclipRenderer.from_checkpoint(renderer)
+        return lambda predicted: list(unclip.render(predicted, seed=seed))
+    train = pairs_of(dataset, open_tokens(dataset, decoder.space.encoder, [decoder.space.layer]), "train")
+    known = decoder.image_tokens(train.tokens)
+    if renderer == "nearest":
+        pictures = train.tokens.rows
+
+        def nearest(predicted: Float32) -> Pictures:
+            rows = pictures[nearest_images(predicted, known, n=1)[:, 0]]
+            return [np.asarray(dataset.load_image(int(row))) for row in rows]
+
+        return nearest
+    side = [np.asarray(dataset.load_image(int(row)).resize((64, 64))) for row in train.tokens.rows]
+    pixels = PixelDecoder.fit(known, np.stack(side))
+    return lambda predicted: list(pixels.render(predicted))
