@@ -74,6 +74,14 @@ def test_digests_differ_between_encoders(encoder_of: Get) -> None:
     assert len({encoder_of(name).digest for name in ENCODERS}) == len(ENCODERS)
 
 
+def test_an_encoder_of_ones_own_takes_four_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(name: str, weights: str | None, device: torch.device, precision: str = "float32") -> Encoder:
+        return ENCODERS["pixels"](name, weights, device, precision)
+
+    monkeypatch.setitem(ENCODERS, "mine", mine)
+    assert get_encoder("mine").name == "mine"
+
+
 def test_unknown_names_are_told_with_the_choice() -> None:
     with pytest.raises(SynBrainError, match=r"'resnet'.*lite2, clip, dinov2, mae, siglip, pixels"):
         get_encoder("resnet")

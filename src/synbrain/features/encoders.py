@@ -87,4 +87,6 @@ def get_encoder(
             f"there is no encoder {name!r}",
             f"choose from {', '.join(ENCODERS)}, or give the folder of a tuned encoder",
         )
+    if size is None:  # an encoder of a user's own need not know of other sizes
+        return ENCODERS[name](name, weights, where, precision)
     return ENCODERS[name](name, weights, where, precision, size)
