@@ -1,4 +1,4 @@
-"""Pictures decoded from responses to test images: measured ones and, beside them, a model's synthetic ones."""
+"""Pictures decoded from responses to test images: measured ones and a model's synthetic ones."""
 
 from __future__ import annotations
 
