@@ -36,20 +36,21 @@ class NoiseSchedule(nn.Module):
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        at = torch.linspace(0, steps, steps + 1, dtype=torch.float64) / steps
-        curve = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
-        betas = (1 - curve[1:] / curve[:-1]).clamp(0, 0.999)
-        kept = torch.cumprod(1 - betas, dim=0)
-        before = torch.cat([torch.ones(1, dtype=torch.float64), kept[:-1]])
+        # in numpy, so that it is right also where the network is built on the meta device
+        at = np.arange(steps + 1) / steps
+        curve = np.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = (1 - curve[1:] / curve[:-1]).clip(0, 0.999)
+        kept = np.cumprod(1 - betas)
+        before = np.concatenate([np.ones(1), kept[:-1]])
+        mean = np.stack([betas * before**0.5 / (1 - kept), (1 - before) * (1 - betas) ** 0.5 / (1 - kept)])
+        variance = (betas * (1 - before) / (1 - kept)).clip(1e-20)
         self.steps = steps
-        for name, value in (("betas", betas), ("kept", kept), ("kept_before", before)):
-            self.register_buffer(name, value.float(), persistent=False)
-        mean = torch.stack(
-            [betas * before.sqrt() / (1 - kept), (1 - before) * (1 - betas).sqrt() / (1 - kept)]
-        )
-        variance = (betas * (1 - before) / (1 - kept)).clamp_min(1e-20)
-        self.register_buffer("posterior_mean", mean.float(), persistent=False)
-        self.register_buffer("posterior_sd", variance.sqrt().float(), persistent=False)
+        buffers = {
+            "betas": betas, "kept": kept, "kept_before": before, "posterior_mean": mean,
+            "posterior_sd": variance**0.5,
+        }  # fmt: skip
+        for name, value in buffers.items():
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
     def noised(self, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """x_t of (n, tokens, dim) tokens at steps ``times`` (n,)."""
