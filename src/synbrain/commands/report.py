@@ -67,6 +67,10 @@ def report(
         tokens = measured.test.tokens.take(images)
         return model.sample(tokens, samples, seed, subject=evaluation.subject)
 
+    def predictive(images: Rows) -> Float32:
+        tokens = measured.test.tokens.take(images)
+        return model.sample(tokens, samples, seed, subject=evaluation.subject, predictive=True)
+
     row = evaluation.rows["synbrain"]
     shown = Shown(
         test=measured.test,
@@ -76,6 +80,7 @@ def report(
         in_mni=mni,
         training_mean=measured.mean,
         draw=draw,
+        predictive=predictive,
         stimulus=_stimulus(recordings),
         trials=row.trials,
         variance_ratio=row.per_voxel.get("variance_ratio"),

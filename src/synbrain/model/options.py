@@ -15,13 +15,23 @@ class PredictOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sd: bool = Field(False, description="also write the sd of single trials")
+    sd: bool = Field(
+        False,
+        description="also write the predictive sd of a single trial: trial noise and what is not known of "
+        "the mean",
+    )
     interval: float | None = Field(
-        None, gt=0, lt=1, description="also write the bounds of the central interval of trials, such as 0.9"
+        None,
+        gt=0,
+        lt=1,
+        description="also write the bounds of the central interval that holds a single trial with this "
+        "probability, such as 0.9",
     )
     by: Literal["voxel", "roi"] = Field("voxel", description="voxels, or means over each ROI")
-    samples: int = Field(200, ge=20, description="trials an image from which intervals (and ROI sd) are made")
-    seed: int = Field(0, ge=0, description="of these trials")
+    samples: int = Field(
+        200, ge=20, description="predictive draws an image from which sd and intervals of ROI means are made"
+    )
+    seed: int = Field(0, ge=0, description="of these draws")
     subject: str | None = Field(None, description="whose responses, where the run has several subjects")
     format: Format | None = Field(None, description=OF_FORMAT)
     batch_size: int = Field(32, ge=1, description="images at a time")

@@ -23,7 +23,9 @@ from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
 from synbrain.noise.response_noise import ResponseNoise
 
-RUN_FORMAT = 3  # 1 said "stages" for an encoder's layers, 2 kept what adaptation and noise say untyped
+# 1 said "stages" for an encoder's layers, 2 kept what adaptation and noise say untyped, 3 had one number
+# for the spread of trials and the error of the mean
+RUN_FORMAT = 4
 SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
 Recipe = Literal["reference", "calibrated"]
 

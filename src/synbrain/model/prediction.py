@@ -1,16 +1,15 @@
-"""Expected responses of many images to a file, with the spread of single trials beside them."""
+"""Expected responses of many images to a file, with predictive sd and intervals beside them."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Float64
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array
@@ -18,6 +17,7 @@ from synbrain.model.image_list import list_images
 from synbrain.model.options import PredictOptions
 from synbrain.model.outputs import Responses, require_output, write_responses
 from synbrain.model.synbrain import SynBrain
+from synbrain.noise.response_noise import ResponseNoise
 from synbrain.progress import bar
 
 AS_USUAL = PredictOptions()
@@ -32,7 +32,10 @@ def predict_to(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> list[Path]:
-    """Write expected responses of images, with sd and intervals of single trials where asked for.
+    """Write expected responses of images, with predictive sd and intervals of single trials where asked for.
+
+    Both hold what a trial adds to the true mean and what is not known of the mean, which is more for images
+    unlike the training images.
 
     The suffix of ``out`` decides the format, see :mod:`synbrain.model.outputs`.
 
@@ -67,10 +70,16 @@ def predict_to(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         shape = (len(maps), len(files), n_columns)
         values = allocate_array(Path(scratch) / "values.npy", shape, np.float32)
-        batches = model.iter_means(files, subject=part.name, batch_size=options.batch_size)
-        for rows, mean in batches:
-            values[:, rows] = _statistics(mean, rows.start, part.noise, rois, options)
-            moving.update(rows.stop - rows.start)
+        weights = None if rois is None else rois[1]
+        if len(maps) == 1 or part.noise is None:
+            for rows, mean in model.iter_means(files, subject=part.name, batch_size=options.batch_size):
+                values[0, rows] = mean if weights is None else mean @ weights
+                moving.update(rows.stop - rows.start)
+        else:
+            batches = model.iter_predictive(files, subject=part.name, batch_size=options.batch_size)
+            for rows, mean, growth in batches:
+                values[:, rows] = _statistics(mean, growth, part.noise, weights, rows.start, options)
+                moving.update(rows.stop - rows.start)
         moving.close()
         about = {"kind": "prediction", "subject": part.name, "run": model.digest, "seed": options.seed}
         responses = Responses(
@@ -99,28 +108,41 @@ def roi_means(space: VoxelSpace) -> tuple[list[str], NDArray[np.float32]]:
 
 
 def _statistics(
-    mean: Float32, first: int, noise: Any, rois: tuple[list[str], Float32] | None, options: PredictOptions
+    mean: Float32,
+    growth: Float64,
+    noise: ResponseNoise,
+    rois: Float32 | None,
+    first: int,
+    options: PredictOptions,
 ) -> Float32:
-    """(n_maps, n, n_columns): the mean, and sd and quantiles of trials around it.
+    """(n_maps, n, n_columns): the mean, and where they are asked for predictive sd and interval.
 
-    The sd of an ROI's mean is that of the trials' means: voxels vary together, so it does not follow
-    from the sd of its voxels.
+    Of voxels they are known without sampling. Those of an ROI's mean are taken from predictive draws: voxels
+    vary together, so they do not follow from those of its voxels.
+
+    Args:
+        mean: (n, n_voxels).
+        growth: (n,), of the variance of the mean's error.
+        noise: of the subject.
+        rois: (n_voxels, n_rois) weights; None: voxels.
+        first: position of the first image in the whole list.
+        options: what is asked for.
     """
-    rows = [mean if rois is None else mean @ rois[1]]
-    if options.sd and rois is None:
-        rows.append(np.sqrt(noise.variance(mean)))
-    if options.interval is None and (not options.sd or rois is None):
-        return np.stack(rows)
-    n = len(mean)
-    outer = [] if options.interval is None else [(1 - options.interval) / 2, (1 + options.interval) / 2]
-    n_columns = rows[0].shape[1]
-    sds, bounds = np.empty((n, n_columns)), np.empty((len(outer), n, n_columns))
-    for i in range(n):  # image by image: 200 trials of all voxels of one image are enough to hold
-        trials = noise.sample(mean[i : i + 1], options.samples, options.seed, first + i)[:, 0]
-        trials = trials if rois is None else trials @ rois[1]
-        sds[i] = trials.std(axis=0, ddof=1)
-        if outer:
-            bounds[:, i] = np.quantile(trials, outer, axis=0)
-    if options.sd and rois is not None:
-        rows.append(sds.astype(np.float32))
-    return np.stack([*rows, *bounds.astype(np.float32)])
+    level = options.interval
+    if rois is None:
+        maps = [mean]
+        if options.sd:
+            maps.append(np.sqrt(noise.predictive_variance(mean, growth)))
+        if level is not None:
+            maps += list(noise.interval(mean, growth, level))
+        return np.stack(maps)
+    sd = np.empty((len(mean), rois.shape[1]), dtype=np.float32)
+    ends = np.empty((2, *sd.shape), dtype=np.float32)
+    outer = [0.25, 0.75] if level is None else [(1 - level) / 2, (1 + level) / 2]
+    for i in range(len(mean)):  # image by image: 200 draws of all voxels of one image are enough to hold
+        one = slice(i, i + 1)
+        draws = noise.predictive_sample(mean[one], growth[one], options.samples, options.seed, first + i)
+        of_rois = draws[:, 0] @ rois
+        sd[i] = of_rois.std(axis=0, ddof=1)
+        ends[:, i] = np.quantile(of_rois, outer, axis=0, method="weibull")
+    return np.stack([mean @ rois, *([sd] if options.sd else []), *(ends if level is not None else [])])

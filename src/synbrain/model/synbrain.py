@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Float64
 from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
@@ -23,6 +23,7 @@ from synbrain.model.parts import RunConfig, RunParts, SubjectPart
 from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
+from synbrain.noise.response_noise import ResponseNoise
 
 BATCH = 64
 
@@ -188,10 +189,15 @@ class SynBrain:
         seed: int = 0,
         *,
         subject: str | None = None,
+        predictive: bool = False,
         noise_factor: float | None = None,
         batch_size: int = BATCH,
     ) -> Float32:
         """Synthetic trials: the mean plus the subject's trial noise.
+
+        All trials of an image share its predicted mean, as repeats in a scanner share the true one, and vary
+        as much as repeats do. The true mean is not known, however: ``predictive`` draws hold its error too,
+        each draw its own, and spread as far as a new measurement may lie from the prediction.
 
         A run without a noise part (recipe ``reference``) is deterministic and gives its mean ``n_samples``
         times, unless ``noise_factor`` asks for the paper's sampling: z = mapped latent + noise_factor * eps,
@@ -202,6 +208,7 @@ class SynBrain:
             n_samples: trials per image.
             seed: the trials of image i depend on it and on i alone, not on the batches.
             subject: whose responses.
+            predictive: draw what one measurement may be: trial noise and error of the mean.
             noise_factor: the published isotropic latent noise, instead of the noise part.
             batch_size: images at a time.
 
@@ -212,7 +219,13 @@ class SynBrain:
         blocks = [
             trials
             for _, trials in self.iter_samples(
-                images, n_samples, seed, subject=part.name, noise_factor=noise_factor, batch_size=batch_size
+                images,
+                n_samples,
+                seed,
+                subject=part.name,
+                predictive=predictive,
+                noise_factor=noise_factor,
+                batch_size=batch_size,
             )
         ]
         empty = np.zeros((n_samples, 0, part.n_voxels), dtype=np.float32)
@@ -237,6 +250,7 @@ class SynBrain:
         seed: int = 0,
         *,
         subject: str | None = None,
+        predictive: bool = False,
         noise_factor: float | None = None,
         batch_size: int = BATCH,
         start: int = 0,
@@ -250,36 +264,103 @@ class SynBrain:
             raise SynBrainError(f"{n_samples} samples with seed {seed}", "give n_samples >= 1 and seed >= 0")
         if noise_factor is not None and self.vae is None:
             raise SynBrainError("noise_factor needs the networks", "leave it out for a linear run")
+        if noise_factor is not None and predictive:
+            raise SynBrainError(
+                "noise_factor is no predictive distribution", "give it or predictive, not both"
+            )
         for rows, tokens in self._token_batches(images, batch_size, start):
             if noise_factor is not None:
                 trials = self._latent_trials(tokens, part, n_samples, seed, rows.start, noise_factor)
+            elif part.noise is not None and predictive:
+                mean, growth = self._mean(tokens, part), part.noise.growth(tokens)
+                trials = part.noise.predictive_sample(mean, growth, n_samples, seed, rows.start)
             elif part.noise is not None:
                 trials = part.noise.sample(self._mean(tokens, part), n_samples, seed, rows.start)
             else:
                 trials = np.repeat(self._mean(tokens, part)[None], n_samples, axis=0)
             yield rows, trials
 
-    def log_prob(
-        self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
-    ) -> NDArray[np.float64]:
-        """(n,) float64, log density of one trial ``responses[i]`` (n, n_voxels) for each image i.
+    def iter_predictive(
+        self, images: Images | TokenSet, *, subject: str | None = None, batch_size: int = BATCH
+    ) -> Iterator[tuple[slice, Float32, Float64]]:
+        """Yield (rows, mean (n_rows, n_voxels), growth (n_rows,)) batch by batch.
+
+        ``growth`` is what the noise part's predictive methods take: how much larger the variance of the
+        mean's error is than on average, by the image's distance from the training images.
 
         Raises:
             SynBrainError: where the run has no noise part.
         """
         part = self.subject(subject)
+        noise = self._noise_of(part)
+        for rows, tokens in self._token_batches(images, batch_size):
+            yield rows, self._mean(tokens, part), noise.growth(tokens)
+
+    def interval(
+        self,
+        images: Images | TokenSet,
+        level: float = 0.9,
+        *,
+        subject: str | None = None,
+        batch_size: int = BATCH,
+    ) -> Float32:
+        """Central intervals that hold a new single trial with probability ``level``.
+
+        They hold trial noise and what is not known of the mean, and are wider for images far from the
+        training images. No sampling: the ends are quantiles of the predictive distribution of each voxel.
+
+        Args:
+            images: as for :meth:`predict`.
+            level: between 0 and 1.
+            subject: whose responses.
+            batch_size: images at a time.
+
+        Returns:
+            (2, n_images, n_voxels) float32, lower and upper ends, in the subject's unit.
+
+        Raises:
+            SynBrainError: where the run has no noise part, or for a level that is no probability.
+        """
+        part = self.subject(subject)
+        noise = self._noise_of(part)
+        ends = [np.zeros((2, 0, part.n_voxels), dtype=np.float32)]
+        for _, mean, growth in self.iter_predictive(images, subject=part.name, batch_size=batch_size):
+            ends.append(noise.interval(mean, growth, level))
+        return np.concatenate(ends, axis=1)
+
+    @staticmethod
+    def _noise_of(part: SubjectPart) -> ResponseNoise:
         if part.noise is None:
             raise SynBrainError(
-                f"the run has no trial noise for {part.name}, so no density",
+                f"the run has no trial noise for {part.name}, so no density and no interval",
                 "use recipe calibrated, or `synbrain calibrate`",
             )
-        mean = self.predict(images, subject=part.name)
+        return part.noise
+
+    def log_prob(
+        self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
+    ) -> NDArray[np.float64]:
+        """(n,) float64, log density of one trial ``responses[i]`` (n, n_voxels) for each image i.
+
+        Under the predictive distribution: trial noise and what is not known of the mean.
+
+        Raises:
+            SynBrainError: where the run has no noise part.
+        """
+        part = self.subject(subject)
+        noise = self._noise_of(part)
+        if not len(images):
+            mean, growth = np.zeros((0, part.n_voxels), dtype=np.float32), np.zeros(0)
+        else:
+            batches = list(self.iter_predictive(images, subject=part.name))
+            mean = np.concatenate([mean for _, mean, _ in batches])
+            growth = np.concatenate([growth for _, _, growth in batches])
         if mean.shape != responses.shape:
             raise SynBrainError(
                 f"responses of shape {responses.shape} for means of shape {mean.shape}",
                 "give one trial per image (repeat an image for each of its trials)",
             )
-        return part.noise.log_prob(mean, np.asarray(responses, dtype=np.float32))
+        return noise.log_prob(mean, growth, np.asarray(responses, dtype=np.float32))
 
     def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Float32:
         """(n_voxels,) float32, share of the variance of ``n_repeats``-trial means that is signal.
@@ -288,7 +369,7 @@ class SynBrain:
         NC = ncsnr^2 / (ncsnr^2 + 1 / n). Its square root is the highest correlation that can be expected.
         """
         part = self.subject(subject)
-        if part.noise is not None and part.noise.source == "repeats":
+        if part.noise is not None and part.noise.record.source == "repeats":
             return part.noise.noise_ceiling(n_repeats)
         if part.space.ncsnr is None:
             raise SynBrainError(
