@@ -54,9 +54,10 @@ WORDS = {
         "CRPS and energy score of single test trials under predictive draws, in training sd, smaller is "
         "better; cover: share of measured trials inside the central 50 % or 90 % interval of predictive "
         "draws; var. ratio: variance of synthetic over that of measured trials within an image, median over "
-        "voxels, 1 is right; noise cov. r: correlation of off-diagonal noise covariances of synthetic and measured "
-        "trials. SynBrain parts predictive draws (trial noise and error of the mean) from trials (noise "
-        "alone); the draws of every other method stand for both. Methods without a distribution are point masses."
+        "voxels, 1 is right; noise cov. r: correlation of off-diagonal noise covariances of synthetic and "
+        "measured trials. SynBrain parts predictive draws (trial noise and error of the mean) from trials "
+        "(noise alone); the draws of every other method stand for both. Methods without a distribution are "
+        "point masses."
     ),
     "Published protocol": (
         "Across all voxels within one response, so mostly the static mean map: against single trials, and "

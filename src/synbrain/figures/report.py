@@ -97,7 +97,7 @@ ALTS = {
     "maps": "Rows of brains: stimuli above measured, expected and single-trial maps.",
     "accuracy": "Scatter plots of voxels: accuracy against noise ceiling.",
     "accuracy_by_roi": "Bars of accuracy by ROI.",
-    "trial_spread": "Violins of synthetic trials and predictive draws with dots of measured trials, for two voxels.",
+    "trial_spread": "Violins of trials and predictive draws with dots of measured trials, for two voxels.",
     "calibration": "Boxes of variance ratios by ROI beside a reliability curve.",
     "noise_correlations": "Two matrices of noise correlations and a scatter plot of their entries.",
     "training": "Lines of losses over training steps.",
@@ -210,7 +210,7 @@ def _spread(
             "calibration",
             figure,
             "Left: variance of synthetic trials within images over that of measured ones, per voxel (grey "
-            "band: 0.9 to 1.1). Right: how many measured trials fall into the model's central predictive intervals.",
+            "band: 0.9 to 1.1). Right: how many measured trials fall into the central predictive intervals.",
         ),
     ]
     return made + _noise(summary, trials, image, rois)

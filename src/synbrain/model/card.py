@@ -70,7 +70,7 @@ def _subject(subject: SubjectPart) -> str:
     if noise.record.source != "repeats":
         text += (
             "\n\nNo image was repeated, so trial noise and errors of the mean could not be told apart on "
-            "this subject's own trials: `sample` may vary too much or too little, predictive intervals do not."
+            "this subject's own trials: `sample` may vary too much or too little, intervals do not."
         )
     return text + (
         "\n\nCoverage is that of intervals around cross-fitted means of training images of this subject. It "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32, Float64
+from synbrain.arrays import Float32
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array
@@ -17,7 +18,7 @@ from synbrain.model.image_list import list_images
 from synbrain.model.options import PredictOptions
 from synbrain.model.outputs import Responses, require_output, write_responses
 from synbrain.model.synbrain import SynBrain
-from synbrain.noise.response_noise import ResponseNoise
+from synbrain.noise.predictive import Predictive
 from synbrain.progress import bar
 
 AS_USUAL = PredictOptions()
@@ -77,8 +78,8 @@ def predict_to(
                 moving.update(rows.stop - rows.start)
         else:
             batches = model.iter_predictive(files, subject=part.name, batch_size=options.batch_size)
-            for rows, mean, growth in batches:
-                values[:, rows] = _statistics(mean, growth, part.noise, weights, rows.start, options)
+            for rows, batch in batches:
+                values[:, rows] = _statistics(batch, weights, rows.start, options)
                 moving.update(rows.stop - rows.start)
         moving.close()
         about = {"kind": "prediction", "subject": part.name, "run": model.digest, "seed": options.seed}
@@ -107,42 +108,33 @@ def roi_means(space: VoxelSpace) -> tuple[list[str], NDArray[np.float32]]:
     return list(masks), np.asarray(weights, dtype=np.float32)
 
 
-def _statistics(
-    mean: Float32,
-    growth: Float64,
-    noise: ResponseNoise,
-    rois: Float32 | None,
-    first: int,
-    options: PredictOptions,
-) -> Float32:
+def _statistics(batch: Predictive, rois: Float32 | None, first: int, options: PredictOptions) -> Float32:
     """(n_maps, n, n_columns): the mean, and where they are asked for predictive sd and interval.
 
     Of voxels they are known without sampling. Those of an ROI's mean are taken from predictive draws: voxels
     vary together, so they do not follow from those of its voxels.
 
     Args:
-        mean: (n, n_voxels).
-        growth: (n,), of the variance of the mean's error.
-        noise: of the subject.
+        batch: of n images.
         rois: (n_voxels, n_rois) weights; None: voxels.
         first: position of the first image in the whole list.
         options: what is asked for.
     """
     level = options.interval
     if rois is None:
-        maps = [mean]
-        if options.sd:
-            maps.append(np.sqrt(noise.predictive_variance(mean, growth)))
-        if level is not None:
-            maps += list(noise.interval(mean, growth, level))
-        return np.stack(maps)
-    sd = np.empty((len(mean), rois.shape[1]), dtype=np.float32)
-    ends = np.empty((2, *sd.shape), dtype=np.float32)
+        sd = batch.sd if options.sd else None
+        ends = None if level is None else batch.interval(level)
+        return _stacked(batch.mean, sd, ends)
     outer = [0.25, 0.75] if level is None else [(1 - level) / 2, (1 + level) / 2]
-    for i in range(len(mean)):  # image by image: 200 draws of all voxels of one image are enough to hold
-        one = slice(i, i + 1)
-        draws = noise.predictive_sample(mean[one], growth[one], options.samples, options.seed, first + i)
-        of_rois = draws[:, 0] @ rois
-        sd[i] = of_rois.std(axis=0, ddof=1)
-        ends[:, i] = np.quantile(of_rois, outer, axis=0, method="weibull")
-    return np.stack([mean @ rois, *([sd] if options.sd else []), *(ends if level is not None else [])])
+    sds = np.empty((len(batch.mean), rois.shape[1]), dtype=np.float32)
+    quantiles = np.empty((2, *sds.shape), dtype=np.float32)
+    for i in range(len(sds)):  # image by image: 200 draws of all voxels of one image are enough to hold
+        one = replace(batch, mean=batch.mean[i : i + 1], growth=batch.growth[i : i + 1])
+        of_rois = one.sample(options.samples, options.seed, first + i)[:, 0] @ rois
+        sds[i] = of_rois.std(axis=0, ddof=1)
+        quantiles[:, i] = np.quantile(of_rois, outer, axis=0, method="weibull")
+    return _stacked(batch.mean @ rois, sds if options.sd else None, None if level is None else quantiles)
+
+
+def _stacked(mean: Float32, sd: Float32 | None, ends: Float32 | None) -> Float32:
+    return np.stack([mean, *([] if sd is None else [sd]), *([] if ends is None else ends)])

@@ -38,4 +38,4 @@ class BoundModel:
         noise = self.model.subject(self.subject).noise
         if noise is None:
             return np.broadcast_to(mean, (n_samples, *mean.shape))
-        return noise.predictive_sample(mean, noise.growth(tokens), n_samples, seed)
+        return noise.predictive(mean, tokens).sample(n_samples, seed)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32, Float64
+from synbrain.arrays import Float32
 from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
@@ -23,7 +23,7 @@ from synbrain.model.parts import RunConfig, RunParts, SubjectPart
 from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
-from synbrain.noise.response_noise import ResponseNoise
+from synbrain.noise.predictive import Predictive
 
 BATCH = 64
 
@@ -79,24 +79,14 @@ class SynBrain:
         self._encoder = encoder
         self.to(device)
 
-    def _facts(self) -> dict[str, Any]:
-        parts = {"linear path": any(part.linear is not None for part in self.subjects.values())}
-        parts |= {"VAE": self.vae is not None, "mapper": self.mapper is not None}
-        parts["trial noise"] = any(part.noise is not None for part in self.subjects.values())
-        subjects = (f"{part.name} ({part.n_voxels} voxels, {part.unit})" for part in self.subjects.values())
-        return {
-            "recipe": self.config.recipe,
-            "encoder": f"{self.config.encoder} ({', '.join(self.config.layers)})",
-            "subjects": "; ".join(subjects),
-            "parts": ", ".join(name for name, there in parts.items() if there),
-            "device": self.device,
-        }
+    def _parts(self) -> RunParts:
+        return RunParts(self.config, self.subjects, self.vae, self.mapper, self.report)
 
     def __repr__(self) -> str:
-        return as_text("SynBrain", self._facts())
+        return as_text("SynBrain", self._parts().facts | {"device": self.device})
 
     def _repr_html_(self) -> str:
-        return as_html("SynBrain", self._facts())
+        return as_html("SynBrain", self._parts().facts | {"device": self.device})
 
     def to(self, device: str | torch.device) -> Self:
         """Move the networks to ``device`` and return self."""
@@ -151,10 +141,8 @@ class SynBrain:
             overwrite: replace a run that stands there.
             scores: goes into ``scores.json`` and the card.
         """
-        where = Path(folder)
-        parts = RunParts(self.config, self.subjects, self.vae, self.mapper, self.report)
-        save_run(where, parts, overwrite=overwrite, scores=scores)
-        return where
+        save_run(Path(folder), self._parts(), overwrite=overwrite, scores=scores)
+        return Path(folder)
 
     def subject(self, name: str | None = None) -> SubjectPart:
         """The part of subject ``name``; runs of one subject need no name."""
@@ -215,21 +203,17 @@ class SynBrain:
         Returns:
             (n_samples, n_images, n_voxels) float32, in the subject's unit.
         """
-        part = self.subject(subject)
-        blocks = [
-            trials
-            for _, trials in self.iter_samples(
-                images,
-                n_samples,
-                seed,
-                subject=part.name,
-                predictive=predictive,
-                noise_factor=noise_factor,
-                batch_size=batch_size,
-            )
-        ]
-        empty = np.zeros((n_samples, 0, part.n_voxels), dtype=np.float32)
-        return np.concatenate(blocks, axis=1) if blocks else empty
+        batches = self.iter_samples(
+            images,
+            n_samples,
+            seed,
+            subject=subject,
+            predictive=predictive,
+            noise_factor=noise_factor,
+            batch_size=batch_size,
+        )
+        empty = np.zeros((max(n_samples, 0), 0, self.subject(subject).n_voxels), dtype=np.float32)
+        return np.concatenate([empty, *(trials for _, trials in batches)], axis=1)
 
     def iter_means(
         self,
@@ -272,8 +256,8 @@ class SynBrain:
             if noise_factor is not None:
                 trials = self._latent_trials(tokens, part, n_samples, seed, rows.start, noise_factor)
             elif part.noise is not None and predictive:
-                mean, growth = self._mean(tokens, part), part.noise.growth(tokens)
-                trials = part.noise.predictive_sample(mean, growth, n_samples, seed, rows.start)
+                distribution = part.noise.predictive(self._mean(tokens, part), tokens)
+                trials = distribution.sample(n_samples, seed, rows.start)
             elif part.noise is not None:
                 trials = part.noise.sample(self._mean(tokens, part), n_samples, seed, rows.start)
             else:
@@ -282,38 +266,33 @@ class SynBrain:
 
     def iter_predictive(
         self, images: Images | TokenSet, *, subject: str | None = None, batch_size: int = BATCH
-    ) -> Iterator[tuple[slice, Float32, Float64]]:
-        """Yield (rows, mean (n_rows, n_voxels), growth (n_rows,)) batch by batch.
-
-        ``growth`` is what the noise part's predictive methods take: how much larger the variance of the
-        mean's error is than on average, by the image's distance from the training images.
+    ) -> Iterator[tuple[slice, Predictive]]:
+        """Yield (rows, what one trial of these images may be) batch by batch.
 
         Raises:
             SynBrainError: where the run has no noise part.
         """
         part = self.subject(subject)
-        noise = self._noise_of(part)
+        if part.noise is None:
+            raise SynBrainError(
+                f"the run has no trial noise for {part.name}, so no density and no interval",
+                "use recipe calibrated, or `synbrain calibrate`",
+            )
         for rows, tokens in self._token_batches(images, batch_size):
-            yield rows, self._mean(tokens, part), noise.growth(tokens)
+            yield rows, part.noise.predictive(self._mean(tokens, part), tokens)
 
     def interval(
-        self,
-        images: Images | TokenSet,
-        level: float = 0.9,
-        *,
-        subject: str | None = None,
-        batch_size: int = BATCH,
+        self, images: Images | TokenSet, level: float = 0.9, *, subject: str | None = None
     ) -> Float32:
         """Central intervals that hold a new single trial with probability ``level``.
 
-        They hold trial noise and what is not known of the mean, and are wider for images far from the
-        training images. No sampling: the ends are quantiles of the predictive distribution of each voxel.
+        They hold trial noise and what is not known of the mean, which is more for images unlike the training
+        images. The ends are quantiles of each voxel's predictive distribution; nothing is sampled.
 
         Args:
             images: as for :meth:`predict`.
             level: between 0 and 1.
             subject: whose responses.
-            batch_size: images at a time.
 
         Returns:
             (2, n_images, n_voxels) float32, lower and upper ends, in the subject's unit.
@@ -321,21 +300,9 @@ class SynBrain:
         Raises:
             SynBrainError: where the run has no noise part, or for a level that is no probability.
         """
-        part = self.subject(subject)
-        noise = self._noise_of(part)
-        ends = [np.zeros((2, 0, part.n_voxels), dtype=np.float32)]
-        for _, mean, growth in self.iter_predictive(images, subject=part.name, batch_size=batch_size):
-            ends.append(noise.interval(mean, growth, level))
-        return np.concatenate(ends, axis=1)
-
-    @staticmethod
-    def _noise_of(part: SubjectPart) -> ResponseNoise:
-        if part.noise is None:
-            raise SynBrainError(
-                f"the run has no trial noise for {part.name}, so no density and no interval",
-                "use recipe calibrated, or `synbrain calibrate`",
-            )
-        return part.noise
+        ends = [batch.interval(level) for _, batch in self.iter_predictive(images, subject=subject)]
+        empty = np.zeros((2, 0, self.subject(subject).n_voxels), dtype=np.float32)
+        return np.concatenate([empty, *ends], axis=1)
 
     def log_prob(
         self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
@@ -348,19 +315,14 @@ class SynBrain:
             SynBrainError: where the run has no noise part.
         """
         part = self.subject(subject)
-        noise = self._noise_of(part)
-        if not len(images):
-            mean, growth = np.zeros((0, part.n_voxels), dtype=np.float32), np.zeros(0)
-        else:
-            batches = list(self.iter_predictive(images, subject=part.name))
-            mean = np.concatenate([mean for _, mean, _ in batches])
-            growth = np.concatenate([growth for _, _, growth in batches])
-        if mean.shape != responses.shape:
+        if responses.shape != (len(images), part.n_voxels):
             raise SynBrainError(
-                f"responses of shape {responses.shape} for means of shape {mean.shape}",
+                f"responses of shape {responses.shape} for {len(images)} images x {part.n_voxels} voxels",
                 "give one trial per image (repeat an image for each of its trials)",
             )
-        return noise.log_prob(mean, growth, np.asarray(responses, dtype=np.float32))
+        y = np.asarray(responses, dtype=np.float32)
+        batches = self.iter_predictive(images, subject=part.name)
+        return np.concatenate([np.zeros(0), *(batch.log_prob(y[rows]) for rows, batch in batches)])
 
     def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Float32:
         """(n_voxels,) float32, share of the variance of ``n_repeats``-trial means that is signal.
@@ -368,16 +330,7 @@ class SynBrain:
         From the noise part where it was fitted on repeats, else from the space's ncsnr: NSD data manual,
         NC = ncsnr^2 / (ncsnr^2 + 1 / n). Its square root is the highest correlation that can be expected.
         """
-        part = self.subject(subject)
-        if part.noise is not None and part.noise.record.source == "repeats":
-            return part.noise.noise_ceiling(n_repeats)
-        if part.space.ncsnr is None:
-            raise SynBrainError(
-                f"neither repeats nor ncsnr are known for {part.name}",
-                "calibrate the run on a dataset with repeats",
-            )
-        squared = part.space.ncsnr.astype(np.float64) ** 2
-        return np.asarray(squared / (squared + 1 / n_repeats), dtype=np.float32)
+        return self.subject(subject).noise_ceiling(n_repeats)
 
     def tokens(self, images: Images | TokenSet) -> TokenSet:
         """Tokens of ``images`` through the run's encoder; tokens are checked and given back.
@@ -386,14 +339,7 @@ class SynBrain:
             SynBrainError: tokens of another encoder, or an image that cannot be read.
         """
         if isinstance(images, TokenSet):
-            # imported runs do not know the weights of their encoder: their digest is empty
-            digests = (self.config.encoder_digest or images.digest, images.digest)
-            if images.encoder != self.config.encoder or digests[0] != digests[1]:
-                raise SynBrainError(
-                    f"tokens of {images.encoder} (digest {images.digest[:12]}) for a run on "
-                    f"{self.config.encoder} (digest {self.config.encoder_digest[:12]})",
-                    f"make tokens with `synbrain features DATASET --encoder {self.config.encoder}`",
-                )
+            self.config.require_encoder_of(images)
             return images.only(*self.config.layers)
         return self.tokens(encode_images(self.encoder, images, self.config.layers))
 
@@ -422,7 +368,7 @@ class SynBrain:
         if self.vae is None:
             assert linear is not None
             return linear
-        return self._in_unit(self._decode(self._latents(tokens), part.n_voxels), linear, part)
+        return part.mean_of(self._decode(self._latents(tokens), part.n_voxels), linear)
 
     def _latents(self, tokens: TokenSet) -> torch.Tensor:
         """(n_images, tokens, dim) float32 on the networks' device."""
@@ -438,12 +384,6 @@ class SynBrain:
         with torch.inference_mode():
             return np.asarray(self.vae.decode(latents, n_voxels).float().cpu().numpy())
 
-    @staticmethod
-    def _in_unit(decoded: Float32, linear: Float32 | None, part: SubjectPart) -> Float32:
-        scaled = decoded * part.response_sd
-        mean = part.response_mean + scaled if linear is None else linear + part.shrink * scaled
-        return np.asarray(mean, dtype=np.float32)
-
     def _latent_trials(
         self, tokens: TokenSet, part: SubjectPart, n_samples: int, seed: int, first: int, factor: float
     ) -> Float32:
@@ -456,5 +396,5 @@ class SynBrain:
         for sample in range(n_samples):
             eps = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in generators])
             noisy = latents + factor * torch.from_numpy(eps).to(self.device)
-            trials[sample] = self._in_unit(self._decode(noisy, part.n_voxels), linear, part)
+            trials[sample] = part.mean_of(self._decode(noisy, part.n_voxels), linear)
         return trials

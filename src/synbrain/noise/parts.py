@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -68,11 +68,6 @@ class TrialNoise:
         """(n_voxels, n_voxels) float32, correlation of z between voxels; for few voxels only."""
         return np.asarray(self.loadings @ self.loadings.T + np.diag(self.unique), dtype=np.float32)
 
-    def scaled(self, fraction: float) -> Self:
-        """The same noise with ``fraction`` of its variance."""
-        part = {name: getattr(self, name) * np.float32(fraction) for name in ("base", "slope", "floor")}
-        return type(self)(**{field.name: getattr(self, field.name) for field in fields(self)} | part)
-
 
 @dataclass(frozen=True)
 class MeanError:
@@ -116,3 +111,13 @@ class MeanError:
 def growth(distance: Float64, slope: float) -> Float64:
     """(n_images,) ``max(1 + slope * (v - 1), LEAST_GROWTH)``."""
     return np.maximum(1 + slope * (distance - 1), LEAST_GROWTH)
+
+
+def correlated_normals(loadings: Float32, unique: Float32, n: int, seed: list[int]) -> Float32:
+    """(n, n_voxels) float32, normals of covariance ``L L' + diag(u)``."""
+    rank = loadings.shape[1]
+    rng = np.random.Generator(np.random.SFC64(seed))
+    draws = rng.standard_normal((n, rank + len(unique)), dtype=np.float32)
+    z = draws[:, :rank] @ loadings.T
+    z += draws[:, rank:] * np.sqrt(unique)
+    return np.asarray(z)
