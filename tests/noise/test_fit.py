@@ -30,8 +30,8 @@ def make_pairs(
 ) -> tuple[Pairs, np.ndarray]:
     """Trials with two shared factors, or counts under a gain, and means that miss the truth.
 
-    Where errors are ``growing``, their variance is in proportion to the squared norm of an image's tokens, whose
-    size varies from image to image.
+    Where errors are ``growing``, their variance is in proportion to the squared norm of an image's tokens,
+    whose size varies from image to image.
     """
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(n_images), repeats)
