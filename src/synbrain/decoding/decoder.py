@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from synbrain.arrays import Float32
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
+from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 
@@ -96,6 +97,26 @@ class Decoder:
     targets: TokenTargets
     subjects: dict[str, DecoderSubject]
     active: str
+
+    def _facts(self) -> dict[str, Any]:
+        space, training = self.space, self.config.training
+        facts = {
+            "method": self.config.kind,
+            "subjects": "; ".join(f"{s.name} ({s.n_voxels} voxels, {s.unit})" for s in self.subjects.values()),
+            "output": f"{space.n_tokens} x {space.dim} tokens of {space.encoder} ({space.layer})",
+        }
+        if len(self.subjects) > 1:
+            facts["decodes"] = self.active
+        if "n_images" in training and "n_trials" in training:  # imported decoders say neither
+            kind = "measured" if self.config.synthetic is None else "measured and synthetic"
+            facts["fitted on"] = f"{training['n_images']} images, {training['n_trials']} trials ({kind})"
+        return facts
+
+    def __repr__(self) -> str:
+        return as_text("Decoder", self._facts())
+
+    def _repr_html_(self) -> str:
+        return as_html("Decoder", self._facts())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, subject: str | None = None, device: str = "cpu") -> Self:
