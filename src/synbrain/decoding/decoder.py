@@ -100,9 +100,10 @@ class Decoder:
 
     def _facts(self) -> dict[str, Any]:
         space, training = self.space, self.config.training
+        subjects = (f"{s.name} ({s.n_voxels} voxels, {s.unit})" for s in self.subjects.values())
         facts = {
             "method": self.config.kind,
-            "subjects": "; ".join(f"{s.name} ({s.n_voxels} voxels, {s.unit})" for s in self.subjects.values()),
+            "subjects": "; ".join(subjects),
             "output": f"{space.n_tokens} x {space.dim} tokens of {space.encoder} ({space.layer})",
         }
         if len(self.subjects) > 1:
