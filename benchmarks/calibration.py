@@ -10,10 +10,10 @@
 ``distance`` fits the linear path and the noise and prints one row a dataset: variance ratio, coverage of 50
 and 90 % intervals, of 90 % intervals by quintile of an image's distance from the training images, CRPS
 (exact, by quantiles) and energy score. It judges on training images (noise fitted on half of the out-of-fold
-errors, judged on the other half, both ways) or, with ``--test``, on test images. ``repeats`` is for recordings
-of few images with many repeats (miyawaki_v1): half of each image's repeats to fit on, half to judge by, around
-means of the other images. ``simulated`` runs commands whose output does not stand in WORK yet. ``cost`` times
-``predict`` and 20 trials and predictive draws in turn.
+errors, judged on the other half, both ways) or, with ``--test``, on test images. ``repeats`` is for
+recordings of few images with many repeats (miyawaki_v1): half of each image's repeats to fit on, half to
+judge by, around means of the other images. ``simulated`` runs commands whose output does not stand in WORK
+yet. ``cost`` times ``predict`` and 20 trials and predictive draws in turn.
 """
 
 from __future__ import annotations
