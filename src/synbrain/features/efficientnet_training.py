@@ -2,8 +2,8 @@
 
 With its statistics frozen, a batch norm is a factor and an offset for each channel, ``y = s (w * x) + (b - s m)``
 with ``s = gamma / sqrt(var + eps)``. They are put into the convolution before it, ``(s w) * x + (b - s m)``:
-gamma, b and w get their gradients through the small weights, and two passes over the activations, forward
-and backward, are saved. Depthwise convolutions stay in float32 under autocast: their half-precision gradients
+gamma, b and w get their gradients through the small weights, and a pass over the activations is saved on the
+way forward and another on the way back. Depthwise convolutions stay in float32 under autocast: their half-precision gradients
 take five to ten times as long on CPUs, and they hold few of the multiplications.
 """
 
@@ -18,9 +18,7 @@ from torch.nn import functional as F
 from synbrain.features.encoder import grid_tokens
 
 
-def training_tokens(
-    net: Any, batch: Tensor, wanted: tuple[str, ...], largest_grid: int
-) -> dict[str, Tensor]:
+def training_tokens(net: Any, batch: Tensor, wanted: tuple[str, ...], largest_grid: int) -> dict[str, Tensor]:
     """The layers ``wanted`` of a preprocessed batch, differentiable in every weight that may be trained.
 
     Args:

@@ -41,7 +41,8 @@ class Encoder:
         precision: "float32", or "bfloat16" / "float16" for autocast on a GPU.
         hub_id: where the weights can be had by name, else None (a local path is not told).
         module: what holds the weights that ``network`` computes with; None where there is nothing to train.
-        in_training: the same function as ``network`` but for rounding, where there is a form that is cheaper to train.
+        in_training: the same function as ``network`` but for rounding, in a form that is cheaper to train;
+            None: there is no such form.
     """
 
     name: str
