@@ -22,7 +22,7 @@ def test_layers_and_gradients_are_those_of_the_plain_network(size: int) -> None:
     for network in (encoder.network, encoder.in_training):
         tokens = network(batch, LAYERS)
         encoder.module.zero_grad(set_to_none=True)
-        sum(value.square().mean() for value in tokens.values()).backward()
+        torch.stack([value.square().mean() for value in tokens.values()]).sum().backward()
         layers.append(tokens)
         gradients.append(
             {name: p.grad for name, p in encoder.module.named_parameters() if p.grad is not None}

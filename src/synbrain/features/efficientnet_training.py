@@ -1,10 +1,11 @@
-"""EfficientNet-Lite as it is trained with frozen batch statistics: the same layers at half the cost.
+"""EfficientNet-Lite as it is trained with frozen batch statistics: the same layers at a lower cost.
 
-With its statistics frozen, a batch norm is a factor and an offset for each channel, ``y = s (w * x) + (b - s m)``
-with ``s = gamma / sqrt(var + eps)``. They are put into the convolution before it, ``(s w) * x + (b - s m)``:
-gamma, b and w get their gradients through the small weights, and a pass over the activations is saved on the
-way forward and another on the way back. Depthwise convolutions stay in float32 under autocast: their half-precision gradients
-take five to ten times as long on CPUs, and they hold few of the multiplications.
+With its statistics frozen, a batch norm is a factor and an offset for each channel,
+``y = s (w * x) + (b - s m)`` with ``s = gamma / sqrt(var + eps)``. They are put into the convolution before
+it, ``(s w) * x + (b - s m)``: gamma, b and w get their gradients through the small weights, and a pass over
+the activations is saved on the way forward and another on the way back. Depthwise convolutions stay in
+float32 under autocast: their half-precision gradients take five to ten times as long on CPUs, and they hold
+few of the multiplications.
 """
 
 from __future__ import annotations
