@@ -56,6 +56,8 @@ from synbrain.training.networks import Workspace, network_sizes, new_networks
 from synbrain.training.options import AdaptOptions, TrainOptions
 from synbrain.training.subjects import training_subjects
 from synbrain.training.workspace import Output, save_finished, training_folder
+from synbrain.viewer.options import ReportOptions
+from synbrain.viewer.report import report
 from watch import Watch
 
 SAMPLES = 40
@@ -115,10 +117,12 @@ def run_train(given: argparse.Namespace) -> dict[str, Any]:
     with Watch() as watch:
         subjects = training_subjects(datasets, training_images(datasets), ENCODER)
         subjects[0] = replace(subjects[0], linear_fit=stored_fit(given))
-        sizes = network_sizes(subjects[0].pairs.tokens, config)
+        networks = None
+        if not given.without_networks:
+            networks = new_networks(network_sizes(subjects[0].pairs.tokens, config), config.seed)
         with training_folder(output, config.model_dump(mode="json")) as folder:
             workspace = Workspace(folder, show_progress=True)
-            model = fit_model(subjects, config, new_networks(sizes, config.seed), workspace)
+            model = fit_model(subjects, config, networks, workspace)
             save_finished(model, output)
     assert model.report is not None
     return watch.row() | {"about": model.report.model_dump(mode="json")}
@@ -134,16 +138,9 @@ def run_evaluate(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def run_report(given: argparse.Namespace) -> dict[str, Any]:
-    from synbrain.commands.report import report
-
+    dataset, out = load_dataset(given.out / "dataset"), given.out / "report"
     with Watch() as watch:
-        report(
-            given.out / "run",
-            given.out / "dataset",
-            out=given.out / "report",
-            samples=SAMPLES,
-            overwrite=True,
-        )
+        report(given.out / "run", dataset, ReportOptions(samples=SAMPLES), out=out, overwrite=True)
     return watch.row()
 
 
@@ -219,6 +216,9 @@ def main() -> None:
     parser.add_argument("--voxels", type=int, default=15724)
     parser.add_argument("--synthesized", type=int, default=73000, help="images of the part synthesize")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument(
+        "--without-networks", action="store_true", help="train the linear path and noise alone"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--here", action="store_true", help="run one part in this process")
     given = parser.parse_args()
@@ -233,6 +233,7 @@ def main() -> None:
             settings = [
                 word for name in names for word in (f"--{name.replace('_', '-')}", getattr(given, name))
             ]
+            settings += ["--without-networks"] * given.without_networks
             command = [sys.executable, __file__, *settings, "--parts", part, "--here"]
             subprocess.run([*map(str, command)], check=True)
     if not given.here:

@@ -106,9 +106,7 @@ def evaluate_decoder(
         require_absent(out, overwrite)
     if isinstance(decoder, Path):
         decoder = Decoder.from_pretrained(decoder, device=str(pick_device(options.device)))
-    if dataset.info.subject in decoder.subjects and dataset.n_voxels != decoder.n_voxels:
-        decoder = decoder.for_subject(dataset.info.subject)
-    decoder.require_unit(dataset.info.unit)
+    decoder = decoder.for_dataset(dataset)
     require_untrained(decoder.config.trained_images, dataset)
     source = decoder.targets.source
     tokens = open_tokens(dataset, source.encoder, [source.layer])
