@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32
+from synbrain.data.dataset import Dataset
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
 from synbrain.describe import as_html, as_text
@@ -178,6 +179,23 @@ class Decoder:
                 f"choose among {', '.join(self.subjects)}, or `synbrain decoder adapt` it to the new one",
             )
         return replace(self, active=name)
+
+    def for_dataset(self, dataset: Dataset) -> Self:
+        """The same decoder for the subject of ``dataset``, where it knows one of that name.
+
+        Raises:
+            SynBrainError: for another number of voxels or another unit than the dataset's.
+        """
+        name = dataset.info.subject
+        chosen = self.for_subject(name) if name in self.subjects else self
+        if chosen.n_voxels != dataset.n_voxels:
+            raise SynBrainError(
+                f"the decoder reads {chosen.n_voxels} voxels of {chosen.active}, {dataset.path} has "
+                f"{dataset.n_voxels} of {name}",
+                "give a decoder of this subject, or `synbrain decoder adapt` it",
+            )
+        chosen.require_unit(dataset.info.unit)
+        return chosen
 
     def backbone(self, responses: NDArray[Any], *, repeats: Repeats = "outputs") -> Float32:
         """(n, n_tokens, dim) float32: what the prior is conditioned on; without a prior, the prediction.
