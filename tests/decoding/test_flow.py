@@ -17,12 +17,12 @@ from synbrain.data.space import VoxelSpace
 from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_decoder
 from synbrain.decoding.augment import AugmentOptions, augment
 from synbrain.decoding.augmentation_curve import (
-    Cell,
     CurveOptions,
     augmentation_curve,
     curve_points,
     worth_in_real_hours,
 )
+from synbrain.decoding.curve_arms import Cell
 from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.subjects import require_untrained

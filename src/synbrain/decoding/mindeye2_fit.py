@@ -17,9 +17,9 @@ from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
 from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Options
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
+from synbrain.decoding.validation import validation_scores
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
-from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
@@ -31,7 +31,8 @@ def fit_mindeye2(
 ) -> MindEye2:
     """Train a new network on all subjects; one subject a batch, drawn by its number of trials.
 
-    The weights kept are those with the best score on validation images (see :func:`validation_scores`).
+    The weights kept are those with the best score on validation images
+    (:func:`synbrain.decoding.validation.validation_scores`).
     """
     tokens, dim = subjects[0].targets.shape[1:]
     sizes = options.mindeye2.sizes
@@ -89,11 +90,18 @@ def train_network(
         numbers = torch.tensor([which, step], dtype=torch.int64)
         return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers}
 
+    def validate() -> dict[str, float]:
+        was_training = network.training
+        network.eval()
+        scores = validation_scores(method, subjects)
+        network.train(was_training)
+        return scores
+
     stage = Stage(
         name="mindeye2",
         module=step_module,
         read_batch=read_batch,
-        validate=lambda: validation_scores(method, subjects),
+        validate=validate,
         n_steps=config.steps,
         round_steps=config.round_steps,
         identity=digest_of([method.config(), [s.train.n_trials for s in subjects], list(trained)]),
@@ -193,27 +201,3 @@ def training_rows(
         rows: Rows = share_of(batch_rows(pairs.n_trials, n, turn, derived_seed(seed, key)), *share)
         parts.append((subject.scaled(pairs.trial_responses(rows)), targets[pairs.image_of_trial[rows]]))
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
-
-
-def validation_scores(method: MindEye2, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
-    """Scores on single trials of validation images, mean over subjects; "score" is to be small.
-
-    ``score`` is the mean of log(1 + number of validation images more similar to the decoded trial than its
-    own): it moves before retrieval is exact.
-    """
-    scores: dict[str, list[float]] = {"score": [], "images_ranked_for_brains": [], "brains_ranked": []}
-    was_training = method.network.training
-    method.network.eval()
-    for subject in subjects:
-        pairs = subject.validation
-        decoded = method.embed(subject.scaled(pairs.trial_responses()), subject.name)
-        similarity = cosine_matrix(decoded, subject.validation_targets)
-        own = similarity[np.arange(len(similarity)), pairs.image_of_trial]
-        ranks = (similarity > own[:, None]).sum(axis=1)
-        means = np.zeros((pairs.n_images, *decoded.shape[1:]), dtype=np.float32)
-        np.add.at(means, pairs.image_of_trial, decoded)
-        forward, backward = both_directions(cosine_matrix(means, subject.validation_targets))
-        for name, value in zip(scores, (float(np.log1p(ranks).mean()), forward, backward), strict=True):
-            scores[name].append(value)
-    method.network.train(was_training)
-    return {name: float(np.mean(values)) for name, values in scores.items()}
