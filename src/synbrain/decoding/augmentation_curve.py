@@ -18,10 +18,11 @@ from synbrain.arrays import Float64
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
-from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_to
+from synbrain.decoding.adapt import adapt_to
 from synbrain.decoding.curve_arms import Arm, Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.train import decoder_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,23 @@ from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.training.networks import Workspace
+
+
+class FurtherLoss(Protocol):
+    """A loss beside MindEye2's, with batches of its own (:mod:`synbrain.decoding.alignment`)."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of what it depends on; a checkpoint of another one is refused."""
+        ...
+
+    def step(self, method: MindEye2, names: list[str], config: MindEye2Options) -> TrainingStep:
+        """The module whose "loss" is minimised; it takes what :meth:`batch` gives, beside the usual."""
+        ...
+
+    def batch(self, n: int, turn: int, seed: int) -> Batch:
+        """Number ``turn`` of its batches, of ``n`` samples."""
+        ...
 
 
 def fit_mindeye2(
@@ -49,6 +67,7 @@ def fit_mindeye2(
         prior = PriorConfig(
             tokens=tokens, dim=dim, depth=sizes.prior.depth, heads=sizes.prior.heads,
             dim_head=sizes.prior.dim_head, steps=sizes.prior.steps, drop=sizes.prior.drop,
+            residual=sizes.prior.residual,
         )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(options.seed, 31))
@@ -65,6 +84,7 @@ def train_network(
     options: DecoderOptions,
     workspace: Workspace,
     trained: Sequence[str] = ("",),
+    further: FurtherLoss | None = None,
 ) -> MindEye2:
     """Train ``method.network`` in place on ``subjects``, which it must know.
 
@@ -74,12 +94,14 @@ def train_network(
         options: settings and seed.
         workspace: for checkpoints and the log.
         trained: what the names of parameters to train start with; all of them by default.
+        further: a loss that is added.
     """
     config, network = options.mindeye2, method.network
     accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
-    step_module = TrainingStep(method, [s.name for s in subjects], config)
+    names, identity = [s.name for s in subjects], [method.config(), [s.train.n_trials for s in subjects]]
+    step_module = (TrainingStep if further is None else further.step)(method, names, config)
     schedule = make_schedule(config.steps, [float(s.train.n_trials) for s in subjects], options.seed)
     share = (accelerator.process_index, accelerator.num_processes)
 
@@ -88,7 +110,8 @@ def train_network(
         subject, turn = subjects[which], int(schedule.turn[step])
         x, y = training_rows(subject, config.batch_size, turn, derived_seed(options.seed, which), share)
         numbers = torch.tensor([which, step], dtype=torch.int64)
-        return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers}
+        more = {} if further is None else further.batch(len(x), step, derived_seed(options.seed, 43))
+        return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers} | more
 
     def validate() -> dict[str, float]:
         was_training = network.training
@@ -104,7 +127,7 @@ def train_network(
         validate=validate,
         n_steps=config.steps,
         round_steps=config.round_steps,
-        identity=digest_of([method.config(), [s.train.n_trials for s in subjects], list(trained)]),
+        identity=digest_of([*identity, list(trained), "" if further is None else further.identity]),
     )
     log = MetricsLog(workspace.folder, active=accelerator.is_main_process, tensorboard=workspace.tensorboard)
     end = run_stage(
