@@ -32,7 +32,6 @@ def demo(
     """
     from synbrain.commands import telling
     from synbrain.commands.reconstruct import reconstruct
-    from synbrain.commands.report import report
     from synbrain.commands.synthesize import synthesize
     from synbrain.decoding.options import DecoderOptions
     from synbrain.decoding.train import train_decoder
@@ -43,6 +42,8 @@ def demo(
     from synbrain.simulate.experiment import simulate
     from synbrain.training.options import TrainOptions
     from synbrain.training.train import train
+    from synbrain.viewer.options import ReportOptions
+    from synbrain.viewer.report import report
 
     require_absent(out, overwrite)
     tree, dataset, run = out / "simulated-nsd", out / "dataset", out / "run"
@@ -61,13 +62,16 @@ def demo(
         pictures = _draw_new_images(out / "new-images", seed)
         drawn = SynthesizeOptions(samples=8, seed=seed)
         synthesize(run, [pictures], out=out / "synthetic.npy", options=drawn, overwrite=overwrite)
-    with _step(6, "evaluate and report"):
-        title = "SynBrain on a simulated brain"
-        report(run, dataset, out=out, samples=samples, seed=seed, mni=True, title=title, overwrite=overwrite)
-    with _step(7, "decode pictures from measured and synthetic responses"):
+    with _step(6, "decode pictures from measured and synthetic responses"):
         reader = DecoderOptions(method="ridge", seed=seed)
         train_decoder([made], reader, out=out / "decoder", overwrite=overwrite, show_progress=True)
         reconstruct(out / "decoder", made, out=out / "decoded", run=model, seed=seed, overwrite=overwrite)
+    with _step(7, "evaluate and report"):
+        options = ReportOptions(samples=samples, seed=seed, mni=True, title="SynBrain on a simulated brain")
+        written = report(
+            run, made, options, out=out, decoder=out / "decoder", overwrite=overwrite, show_progress=True
+        )
+        telling.reported(written, {})
     print(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
 
 

@@ -67,7 +67,7 @@ def adapt_decoder(
     alignment = None
     if known_data is not None:
         alignment = make_alignment(base, data, dataset, known_data, options)
-    workspace = Workspace(training_folder(out), show_progress=show_progress)
+    workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
     adapted = adapt_to(base, data, options, workspace, augment, alignment)
     adapted = replace(
         adapted, config=adapted.config.model_copy(update={"adapted_from": decoder_digest(decoder)})

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from synbrain.decoding.validation import validation_scores
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
+from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.training.networks import Workspace
@@ -97,7 +97,7 @@ def train_network(
         further: a loss that is added.
     """
     config, network = options.mindeye2, method.network
-    accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's
+    accelerator = accelerator_on(workspace.device)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
     names, identity = [s.name for s in subjects], [method.config(), [s.train.n_trials for s in subjects]]
