@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from synbrain.figures.style import COLOURS, DIVERGING, new_figure, tidy
 
+LABEL_GAP = 0.045  # of the matrix: the height of a label
+
 
 def trial_spread(
     measured: list[NDArray[Any]], synthetic: NDArray[Any], voxel_names: list[str], unit: str

@@ -24,8 +24,8 @@ from synbrain.viewer.sections import Cell, Picture, Section, Table, write_sectio
 
 OURS = "synbrain"
 DOTS = (
-    "Dots are means over seeds with 95 % intervals; the thin line is ridge, the broken one the noise ceiling or "
-    "the value that is right."
+    "Dots are means over seeds with 95 % intervals; the thin line is ridge, the broken one the noise ceiling "
+    "or the value that is right."
 )
 CURVES = "Reconstruction of test responses during training, of systems that have a VAE."
 ASKED = {"voxel_r": "mean responses (voxel r)", "crps": "trials (CRPS)"}
@@ -78,8 +78,8 @@ def sentences(scores: Scores) -> list[str]:
         marks = [entry(scores, name, metric).mark for name in values]
         better, worse = marks.count("▲"), marks.count("▼")
         made.append(
-            f"In {what}, {best} is best with {values[best]:.3f}; of {len(values)} methods, {better} are better than "
-            f"{against} and {worse} are worse by a difference that the images show (p < {ALPHA})."
+            f"In {what}, {best} is best with {values[best]:.3f}; of {len(values)} methods, {better} are "
+            f"better than {against} and {worse} are worse by a difference that the images show (p < {ALPHA})."
         )
     return made
 

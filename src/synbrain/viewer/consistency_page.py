@@ -10,11 +10,12 @@ from synbrain.viewer.sections import Cell, Picture, Section, Table, write_sectio
 
 BARS = "Bars of Pearson's r, one group an area or category; grey bars are the shuffled controls."
 PROFILES = (
-    "The mean of an area over its voxels, image by image: Pearson across the test images between two sources. "
+    "The mean of an area over its voxels, image by image: Pearson across test images between two sources. "
     "Other subjects are the between-subject control, shuffled images the floor."
 )
 SELECTIVITY = (
-    "How strongly voxels prefer a category (t map), between two sources. The shuffled control permutes images."
+    "How strongly voxels prefer a category (t map), between two sources. The shuffled control permutes the "
+    "images."
 )
 TRIALS = (
     "Patterns of two trials of one image within an area, minus the mean map: measured trials, synthetic "

@@ -52,8 +52,9 @@ SHOWN_SCORES = {
 }
 SYSTEMS = ("synbrain", "ridge", "mean_map", "ceiling", "oracle")
 SCORE_WORDS = (
-    "Every column is scored on the same test images, which no model was fitted or tuned on. the mean map "
-    "ignores the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image reach."
+    "Every column is scored on the same test images, which no model was fitted or tuned on. The mean map "
+    "ignores the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image "
+    "reach."
 )
 
 
@@ -288,7 +289,11 @@ def _decoded(report: Report, decode: DecodedPictures) -> dict[str, Any]:
             for title, row in rows.items()
         ]
         kinds.append({"label": kind.label, "words": kind.words, "rows": made})
-    return {"seen": cells(table.seen, "as it was seen"), "kinds": kinds, "decoder": decode.decoder.config.kind}
+    return {
+        "seen": cells(table.seen, "as it was seen"),
+        "kinds": kinds,
+        "decoder": decode.decoder.config.kind,
+    }
 
 
 def _cortex(report: Report) -> Markup | None:

@@ -59,7 +59,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with pictures, words, a table and items, in that order; what is ``folded`` opens on a click."""
+    """A heading with pictures, words, a table and items, in that order; ``folded``: closed at first."""
 
     heading: str
     words: Sequence[str] = ()
