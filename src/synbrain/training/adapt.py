@@ -15,10 +15,11 @@ import numpy as np
 from synbrain.data.budget import Budget, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError, SynBrainWarning
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
 from synbrain.model.synbrain import SynBrain
+from synbrain.networks.fit.devices import processes_on
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit import NO_PRIOR, Origin, Prior, fit_model
 from synbrain.training.leakage import adaptation_images
@@ -82,9 +83,8 @@ def adapt(
     if not model.config.trained_images:
         note = "the model does not say which images it saw; make sure that no test image is among them"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
-    dataset = without_tuned_images(dataset, model.config.encoder)
-    tokens = model.tokens(open_tokens(dataset, model.config.encoder, model.config.layers))
-    subject = new_subject(model, dataset, tokens, options)
+    dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
+    subject = new_subject(model, dataset, model.tokens(tokens), options)
     return adapt_to(model, subject, options, Output(out, resume, overwrite), show_progress)
 
 
@@ -97,6 +97,7 @@ def adapt_to(
 ) -> SynBrain:
     """:func:`adapt` for a subject whose training images were chosen already (:func:`new_subject`)."""
     config = adaptation_config(base, options)
+    processes_on(options.device)
     networks = continued_networks(base, options.update) if options.networks else None
     if networks is None and not config.linear_path:
         raise SynBrainError(
@@ -108,7 +109,7 @@ def adapt_to(
     origin = Origin(base.config, base.digest, _record(subject, options, networks))
     settings = config.model_dump(mode="json") | {"adaptation": origin.adaptation.model_dump(mode="json")}
     with training_folder(output, settings) as folder:
-        workspace = Workspace(folder, show_progress=show_progress)
+        workspace = Workspace(folder, show_progress=show_progress, device=options.device)
         adapted = fit_model([subject], config, networks, workspace, prior=prior, origin=origin)
         save_finished(adapted, output)
     return adapted

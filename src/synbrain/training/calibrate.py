@@ -8,7 +8,7 @@ from pathlib import Path
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import require_absent
 from synbrain.model.synbrain import SynBrain
@@ -62,8 +62,7 @@ def calibrate(
             f"{part.n_voxels} in {part.unit}",
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )
-    dataset = without_tuned_images(dataset, model.config.encoder)
-    pairs = pairs_of(dataset, open_tokens(dataset, model.config.encoder, model.config.layers), "train")
+    pairs = pairs_of(*open_untuned(dataset, model.config.encoder, model.config.layers), "train")
     mean = model.predict(pairs.tokens, subject=part.name)
     fitted = _refitted(pairs, mean, part.noise, noise, fitted_on_other_images, seed)
     subjects = model.subjects | {part.name: dataclasses.replace(part, noise=fitted)}
