@@ -235,6 +235,23 @@ def allocate_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap[
     return array
 
 
+@contextmanager
+def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.memmap[Any, Any]]:
+    """Fill a memory-mapped .npy beside ``path``; it takes that name when the block ends without error.
+
+    On error, Ctrl-C included, it is removed. One process at a time makes ``path``, see :func:`alone`.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with alone(path), writing(path):
+        try:
+            array = allocate_array(partial, shape, dtype)
+            yield array
+            array.flush()
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def open_array(path: Path, *, writable: bool = False) -> np.memmap[Any, Any]:
     """Memory-map a .npy file; nothing is read until it is indexed.
 
