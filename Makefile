@@ -40,7 +40,7 @@ check-notebooks: $(VENV)/installed
 
 # for developers, with npm: bundles viewer/web/src into src/synbrain/viewer/static, which is committed
 viewer:
-	cd viewer/web && npm install --no-audit --no-fund && node build.mjs
+	cd viewer/web && npm ci --no-audit --no-fund && node build.mjs
 
 clean:
 	rm -rf $(VENV) demo-out docs/_build docs/examples examples/data

@@ -37,7 +37,7 @@ from synbrain.networks.presets import Preset, preset
 from synbrain.training.cost import saved_bytes, step_gflop
 
 SIZES = {"paper": ("paper-4096", 15724), "small": ("small", 1500), "tiny": ("tiny", 1000)}
-STAGES = ("vae", "vae-bf16", "mapper", "mapper-bf16", "synthesis", "memory", "pipeline", "averaged")
+STAGES = ("vae", "mapper", "synthesis", "memory", "pipeline", "averaged")
 LOSS = VAELossConfig(replicas=1)
 DECAY = 0.9999
 N_IMAGES, N_TRIALS, EPOCHS, MAPPER_STEPS, TRAIN_BATCH = 9000, 3, 15, 50_000, 24
@@ -53,6 +53,7 @@ class Bench:
     repeats: int
     device: torch.device
     compile: bool
+    bf16_too: bool
     peak: dict[str, float] = field(default_factory=dict)
     gflop: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -81,9 +82,7 @@ class Bench:
     def bf16(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def compare(
-        self, name: str, gflop: float, sides: dict[str, Callable[[], object]], kind: str = "fp32"
-    ) -> None:
+    def compare(self, name: str, gflop: float, sides: dict[str, Callable[[], object]]) -> None:
         """Run the sides in turn and print medians; the first one is the reference."""
         wall: dict[str, list[float]] = {side: [] for side in sides}
         cpu: dict[str, list[float]] = {side: [] for side in sides}
@@ -101,7 +100,7 @@ class Bench:
             took, busy = statistics.median(wall[side]), statistics.median(cpu[side])
             ratio = base / statistics.median(counted[side])
             rate = gflop * self.batch / statistics.median(counted[side])
-            share = 100 * rate / self.peak[kind if side != "reference" else "fp32"]
+            share = 100 * rate / self.peak["bf16" if side.endswith("bf16") else "fp32"]
             print(
                 f"{name:<16} {side:<22} {took:9.3f} s wall {busy:9.3f} s cpu {ratio:6.2f}x "
                 f"{gflop * self.batch:8.1f} GFLOP {rate:8.1f} GFLOP/s {share:4.0f} %",
@@ -149,7 +148,36 @@ def difference(a: list[Tensor], b: list[Tensor]) -> float:
     return float((sum(s[0] for s in squares) / sum(s[1] for s in squares)) ** 0.5)
 
 
-def vae_stage(bench: Bench, bf16: bool) -> None:
+def with_bf16(bench: Bench, ours: Callable[[bool, bool], None]) -> dict[str, Callable[[], object]]:
+    """Our side in float32 and, where the device has the instructions, in bf16, to be run in turn."""
+    sides: dict[str, Callable[[], object]] = {"ours": lambda: ours(True, False)}
+    if bench.bf16_too:
+        sides["ours bf16"] = lambda: ours(True, True)
+    return sides
+
+
+def report_errors(
+    bench: Bench,
+    name: str,
+    network: nn.Module,
+    reference: Callable[[bool], None],
+    ours: Callable[[bool, bool], None],
+    losses: dict[str, float],
+) -> None:
+    """Loss and gradient of our side in each precision beside the reference's, from the same weights."""
+    network.zero_grad()
+    reference(False)
+    expected, theirs_loss = gradient(network), losses["loss"]
+    for half in (False, True) if bench.bf16_too else (False,):
+        network.zero_grad()
+        ours(False, half)
+        error, off = difference(gradient(network), expected), abs(losses["loss"] / theirs_loss - 1)
+        side = "bf16" if half else "float32"
+        print(f"{name} {side}: loss differs by {off:.1e}, gradient by {error:.1e} (relative)", flush=True)
+    network.zero_grad()
+
+
+def vae_stage(bench: Bench) -> None:
     vae, (y, noise, tokens) = bench.vae(), bench.batch_of()
     optimizers = (
         theirs.default_adamw(vae, 0.05),
@@ -163,38 +191,34 @@ def vae_stage(bench: Bench, bf16: bool) -> None:
         recon, posterior, z = theirs.run_vae(vae, y, noise)
         total = vae_losses(recon, y, posterior, z, tokens, LOSS).total
         total.backward()
-        losses["reference"] = total.item()
+        losses["loss"] = total.item()
         if update:
             optimizers[0].step()
 
-    def ours(update: bool = True) -> None:
+    def ours(update: bool, half: bool) -> None:
         vae.zero_grad()
-        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=half):
             recon, posterior, z = run(y, noise)
         total = vae_losses(recon, y, posterior, z, tokens, LOSS).total
         total.backward()
-        losses["ours"] = total.item()
+        losses["loss"] = total.item()
         if update:
             optimizers[1].step()
 
-    reference(update=False)
-    expected = gradient(vae)
-    ours(update=False)
-    error, name = difference(gradient(vae), expected), "vae step bf16" if bf16 else "vae step"
-    off = abs(losses["ours"] / losses["reference"] - 1)
-    print(f"{name}: same function? loss differs by {off:.1e}, gradient by {error:.1e} (relative)", flush=True)
-    del expected
-    for optimizer in optimizers:  # updates of weights that stay as they are, so that all steps are alike
+    report_errors(bench, "vae step", vae, reference, ours, losses)
+    share_state(optimizers)
+    bench.compare("vae step", bench.gflop["vae_step"], {"reference": reference, **with_bf16(bench, ours)})
+
+
+def share_state(optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]) -> None:
+    """Let both update by nothing, so that steps are alike, from one state: two would only fill memory."""
+    for optimizer in optimizers:
         optimizer.param_groups[0]["lr"] = 0.0
-    # the optimiser states are shared: two would only fill memory
     optimizers[0].step()
     optimizers[1].state = optimizers[0].state
-    bench.compare(
-        name, bench.gflop["vae_step"], {"reference": reference, "ours": ours}, "bf16" if bf16 else "fp32"
-    )
 
 
-def mapper_layer(bench: Bench, bf16: bool) -> None:
+def mapper_stage(bench: Bench) -> None:
     vae, mapper, (y, _, tokens) = bench.vae().requires_grad_(False).eval(), bench.mapper(), bench.batch_of()
     optimizers = (
         theirs.default_adamw(mapper, 0.0),
@@ -206,54 +230,46 @@ def mapper_layer(bench: Bench, bf16: bool) -> None:
         exact = theirs.encode(vae, y).mean
     stored = exact.to(torch.float16)  # what our mapper stage reads from disk
     losses: dict[str, float] = {}
-    half = torch.float16 if bench.device.type == "cuda" else None  # the reference's --mixed-precision
+    half_of_theirs = torch.float16 if bench.device.type == "cuda" else None  # its --mixed-precision
 
     def reference(update: bool = True) -> None:
         with torch.no_grad():
             target = theirs.encode(vae, y).mean  # the frozen VAE, again in every step
-        with torch.autocast(bench.device.type, dtype=half or torch.bfloat16, enabled=half is not None):
+        dtype, enabled = half_of_theirs or torch.bfloat16, half_of_theirs is not None
+        with torch.autocast(bench.device.type, dtype=dtype, enabled=enabled):
             predicted = theirs.run_mapper(mapper, tokens)
         loss = mapper_loss(predicted, target)
         loss.backward()
-        losses["reference"] = loss.item()
+        losses["loss"] = loss.item()
         if update:
             torch.nn.utils.clip_grad_norm_(mapper.parameters(), 1.0)
             optimizers[0].step()
             mapper.zero_grad()
             theirs.update_average(average, mapper, DECAY)
 
-    def ours(update: bool = True) -> None:
-        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=bf16):
+    def ours(update: bool, half: bool) -> None:
+        with torch.autocast(bench.device.type, dtype=torch.bfloat16, enabled=half):
             predicted = run(tokens)
         loss = mapper_loss(predicted, stored if update else exact)
         loss.backward()
-        losses["ours"] = loss.item()
+        losses["loss"] = loss.item()
         if update:
             torch.nn.utils.clip_grad_norm_(mapper.parameters(), 1.0)
             optimizers[1].step()
             mapper.zero_grad()
             update_ema(average, dict(mapper.named_parameters()), DECAY)
 
-    reference(update=False)
-    expected = gradient(mapper)
+    report_errors(bench, "mapper step", mapper, reference, ours, losses)
+    reference(False)
+    share_state(optimizers)
     mapper.zero_grad()
-    ours(update=False)
-    error, name = (
-        difference([p.grad for p in mapper.parameters()], expected),
-        "mapper step bf16" if bf16 else "mapper step",
-    )
-    off = abs(losses["ours"] / losses["reference"] - 1)
-    print(f"{name}: same function? loss differs by {off:.1e}, gradient by {error:.1e} (relative)", flush=True)
-    del expected
-    optimizers[0].param_groups[0]["lr"] = optimizers[1].param_groups[0]["lr"] = 0.0
-    optimizers[0].step()
-    optimizers[1].state = optimizers[0].state
-    mapper.zero_grad()
-    kind, gflop = "bf16" if bf16 else "fp32", bench.gflop["mapper_step"]
-    bench.compare(name, gflop, {"reference": reference, "ours": ours}, kind)
+    gflop = bench.gflop["mapper_step"]
+    bench.compare("mapper step", gflop, {"reference": reference, **with_bf16(bench, ours)})
     # what grows with the batch, without clipping, AdamW and EMA, which do not
-    work = {"reference": lambda: reference(update=False), "ours": lambda: ours(update=False)}
-    bench.compare(name.replace("step", "gradient"), gflop, work, kind)
+    work = {"reference": lambda: reference(False), "ours": lambda: ours(False, False)}
+    if bench.bf16_too:
+        work["ours bf16"] = lambda: ours(False, True)
+    bench.compare("mapper gradient", gflop, work)
 
 
 @torch.no_grad()
@@ -273,7 +289,7 @@ def synthesis_stage(bench: Bench) -> None:
             found["ours bf16"] = vae.decode(folded(tokens), bench.n_voxels).float()
 
     sides: dict[str, Callable[[], object]] = {"reference": reference, "ours": ours}
-    if has_bf16(bench.device):
+    if bench.bf16_too:
         sides["ours bf16"] = in_bf16
     for work in sides.values():
         work()
@@ -329,12 +345,10 @@ def pipeline_stage(bench: Bench) -> None:
 def projection(bench: Bench) -> None:
     """Time of the whole subject-1 recipe at the measured rates, on this machine's one device."""
     vae_steps = N_IMAGES * N_TRIALS // TRAIN_BATCH * EPOCHS
-    for side in ("reference", "ours"):
+    for side in ("reference", "ours", "ours bf16"):
         per = {stage: bench.seconds.get(f"{stage}/{side}") for stage in ("vae step", "mapper step")}
-        if bench.device.type == "cuda" and side == "ours":
-            per = {stage: bench.seconds.get(f"{stage} bf16/ours", value) for stage, value in per.items()}
         if per["vae step"] is None or per["mapper step"] is None:
-            return
+            continue
         hours = TRAIN_BATCH * (vae_steps * per["vae step"] + MAPPER_STEPS * per["mapper step"]) / 3600
         print(f"projected: {vae_steps} VAE + {MAPPER_STEPS} mapper steps of 24: {hours:.1f} h, {side}")
 
@@ -347,39 +361,35 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=0, help="samples a step; 0: 1 on a CPU, 24 on CUDA")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--layers", nargs="+", choices=STAGES, default=list(STAGES))
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--compile", action="store_true", help="torch.compile our networks")
     parser.add_argument("--force-bf16", action="store_true", help="run bf16 without hardware for it")
     options = parser.parse_args()
     name, n_voxels = SIZES[options.size]
     device = torch.device(options.device)
     batch = options.batch or (24 if device.type == "cuda" else 1)
-    bench = Bench(preset(name), n_voxels, batch, options.repeats, device, options.compile)
+    bf16 = has_bf16(device) or options.force_bf16
+    bench = Bench(preset(name), n_voxels, batch, options.repeats, device, options.compile, bf16)
     processor = (
         torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     )
     print(f"{name}, {n_voxels} voxels, batch {batch}, {processor}, {torch.get_num_threads()} threads,")
-    bf16 = has_bf16(device) or options.force_bf16
     bench.peak = {"fp32": matmul_peak(device, torch.float32)}
     bench.peak["bf16"] = matmul_peak(device, torch.bfloat16) if has_bf16(device) else bench.peak["fp32"]
     bench.gflop = step_gflop(bench.sizes.vae, bench.sizes.mapper, n_voxels)
-    print(
-        f"torch {torch.__version__}, matrix products at {bench.peak['fp32']:.1f} GFLOP/s in fp32", flush=True
-    )
+    rates = ", ".join(f"{rate:.1f} GFLOP/s in {kind}" for kind, rate in bench.peak.items())
+    print(f"torch {torch.__version__}, matrix products at {rates}", flush=True)
+    if not bf16:
+        print("bf16 is left out, as this machine has no instructions for it (--force-bf16 runs it)")
     stages: dict[str, Callable[[], None]] = {
-        "vae": lambda: vae_stage(bench, False),
-        "vae-bf16": lambda: vae_stage(bench, True),
-        "mapper": lambda: mapper_layer(bench, False),
-        "mapper-bf16": lambda: mapper_layer(bench, True),
+        "vae": lambda: vae_stage(bench),
+        "mapper": lambda: mapper_stage(bench),
         "synthesis": lambda: synthesis_stage(bench),
         "memory": lambda: memory_stage(bench),
         "pipeline": lambda: pipeline_stage(bench),
         "averaged": averaged_targets,
     }
     for stage in options.stages:
-        if stage.endswith("bf16") and not bf16:
-            print(f"{stage}: left out, as this machine has no bf16 instructions (--force-bf16 runs it)")
-            continue
         stages[stage]()
         gc.collect()
     projection(bench)

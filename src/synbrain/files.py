@@ -58,27 +58,24 @@ def require_absent(path: Path, overwrite: bool = False) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raise before work is lost where ``path`` could not be made: tried with an empty file that is
-    removed.
-    """
-    there = path.parent
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    with writing(path), tempfile.NamedTemporaryFile(dir=there, prefix=".synbrain-"):
+    """Raise before work is lost where ``path`` could not be made: an empty file is tried and removed."""
+    with writing(path), tempfile.NamedTemporaryFile(dir=_existing(path.parent), prefix=".synbrain-"):
         pass
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
     """Raise before work is lost where the disk that holds ``folder`` has not ``n_bytes`` free."""
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_existing(folder)).free
     if n_bytes > free:
         raise SynBrainError(
             f"{folder} needs {n_bytes / 1e9:.2f} GB but its disk has {free / 1e9:.2f} GB free",
             "free some space, or choose an output on another disk",
         )
+
+
+def _existing(folder: Path) -> Path:
+    """``folder``, or the nearest one above it that exists."""
+    return next((where for where in (folder, *folder.parents) if where.exists()), Path.cwd())
 
 
 @contextmanager

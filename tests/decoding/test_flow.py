@@ -107,6 +107,16 @@ def run(here: Path, first: Dataset) -> SynBrain:
     return SynBrain(config, {first.info.subject: part})
 
 
+def test_a_decoder_tells_what_it_is(ridge: Path) -> None:
+    decoder = Decoder.from_pretrained(ridge)
+    text, table = repr(decoder), decoder._repr_html_()
+    for fact in ("ridge", "first (30 voxels", "pixels", f"{N_IMAGES - N_TEST} images", "(measured)"):
+        assert fact in text, text
+        assert fact in table
+    assert "array" not in text
+    assert table.startswith("<table>")
+
+
 def test_trained_and_evaluated(ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     scores = evaluate_decoder(ridge, first, run=run, out=out)

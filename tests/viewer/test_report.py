@@ -14,10 +14,13 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
+from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.train import train_decoder
 from synbrain.evaluation.scores import Scores
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens
 from synbrain.model.folder import demo_dataset
+from synbrain.simulate.example import toy_dataset
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(demo_dataset().with_name("run"), folder / "run")
     options = FeatureOptions(layers=["block5", "block11"])
     make_tokens(load_dataset(folder / "data"), options)
-    words = ["report", str(folder / "run"), str(folder / "data"), "--out", str(folder / "out")]
+    data, decoder = str(folder / "data"), str(folder / "decoder")
+    assert main(["decoder", "train", data, "--method", "ridge", "--out", decoder]) == 0
+    words = ["report", str(folder / "run"), data, "--out", str(folder / "out"), "--decoder", decoder]
     assert main([*words, "--samples", "20"]) == 0
     return folder / "out"
 
@@ -42,6 +47,7 @@ def test_it_says_first_what_was_found_and_leaves_nothing_out(report: Path) -> No
         "The cortex",
         ">ROIs<",
         "Calibration",
+        "Decoded pictures",
         "Which part",
         "Provenance",
         "Glossary",
@@ -72,6 +78,36 @@ def test_it_reads_on_a_phone_in_the_dark(watch: Callable[..., Any], report: Path
         assert shown.colours() > 100
         assert shown.errors == []
         assert shown.outside == []
+
+
+def test_decoded_pictures_are_named_for_what_they_are(watch: Callable[..., Any], report: Path) -> None:
+    text = (report / "report.html").read_text()
+    section = text.partition('id="decoded"')[2].partition("</section>")[0]
+    for words in ("small pixel decoder", "retrieved", "seen", "one measured trial", "expected response"):
+        assert words in section
+    assert section.count("<img") == 6 * (1 + 2 * 4)
+    shown = watch((report / "report.html").as_uri(), width=390)
+    table = shown.page.locator(".sv-decoded")
+    assert table.locator("img").count() == 4  # two kinds, from the expected and the measured response
+    before = table.locator("img").first.get_attribute("src")
+    shown.page.get_by_label("next image").click()
+    assert table.locator("img").first.get_attribute("src") != before
+    box = shown.page.locator("table.decoded").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    assert shown.errors == []
+
+
+def test_a_decoder_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy = toy_dataset(tmp_path / "toy")
+    options = DecoderOptions(method="ridge", encoder="pixels", grid=0, components=0)
+    train_decoder([toy], options, out=tmp_path / "decoder")
+    words = ["view", "demo", "--export", str(tmp_path / "page.html"), "--decoder", str(tmp_path / "decoder")]
+    assert main(words) == 2
+    assert "the decoder reads 12 voxels" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+    assert main(["view", str(tmp_path), "--decoder", str(tmp_path / "decoder")]) == 2
+    assert "--decoder shows training images" in capsys.readouterr().err
 
 
 def test_one_voxel_is_reported(tmp_path: Path) -> None:

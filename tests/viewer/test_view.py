@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -92,14 +93,22 @@ def test_the_baseline_is_the_mean_of_all_training_trials(source: Source, shown_d
     np.testing.assert_allclose(source._statistics[1], shown_dataset.responses[rows].std(axis=0), atol=1e-3)
 
 
-def test_a_decoded_picture_is_shown_where_a_decoder_is_given(source: Source) -> None:
+def test_decoded_pictures_are_shown_where_a_decoder_is_given(source: Source) -> None:
     given: list[tuple[int, ...]] = []
 
-    def decode(expected: np.ndarray) -> Image.Image:
-        given.append(expected.shape)
-        return Image.new("RGB", (16, 16), "red")
+    class Decode:
+        words = "what these are"
 
-    other = replace(source, decode=decode)
-    made = other.of_test_image(0)
-    assert made["decoded"].startswith("data:image/jpeg")
-    assert given == [(1, source.part.n_voxels)]
+        def __call__(self, responses: np.ndarray) -> dict[str, list[Image.Image]]:
+            given.append(responses.shape)
+            return {"retrieved": [Image.new("RGB", (16, 16), "red") for _ in responses]}
+
+    other = replace(source, decode=cast(Any, Decode()))
+    made = other.of_test_image(0)["decoded"]
+    assert [row["label"] for row in made] == ["retrieved"]
+    assert made[0]["expected"].startswith("data:image/jpeg")
+    assert made[0]["measured"].startswith("data:image/jpeg")
+    assert "measured" not in other.of_picture("new", Image.new("RGB", (16, 16)))["decoded"][0]
+    assert given == [(2, source.part.n_voxels), (1, source.part.n_voxels)]
+    assert other.head("server")["decoder"] == "what these are"
+    assert source.head("server")["decoder"] is None

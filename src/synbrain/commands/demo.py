@@ -32,7 +32,6 @@ def demo(
     """
     from synbrain.commands import telling
     from synbrain.commands.reconstruct import reconstruct
-    from synbrain.commands.report import report
     from synbrain.decoding.options import DecoderOptions
     from synbrain.decoding.train import train_decoder
     from synbrain.features.store import make_tokens
@@ -43,6 +42,8 @@ def demo(
     from synbrain.simulate.experiment import simulate
     from synbrain.training.options import TrainOptions
     from synbrain.training.train import train
+    from synbrain.viewer.options import ReportOptions
+    from synbrain.viewer.report import report
 
     require_absent(out, overwrite)
     tree, dataset, run = out / "simulated-nsd", out / "dataset", out / "run"
@@ -60,17 +61,20 @@ def demo(
     with _step(5, "synthesize trials of images that no one saw"):
         pictures = _draw_new_images(out / "new-images", seed)
         drawn = SynthesizeOptions(samples=8, seed=seed)
-        written = synthesize(
+        trials = synthesize(
             model, [pictures], drawn, out=out / "synthetic.npy", overwrite=overwrite, show_progress=True
         )
-        telling.responses(written, {})
-    with _step(6, "evaluate and report"):
-        title = "SynBrain on a simulated brain"
-        report(run, dataset, out=out, samples=samples, seed=seed, mni=True, title=title, overwrite=overwrite)
-    with _step(7, "decode pictures from measured and synthetic responses"):
+        telling.responses(trials, {})
+    with _step(6, "decode pictures from measured and synthetic responses"):
         reader = DecoderOptions(method="ridge", seed=seed)
         train_decoder([made], reader, out=out / "decoder", overwrite=overwrite, show_progress=True)
         reconstruct(out / "decoder", made, out=out / "decoded", run=model, seed=seed, overwrite=overwrite)
+    with _step(7, "evaluate and report"):
+        options = ReportOptions(samples=samples, seed=seed, mni=True, title="SynBrain on a simulated brain")
+        written = report(
+            run, made, options, out=out, decoder=out / "decoder", overwrite=overwrite, show_progress=True
+        )
+        telling.reported(written, {})
     print(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
 
 

@@ -27,7 +27,7 @@ def reconstruct(
         decoder: folder of a decoder (`synbrain decoder train`).
         dataset: the subject's dataset, with tokens of the decoder's encoder.
         out: folder to write.
-        run: a model of the subject; its synthetic responses are decoded beside the measured ones.
+        run: a model of the subject; its synthetic responses are decoded too, and its device is taken.
         renderer: pixels, nearest (the most similar training picture), or the path of an unCLIP checkpoint.
         images: number of test images, drawn by the seed.
         seed: of images, synthetic trials and pictures.
@@ -41,7 +41,8 @@ def reconstruct(
     from synbrain.figures.style import save_png
     from synbrain.files import new_folder
 
-    opened = Decoder.from_pretrained(decoder, subject=None)
+    device = "cpu" if run is None else str(run.device)
+    opened = Decoder.from_pretrained(decoder, device=device)
     decoded = decode(opened, dataset, run, renderer=renderer, n_images=images, seed=seed)
     with new_folder(out, overwrite) as building:
         for title, pictures in decoded.rows.items():

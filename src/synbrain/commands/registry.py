@@ -229,10 +229,11 @@ COMMANDS: dict[str, Command] = {
         "synbrain evaluate runs/me data/me --out scores.json",
     ),
     "report": Command(
-        HERE + "report:report",
+        "synbrain.viewer.report:report",
         "score a run and write one page of pictures",
         SCORES,
         "synbrain report runs/me data/me --out report",
+        HERE + "telling:reported",
     ),
     "compare": Command(
         "synbrain.comparison.compare:compare",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
     from synbrain.tuning.write import Tuned
+    from synbrain.viewer.report import WrittenReport
 
 Typed = dict[str, Any]
 
@@ -165,6 +166,16 @@ def compared(comparison: Comparison, typed: Typed) -> int:
         print(f"{name} failed: {problem}")
     print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
     return 1 if comparison.failed else 0
+
+
+def reported(made: WrittenReport, typed: Typed) -> None:
+    """The scores of a report, and where its page lies."""
+    from synbrain.evaluation.table import terminal
+
+    print(terminal(made.scores))
+    if made.card:
+        print(made.card)
+    print(f"report -> {made.page}")
 
 
 def _speaks() -> bool:

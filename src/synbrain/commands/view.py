@@ -17,6 +17,7 @@ def view(
     /,
     *,
     export: Path | None = None,
+    decoder: Path | None = None,
     options: ViewOptions = AS_USUAL,
     device: str = "auto",
     overwrite: bool = False,
@@ -27,11 +28,13 @@ def view(
         model: run folder, id of a run on the Hugging Face hub, or demo, which comes with the package.
         dataset: dataset of the run's subject: its test images, measured responses and noise ceiling.
         export: write the page with test images to this .html file instead; it needs no server.
+        decoder: folder of a decoder of the subject (synbrain decoder train): its pictures stand beside.
         options: what is shown.
         device: auto, cpu, cuda, ...
         overwrite: replace what stands at export.
     """
     from synbrain.data.dataset import load_dataset
+    from synbrain.errors import SynBrainError
     from synbrain.features.encoder import pick_device
     from synbrain.model.folder import DEMO, demo_dataset
     from synbrain.model.synbrain import SynBrain
@@ -42,13 +45,18 @@ def view(
     if str(model) in ("demo", DEMO) and not model.exists():
         model, dataset = Path(DEMO), dataset or demo_dataset()
     recordings = None if dataset is None else load_dataset(dataset)
+    if recordings is None and (export is not None or decoder is not None):
+        what = "--export shows test images" if export is not None else "--decoder shows training images"
+        raise SynBrainError(what, "give a dataset: synbrain view RUN DATASET ...")
     run = SynBrain.from_pretrained(model, device=pick_device(device))
-    if export is not None:
-        from synbrain.errors import SynBrainError
+    decode = None
+    if decoder is not None and recordings is not None:
+        from synbrain.decoding.decoder import Decoder
+        from synbrain.viewer.decoded import DecodedPictures
 
-        if recordings is None:
-            raise SynBrainError("--export shows test images", "give a dataset: synbrain view RUN DATASET ...")
-        export_page(run, export, recordings, options, overwrite=overwrite)
+        decode = DecodedPictures.of(Decoder.from_pretrained(decoder, device=pick_device(device)), recordings)
+    if export is not None and recordings is not None:
+        export_page(run, export, recordings, options, decode=decode, overwrite=overwrite)
         print(f"{export}: {export.stat().st_size / 1e6:.2f} MB, open it in a browser")
         return
     from synbrain.viewer.server import bind, hosts_of, make_app, serve
@@ -56,7 +64,7 @@ def view(
 
     listening = bind(options.port)
     port = listening.getsockname()[1]
-    app = make_app(Source(run, recordings, options), hosts_of(port))
+    app = make_app(Source(run, recordings, options, decode), hosts_of(port))
     address = f"http://127.0.0.1:{port}/"
     print(f"{address}   (Ctrl-C ends)", flush=True)
     if options.browser:

@@ -111,7 +111,8 @@ class Networks:
         networks = None
         if self.without != "networks":
             networks = new_networks(network_sizes(pairs.tokens, config), config.seed)
-        return fit_model([subject], config, networks, Workspace(job.folder, show_progress=job.show_progress))
+        workspace = Workspace(job.folder, show_progress=job.show_progress, device=job.options.device)
+        return fit_model([subject], config, networks, workspace)
 
 
 def retrieval_row(model: SynBrain, subject: str, predicted: Float32, job: Job) -> Row:

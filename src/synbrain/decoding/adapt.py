@@ -71,7 +71,7 @@ def adapt_decoder(
     require_replaceable(out, overwrite, [decoder, dataset.path])
     base = Decoder.from_pretrained(decoder)
     data = adaptation_data(base, dataset, options, augment)
-    workspace = Workspace(training_folder(out), show_progress=show_progress)
+    workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
     adapted = adapt_to(base, data, options, workspace, augment, decoder_digest(decoder))
     save_decoder(adapted, out, overwrite=overwrite)
     shutil.rmtree(workspace.folder, ignore_errors=True)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32
+from synbrain.data.dataset import Dataset
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
+from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 
@@ -97,6 +99,27 @@ class Decoder:
     subjects: dict[str, DecoderSubject]
     active: str
 
+    def _facts(self) -> dict[str, Any]:
+        space, training = self.space, self.config.training
+        subjects = (f"{s.name} ({s.n_voxels} voxels, {s.unit})" for s in self.subjects.values())
+        facts = {
+            "method": self.config.kind,
+            "subjects": "; ".join(subjects),
+            "output": f"{space.n_tokens} x {space.dim} tokens of {space.encoder} ({space.layer})",
+        }
+        if len(self.subjects) > 1:
+            facts["decodes"] = self.active
+        if "n_images" in training and "n_trials" in training:  # imported decoders say neither
+            kind = "measured" if self.config.synthetic is None else "measured and synthetic"
+            facts["fitted on"] = f"{training['n_images']} images, {training['n_trials']} trials ({kind})"
+        return facts
+
+    def __repr__(self) -> str:
+        return as_text("Decoder", self._facts())
+
+    def _repr_html_(self) -> str:
+        return as_html("Decoder", self._facts())
+
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, subject: str | None = None, device: str = "cpu") -> Self:
         """Open a decoder folder (or a Hugging Face hub id).
@@ -156,6 +179,23 @@ class Decoder:
                 f"choose among {', '.join(self.subjects)}, or `synbrain decoder adapt` it to the new one",
             )
         return replace(self, active=name)
+
+    def for_dataset(self, dataset: Dataset) -> Self:
+        """The same decoder for the subject of ``dataset``, where it knows one of that name.
+
+        Raises:
+            SynBrainError: for another number of voxels or another unit than the dataset's.
+        """
+        name = dataset.info.subject
+        chosen = self.for_subject(name) if name in self.subjects else self
+        if chosen.n_voxels != dataset.n_voxels:
+            raise SynBrainError(
+                f"the decoder reads {chosen.n_voxels} voxels of {chosen.active}, {dataset.path} has "
+                f"{dataset.n_voxels} of {name}",
+                "give a decoder of this subject, or `synbrain decoder adapt` it",
+            )
+        chosen.require_unit(dataset.info.unit)
+        return chosen
 
     def backbone(self, responses: NDArray[Any], *, repeats: Repeats = "outputs") -> Float32:
         """(n, n_tokens, dim) float32: what the prior is conditioned on; without a prior, the prediction.

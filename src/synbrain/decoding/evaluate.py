@@ -16,6 +16,7 @@ from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.oracle_row import true_trials
+from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
@@ -33,6 +34,7 @@ class DecoderEvaluation(BaseModel):
     n_way: int = Field(N_WAY, ge=2, description="candidates in retrieval")
     n_subsets: int = Field(N_SUBSETS, ge=1, description="random draws of candidates")
     seed: int = Field(0, ge=0, description="of synthetic trials, samples and draws")
+    device: str = Field("auto", description="where decoder and run work: auto, cpu, cuda, ...")
 
 
 DEFAULTS = DecoderEvaluation()
@@ -103,10 +105,8 @@ def evaluate_decoder(
     if out is not None:
         require_absent(out, overwrite)
     if isinstance(decoder, Path):
-        decoder = Decoder.from_pretrained(decoder)
-    if dataset.info.subject in decoder.subjects and dataset.n_voxels != decoder.n_voxels:
-        decoder = decoder.for_subject(dataset.info.subject)
-    decoder.require_unit(dataset.info.unit)
+        decoder = Decoder.from_pretrained(decoder, device=str(pick_device(options.device)))
+    decoder = decoder.for_dataset(dataset)
     require_untrained(decoder.config.trained_images, dataset)
     source = decoder.targets.source
     tokens = open_tokens(dataset, source.encoder, [source.layer])

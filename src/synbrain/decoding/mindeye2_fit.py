@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +20,7 @@ from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
+from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.training.networks import Workspace
@@ -75,7 +75,7 @@ def train_network(
         trained: what the names of parameters to train start with; all of them by default.
     """
     config, network = options.mindeye2, method.network
-    accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's
+    accelerator = accelerator_on(workspace.device)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
     step_module = TrainingStep(method, [s.name for s in subjects], config)

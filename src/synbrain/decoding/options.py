@@ -95,4 +95,5 @@ class DecoderOptions(BaseModel):
         "refuse", description="what to do about training images that are test images of another dataset"
     )
     seed: int = Field(0, ge=0, description="of weights, batches, noise and the held-out images")
+    device: str = Field("auto", description="where networks are trained: auto, cpu, cuda or mps")
     mindeye2: MindEye2Options = Field(MindEye2Options(), description="sizes, losses and steps of mindeye2")

@@ -15,6 +15,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.gallery import PixelDecoder, nearest_images
 from synbrain.decoding.renderers import UnclipRenderer
+from synbrain.decoding.subjects import require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
@@ -23,6 +24,7 @@ from synbrain.model.synbrain import SynBrain
 Pictures = list[NDArray[np.uint8]]
 # predicted tokens (n, n_tokens, dim) -> pictures
 Painter = Callable[[Float32], Pictures]
+PIXELS, NEAREST = "pixels", "nearest"  # renderers that know nothing but training images
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def reconstruct(
     dataset: Dataset,
     model: SynBrain | None = None,
     *,
-    renderer: str = "pixels",
+    renderer: str | Painter = PIXELS,
     n_images: int = 6,
     seed: int = 0,
 ) -> Reconstruction:
@@ -58,17 +60,18 @@ def reconstruct(
         dataset: with test images.
         model: gives the synthetic responses; None leaves those rows out.
         renderer: ``pixels`` (ridge from tokens to small pictures), ``nearest`` (the training picture whose
-            tokens are most alike), or the path of an unCLIP checkpoint.
+            tokens are most alike), the path of an unCLIP checkpoint, or what :func:`painter_of` gave.
         n_images: test images, drawn by the seed.
         seed: of images, trials and whatever a renderer draws.
 
     Raises:
-        SynBrainError: for a unit or tokens that do not fit the decoder, no test images, or an unknown
-        renderer.
+        SynBrainError: for voxels, a unit or tokens that do not fit the decoder, test images that it was
+            trained on, no test images, or an unknown renderer.
     """
-    decoder.require_unit(dataset.info.unit)
+    decoder = decoder.for_dataset(dataset)
+    require_untrained(decoder.config.trained_images, dataset)
     tokens = open_tokens(dataset, decoder.space.encoder, [decoder.space.layer])
-    painter = _painter(renderer, decoder, dataset, seed)
+    painter = painter_of(renderer, decoder, dataset, seed=seed) if isinstance(renderer, str) else renderer
     test = pairs_of(dataset, tokens, "test")
     if test.n_images == 0:
         raise SynBrainError(f"{dataset.path} has no test images", "mark some images' trials as `test`")
@@ -95,8 +98,22 @@ def _first_trials(pairs: Any) -> Float32:
     return trials
 
 
-def _painter(renderer: str, decoder: Decoder, dataset: Dataset, seed: int) -> Painter:
-    if renderer not in ("pixels", "nearest"):
+def painter_of(
+    renderer: str, decoder: Decoder, dataset: Dataset, *, seed: int = 0, most: int | None = None
+) -> Painter:
+    """From predicted tokens to pictures, by training images of ``dataset`` or an unCLIP checkpoint.
+
+    Args:
+        renderer: ``pixels``, ``nearest``, or the path of an unCLIP checkpoint.
+        decoder: whose tokens are read.
+        dataset: with the training images that ``pixels`` and ``nearest`` know.
+        seed: of what a checkpoint draws.
+        most: at most so many training images, evenly spaced; None: all of them.
+
+    Raises:
+        SynBrainError: for an unknown renderer, or tokens that are not stored.
+    """
+    if renderer not in (PIXELS, NEAREST):
         if not Path(renderer).exists():
             raise SynBrainError(
                 f"there is no renderer {renderer!r}",
@@ -105,8 +122,10 @@ def _painter(renderer: str, decoder: Decoder, dataset: Dataset, seed: int) -> Pa
         unclip = UnclipRenderer.from_checkpoint(renderer)
         return lambda predicted: list(unclip.render(predicted, seed=seed))
     train = pairs_of(dataset, open_tokens(dataset, decoder.space.encoder, [decoder.space.layer]), "train")
+    if most is not None and train.n_images > most:
+        train = train.take(np.linspace(0, train.n_images - 1, most).astype(int))
     known = decoder.image_tokens(train.tokens)
-    if renderer == "nearest":
+    if renderer == NEAREST:
         pictures = train.tokens.rows
 
         def nearest(predicted: Float32) -> Pictures:

@@ -14,6 +14,7 @@ from synbrain.decoding.protocol import DecodingMethod
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import SYNTHETIC, DecodingData, decoding_data
 from synbrain.files import digest_of, require_replaceable
+from synbrain.networks.fit.devices import processes_on
 from synbrain.training.networks import Workspace
 
 AS_PUBLISHED = DecoderOptions()
@@ -42,9 +43,10 @@ def train_decoder(
         SynBrainError: bad input (see :func:`synbrain.decoding.subjects.decoding_data`), nothing written.
     """
     require_replaceable(out, overwrite, [dataset.path for dataset in datasets])
+    processes_on(options.device)
     data = decoding_data(datasets, options, augment)
     # checkpoints lie beside the decoder until it is whole; their own identity refuses other settings
-    workspace = Workspace(training_folder(out), show_progress=show_progress)
+    workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
     method = fit_method(data.subjects, options, workspace)
     decoder = decoder_of(method, data, options, augment)
     save_decoder(decoder, out, overwrite=overwrite)
@@ -74,7 +76,8 @@ def decoder_of(
         seed=options.seed,
         adapted_from=adapted_from,
         synthetic=synthetic,
-        training=data.record | {"settings": digest_of(options.model_dump(mode="json"))[:16]},
+        training=data.record
+        | {"settings": digest_of(options.model_dump(mode="json", exclude={"device"}))[:16]},
         validation=dict(getattr(method, "validation", {})),
         trained_images=data.trained_images,
         test_images=data.test_images,

@@ -49,16 +49,24 @@ class LinearPath:
     def layers(self) -> list[str]:
         return list(self.projections)
 
-    def predict(self, tokens: TokenSet) -> NDArray[np.float32]:
+    def predict(self, tokens: TokenSet, device: str | torch.device = "cpu") -> NDArray[np.float32]:
         """(n_images, n_voxels) float32, in the unit of the responses.
+
+        Args:
+            tokens: images.
+            device: where tokens are projected, as in :meth:`scores`.
 
         Raises:
             SynBrainError: where a layer is missing or has another size.
         """
-        return np.asarray(self.scores(tokens) @ self.mixing + self.intercept, dtype=np.float32)
+        return np.asarray(self.scores(tokens, device) @ self.mixing + self.intercept, dtype=np.float32)
 
-    def scores(self, tokens: TokenSet) -> NDArray[np.float32]:
+    def scores(self, tokens: TokenSet, device: str | torch.device = "cpu") -> NDArray[np.float32]:
         """(n_images, r) float32 projections of the tokens, which ``mixing`` takes to voxels.
+
+        Args:
+            tokens: images.
+            device: where products are made, some tokens and images at a time.
 
         Raises:
             SynBrainError: where a layer is missing or has another size.
@@ -66,7 +74,7 @@ class LinearPath:
         self._check(tokens)
         reduced = np.zeros((len(tokens), len(self.mixing)), dtype=np.float32)
         for layer, projection in self.projections.items():
-            reduced += _project(tokens, layer, projection)
+            reduced += _project(tokens, layer, projection, torch.device(device))
         return reduced
 
     def _check(self, tokens: TokenSet) -> None:
@@ -104,19 +112,21 @@ class LinearPath:
         )
 
 
-def _project(tokens: TokenSet, layer: str, projection: NDArray[Any]) -> NDArray[np.float32]:
+def _project(
+    tokens: TokenSet, layer: str, projection: NDArray[Any], device: torch.device
+) -> NDArray[np.float32]:
     """(n_images, r) float32: flattened tokens times ``projection``, some tokens and images at a time."""
     n_tokens, dim = tokens.shapes[layer]
-    out = torch.zeros((len(tokens), projection.shape[1]))
+    out = torch.zeros((len(tokens), projection.shape[1]), device=device)
     # float16 weights are widened a part at a time, for up to IMAGES images: few times, and little memory
     step = max(1, BLOCK_BYTES // (4 * dim * max(IMAGES, projection.shape[1])))
     stored = tokens.layers[layer]
     for first in range(0, n_tokens, step):
         part = slice(first, min(first + step, n_tokens))
         rows = np.ascontiguousarray(projection[part.start * dim : part.stop * dim])
-        weights = torch.from_numpy(rows).float()
+        weights = torch.from_numpy(rows).to(device).float()
         for start in range(0, len(tokens), IMAGES):
             some = tokens.rows[start : start + IMAGES]
-            x = torch.from_numpy(np.ascontiguousarray(stored[some, part])).float()
+            x = torch.from_numpy(np.ascontiguousarray(stored[some, part])).to(device).float()
             out[start : start + len(some)].addmm_(x.flatten(1), weights)
-    return out.numpy()
+    return out.cpu().numpy()

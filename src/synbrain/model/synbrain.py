@@ -40,7 +40,7 @@ class SynBrain:
         mapper: tokens to latents; None beside a ``vae``: tokens are decoded as they are.
         report: how well it does on held-out training images, where it was trained here.
         encoder: an encoder to use instead of the registry's (its digest must be the run's).
-        device: where the networks run.
+        device: where networks and linear paths run.
 
     >>> from synbrain import TrainOptions, train
     >>> from synbrain.simulate.example import toy_dataset
@@ -357,7 +357,7 @@ class SynBrain:
             yield rows, self.tokens(batch)
 
     def _mean(self, tokens: TokenSet, part: SubjectPart) -> Float32:
-        linear = None if part.linear is None else part.linear.predict(tokens)
+        linear = None if part.linear is None else part.linear.predict(tokens, self.device)
         if self.vae is None:
             assert linear is not None
             return linear
@@ -387,7 +387,7 @@ class SynBrain:
         self, tokens: TokenSet, part: SubjectPart, n_samples: int, seed: int, first: int, factor: float
     ) -> Float32:
         """The paper's stochastic synthesis (appendix E): isotropic noise on the mapped latents."""
-        linear = None if part.linear is None else part.linear.predict(tokens)
+        linear = None if part.linear is None else part.linear.predict(tokens, self.device)
         latents = self._latents(tokens)
         trials = np.empty((n_samples, len(tokens), part.n_voxels), dtype=np.float32)
         shape = tuple(latents.shape[1:])

@@ -19,6 +19,7 @@ from synbrain.features.store import open_tokens, without_tuned_images
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
 from synbrain.model.synbrain import SynBrain
+from synbrain.networks.fit.devices import processes_on
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit import NO_PRIOR, Origin, Prior, fit_model
 from synbrain.training.leakage import adaptation_images
@@ -97,6 +98,7 @@ def adapt_to(
 ) -> SynBrain:
     """:func:`adapt` for a subject whose training images were chosen already (:func:`new_subject`)."""
     config = adaptation_config(base, options)
+    processes_on(options.device)
     networks = continued_networks(base, options.update) if options.networks else None
     if networks is None and not config.linear_path:
         raise SynBrainError(
@@ -108,7 +110,7 @@ def adapt_to(
     origin = Origin(base.config, base.digest, _record(subject, options, networks))
     settings = config.model_dump(mode="json") | {"adaptation": origin.adaptation.model_dump(mode="json")}
     with training_folder(output, settings) as folder:
-        workspace = Workspace(folder, show_progress=show_progress)
+        workspace = Workspace(folder, show_progress=show_progress, device=options.device)
         adapted = fit_model([subject], config, networks, workspace, prior=prior, origin=origin)
         save_finished(adapted, output)
     return adapted

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from synbrain.data.marks import packed, unpacked
 from synbrain.files import digest_of
@@ -18,6 +17,7 @@ from synbrain.linear.prior import ResponseSpace, fit_with_prior, response_space
 from synbrain.model.parts import Adaptation, RunConfig, SubjectPart
 from synbrain.model.report import TrainingReport
 from synbrain.model.synbrain import SynBrain
+from synbrain.networks.fit.devices import processes_on
 from synbrain.noise.prior import fit_noise_with_prior
 from synbrain.noise.response_noise import ResponseNoise
 from synbrain.training.config import TrainConfig
@@ -61,6 +61,7 @@ class Origin:
 
 
 NO_PRIOR = Prior()
+CPU = torch.device("cpu")
 
 
 def fit_model(
@@ -91,8 +92,9 @@ def fit_model(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     check_subjects(subjects, config)
-    show = workspace.show_progress and PartialState().is_main_process
-    fits = [fit_linear(subject, config, prior, show) for subject in subjects]
+    process = processes_on(workspace.device)
+    show = workspace.show_progress and process.is_main_process
+    fits = [fit_linear(subject, config, prior, process.device, show) for subject in subjects]
     if networks is not None:
         identity = _identity(subjects, config, origin)
         weighed, steps = train_networks(networks, subjects, fits, config, workspace, identity)
@@ -115,14 +117,17 @@ def fit_model(
 
 
 def fit_linear(
-    subject: TrainingSubject, config: TrainConfig, prior: Prior = NO_PRIOR, show_progress: bool = False
+    subject: TrainingSubject,
+    config: TrainConfig,
+    prior: Prior = NO_PRIOR,
+    device: torch.device = CPU,
+    show_progress: bool = False,
 ) -> LinearFit | None:
     """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
     if not config.linear_path:
         return None
-    device = PartialState().device
     if device.type != "cuda":  # other accelerators have no float64
-        device = torch.device("cpu")
+        device = CPU
     if prior.space is not None:
         return fit_with_prior(
             subject.pairs,

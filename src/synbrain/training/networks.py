@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from synbrain.arrays import Float32, Rows
 from synbrain.errors import SynBrainError
@@ -20,6 +19,7 @@ from synbrain.model.report import SubjectReport
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.fit.batches import StageSetup, SubjectData
+from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import derived_seed
 from synbrain.networks.fit.mapper import network_part, train_mapper
 from synbrain.networks.fit.metrics_log import MetricsLog
@@ -55,11 +55,13 @@ class Workspace:
         folder: for checkpoints, stored targets and log.jsonl; made where missing.
         tensorboard: also write metrics for TensorBoard.
         show_progress: show bars.
+        device: where everything is fitted: auto, cpu, cuda or mps.
     """
 
     folder: Path
     tensorboard: bool = False
     show_progress: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,13 @@ def train_networks(
         subjects: whose trials; validation images are split off their training images here, by seed.
         fits: the linear path of each subject, if it has one.
         config: of both stages.
-        workspace: for checkpoints and log.
+        workspace: for checkpoints and log, and on which device.
         identity: of everything but the stages' settings that a checkpoint must agree on.
 
     Returns:
         Scale and shrink of each subject, and the best and the last step of each stage.
     """
-    accelerator = Accelerator(mixed_precision="no")  # autocast is the loop's, as stages differ in it
+    accelerator = accelerator_on(workspace.device)
     log = MetricsLog(workspace.folder, active=accelerator.is_main_process, tensorboard=workspace.tensorboard)
     setup = StageSetup(
         subjects=[split_subject(s, fit, config) for s, fit in zip(subjects, fits, strict=True)],

@@ -48,6 +48,7 @@ class FitOptions(BaseModel):
     vae: VAEOptions = Field(VAEOptions(), description="settings of stage 1")
     mapper: MapperOptions = Field(MapperOptions(), description="settings of stage 2")
     seed: int = Field(0, description="of weights, batches, noise, folds and the held-out images")
+    device: str = Field("auto", description="where everything is fitted: auto, cpu, cuda or mps")
 
     def applied_to(self, config: TrainConfig) -> TrainConfig:
         """``config`` with the values that were given in place of its own.

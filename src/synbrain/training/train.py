@@ -12,6 +12,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainWarning
 from synbrain.features.store import without_tuned_images
 from synbrain.model.synbrain import SynBrain
+from synbrain.networks.fit.devices import processes_on
 from synbrain.training.fit import fit_model
 from synbrain.training.leakage import training_images
 from synbrain.training.networks import Workspace, network_sizes, new_networks
@@ -61,6 +62,7 @@ def train(
     ['toy0']
     """
     config, output = options.config(), Output(out, resume, overwrite)
+    processes_on(options.device)
     if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():
         note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
@@ -70,7 +72,7 @@ def train(
     check_subjects(subjects, config)
     sizes = network_sizes(subjects[0].pairs.tokens, config)
     with training_folder(output, config.model_dump(mode="json")) as folder:
-        workspace = Workspace(folder, options.tensorboard, show_progress)
+        workspace = Workspace(folder, options.tensorboard, show_progress, options.device)
         model = fit_model(subjects, config, new_networks(sizes, config.seed), workspace)
         save_finished(model, output)
     return model

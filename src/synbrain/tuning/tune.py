@@ -15,13 +15,14 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
 from synbrain.errors import SynBrainError
-from synbrain.features.encoder import Encoder, pick_device
+from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import ENCODERS, get_encoder
 from synbrain.features.tuned import FeatureMap, tuned_encoder
 from synbrain.features.tuned_folder import PREFIX
 from synbrain.files import digest_of
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
+from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.training.leakage import training_images
@@ -117,8 +118,7 @@ class Surroundings:
 def _accelerator(device: str) -> Accelerator:
     # a step of one subject leaves the other readouts without gradients
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    cpu = pick_device(device).type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
+    return accelerator_on(device, kwargs_handlers=[unused])
 
 
 def _trainable_encoder(options: TuneOptions, device: torch.device) -> Encoder:

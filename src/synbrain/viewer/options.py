@@ -17,3 +17,14 @@ class ViewOptions(BaseModel):
     mni: bool = Field(False, description="the voxel positions are MNI mm, though the data do not say so")
     port: int = Field(8765, ge=0, le=65535, description="of the local page; any free one where it is taken")
     browser: bool = Field(True, description="open the page in a browser")
+
+
+class ReportOptions(BaseModel):
+    """How :func:`synbrain.viewer.report.report` scores and shows a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int = Field(40, ge=2, description="synthetic trials per test image")
+    seed: int = Field(0, ge=0, description="of synthetic trials, baselines, decoded pictures and bootstrap")
+    mni: bool = Field(False, description="the voxel positions are MNI mm, though the data do not say so")
+    title: str = Field("SynBrain report", description="heading of the page")

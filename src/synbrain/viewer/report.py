@@ -1,277 +1,138 @@
-"""The report on a run: what was found, with the figures behind it, as one page that opens anywhere."""
+"""``synbrain report``: a run and a dataset to scores and one page of pictures."""
 
 from __future__ import annotations
 
-import base64
-import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from markupsafe import Markup
-
+from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.evaluation.evaluate import Evaluation
+from synbrain.evaluation.evaluate import Evaluation, evaluation_of
+from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.scores import Scores
-from synbrain.evaluation.table import explanations, header
-from synbrain.figures.report import Drawn, Shown, draw_pictures, noticeable_rois
-from synbrain.files import MANIFEST, digest, write_text
-from synbrain.model.parts import SubjectPart
+from synbrain.features.encoder import pick_device
+from synbrain.figures.report import Shown
+from synbrain.files import require_absent
+from synbrain.model.folder import fetch, refresh_card
 from synbrain.model.synbrain import SynBrain
-from synbrain.viewer.options import ViewOptions
-from synbrain.viewer.page import as_script_data, bundle, environment, exported
-from synbrain.viewer.source import Source
+from synbrain.viewer.options import ReportOptions
+from synbrain.viewer.report_page import Report, write_report
 
-N_CORTEX_IMAGES = 4
-LEAST_WEIGHT = 0.005  # below it, 0.00 is printed: such networks take no part
-SHOWN_SCORES = {
-    "voxel_r": "voxel r",
-    "voxel_r_fraction": "of ceiling",
-    "skill": "skill",
-    "response_retrieval": "retrieval",
-    "pearson": "Pearson in a trial",
-    "crps": "CRPS (small is good)",
-    "variance_ratio": "variance ratio (1 is right)",
-    "coverage_90": "90 % coverage",
-    "noise_covariance_r": "noise covariance r",
-}
-SYSTEMS = ("synbrain", "ridge", "mean_map", "ceiling", "oracle")
-SCORE_WORDS = (
-    "Every column is scored on the same test images, which no model was fitted or tuned on. mean_map ignores "
-    "the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image reach."
-)
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from synbrain.viewer.decoded import DecodedPictures
+
+TRAINING_LOG = "training/log.jsonl"
+AS_USUAL = ReportOptions()
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a report tells of.
+class WrittenReport:
+    """What :func:`report` wrote.
 
     Attributes:
-        title: heading of the page.
-        model: the run.
-        run: its folder.
-        dataset: what it was scored on.
-        evaluation: the scores and what they were made from.
-        shown: the arrays behind the pictures.
-        command: that made it, for the provenance.
-        training_log: of the run, if there is one.
-        in_mni: whether the voxels lie in MNI space, though the data do not say so.
+        page: ``report.html``.
+        scores: as in ``scores.json`` beside it.
+        card: where the run keeps its scores now, or why it does not; empty for a run of the hub.
     """
 
-    title: str
-    model: SynBrain
-    run: Path
-    dataset: Dataset
-    evaluation: Evaluation
-    shown: Shown
-    command: str
-    training_log: Path | None = None
-    in_mni: bool = False
+    page: Path
+    scores: Scores
+    card: str
 
 
-def write_report(out: Path, report: Report) -> list[Path]:
-    """Write ``out/report.html`` and ``out/figures/*.png``; returns the files written."""
-    drawn = {
-        picture.name: picture for picture in draw_pictures(out / "figures", report.shown, report.training_log)
-    }
-    scores, part = report.evaluation.scores, report.model.subject(report.evaluation.subject)
-    rows, has_differences = _score_rows(scores)
-    config, about = report.model.config, scores.about
-    weight = float(np.mean(part.shrink)) if report.model.vae is not None else 0.0
-    context = {
-        "title": report.title,
-        "lead": f"Run {report.run.name} (recipe {config.recipe}, encoder {config.encoder}) on "
-        f"{about.get('dataset')}.",
-        "maps": _plot(drawn.pop("maps", None)),
-        "training": _plot(drawn.pop("training", None)),
-        "sections": [_plot(picture) for picture in drawn.values()],
-        "sentences": sentences(scores, part, weight),
-        "systems": _systems(scores),
-        "score_rows": rows,
-        "score_words": SCORE_WORDS,
-        "has_differences": has_differences,
-        "interval_words": "In brackets: 95 % intervals over test images. Differences are paired by image; "
-        "p is two-sided and corrected for the number of systems.",
-        "rois": _roi_rows(report),
-        "parts": _parts(report.model, part, weight),
-        "networks_weigh": weight >= LEAST_WEIGHT,
-        "provenance": _provenance(report),
-        "glossary": [header(scores), *explanations(scores)],
-        "viewer_data": _cortex(report),
-        "css": Markup(bundle("viewer.css")),
-        "js": Markup(bundle("viewer.js")),
-    }
-    write_text(out / "report.html", environment().get_template("report.html").render(**context))
-    return [out / "report.html", *sorted((out / "figures").glob("*.png"))]
+def report(
+    run: Path,
+    dataset: Dataset,
+    options: ReportOptions = AS_USUAL,
+    *,
+    out: Path,
+    decoder: Path | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+    show_progress: bool = False,
+) -> WrittenReport:
+    """Score a run on a dataset and write a self-contained page with tables and pictures.
 
+    Args:
+        run: folder of a trained run, or its id on the Hugging Face hub.
+        dataset: with tokens of the run's encoder and test images.
+        options: samples, seed, title.
+        out: folder for report.html, scores.json and figures/*.png.
+        decoder: folder of a decoder of the subject (synbrain decoder train); adds decoded pictures.
+        device: where networks work: cpu, cuda, ..., or auto.
+        overwrite: replace an existing report.
+        show_progress: show bars.
 
-def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
-    """Three sentences: how well it predicts, against what, and how trials are calibrated and made."""
-    about = scores.about
-    ours, top = scores["synbrain"]["voxel_r"], scores["synbrain"]["voxel_r"].ceiling
-    known = "" if top is None else f", where repeats allow {top:.3f}"
-    low_high = "" if ours.interval is None else " (95 % interval {:.3f} to {:.3f})".format(*ours.interval)
-    value = "undefined" if ours.value is None else f"{ours.value:.3f}"
-    first = (
-        f"Over {about.get('n_test_images')} test images that the model never saw, its expected responses "
-        f"correlate with the measured ones at {value}{low_high} in the mean over "
-        f"{about.get('n_voxels')} voxels{known}."
+    Raises:
+        SynBrainError: no test images, a decoder that does not fit, an output that exists.
+    """
+    if out.is_file():
+        raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
+    for path in (out / "report.html", out / "scores.json"):
+        require_absent(path, overwrite)
+    place = pick_device(device)
+    model = SynBrain.from_pretrained(run, device=place)
+    decode = None if decoder is None else _decoded_pictures(decoder, dataset, place)
+    scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
+    evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
+    evaluation.scores.save(out / "scores.json", overwrite=overwrite)
+    card = refresh_card(run, evaluation.scores.to_json()) if run.is_dir() else ""
+    command = f"synbrain report {run} {dataset.path} --out {out} --samples {options.samples}"
+    command += f" --seed {options.seed}" + (" --mni" if options.mni else "")
+    command += "" if decoder is None else f" --decoder {decoder}"
+    page = Report(
+        model=model,
+        run=run,
+        dataset=dataset,
+        options=options,
+        evaluation=evaluation,
+        shown=_shown(model, dataset, evaluation, options),
+        command=command,
+        training_log=fetch(run) / TRAINING_LOG,
+        decode=decode,
     )
-    paired = scores.differences.get("synbrain", {}).get("voxel_r")
-    if paired is None:
-        second = "It was not compared with ridge regression on the same tokens."
-    else:
-        low, high = paired["interval"]
-        word = "more" if paired["difference"] > 0 else "less"
-        sure = (
-            "a difference that the images show clearly"
-            if low > 0 or high < 0
-            else "which the images cannot tell from none"
-        )
-        second = (
-            f"That is {abs(paired['difference']):.3f} {word} than ridge regression on the same tokens "
-            f"({low:+.3f} to {high:+.3f}, {sure})."
-        )
-    cover = scores.value("synbrain", "coverage_90")
-    ratio = scores.value("synbrain", "variance_ratio")
-    if part.noise is None:
-        third = "It has no trial noise: its trials are all alike."
-    elif cover is None:
-        third = "Its test images have one trial each, so the spread of its trials could not be checked."
-    else:
-        of_ratio = "" if ratio is None else f", and their variance is {ratio:.2f} times the measured one"
-        third = f"The 90 % intervals of its synthetic trials hold {100 * cover:.0f} % of the measured ones"
-        third += f"{of_ratio}."
-    if part.linear is not None and weight < LEAST_WEIGHT:
-        third += " The linear path makes every prediction; networks have no part in it."
-    return [first, second, third]
+    return WrittenReport(write_report(out, page), evaluation.scores, card)
 
 
-def _systems(scores: Scores) -> list[str]:
-    return [name for name in SYSTEMS if name in scores.rows]
+def _decoded_pictures(decoder: Path, dataset: Dataset, device: str) -> DecodedPictures:
+    from synbrain.decoding.decoder import Decoder
+    from synbrain.viewer.decoded import DecodedPictures
+
+    return DecodedPictures.of(Decoder.from_pretrained(decoder, device=device), dataset)
 
 
-def _score_rows(scores: Scores) -> tuple[list[dict[str, Any]], bool]:
-    systems, rows = _systems(scores), []
-    has_differences = bool(scores.differences.get("synbrain"))
-    for metric, name in SHOWN_SCORES.items():
-        if all(scores.value(system, metric) is None for system in systems):
-            continue
-        cells = []
-        for system in systems:
-            score = scores[system].get(metric)
-            value = None if score is None else score.value
-            interval = None if score is None or value is None else score.interval
-            text = "" if interval is None else "[{:.3f}, {:.3f}]".format(*interval)
-            cells.append({"value": _number(value), "interval": text, "ours": system == "synbrain"})
-        paired = scores.differences.get("synbrain", {}).get(metric)
-        difference = {"value": "", "interval": "", "p": ""}
-        if paired is not None:
-            difference = {
-                "value": f"{paired['difference']:+.3f}",
-                "interval": "[{:+.3f}, {:+.3f}]".format(*paired["interval"]),
-                "p": f"p {paired['p_holm']:.3f}" if paired["p_holm"] >= 0.001 else "p < .001",
-            }
-        rows.append({"name": name, "cells": cells, "difference": difference})
-    return rows, has_differences
+def _shown(model: SynBrain, dataset: Dataset, evaluation: Evaluation, options: ReportOptions) -> Shown:
+    """What the pictures are drawn from."""
+    measured, row = evaluation.measured, evaluation.rows["synbrain"]
+
+    def draw(images: Rows) -> Float32:
+        tokens = measured.test.tokens.take(images)
+        return model.sample(tokens, options.samples, options.seed, subject=evaluation.subject)
+
+    return Shown(
+        test=measured.test,
+        predictions={name: evaluation.predictions[name] for name in ("synbrain", "ridge")},
+        space=dataset.space,
+        unit=dataset.info.unit,
+        in_mni=options.mni,
+        training_mean=measured.mean,
+        draw=draw,
+        stimulus=_stimulus(dataset),
+        trials=row.trials,
+        variance_ratio=row.per_voxel.get("variance_ratio"),
+    )
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or not np.isfinite(value) else f"{value:.3f}"
-
-
-def _roi_rows(report: Report) -> list[dict[str, Any]]:
-    rows = report.evaluation.rows
-    r = rows["synbrain"].per_voxel["voxel_r"]
-    others = {name: rows[name].per_voxel.get("voxel_r") for name in ("ridge", "ceiling") if name in rows}
-    made = []
-    for name, mask in noticeable_rois(report.dataset.space).items():
-        inside = r[mask & np.isfinite(r)]
-        if not len(inside):
-            continue
-        mean, se = (
-            float(inside.mean()),
-            float(inside.std(ddof=1) / np.sqrt(len(inside))) if len(inside) > 1 else 0.0,
-        )
-        beside = {
-            k: float(np.nanmean(v[mask]))
-            for k, v in others.items()
-            if v is not None and np.isfinite(v[mask]).any()
-        }
-        top = beside.get("ceiling")
-        made.append(
-            {
-                "name": name.split("/")[-1], "n": int(mask.sum()), "value": f"{mean:.3f}", "se": f"{se:.3f}",
-                "ridge": _number(beside.get("ridge")), "ceiling": _number(top),
-                "bar": f"{100 * max(mean, 0):.1f}", "low": f"{100 * max(mean - se, 0):.1f}",
-                "spread": f"{200 * se:.1f}", "top": None if top is None else f"{100 * min(top, 0.99):.1f}",
-            }
-        )  # fmt: skip
-    return made
-
-
-def _parts(model: SynBrain, part: SubjectPart, weight: float) -> list[dict[str, str]]:
-    made = []
-    figures = None if model.report is None else model.report.subjects.get(part.name)
-    if part.linear is not None:
-        alone = None if figures is None else figures.validation_r_linear or figures.cross_validated_r_linear
-        words = f"tokens of {', '.join(part.linear.layers)}, {len(part.linear.mixing)} patterns"
-        words += (
-            "" if alone is None else f"; alone it reaches voxel r {alone:.3f} on held-out training images"
-        )
-        made.append({"name": "linear path", "weight": "1.00", "words": words})
-    if model.vae is not None:
-        words = "mapper and BrainVAE decoder" if model.mapper is not None else "BrainVAE decoder"
-        whole = None if figures is None else figures.validation_r
-        words += "" if whole is None else f"; with them voxel r is {whole:.3f} on held-out training images"
-        alone = part.linear is None
-        made.append({"name": "networks", "weight": "1.00" if alone else f"{weight:.2f}", "words": words})
-    if part.noise is not None:
-        words = f"{part.noise.loadings.shape[1]} common factors, fitted on {part.noise.source}; "
-        words += "it makes the trials, not the mean"
-        made.append({"name": "trial noise", "weight": "–", "words": words})
-    return made
-
-
-def _provenance(report: Report) -> dict[str, str]:
-    from synbrain import __version__
-
-    about, manifest = report.evaluation.scores.about, report.dataset.path / MANIFEST
-    facts = {
-        "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        "synbrain": __version__,
-        "command": report.command,
-        "seed": str(about.get("seed")),
-        "synthetic trials an image": str(about.get("n_samples")),
-        "run": f"{report.run}, digest {report.model.digest[:16]}",
-        "dataset": f"{report.dataset.path}, digest {digest(manifest)[:16]}"
-        if manifest.exists()
-        else str(report.dataset.path),
-        "recordings": f"{about.get('n_train_images')} training and {about.get('n_test_images')} test images, "
-        f"{about.get('n_test_trials')} test trials, {about.get('n_voxels')} voxels, {about.get('unit')}",
-        "encoder": f"{report.model.config.encoder}, digest {report.model.config.encoder_digest[:16]}",
-    }
-    source = report.dataset.info.provenance.get("reader")
-    return facts | ({"prepared by": str(source)} if source else {})
-
-
-def _cortex(report: Report) -> Markup | None:
-    """The interactive cortex with a few test images; None where the stimuli cannot be read any more."""
-    options = ViewOptions(subject=report.evaluation.subject, mni=report.in_mni, trials=2)
+def _stimulus(dataset: Dataset) -> Callable[[int], Image.Image] | None:
+    """Position of a test image -> its picture; None where the stimuli lie elsewhere by now."""
+    rows = dataset.image_rows("test")
     try:
-        data = exported(Source(report.model, report.dataset, options), N_CORTEX_IMAGES)
+        dataset.load_image(int(rows[0]))
     except SynBrainError:
         return None
-    return as_script_data(data)
-
-
-def _plot(drawn: Drawn | None) -> dict[str, str] | None:
-    if drawn is None:
-        return None
-    content = base64.b64encode(drawn.path.read_bytes()).decode()
-    return {
-        "heading": drawn.heading, "caption": drawn.caption, "alt": drawn.alt,
-        "address": f"data:image/png;base64,{content}",
-    }  # fmt: skip
+    return lambda position: dataset.load_image(int(rows[position]))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +23,14 @@ from synbrain.viewer import packing
 from synbrain.viewer.options import ViewOptions
 from synbrain.viewer.packing import Json
 
+if TYPE_CHECKING:
+    from synbrain.viewer.decoded import DecodedPictures
+
 ROI_TRIALS = 100  # trials of a picture from which the sd of an ROI's mean is taken
 MAX_NEIGHBOURS = 2000  # training images that are searched for similar responses
 N_NEAREST, BLOCK = 6, 512
 AS_USUAL = ViewOptions()
-PICTURE_SIDE, THUMB_SIDE = 224, 72
+PICTURE_SIDE, THUMB_SIDE, DECODED_SIDE = 224, 72, 112
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Source:
         model: the run.
         dataset: of the same subject, or None: pictures that are dropped alone.
         options: of the page.
-        decode: expected responses (1, n_voxels) to a picture, where a decoder is given.
+        decode: responses to pictures, where a decoder is given.
     """
 
     model: SynBrain
     dataset: Dataset | None = None
     options: ViewOptions = AS_USUAL
-    decode: Callable[[Float32], Image.Image] | None = None
+    decode: DecodedPictures | None = None
     # one picture at a time: torch and the encoder's buffers are shared by all requests
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -156,6 +158,7 @@ class Source:
             "ceiling": ceiling,
             "baseline": baseline,
             "images": names,
+            "decoder": None if self.decode is None else self.decode.words,
         }
 
     @property
@@ -193,8 +196,18 @@ class Source:
         made["rois"] = self._rois(expected[0], trials, measured)
         made["nearest"] = self._nearest(expected)
         if self.decode is not None:
-            made["decoded"] = packing.picture(self.decode(expected), PICTURE_SIDE)
+            made["decoded"] = self._decoded(self.decode, expected, measured)
         return made
+
+    def _decoded(self, decode: DecodedPictures, expected: Float32, measured: Float32 | None) -> list[Json]:
+        """What the decoder makes of the expected response and of the measured mean, a row each kind."""
+        responses = {"expected": expected[0]} | ({} if measured is None else {"measured": measured})
+        pictures = decode(np.stack(list(responses.values())))
+        return [
+            {"label": label}
+            | {name: packing.picture(p, DECODED_SIDE) for name, p in zip(responses, row, strict=True)}
+            for label, row in pictures.items()
+        ]
 
     def _rois(self, expected: Float32, trials: Float32 | None, measured: Float32 | None) -> list[Json]:
         """Means over each ROI. The sd is that of the ROI's mean over trials: voxels vary together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -12,6 +13,9 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.viewer.options import ViewOptions
 from synbrain.viewer.page import exported, page
 from synbrain.viewer.source import Source
+
+if TYPE_CHECKING:
+    from synbrain.viewer.decoded import DecodedPictures
 
 AS_USUAL = ViewOptions()
 
@@ -22,6 +26,7 @@ def export_page(
     dataset: Dataset,
     options: ViewOptions = AS_USUAL,
     *,
+    decode: DecodedPictures | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the viewer with test images of ``dataset`` as one HTML file, without server or network.
@@ -31,12 +36,13 @@ def export_page(
         out: .html to write.
         dataset: of the run's subject.
         options: number of images and trials, subject.
+        decode: shows what a decoder makes of the responses.
         overwrite: replace ``out``.
     """
     require_absent(out, overwrite)
     if out.suffix.lower() not in (".html", ".htm"):
         raise SynBrainError(f"{out} is no name of a page", "end it in .html")
-    write_text(out, page(exported(Source(model, dataset, options), options.images), inline=True))
+    write_text(out, page(exported(Source(model, dataset, options, decode), options.images), inline=True))
     return out
 
 

@@ -387,8 +387,18 @@ class Viewer {
     const { nearest, decoded } = this.current;
     this.beside.replaceChildren();
     if (decoded) {
-      this.beside.append(make("h3", {}, "Decoded from the expected response"),
-        make("img", { src: decoded, alt: "the picture that a decoder makes of the expected response", class: "sv-picture" }));
+      // a column each response, a row each way to show what the decoder reads from it
+      const from = ["expected", "measured"].filter((key) => decoded[0][key]);
+      const table = make("table", { class: "sv-decoded" },
+        make("caption", {}, "Decoded from the response", make("details", {}, make("summary", {}, "what these are"), this.data.decoder)),
+        make("thead", {}, make("tr", {}, make("td"), ...from.map((key) => make("th", { scope: "col" }, key)))));
+      const body = make("tbody");
+      for (const row of decoded) {
+        body.append(make("tr", {}, make("th", { scope: "row" }, row.label), ...from.map((key) =>
+          make("td", {}, make("img", { src: row[key], alt: `${row.label}: decoded from the ${key} response` })))));
+      }
+      table.append(body);
+      this.beside.append(table);
     }
     if (nearest?.length) {
       this.beside.append(make("h3", {}, "Training images with the most similar measured response"));
