@@ -1,7 +1,6 @@
 """Files written whole or not at all: atomic writes, checksums, memory-mapped arrays, manifests.
 
-Every writer of this package goes through here, so that an interrupted run, a full disk or a second
-run never leaves half a file under its final name.
+Every writer goes through here: no interruption, full disk or second run leaves half a file under its name.
 """
 
 from __future__ import annotations
