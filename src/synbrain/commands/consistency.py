@@ -26,7 +26,8 @@ def consistency(
 ) -> None:
     """Compare ROI profiles, category selectivity and trial patterns with the subject's own, with controls.
 
-    Everything is measured on the test images. Writes OUT/consistency.json, table.md and consistency.png.
+    Everything is measured on the test images. Writes OUT/consistency.html, consistency.json, table.md
+    and consistency.png.
 
     Args:
         run: folder of the adapted run, or its id on the Hugging Face hub.
@@ -41,6 +42,7 @@ def consistency(
     from synbrain.figures.consistency import consistency_figure
     from synbrain.figures.style import save_png
     from synbrain.files import require_absent, write_json, write_text
+    from synbrain.viewer.consistency_page import write_consistency_page
 
     require_absent(out, overwrite)
     models = {"adapted": run} if full_run is None else {"adapted": run, "full": full_run}
@@ -49,5 +51,7 @@ def consistency(
     write_json(out / "consistency.json", report.to_json())
     write_text(out / "table.md", report.table())
     save_png(consistency_figure(report), out / "consistency.png")
+    page = write_consistency_page(out, report)
     print(report.table())
     print(f"consistency -> {out / 'consistency.json'}, {out / 'table.md'}, {out / 'consistency.png'}")
+    print(f"page -> {page}")
