@@ -223,15 +223,8 @@ class SynBrain:
         Returns:
             (n_samples, n_images, n_voxels) float32, in the subject's unit.
         """
-        batches = self.iter_samples(
-            images,
-            n_samples,
-            seed,
-            subject=subject,
-            predictive=predictive,
-            noise_factor=noise_factor,
-            batch_size=batch_size,
-        )
+        kind: dict[str, Any] = {"predictive": predictive, "noise_factor": noise_factor}
+        batches = self.iter_samples(images, n_samples, seed, subject=subject, batch_size=batch_size, **kind)
         empty = np.zeros((max(n_samples, 0), 0, self.subject(subject).n_voxels), dtype=np.float32)
         return np.concatenate([empty, *(trials for _, trials in batches)], axis=1)
 
@@ -269,9 +262,7 @@ class SynBrain:
         if noise_factor is not None and self.vae is None:
             raise SynBrainError("noise_factor needs the networks", "leave it out for a linear run")
         if noise_factor is not None and predictive:
-            raise SynBrainError(
-                "noise_factor is no predictive distribution", "give it or predictive, not both"
-            )
+            raise SynBrainError("noise_factor with predictive", "give one of them, not both")
         for rows, tokens in self._token_batches(images, batch_size, start):
             if noise_factor is not None:
                 trials = self._latent_trials(tokens, part, n_samples, seed, rows.start, noise_factor)
@@ -287,11 +278,7 @@ class SynBrain:
     def iter_predictive(
         self, images: Images | TokenSet, *, subject: str | None = None, batch_size: int = BATCH
     ) -> Iterator[tuple[slice, Predictive]]:
-        """Yield (rows, what one trial of these images may be) batch by batch.
-
-        Raises:
-            SynBrainError: where the run has no noise part.
-        """
+        """Yield (rows, what one trial of these images may be); an error where the run has no noise part."""
         part = self.subject(subject)
         if part.noise is None:
             raise SynBrainError(
@@ -309,16 +296,11 @@ class SynBrain:
         They hold trial noise and what is not known of the mean, which is more for images unlike the training
         images. The ends are quantiles of each voxel's predictive distribution; nothing is sampled.
 
-        Args:
-            images: as for :meth:`predict`.
-            level: between 0 and 1.
-            subject: whose responses.
-
         Returns:
             (2, n_images, n_voxels) float32, lower and upper ends, in the subject's unit.
 
         Raises:
-            SynBrainError: where the run has no noise part, or for a level that is no probability.
+            SynBrainError: where the run has no noise part, or for a level that is not between 0 and 1.
         """
         ends = [batch.interval(level) for _, batch in self.iter_predictive(images, subject=subject)]
         empty = np.zeros((2, 0, self.subject(subject).n_voxels), dtype=np.float32)
@@ -327,9 +309,7 @@ class SynBrain:
     def log_prob(
         self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
     ) -> NDArray[np.float64]:
-        """(n,) float64, log density of one trial ``responses[i]`` (n, n_voxels) for each image i.
-
-        Under the predictive distribution: trial noise and what is not known of the mean.
+        """(n,) float64, log predictive density of one trial ``responses[i]`` (n, n_voxels) for each image i.
 
         Raises:
             SynBrainError: where the run has no noise part.
