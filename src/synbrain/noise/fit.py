@@ -200,9 +200,10 @@ def _trial_noise(
         of_trials = residuals.within(rows, repeat_means)
     else:
         of_trials = residuals.pairs.trial_responses(rows) - residuals.mean[image]
-    z = of_trials / np.sqrt(np.maximum(variance.of(residuals.mean), 1e-24))[image].astype(np.float32)
-    z = z if residuals.repeated else z * np.float32(np.sqrt(variance.fraction))
-    z = unwarp(z, bent, tails)[0] if shaped else z.astype(np.float64)
+    # without repeats the residuals hold all of the variance, of which trials are a fraction
+    total = variance.of(residuals.mean) / (1.0 if residuals.repeated else variance.fraction)
+    standard = np.asarray(of_trials / np.sqrt(np.maximum(total, 1e-24))[image].astype(np.float32), np.float64)
+    z = unwarp(standard, bent, tails)[0] if shaped else standard
     loadings, unique, scores = fit_factors(z, image, config.factors, seed)
     base, slope, floor = variance.line
     parts = (loadings, unique, base, slope, floor, bent, tails)
