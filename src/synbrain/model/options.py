@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from synbrain.networks.config import Precision
+
 Format = Literal["npy", "nifti", "gifti", "cifti", "csv", "parquet", "netcdf"]
 OF_FORMAT = "must agree with the suffix of --out, which decides by itself where this is left out"
 
@@ -37,6 +39,9 @@ class SynthesizeOptions(BaseModel):
     subject: str | None = Field(None, description="whose responses, where the run has several subjects")
     noise_factor: float | None = Field(
         None, description="published isotropic noise on the latents instead of the run's trial noise"
+    )
+    precision: Precision = Field(
+        "auto", description="of the networks; auto: bf16 for wide ones on a CPU with AMX, else fp32"
     )
     by: Literal["voxel", "roi"] = Field("voxel", description="voxels, or means over each ROI")
     format: Format | None = Field(None, description=OF_FORMAT)

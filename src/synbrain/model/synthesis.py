@@ -79,6 +79,7 @@ def synthesize_to(
         "unit": part.unit,
         "run": run_digest,
         "batch_size": batch_size,
+        "precision": model.network_precision,
     }
     partial, progress = out.with_name(out.name + ".partial"), out.with_name(out.name + ".progress.json")
     key = digest_of(about)
@@ -144,7 +145,7 @@ def synthesize(
     Raises:
         SynBrainError: an unknown or contradictory format, or an image that cannot be read.
     """
-    part = model.subject(options.subject)
+    part, model = model.subject(options.subject), model.computing_in(options.precision)
     suffix = require_output(
         out, part.space, by_roi=options.by == "roi", format=options.format, overwrite=overwrite
     )
