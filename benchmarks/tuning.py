@@ -51,11 +51,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frozen-prior", action="store_true")
+    parser.add_argument("--options", type=json.loads, default={}, help="further TuneOptions, as JSON")
     typed = parser.parse_args()
     base, kept = [load_dataset(p) for p in typed.base], [load_dataset(p) for p in typed.kept]
     encoder = typed.work / "encoder"
     if not (encoder / "checksums.json").exists():
-        options = TuneOptions(epochs=typed.epochs, seed=typed.seed)
+        options = TuneOptions(epochs=typed.epochs, seed=typed.seed, **typed.options)
         started = cpu_seconds()
         tune_encoder(base, options, out=encoder, keep_out=kept, resume=True, show_progress=True)
         print(f"tuned in {cpu_seconds() - started:.0f} CPU seconds")

@@ -10,8 +10,9 @@ from synbrain.cli import main
 @pytest.fixture
 def words(toy, registry, tmp_path, monkeypatch):
     monkeypatch.setattr("synbrain.data.dataset.load_dataset", lambda path: toy.dataset)
-    monkeypatch.setattr("synbrain.comparison.compare.open_tokens", lambda *given: toy.tokens)
-    monkeypatch.setattr("synbrain.comparison.compare.without_tuned_images", lambda dataset, encoder: dataset)
+    monkeypatch.setattr(
+        "synbrain.comparison.compare.open_untuned", lambda dataset, *given: (dataset, toy.tokens)
+    )
     monkeypatch.setattr("synbrain.comparison.compare.METHODS", registry)
     return ["compare", "toy", "--seeds", "1", "--out", str(tmp_path / "out"), "--methods"]
 

@@ -14,17 +14,18 @@ from synbrain import Dataset, Decoder, SynBrain, load_dataset
 from synbrain.cli import main
 from synbrain.data.marks import image_marks, packed
 from synbrain.data.space import VoxelSpace
-from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_decoder
+from synbrain.decoding.adapt import adapt_decoder, adaptation_data
+from synbrain.decoding.alignment import make_alignment, read_labels
 from synbrain.decoding.augment import AugmentOptions, augment
 from synbrain.decoding.augmentation_curve import (
-    Cell,
     CurveOptions,
     augmentation_curve,
     curve_points,
     worth_in_real_hours,
 )
+from synbrain.decoding.curve_arms import Cell
 from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
-from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
@@ -217,6 +218,66 @@ def test_adaptation(
         name = first.info.subject
         known = first.responses[:5]
         np.testing.assert_allclose(again.for_subject(name).embed(known), base.embed(known), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def labels(here: Path, first: Dataset, second: Dataset) -> Path:
+    """Every image of either subject is of one of three kinds."""
+    names = [*first.images["name"], *second.images["name"]]
+    table = pd.DataFrame({"image": names, "label": [f"kind {i % 3}" for i in range(len(names))]})
+    table.to_csv(here / "labels.csv", index=False)
+    return here / "labels.csv"
+
+
+@pytest.mark.parametrize("by", ["labels", "tokens"])
+def test_aligned_adaptation(
+    by: str, first: Dataset, second: Dataset, labels: Path, settings: DecoderOptions, tmp_path: Path
+) -> None:
+    base = train_decoder([first], settings, out=tmp_path / "base")
+    more = {"adaptation": "mindaligner", "latent": 16, "neighbours": 3}
+    more |= {"labels": labels} if by == "labels" else {}
+    options = DecoderAdaptOptions.model_validate(settings.model_dump() | more)
+    data = adaptation_data(base, second, options)
+    alignment = make_alignment(base, data, second, first, options)
+    known = read_labels(labels)
+    for row, partners in zip(data.subjects[0].train.tokens.rows, alignment.partners, strict=True):
+        shown = first.images["name"].iloc[alignment.known.tokens.rows[partners]]
+        if by == "labels":
+            assert {known[name] for name in shown} == {known[second.images["name"].iloc[row]]}
+        else:
+            assert len(partners) == 3
+    assert not set(alignment.known.tokens.rows) & set(first.image_rows("test"))
+    pairs = alignment.batch(16, 3, 0)
+    assert pairs["known"].shape == (16, first.n_voxels)
+    assert pairs["novel"].shape == (16, second.n_voxels)
+    np.testing.assert_array_equal(pairs["known"], alignment.batch(16, 3, 0)["known"])
+    plain = adapt_decoder(tmp_path / "base", second, options, out=tmp_path / "plain")
+    adapted = adapt_decoder(tmp_path / "base", second, options, out=tmp_path / "d", known_data=first)
+    assert adapted.config.training["images_with_partners"] == data.subjects[0].train.n_images
+    x = first.responses[:5]  # the known subject's decoder is frozen
+    name = first.info.subject
+    np.testing.assert_allclose(adapted.for_subject(name).embed(x), base.embed(x), atol=1e-5)
+    assert not np.allclose(adapted.embed(second.responses[:5]), plain.embed(second.responses[:5]))
+
+
+def test_alignment_that_cannot_be(
+    first: Dataset, second: Dataset, settings: DecoderOptions, tmp_path: Path
+) -> None:
+    base = train_decoder([first], settings, out=tmp_path / "base")
+    options = DecoderAdaptOptions.model_validate(settings.model_dump())
+    data = adaptation_data(base, second, options)
+    with pytest.raises(SynBrainError, match="fine-tuning"):
+        make_alignment(base, data, second, first, options)
+    aligning = options.model_copy(update={"adaptation": "mindaligner"})
+    with pytest.raises(SynBrainError, match="24 voxels"):
+        make_alignment(base, data, second, second, aligning)
+    (tmp_path / "labels.csv").write_text("image,label\nunknown,animal\n")
+    named = aligning.model_copy(update={"labels": tmp_path / "labels.csv"})
+    with pytest.raises(SynBrainError, match="name no image"):
+        make_alignment(base, data, second, first, named)
+    (tmp_path / "labels.csv").write_text("image\nunknown\n")
+    with pytest.raises(SynBrainError, match="holds no labels"):
+        make_alignment(base, data, second, first, named)
 
 
 def test_adapting_what_cannot_be(ridge: Path, second: Dataset, tmp_path: Path) -> None:

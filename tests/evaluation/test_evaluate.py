@@ -179,9 +179,8 @@ def test_the_command_writes_and_prints(
     np.save(folder / "responses.npy", brain.dataset.responses)
     write_tables(folder, brain.info, brain.dataset.trials, brain.dataset.images, brain.space)
     run = linear_run(brain).save_pretrained(tmp_path / "run")
-    monkeypatch.setattr("synbrain.evaluation.evaluate.without_tuned_images", lambda dataset, encoder: dataset)
     monkeypatch.setattr(
-        "synbrain.evaluation.evaluate.open_tokens", lambda dataset, encoder, layers: brain.tokens
+        "synbrain.evaluation.evaluate.open_untuned", lambda dataset, encoder, layers: (dataset, brain.tokens)
     )
     out = tmp_path / "scores.json"
     words = [

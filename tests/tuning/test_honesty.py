@@ -14,7 +14,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.options import FeatureOptions
-from synbrain.features.store import make_tokens, open_tokens, without_tuned_images
+from synbrain.features.store import make_tokens, open_tokens, open_untuned
 from synbrain.features.tokens import pairs_of
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
@@ -83,8 +83,8 @@ def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(
     with pytest.raises(SynBrainError, match="tuned on training images"):
         pairs_of(planted, tokens, "train")
     with pytest.warns(SynBrainWarning, match="models are fitted on the other"):
-        honest = without_tuned_images(planted, "tuned-enc")
-    pairs = pairs_of(honest, open_tokens(honest, "tuned-enc"), "train")
+        honest, tokens = open_untuned(planted, "tuned-enc")
+    pairs = pairs_of(honest, tokens, "train")
     assert len(pairs.tokens) < 30
     assert fit_linear_path(pairs, config).path.about["cross_validated_r_of_single_voxels"] < 0.2
 

@@ -49,9 +49,22 @@ def test_every_part_of_the_network_moves_but_what_is_frozen(tuned: tuple[Path, T
     assert not any("running" in name or "num_batches" in name for name in moved)  # statistics are frozen
 
 
-def test_the_loss_falls(tuned: tuple[Path, Tuned]) -> None:
-    losses = [row["loss"] for row in read_log(tuned[0] / "training/log.jsonl") if row["split"] == "train"]
-    assert losses[-1] < losses[0]
+def test_images_held_out_are_predicted_from_what_was_planted(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """Responses follow the colour; none are planted in the control, and nothing may be learned there."""
+    options = SMALL.model_copy(update={"epochs": 12, "lr_readout": 1e-2})
+    scores = {}
+    for share in (1.0, 0.0):
+        planted = make_dataset(tmp_path / f"signal{share}", seed=5, n_train=64, signal=share)
+        made = tune_encoder([planted], options, out=tmp_path / f"encoder{share}")
+        scores[share] = made.config["datasets"][0]["held_out_r"]
+        log = read_log(tmp_path / f"encoder{share}/training/log.jsonl")
+        first, *_, last = [row["r/" + planted.info.name] for row in log if row["split"] == "validation"]
+        if share:
+            assert last > first + 0.1
+    assert scores[1.0] > 0.7
+    assert abs(scores[0.0]) < 0.4
 
 
 def test_what_is_opened_gives_the_tokens_of_what_was_tuned(

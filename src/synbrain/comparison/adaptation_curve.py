@@ -13,7 +13,7 @@ from synbrain.arrays import Float32, Float64
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.markdown import markdown_table
@@ -66,8 +66,8 @@ def adaptation_curve(
     """
     if draws < 1:
         raise SynBrainError(f"{draws} draws", "give --draws 1 or more")
-    dataset = without_tuned_images(dataset, base.config.encoder)
-    tokens = base.tokens(open_tokens(dataset, base.config.encoder, base.config.layers))
+    dataset, tokens = open_untuned(dataset, base.config.encoder, base.config.layers)
+    tokens = base.tokens(tokens)
     _, test = split_pairs(dataset, tokens)
     measured = test.repeat_means()
     weights = image_weights(test.n_images, n_bootstrap, options.seed)

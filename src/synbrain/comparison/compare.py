@@ -30,7 +30,7 @@ from synbrain.evaluation.evaluate import describe
 from synbrain.evaluation.measured import measure
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.scores import Scores
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.files import require_absent, write_text
 from synbrain.metrics.intervals import seed_interval
@@ -92,8 +92,8 @@ def compare(
     known = METHODS if registry is None else registry
     names = chosen_methods(options.methods, known)
     checked_preset(options.preset)
-    dataset = without_tuned_images(dataset, options.encoder) if tokens is None else dataset
-    tokens = tokens or open_tokens(dataset, options.encoder, options.layers)
+    if tokens is None:
+        dataset, tokens = open_untuned(dataset, options.encoder, options.layers)
     train, test = split_pairs(dataset, tokens)
     _prepare(out, resume, overwrite)
     measured = measure(test, train, dataset.space, n_bootstrap=options.n_bootstrap)

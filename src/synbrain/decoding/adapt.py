@@ -6,37 +6,25 @@ import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import packed, unpacked
 from synbrain.decoding.aligner import Transfer
+from synbrain.decoding.alignment import Alignment, known_subject, make_alignment
 from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import decoder_digest, save_decoder
 from synbrain.decoding.mindeye2 import MindEye2
 from synbrain.decoding.mindeye2_fit import train_network
-from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.train import decoder_of, training_folder
 from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
 from synbrain.networks.fit.loop import derived_seed
 from synbrain.training.networks import Workspace
-
-
-class DecoderAdaptOptions(DecoderOptions):
-    """How a decoder is adapted; token space and sizes are the base's."""
-
-    adaptation: Literal["finetune", "mindaligner"] = Field(
-        "finetune", description="a new first layer and further training, or two layers into a known subject"
-    )
-    known: str | None = Field(None, description="mindaligner: the known subject; the first if left out")
-    latent: int = Field(256, ge=1, description="mindaligner: width between its two layers (4096 published)")
-
 
 AS_PUBLISHED = DecoderAdaptOptions()
 
@@ -48,13 +36,16 @@ def adapt_decoder(
     *,
     out: Path,
     augment: Dataset | None = None,
+    known_data: Dataset | None = None,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Decoder:
     """Fit a MindEye2 decoder of other subjects to the subject of ``dataset``; it stops on validation images.
 
     ``finetune`` (MindEye2): a new first layer, then everything is trained further. ``mindaligner``: voxels of
-    the new subject go through two bias-free layers into the known subject's frozen decoder.
+    the new subject go through two bias-free layers into the known subject's frozen decoder. With
+    ``known_data``, pairs of trials of the two subjects, of images of one category or with like tokens, are
+    aligned as well (:mod:`synbrain.decoding.alignment`).
 
     Args:
         decoder: folder of the base decoder.
@@ -62,17 +53,25 @@ def adapt_decoder(
         options: budget, kind of adaptation, settings of training.
         out: the decoder folder to write; it holds the new subject alone.
         augment: synthetic trials of the new subject.
+        known_data: mindaligner: the known subject's dataset, for its alignment loss.
         overwrite: replace a decoder that stands at ``out``.
         show_progress: show bars.
 
     Raises:
-        SynBrainError: a base that is no MindEye2, test images that it was trained on, an unknown subject.
+        SynBrainError: a base that is no MindEye2, test images that it was trained on, an unknown subject,
+            data that are not the known subject's.
     """
     require_replaceable(out, overwrite, [decoder, dataset.path])
     base = Decoder.from_pretrained(decoder)
     data = adaptation_data(base, dataset, options, augment)
+    alignment = None
+    if known_data is not None:
+        alignment = make_alignment(base, data, dataset, known_data, options)
     workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
-    adapted = adapt_to(base, data, options, workspace, augment, decoder_digest(decoder))
+    adapted = adapt_to(base, data, options, workspace, augment, alignment)
+    adapted = replace(
+        adapted, config=adapted.config.model_copy(update={"adapted_from": decoder_digest(decoder)})
+    )
     save_decoder(adapted, out, overwrite=overwrite)
     shutil.rmtree(workspace.folder, ignore_errors=True)
     return adapted
@@ -108,7 +107,7 @@ def adapt_to(
     options: DecoderAdaptOptions,
     workspace: Workspace,
     augment: Dataset | None = None,
-    base_digest: str = "",
+    alignment: Alignment | None = None,
 ) -> Decoder:
     """:func:`adapt_decoder` for data at hand."""
     if not isinstance(base.method, MindEye2):
@@ -132,15 +131,16 @@ def adapt_to(
         else:
             align(method, base, new.n_voxels, new.name, options)
             trained = (f"transfers.{len(method.aligned) - 1}.",)
-    train_network(method, data.subjects, options, workspace, trained)
+    train_network(method, data.subjects, options, workspace, trained, alignment)
     marks = unpacked(base.config.trained_images) | unpacked(data.trained_images)
-    adapted = decoder_of(method, data, options, augment, base_digest)
+    adapted = decoder_of(method, data, options, augment)
+    record = {"adaptation": options.adaptation} | ({} if alignment is None else alignment.record)
     config: DecoderConfig = adapted.config.model_copy(
         update={
             "kind": "mindeye2",
             "trained_images": packed(marks),
             "test_images": packed(unpacked(base.config.test_images) | unpacked(data.test_images)),
-            "training": adapted.config.training | {"adaptation": options.adaptation},
+            "training": adapted.config.training | record,
         }
     )
     subjects: dict[str, DecoderSubject] = adapted.subjects
@@ -155,11 +155,7 @@ def align(method: MindEye2, base: Decoder, n_voxels: int, name: str, options: De
     Raises:
         SynBrainError: where the known subject is none of the base's.
     """
-    known = options.known or method.subjects[0]
-    if known not in method.subjects:
-        raise SynBrainError(
-            f"the decoder has no subject {known!r}", f"choose among {', '.join(method.subjects)}"
-        )
+    known = known_subject(base, options.known)
     n_known = base.subjects[known].n_voxels
     method.network.transfers.append(Transfer(n_voxels, options.latent, n_known))
     method.aligned[name] = known

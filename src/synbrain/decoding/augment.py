@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +25,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.store import copy_tokens, open_tokens
 from synbrain.features.tokens import TokenSet
 from synbrain.files import allocate_array, new_folder, require_replaceable
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -84,12 +84,12 @@ def augment(
     shown = draw_images(rows, n_trials, options)
     images = np.unique(shown)
     with new_folder(out, overwrite) as building:
+        expected = _expected(run, tokens.take(images), part.name, show_progress)
+        at = np.searchsorted(images, shown)
         array = allocate_array(building / RESPONSES, (n_trials, part.n_voxels), np.float32)
-        blocks = -(-n_trials // AT_ONCE)
-        made_blocks = _responses(run, tokens, shown, options)
-        for _ in track(range(blocks), "synthesize", unit="block", show=show_progress):
-            which, trials = next(made_blocks)
-            array[which] = trials
+        for start in range(0, n_trials, AT_ONCE):
+            which = slice(start, start + AT_ONCE)
+            array[which] = trials_of(part, expected[at[which]], options, start)
         array.flush()
         del array
         table = dataset.images.iloc[images].reset_index(drop=True).assign(split="train")
@@ -148,41 +148,38 @@ def draw_images(rows: Rows, n_trials: int, options: AugmentOptions) -> Rows:
     return np.repeat(order, options.per_image)[:n_trials].astype(np.int64)
 
 
-def synthetic_responses(
-    run: SynBrain, tokens: TokenSet, shown: Rows, options: AugmentOptions = ONE_HOUR
-) -> Float32:
-    """(n_trials, n_voxels) float32, one synthetic trial for each row of ``shown``, in the subject's unit.
+def trials_of(part: SubjectPart, expected: Float32, options: AugmentOptions, first: int = 0) -> Float32:
+    """(n_trials, n_voxels) float32, one synthetic trial around each expected response.
+
+    Row i depends on the seed and on ``first + i``, not on how many trials are made at once.
 
     Args:
-        run: of the subject.
-        tokens: of the images that ``shown`` counts, from the run's encoder.
-        shown: (n_trials,) image of each trial.
-        options: kind of trial, subject and seed.
+        part: the run's part of the subject.
+        expected: (n_trials, n_voxels) float32, expected response to the image of each trial.
+        options: kind and seed.
+        first: number of the first row among all trials.
     """
-    out = np.empty((len(shown), run.subject(options.subject).n_voxels), dtype=np.float32)
-    for which, trials in _responses(run, tokens, shown, options):
-        out[which] = trials
-    return out
+    if options.kind == "mean" or part.noise is None:  # a run without noise is deterministic
+        return expected
+    if options.kind == "trial":
+        return part.noise.sample(expected, 1, options.seed, first)[0]
+    sd = np.sqrt(part.noise.variance(expected).mean())  # the same power as the run's noise
+    draws = [
+        np.random.Generator(np.random.SFC64([options.seed, first + i])).standard_normal(
+            expected.shape[1], dtype=np.float32
+        )
+        for i in range(len(expected))
+    ]
+    return np.asarray(expected + sd * np.stack(draws), dtype=np.float32)
 
 
-def _responses(
-    run: SynBrain, tokens: TokenSet, shown: Rows, options: AugmentOptions
-) -> Iterator[tuple[Rows, Float32]]:
-    """Blocks of (positions of trials, their responses); each trial has noise of its own."""
-    part = run.subject(options.subject)
-    for number, start in enumerate(range(0, len(shown), AT_ONCE)):
-        which = np.arange(start, min(start + AT_ONCE, len(shown)))
-        block = tokens.take(shown[which])
-        seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0])
-        if options.kind == "trial":
-            yield which, run.sample(block, 1, seed, subject=part.name)[0]
-            continue
-        mean = run.predict(block, subject=part.name)
-        if options.kind == "isotropic":
-            trials = run.sample(block, 1, seed, subject=part.name)[0]
-            size = np.sqrt(np.mean((trials - mean) ** 2))  # the same power as the run's noise
-            mean = mean + size * np.random.default_rng(seed).standard_normal(mean.shape, dtype=np.float32)
-        yield which, mean
+def _expected(run: SynBrain, tokens: TokenSet, subject: str, show_progress: bool) -> Float32:
+    """(n_images, n_voxels) float32, once for each image however many trials it gets."""
+    blocks = run.iter_means(tokens, subject=subject, batch_size=AT_ONCE)
+    n = -(-len(tokens) // AT_ONCE)
+    return np.concatenate(
+        [mean for _, mean in track(blocks, "synthesize", total=n, unit="block", show=show_progress)]
+    )
 
 
 def _repeats(shown: Rows) -> Rows:

@@ -9,34 +9,30 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from synbrain.arrays import Float32, Float64
-from synbrain.baselines.gaussian import RidgeGaussian
+from synbrain.arrays import Float64
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
-from synbrain.decoding.adapt import DecoderAdaptOptions, adapt_to
-from synbrain.decoding.augment import AugmentOptions, draw_images, synthetic_responses, usable_images
+from synbrain.decoding.adapt import adapt_to
+from synbrain.decoding.curve_arms import Arm, Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.train import decoder_of
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs
 from synbrain.files import digest_of, read_json, require_absent, write_json
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 from synbrain.training.networks import Workspace
 
-Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
-KINDS = {"calibrated": "trial", "expected": "mean", "isotropic": "isotropic"}
 METRICS = ("images_ranked", "brains_ranked", "two_way")
 
 
@@ -51,7 +47,11 @@ class CurveOptions(DecoderAdaptOptions):
         "as many further real hours, the real trials repeated",
     )
     weights: list[float] = Field(
-        [0.25, 0.5, 0.75], description="shares of synthetic samples tried; validation images choose"
+        [0, 0.25, 0.5, 0.75],
+        description="shares of synthetic samples tried; validation images choose, 0 is the decoder without",
+    )
+    steps_grow: bool = Field(
+        False, description="steps grow with the hours, as published: more training and more data confounded"
     )
     seeds: int = Field(3, ge=1, description="number of repetitions of the experiment")
 
@@ -60,26 +60,10 @@ AS_ASKED = CurveOptions()
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One decoder of the experiment."""
-
-    arm: str
-    hours: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its file."""
-        return f"{self.arm}-{self.hours:g}h-{self.seed}"
-
-
-@dataclass(frozen=True)
 class Experiment:
     """What all cells share."""
 
-    run: SynBrain
-    dataset: Dataset
-    images: Dataset
+    arms: Arms
     base: Decoder | None
     options: CurveOptions
     out: Path
@@ -93,13 +77,14 @@ def augmentation_curve(
     out: Path,
     base: Path | None = None,
     images: Dataset | None = None,
+    resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
     """Train decoders with and without synthetic trials, and score each on the measured test responses.
 
     Run again to go on after an interruption; finished decoders are not trained again. A decoder that fails
-    is told under "failed" and loses nothing.
+    is named under "failed" and loses nothing.
 
     Args:
         run: of the subject; it should have seen the real data of the budget and no more, and "about" says
@@ -109,6 +94,7 @@ def augmentation_curve(
         out: folder for one JSON file a decoder and ``curve.json``.
         base: a decoder to adapt, as published; new decoders where left out.
         images: whose images the synthetic trials show; those of ``dataset`` where left out.
+        resume: extend a finished curve by arms, hours or seeds; its decoders are taken as they are.
         overwrite: start again.
         show_progress: a bar over the decoders.
 
@@ -122,13 +108,18 @@ def augmentation_curve(
     if overwrite:
         shutil.rmtree(out / "cells", ignore_errors=True)
         (out / "curve.json").unlink(missing_ok=True)
-    require_absent(out / "curve.json", overwrite)
+    if not resume:
+        require_absent(out / "curve.json", overwrite)
+    if not options.weights or not all(0 <= weight < 1 for weight in options.weights):
+        raise SynBrainError(
+            f"shares {options.weights} of synthetic samples", "give numbers from 0 to below 1"
+        )
     if not options.hours or min(options.hours) < 0 or 0 not in options.hours:
         raise SynBrainError(f"hours {options.hours}", "give 0, the decoder without, and positive numbers")
     opened = None if base is None else Decoder.from_pretrained(base)
-    experiment = Experiment(run, dataset, images or dataset, opened, options, out)
+    experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out)
     plain = _data(experiment, 0)
-    usable_images(run, experiment.images, [dataset])
+    _ = experiment.arms.rows  # refuses images that are all test images
     cells = [Cell("none", 0, seed) for seed in range(options.seeds)]
     positive = [h for h in options.hours if h]
     cells += [Cell(arm, h, s) for s in range(options.seeds) for arm in options.arms for h in positive]
@@ -140,19 +131,19 @@ def augmentation_curve(
         except SynBrainError as error:
             failed[cell.name] = str(error)
     more = unpacked(run.config.trained_images) - unpacked(plain.trained_images)
-    found = {
+    curve = {
         "about": {
             "dataset": dataset.info.name, "budget": str(options.budget), "method": options.method,
             "run": run.digest, "images_the_run_saw_beyond_the_budget": len(more),
-            "steps_of_every_decoder": options.mindeye2.steps, "seeds": options.seeds,
+            "steps": options.mindeye2.steps, "steps_grow": options.steps_grow, "seeds": options.seeds,
             "adapted": base is not None,
         },
         "points": curve_points(results),
         "worth": {m: worth_in_real_hours(curve_points(results), m) for m in METRICS},
         "failed": failed,
     }  # fmt: skip
-    write_json(out / "curve.json", found)
-    return found
+    write_json(out / "curve.json", curve)
+    return curve
 
 
 def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
@@ -160,8 +151,8 @@ def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     path = experiment.out / "cells" / f"{cell.name}.json"
     watched = {"hours", "arms", "seeds"}
     identity = digest_of(
-        [experiment.options.model_dump(mode="json", exclude=watched), experiment.run.digest,
-         experiment.dataset.info.name, vars(cell)]
+        [experiment.options.model_dump(mode="json", exclude=watched), experiment.arms.run.digest,
+         experiment.arms.dataset.info.name, experiment.arms.images.info.name, vars(cell)]
     )  # fmt: skip
     if path.exists():
         stored: dict[str, Any] = read_json(path)
@@ -174,7 +165,10 @@ def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
 
 
 def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    """Fit with each share of synthetic samples; validation images choose the one that is scored."""
+    """Fit with each share of synthetic samples; validation images choose the one that is scored.
+
+    A share of 0 is the decoder of the same seed without synthetic trials, which was fitted before.
+    """
     data = _data(experiment, cell.seed)
     if cell.arm == "none":
         return _scored(_fitted(data, cell, experiment), experiment, 0.0)
@@ -182,20 +176,34 @@ def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
         hours = float(str(experiment.options.budget).removesuffix("h")) + cell.hours
         data = _data(experiment, cell.seed, budget=f"{int(np.ceil(hours))}h")
         return _scored(_fitted(data, cell, experiment), experiment, 0.0)
-    synthetic, targets = synthetic_data(cell, data, experiment)
+    synthetic, targets = experiment.arms.trials(cell, data)
     best: tuple[float, float, Decoder] | None = None
-    for weight in experiment.options.weights:
+    tried: dict[str, float] = {}
+    for weight in (w for w in experiment.options.weights if w):
         subject = replace(
             data.subjects[0], synthetic=synthetic, synthetic_targets=targets, synthetic_weight=weight
         )
         decoder = _fitted(replace(data, subjects=[subject]), cell, experiment, weight)
-        score = decoder.config.validation.get("score", 0.0)
+        score = _score(decoder.config.validation, experiment)
+        tried[f"{weight:g}"] = score
         if best is None or score < best[0]:
             best = (score, weight, decoder)
-        if "score" not in decoder.config.validation:
-            break  # a closed-form method has no share to choose
-    assert best is not None
-    return _scored(best[2], experiment, best[1])
+    if 0 in experiment.options.weights:
+        without = _finished(Cell("none", 0, cell.seed), experiment)
+        tried["0"] = _score(without["validation"], experiment)
+        if best is None or tried["0"] <= best[0]:
+            return without | {"tried": tried}
+    assert best is not None  # an empty list of weights was refused
+    return _scored(best[2], experiment, best[1]) | {"tried": tried}
+
+
+def _score(validation: dict[str, Any], experiment: Experiment) -> float:
+    if "score" not in validation:
+        raise SynBrainError(
+            f"{experiment.options.method} has no score on validation images to choose the share by",
+            "use mindeye2 or ridge",
+        )
+    return float(validation["score"])
 
 
 def _data(experiment: Experiment, seed: int, budget: str | None = None) -> DecodingData:
@@ -204,46 +212,17 @@ def _data(experiment: Experiment, seed: int, budget: str | None = None) -> Decod
         update={"seed": seed} | ({} if budget is None else {"budget": budget})
     )
     targets = None if experiment.base is None else experiment.base.targets
-    return decoding_data([experiment.dataset], options, targets=targets)
-
-
-def synthetic_data(cell: Cell, data: DecodingData, experiment: Experiment) -> tuple[Pairs, Float32]:
-    """Synthetic trials of a cell with their targets, in memory.
-
-    Raises:
-        SynBrainError: missing tokens of the run's or the decoder's encoder.
-    """
-    subject, seed = data.subjects[0], cell.seed
-    n_trials = round(cell.hours * TRIALS_PER_HOUR)
-    if cell.arm == "repeated":
-        order = np.resize(np.arange(subject.train.n_trials), n_trials)
-        repeated = replace(
-            subject.train, trials=subject.train.trials[order],
-            image_of_trial=subject.train.image_of_trial[order],
-        )  # fmt: skip
-        return repeated, subject.targets
-    run, images = experiment.run, experiment.images
-    options = AugmentOptions(hours=cell.hours, seed=seed, kind=KINDS.get(cell.arm, "trial"))
-    shown = draw_images(usable_images(run, images, [experiment.dataset]), n_trials, options)
-    tokens = run.tokens(open_tokens(images, run.config.encoder, run.config.layers))
-    if cell.arm == "ridge_gaussian":
-        seen = run.tokens(open_tokens(experiment.dataset, run.config.encoder, run.config.layers))
-        train = replace(subject.train, tokens=seen.take(subject.train.tokens.rows))
-        model = RidgeGaussian().fit(train, seed=seed)
-        responses = model.sample(tokens.take(shown), 1, seed)[0]
-    else:
-        responses = synthetic_responses(run, tokens, shown, options)
-    source = data.targets.source
-    unique = np.unique(shown)
-    decoded = open_tokens(images, source.encoder, [source.layer]).take(unique)
-    pairs = Pairs(decoded, responses, np.arange(n_trials), np.searchsorted(unique, shown))
-    return pairs, data.targets.of(decoded)
+    return decoding_data([experiment.arms.dataset], options, targets=targets)
 
 
 def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: float = 0.0) -> Decoder:
-    """One decoder; the number of steps does not depend on the cell."""
-    steps = experiment.options.mindeye2.model_copy(update={"patience": 1_000_000})
-    options = experiment.options.model_copy(update={"seed": cell.seed, "mindeye2": steps})
+    """One decoder; the number of steps does not depend on the cell, unless it is to grow as published."""
+    training = experiment.options.mindeye2.model_copy(update={"patience": 1_000_000})
+    if experiment.options.steps_grow:
+        real = data.subjects[0].train.n_trials / TRIALS_PER_HOUR
+        more = 0 if cell.arm in ("none", "real") else cell.hours
+        training = training.model_copy(update={"steps": round(training.steps * (real + more))})
+    options = experiment.options.model_copy(update={"seed": cell.seed, "mindeye2": training})
     workspace = Workspace(experiment.out / "cells" / f".{cell.name}-{weight:g}")
     try:
         if experiment.base is not None:
@@ -254,7 +233,7 @@ def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: floa
 
 
 def _scored(decoder: Decoder, experiment: Experiment, weight: float) -> dict[str, Any]:
-    scores = evaluate_decoder(decoder, experiment.dataset, DecoderEvaluation(n_way=10_000))
+    scores = evaluate_decoder(decoder, experiment.arms.dataset, DecoderEvaluation(n_way=10_000))
     each = scores.each["measured_mean"]
     return {
         "weight": weight,

@@ -29,14 +29,11 @@ def only_subject(subjects: Sequence[DecodingSubject], name: str) -> DecodingSubj
 
 
 def all_images(subject: DecodingSubject) -> tuple[Float32, Float32]:
-    """Scaled repeat means and targets of every image that a closed-form method may use.
+    """Scaled repeat means and targets of every real image that a closed-form method may use.
 
-    Validation images are among them, for nothing is stopped early; synthetic trials are repeat means of
-    further images.
+    Validation images are among them, for nothing is stopped early.
     """
     parts = [(subject.train, subject.targets), (subject.validation, subject.validation_targets)]
-    if subject.synthetic is not None and subject.synthetic_targets is not None and subject.synthetic_weight:
-        parts.append((subject.synthetic, subject.synthetic_targets))
     responses = np.concatenate([subject.scaled(pairs.repeat_means()) for pairs, _ in parts])
     return responses, np.concatenate([targets for _, targets in parts])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,9 +17,9 @@ from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
 from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Options
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
+from synbrain.decoding.validation import validation_scores
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
-from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
@@ -26,12 +27,30 @@ from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.training.networks import Workspace
 
 
+class FurtherLoss(Protocol):
+    """A loss beside MindEye2's, with batches of its own (:mod:`synbrain.decoding.alignment`)."""
+
+    @property
+    def identity(self) -> str:
+        """Digest of what it depends on; a checkpoint of another one is refused."""
+        ...
+
+    def step(self, method: MindEye2, names: list[str], config: MindEye2Options) -> TrainingStep:
+        """The module whose "loss" is minimised; it takes what :meth:`batch` gives, beside the usual."""
+        ...
+
+    def batch(self, n: int, turn: int, seed: int) -> Batch:
+        """Number ``turn`` of its batches, of ``n`` samples."""
+        ...
+
+
 def fit_mindeye2(
     subjects: Sequence[DecodingSubject], options: DecoderOptions, workspace: Workspace
 ) -> MindEye2:
     """Train a new network on all subjects; one subject a batch, drawn by its number of trials.
 
-    The weights kept are those with the best score on validation images (see :func:`validation_scores`).
+    The weights kept are those with the best score on validation images
+    (:func:`synbrain.decoding.validation.validation_scores`).
     """
     tokens, dim = subjects[0].targets.shape[1:]
     sizes = options.mindeye2.sizes
@@ -48,6 +67,7 @@ def fit_mindeye2(
         prior = PriorConfig(
             tokens=tokens, dim=dim, depth=sizes.prior.depth, heads=sizes.prior.heads,
             dim_head=sizes.prior.dim_head, steps=sizes.prior.steps, drop=sizes.prior.drop,
+            residual=sizes.prior.residual,
         )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(options.seed, 31))
@@ -64,6 +84,7 @@ def train_network(
     options: DecoderOptions,
     workspace: Workspace,
     trained: Sequence[str] = ("",),
+    further: FurtherLoss | None = None,
 ) -> MindEye2:
     """Train ``method.network`` in place on ``subjects``, which it must know.
 
@@ -73,12 +94,14 @@ def train_network(
         options: settings and seed.
         workspace: for checkpoints and the log.
         trained: what the names of parameters to train start with; all of them by default.
+        further: a loss that is added.
     """
     config, network = options.mindeye2, method.network
     accelerator = accelerator_on(workspace.device)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
-    step_module = TrainingStep(method, [s.name for s in subjects], config)
+    names, identity = [s.name for s in subjects], [method.config(), [s.train.n_trials for s in subjects]]
+    step_module = (TrainingStep if further is None else further.step)(method, names, config)
     schedule = make_schedule(config.steps, [float(s.train.n_trials) for s in subjects], options.seed)
     share = (accelerator.process_index, accelerator.num_processes)
 
@@ -87,16 +110,24 @@ def train_network(
         subject, turn = subjects[which], int(schedule.turn[step])
         x, y = training_rows(subject, config.batch_size, turn, derived_seed(options.seed, which), share)
         numbers = torch.tensor([which, step], dtype=torch.int64)
-        return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers}
+        more = {} if further is None else further.batch(len(x), step, derived_seed(options.seed, 43))
+        return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers} | more
+
+    def validate() -> dict[str, float]:
+        was_training = network.training
+        network.eval()
+        scores = validation_scores(method, subjects)
+        network.train(was_training)
+        return scores
 
     stage = Stage(
         name="mindeye2",
         module=step_module,
         read_batch=read_batch,
-        validate=lambda: validation_scores(method, subjects),
+        validate=validate,
         n_steps=config.steps,
         round_steps=config.round_steps,
-        identity=digest_of([method.config(), [s.train.n_trials for s in subjects], list(trained)]),
+        identity=digest_of([*identity, list(trained), "" if further is None else further.identity]),
     )
     log = MetricsLog(workspace.folder, active=accelerator.is_main_process, tensorboard=workspace.tensorboard)
     end = run_stage(
@@ -193,27 +224,3 @@ def training_rows(
         rows: Rows = share_of(batch_rows(pairs.n_trials, n, turn, derived_seed(seed, key)), *share)
         parts.append((subject.scaled(pairs.trial_responses(rows)), targets[pairs.image_of_trial[rows]]))
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
-
-
-def validation_scores(method: MindEye2, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
-    """Scores on single trials of validation images, mean over subjects; "score" is to be small.
-
-    ``score`` is the mean of log(1 + number of validation images more similar to the decoded trial than its
-    own): it moves before retrieval is exact.
-    """
-    scores: dict[str, list[float]] = {"score": [], "images_ranked_for_brains": [], "brains_ranked": []}
-    was_training = method.network.training
-    method.network.eval()
-    for subject in subjects:
-        pairs = subject.validation
-        decoded = method.embed(subject.scaled(pairs.trial_responses()), subject.name)
-        similarity = cosine_matrix(decoded, subject.validation_targets)
-        own = similarity[np.arange(len(similarity)), pairs.image_of_trial]
-        ranks = (similarity > own[:, None]).sum(axis=1)
-        means = np.zeros((pairs.n_images, *decoded.shape[1:]), dtype=np.float32)
-        np.add.at(means, pairs.image_of_trial, decoded)
-        forward, backward = both_directions(cosine_matrix(means, subject.validation_targets))
-        for name, value in zip(scores, (float(np.log1p(ranks).mean()), forward, backward), strict=True):
-            scores[name].append(value)
-    method.network.train(was_training)
-    return {name: float(np.mean(values)) for name, values in scores.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +20,9 @@ class PriorSizes(BaseModel):
     dim_head: int = Field(16, ge=2)
     steps: int = Field(100, ge=2, description="of the noise schedule")
     drop: float = Field(0.2, ge=0, lt=1, description="chance that a condition is left out in training")
+    residual: bool = Field(
+        True, description="the prior predicts what the brain's tokens lack; published: false, all of them"
+    )
     sample_steps: int = Field(20, ge=1, description="steps visited when sampling")
     guidance: float = Field(1.0, ge=0, description="of classifier-free guidance; 1: off, as published")
 
@@ -97,3 +101,20 @@ class DecoderOptions(BaseModel):
     seed: int = Field(0, ge=0, description="of weights, batches, noise and the held-out images")
     device: str = Field("auto", description="where networks are trained: auto, cpu, cuda or mps")
     mindeye2: MindEye2Options = Field(MindEye2Options(), description="sizes, losses and steps of mindeye2")
+
+
+class DecoderAdaptOptions(DecoderOptions):
+    """How a decoder is adapted; token space and sizes are the base's."""
+
+    adaptation: Literal["finetune", "mindaligner"] = Field(
+        "finetune", description="a new first layer and further training, or two layers into a known subject"
+    )
+    known: str | None = Field(None, description="mindaligner: the known subject; the first if left out")
+    latent: int = Field(256, ge=1, description="mindaligner: width between its two layers (4096 published)")
+    alignment_weight: float = Field(
+        1.0, ge=0, description="mindaligner: of the loss on pairs of trials, where --known-data is given"
+    )
+    labels: Path | None = Field(
+        None, description="CSV of image and label: pairs are of one label; token neighbours if left out"
+    )
+    neighbours: int = Field(10, ge=1, description="images of the known subject that may be an image's pair")

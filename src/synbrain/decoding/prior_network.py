@@ -36,6 +36,7 @@ class PriorConfig(BaseModel):
     dim_head: int = Field(52, ge=2)
     steps: int = Field(100, ge=2, description="of the noise schedule")
     drop: float = Field(0.2, ge=0, lt=1, description="chance that a condition is left out in training")
+    residual: bool = Field(False, description="predict what the brain's tokens lack; published: all of it")
 
 
 class PriorNetwork(nn.Module):
@@ -50,6 +51,8 @@ class PriorNetwork(nn.Module):
         self.null_image_embed = nn.Parameter(torch.randn(n, dim))
         self.to_time_embeds = nn.Sequential(nn.Sequential(_Sinusoid(dim), _TimeMLP(dim)))
         self.causal_transformer = _Transformer(config)
+        if config.residual:  # at first the prediction is the condition itself
+            nn.init.zeros_(self.causal_transformer.project_out.weight)
 
     def forward(
         self,
@@ -67,14 +70,17 @@ class PriorNetwork(nn.Module):
             brain: (n, tokens, dim), the condition.
             keep_brain, keep_image: (n,) bool; where False, the learned null tokens stand in.
         """
+        start = brain if self.config.residual else None
         if keep_brain is not None:
+            if start is not None:
+                start = start * keep_brain[:, None, None]
             brain = torch.where(keep_brain[:, None, None], brain, self.null_brain_embeds.to(brain.dtype))
         if keep_image is not None:
             image = torch.where(keep_image[:, None, None], image, self.null_image_embed.to(image.dtype))
         time = self.time_embedding(times).to(brain.dtype)
         sequence = torch.cat([brain, time, image + self.learned_query], dim=1)
         predicted: Tensor = self.causal_transformer(sequence)[:, -self.config.tokens :]
-        return predicted
+        return predicted if start is None else start + predicted
 
     def time_embedding(self, times: Tensor) -> Tensor:
         """(n, 1, dim)."""

@@ -20,7 +20,7 @@ from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
 from synbrain.evaluation.scores import Scores
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
@@ -96,8 +96,8 @@ def evaluation_of(
     unknown = [name for name in options.rows if name not in (*BASELINES, "ceiling", "oracle")]
     if unknown:
         raise SynBrainError(f"no rows {unknown}", f"choose among {[*BASELINES, 'ceiling', 'oracle']}")
-    dataset = without_tuned_images(dataset, model.config.encoder) if tokens is None else dataset
-    tokens = tokens or open_tokens(dataset, model.config.encoder, model.config.layers)
+    if tokens is None:
+        dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
     train, test = split_pairs(dataset, tokens)
     subject = _subject_of(model, dataset, options.subject)
     measured = measure(test, train, dataset.space, seed=options.seed, n_bootstrap=options.n_bootstrap)

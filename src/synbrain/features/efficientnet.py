@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from synbrain.errors import SynBrainError
+from synbrain.features.efficientnet_training import training_tokens
 from synbrain.features.encoder import Encoder, encoder_digest, frozen, grid_tokens, weights_digest
 from synbrain.features.preprocessing import EFFICIENTNET_LITE
 
@@ -95,6 +96,7 @@ def efficientnet_lite(
         device=device,
         precision=precision,
         module=net,
+        in_training=partial(training_tokens, net, largest_grid=LARGEST_GRID),
     )
 
 

@@ -41,6 +41,8 @@ class Encoder:
         precision: "float32", or "bfloat16" / "float16" for autocast on a GPU.
         hub_id: where the weights can be had by name, else None (a local path is not told).
         module: what holds the weights that ``network`` computes with; None where there is nothing to train.
+        in_training: the same function as ``network`` but for rounding, in a form that is cheaper to train;
+            None: there is no such form.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Encoder:
     precision: str = "float32"
     hub_id: str | None = None
     module: nn.Module | None = None
+    in_training: Network | None = None
 
     def chosen(self, layers: Iterable[str] | None) -> tuple[str, ...]:
         """The layers asked for, without repetition; the default one for None.

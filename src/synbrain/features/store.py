@@ -155,23 +155,27 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     return TokenSet(encoder=encoder_name, digest=said["digest"], layers=arrays, rows=rows, tuned=rows[tuned])
 
 
-def without_tuned_images(dataset: Dataset, encoder: str) -> Dataset:
-    """The dataset without the training images that an encoder was tuned on: what models may be fitted on.
+def open_untuned(
+    dataset: Dataset, encoder: str, layers: Iterable[str] | None = None
+) -> tuple[Dataset, TokenSet]:
+    """A dataset without the training images that an encoder was tuned on, and :func:`open_tokens` of it.
 
-    The dataset itself where its tokens are of no tuned encoder; otherwise a warning says how many are left.
+    This is what models may be fitted and scored on: the dataset itself where its tokens are of no tuned
+    encoder; otherwise a warning says how many training images are left.
 
     Args:
         dataset: with tokens of ``encoder``.
         encoder: name, folder or hub id.
+        layers: None for all that are stored.
 
     Raises:
-        SynBrainError: where fewer than 3 training images are left, or test images were tuned on.
+        SynBrainError: as :func:`open_tokens`; where fewer than 3 training images are left.
     """
-    tokens = open_tokens(dataset, encoder)
-    if tokens.tuned is None or not len(tokens.tuned):
-        return dataset
-    tuned = np.flatnonzero(np.isin(tokens.rows, tokens.tuned))
-    return without_images(dataset, tuned, tokens.encoder)
+    tokens = open_tokens(dataset, encoder, layers)
+    if tokens.tuned is not None and len(tokens.tuned):
+        tuned = np.flatnonzero(np.isin(tokens.rows, tokens.tuned))
+        dataset = without_images(dataset, tuned, tokens.encoder)
+    return dataset, tokens
 
 
 def make_tokens(

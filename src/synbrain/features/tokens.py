@@ -161,7 +161,7 @@ def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:
         raise SynBrainError(
             f"{tokens.encoder} was tuned on training images of {dataset.path}, so that "
             "their features know the responses",
-            "take `without_tuned_images(dataset, encoder)`, or tune an encoder without this dataset",
+            "take what `open_untuned(dataset, encoder)` gives, or tune an encoder without this dataset",
         )
     shown = dataset.trials["image"].to_numpy(dtype=np.int64)[trials]
     return Pairs(

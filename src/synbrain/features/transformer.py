@@ -7,7 +7,7 @@ which picture it expects. What follows is the same for all, so that a further on
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Tower:
         prefix: its config -> how many tokens stand before the patches.
         final: (model, output) -> (n, prefix + patches, dim) after the final norm.
         extra: (model, batch) -> further arguments of a forward pass.
+        opened_with: fields of its config that are set when it is opened.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Tower:
     prefix: Callable[[Any], int]
     final: Callable[[Any, Any], torch.Tensor]
     extra: Callable[[Any, torch.Tensor], dict[str, Any]] = lambda model, batch: {}
+    opened_with: dict[str, Any] = field(default_factory=dict)
 
 
 def _clip_final(model: Any, output: Any) -> torch.Tensor:
@@ -101,6 +103,7 @@ TOWERS: dict[str, Tower] = {
         prefix=lambda config: 1,
         final=_normed,
         extra=_every_patch_in_order,
+        opened_with={"mask_ratio": 0.0},
     ),
     "siglip": Tower(
         title="SigLIP",
@@ -196,9 +199,12 @@ def _load(name: str, tower: Tower, weights: str) -> tuple[Any, str | None]:
     try:
         kind = transformers.AutoConfig.from_pretrained(weights, local_files_only=local).model_type
         opener = tower.classes.get(kind, next(iter(tower.classes.values())))
-        options = {"mask_ratio": 0.0} if name == "mae" else {}
         loaded: Any = getattr(transformers, opener).from_pretrained(
-            weights, local_files_only=local, dtype=torch.float32, output_loading_info=True, **options
+            weights,
+            local_files_only=local,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **tower.opened_with,
         )
     except SafetensorError as error:
         raise SynBrainError(

@@ -123,6 +123,7 @@ def tuned_encoder(base: Encoder, head: FeatureMap, config: dict[str, Any], hub_i
         network=with_readout(base, head),
         hub_id=hub_id,
         module=None,
+        in_training=None,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from synbrain.data.budget import Budget, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError, SynBrainWarning
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
 from synbrain.model.synbrain import SynBrain
@@ -83,9 +83,8 @@ def adapt(
     if not model.config.trained_images:
         note = "the model does not say which images it saw; make sure that no test image is among them"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
-    dataset = without_tuned_images(dataset, model.config.encoder)
-    tokens = model.tokens(open_tokens(dataset, model.config.encoder, model.config.layers))
-    subject = new_subject(model, dataset, tokens, options)
+    dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
+    subject = new_subject(model, dataset, model.tokens(tokens), options)
     return adapt_to(model, subject, options, Output(out, resume, overwrite), show_progress)
 
 

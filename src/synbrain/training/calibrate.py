@@ -8,7 +8,7 @@ from typing import Any
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens, without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import pairs_of
 from synbrain.files import require_absent
 from synbrain.model.synbrain import SynBrain
@@ -57,8 +57,7 @@ def calibrate(
             f"{part.n_voxels} in {part.unit}",
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )
-    dataset = without_tuned_images(dataset, model.config.encoder)
-    pairs = pairs_of(dataset, open_tokens(dataset, model.config.encoder, model.config.layers), "train")
+    pairs = pairs_of(*open_untuned(dataset, model.config.encoder, model.config.layers), "train")
     mean = model.predict(pairs.tokens, subject=part.name)
     fitted = fit_response_noise(pairs, mean, noise, seed=seed)
     if not fitted_on_other_images and part.noise is not None:

@@ -9,7 +9,6 @@ from typing import Any
 from synbrain.data.dataset import Dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.fit import LinearFit
 from synbrain.training.config import TrainConfig
@@ -59,19 +58,20 @@ class TrainingSubject:
 def training_subjects(
     datasets: Sequence[Dataset],
     images: Sequence[TrainingImages],
-    encoder: str,
-    layers: Sequence[str] | None = None,
+    tokens: Sequence[TokenSet],
 ) -> list[TrainingSubject]:
     """Training pairs of the images of each dataset that may be trained on (``leakage.training_images``).
 
     Several subjects are named as their datasets are, since datasets of one study may call them alike.
 
-    Raises:
-        SynBrainError: where tokens are missing.
+    Args:
+        datasets: one per subject.
+        images: of each, those that may be trained on.
+        tokens: of all images of each dataset.
     """
     subjects = []
-    for dataset, allowed in zip(datasets, images, strict=True):
-        pairs = pairs_of(dataset, open_tokens(dataset, encoder, layers), "train")
+    for dataset, allowed, of_all in zip(datasets, images, tokens, strict=True):
+        pairs = pairs_of(dataset, of_all, "train")
         pairs = pairs.take(dataset.image_rows("train").searchsorted(allowed.rows))
         name = dataset.info.name if len(datasets) > 1 else ""
         subjects.append(TrainingSubject.of(dataset, pairs, allowed, name))

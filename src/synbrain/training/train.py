@@ -10,7 +10,7 @@ import torch
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainWarning
-from synbrain.features.store import without_tuned_images
+from synbrain.features.store import open_untuned
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.fit import fit_model
@@ -66,9 +66,10 @@ def train(
     if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():
         note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
-    datasets = [without_tuned_images(dataset, options.encoder) for dataset in datasets]
+    opened = [open_untuned(dataset, options.encoder, options.layers) for dataset in datasets]
+    datasets = [dataset for dataset, _ in opened]
     images = training_images(datasets, options.shared_test_images, keep_out)
-    subjects = training_subjects(datasets, images, options.encoder, options.layers)
+    subjects = training_subjects(datasets, images, [tokens for _, tokens in opened])
     check_subjects(subjects, config)
     sizes = network_sizes(subjects[0].pairs.tokens, config)
     with training_folder(output, config.model_dump(mode="json")) as folder:

@@ -60,7 +60,7 @@ class TuningNetwork(nn.Module):
         super().__init__()
         assert base.module is not None
         self.network, self.head, self.loss = base.module, head, loss
-        self._tokens, self._normalised = base.network, base.preprocess.normalised
+        self._tokens, self._normalised = base.in_training or base.network, base.preprocess.normalised
         generator = torch.Generator().manual_seed(derived_seed(seed, 31))
         places = head.side**2
         made = [Readout(places, head.channels, n, generator) for n in n_units]

@@ -1,0 +1,109 @@
+"""Arms of the augmentation experiment: what each adds to the real trials of a subject."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from synbrain.arrays import Float32, Rows
+from synbrain.baselines.gaussian import RidgeGaussian
+from synbrain.data.budget import TRIALS_PER_HOUR
+from synbrain.data.dataset import Dataset
+from synbrain.decoding.augment import AugmentOptions, draw_images, trials_of, usable_images
+from synbrain.decoding.subjects import DecodingData
+from synbrain.features.store import open_tokens
+from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.model.synbrain import SynBrain
+
+Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
+KINDS = {"calibrated": "trial", "expected": "mean", "isotropic": "isotropic"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One decoder of the experiment."""
+
+    arm: str
+    hours: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.arm}-{self.hours:g}h-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Trials that are added to the real ones of a budget; expected responses are computed once for all cells.
+
+    Attributes:
+        run: of the subject.
+        dataset: the subject's.
+        images: whose images the synthetic trials show.
+    """
+
+    run: SynBrain
+    dataset: Dataset
+    images: Dataset
+    _ridge: dict[int, RidgeGaussian] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Rows of ``images.images`` that are nobody's test image."""
+        return usable_images(self.run, self.images, [self.dataset])
+
+    @cached_property
+    def tokens(self) -> TokenSet:
+        """Of all images, from the run's encoder."""
+        return self.run.tokens(open_tokens(self.images, self.run.config.encoder, self.run.config.layers))
+
+    @cached_property
+    def expected(self) -> Float32:
+        """(len(rows), n_voxels) float32, the run's expected response to each usable image."""
+        return self.run.predict(self.tokens.take(self.rows))
+
+    def trials(self, cell: Cell, data: DecodingData) -> tuple[Pairs, Float32]:
+        """Trials that ``cell`` adds, and the targets of their images (n_images, n_tokens, dim).
+
+        Args:
+            cell: any arm but ``real``, which has a larger budget instead.
+            data: the real trials.
+
+        Raises:
+            SynBrainError: missing tokens of the run's or the decoder's encoder.
+        """
+        subject, n_trials = data.subjects[0], round(cell.hours * TRIALS_PER_HOUR)
+        if cell.arm == "repeated":
+            order = np.resize(np.arange(subject.train.n_trials), n_trials)
+            repeated = replace(
+                subject.train, trials=subject.train.trials[order],
+                image_of_trial=subject.train.image_of_trial[order],
+            )  # fmt: skip
+            return repeated, subject.targets
+        options = AugmentOptions(hours=cell.hours, seed=cell.seed, kind=KINDS.get(cell.arm, "trial"))
+        shown = draw_images(self.rows, n_trials, options)
+        at = np.searchsorted(self.rows, shown)
+        if cell.arm == "ridge_gaussian":
+            # row i has noise of its own, also where an image is shown again
+            responses = self._gaussian(cell.seed, subject.train).sample(
+                self.tokens.take(shown), 1, cell.seed
+            )[0]
+        else:
+            responses = trials_of(self.run.subject(), self.expected[at], options)
+        source = data.targets.source
+        unique = np.unique(shown)
+        decoded = open_tokens(self.images, source.encoder, [source.layer]).take(unique)
+        pairs = Pairs(decoded, responses, np.arange(n_trials), np.searchsorted(unique, shown))
+        return pairs, data.targets.of(decoded)
+
+    def _gaussian(self, seed: int, train: Pairs) -> RidgeGaussian:
+        """Ridge with Gaussian residuals, fitted to the real trials of the seed."""
+        if seed not in self._ridge:
+            encoder, layers = self.run.config.encoder, self.run.config.layers
+            seen = self.run.tokens(open_tokens(self.dataset, encoder, layers)).take(train.tokens.rows)
+            self._ridge[seed] = RidgeGaussian().fit(replace(train, tokens=seen), seed=seed)
+        return self._ridge[seed]

@@ -1,0 +1,58 @@
+"""What a decoder is chosen by: single trials of validation images, never of test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from synbrain.arrays import Float32, Rows
+from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
+from synbrain.metrics.image import correlation_distance
+from synbrain.metrics.retrieval import both_directions, cosine_matrix
+
+
+def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
+    """Scores on single trials of validation images, mean over subjects; "score" is to be small.
+
+    ``score = (log rank of embed + log rank of predict_tokens) / 2``, where the log rank is the mean of
+    log(1 + number of validation images more similar to what a trial was decoded to than its own image). It
+    moves before retrieval is exact, and it looks at both outputs: a decoder that is chosen by ``embed``
+    alone is stopped while its tokens still get better.
+
+    Args:
+        method: fitted, or in training (in eval mode).
+        subjects: with validation images.
+    """
+    scores: dict[str, list[float]] = {}
+    for subject in subjects:
+        pairs, seen = subject.validation, subject.validation_targets
+        trials = subject.scaled(pairs.trial_responses())
+        embedded = method.embed(trials, subject.name)
+        tokens = method.predict_tokens(method.backbone(trials, subject.name), 1, 0)[0]
+        means = np.zeros((pairs.n_images, *embedded.shape[1:]), dtype=np.float32)
+        np.add.at(means, pairs.image_of_trial, embedded)
+        forward, backward = both_directions(cosine_matrix(means, seen))
+        ranks = [log_rank(decoded, seen, pairs.image_of_trial) for decoded in (embedded, tokens)]
+        for name, value in {
+            "score": sum(ranks) / 2,
+            "log_rank_embedded": ranks[0],
+            "log_rank_tokens": ranks[1],
+            "correlation_distance": float(correlation_distance(tokens, seen[pairs.image_of_trial]).mean()),
+            "images_ranked_for_brains": forward,
+            "brains_ranked": backward,
+        }.items():
+            scores.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in scores.items()}
+
+
+def log_rank(decoded: Float32, seen: Float32, image: Rows) -> float:
+    """Mean of log(1 + number of images more similar to row i of ``decoded`` than its own, ``image[i]``).
+
+    >>> import numpy as np
+    >>> log_rank(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.arange(3))
+    0.0
+    """
+    similarity = cosine_matrix(decoded, seen)
+    right = similarity[np.arange(len(similarity)), image]
+    return float(np.log1p((similarity > right[:, None]).sum(axis=1)).mean())
