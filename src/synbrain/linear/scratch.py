@@ -72,7 +72,7 @@ class Scratch:
     def open(self, name: str) -> NDArray[Any]:
         """The array of that name, which an earlier process filled."""
         assert self.folder is not None
-        return open_array(self.folder / f"{name}.npy")
+        return open_array(self.folder / f"{name}.npy", writable=True)  # torch takes no other
 
     def finish(
         self, name: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
 from torch import Tensor
@@ -50,7 +51,9 @@ class Team:
         for rank in range(self.world):
             part = self._share_of(rank, n)
             block = whole.narrow(dim, part.start, part.stop - part.start)
-            block.copy_(broadcast(block.contiguous(), from_process=rank))
+            sent = block.contiguous()
+            broadcast(sent.view(torch.uint8), from_process=rank)  # in place; gloo knows no int16
+            block.copy_(sent)
 
     def add_up(self, part: Tensor) -> None:
         """Sum ``part`` over processes, in place."""
