@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from synbrain.arrays import Float32
+from synbrain.data.options import PictureOptions
+from synbrain.data.pictures import RULES
 from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
@@ -81,6 +83,8 @@ class SynBrain:
         self.report = report
         self.digest = ""  # of the folder that the run was opened from
         self.precision: Precision = "fp32"  # of the networks, see :meth:`computing_in`
+        self.folder: Path | None = None  # that folder, where it is the user's
+        self.pictures = RULES  # how picture files are decoded
         self._encoder = encoder
         self.to(device)
 
@@ -132,6 +136,20 @@ class SynBrain:
             self.mapper = self.mapper.fold()
         return self
 
+    def using(self, *, pictures: PictureOptions | None = None, encoder_weights: str | None = None) -> Self:
+        """The same model (it shares its networks) that takes pictures in another way.
+
+        Args:
+            pictures: how transparent and turned pictures are decoded.
+            encoder_weights: file, folder or hub id of the encoder's weights, where the run cannot name it.
+        """
+        other = copy.copy(self)
+        if pictures is not None:
+            other.pictures = pictures
+        if encoder_weights is not None:
+            other._encoder = get_encoder(self.config.encoder, weights=encoder_weights, device=self.device)
+        return other
+
     @classmethod
     def from_pretrained(
         cls,
@@ -155,6 +173,7 @@ class SynBrain:
         folder = fetch(run)
         model = cls(*load_run(folder, device), device=device, encoder=encoder)
         model.digest = run_digest(folder)
+        model.folder = folder if Path(run).exists() else None
         return model.fold() if fold else model
 
     def save_pretrained(
@@ -331,7 +350,7 @@ class SynBrain:
                     f"make tokens with `synbrain features DATASET --encoder {self.config.encoder}`",
                 )
             return images.only(*self.config.layers)
-        return self.tokens(encode_images(self.encoder, images, self.config.layers))
+        return self.tokens(encode_images(self.encoder, images, self.config.layers, rules=self.pictures))
 
     @property
     def encoder(self) -> Encoder:
