@@ -25,7 +25,8 @@ def consistency(
 ) -> None:
     """Compare ROI profiles, category selectivity and trial patterns with the subject's own, with controls.
 
-    Everything is measured on the test images. Writes OUT/consistency.json, table.md and consistency.png.
+    Everything is measured on the test images. Writes OUT/consistency.html, consistency.json, table.md
+    and consistency.png.
 
     Args:
         run: folder of the adapted run, or its id on the Hugging Face hub.
@@ -43,6 +44,7 @@ def consistency(
     from synbrain.figures.consistency import consistency_figure
     from synbrain.figures.style import save_png
     from synbrain.files import require_absent, write_json, write_text
+    from synbrain.viewer.consistency_page import write_consistency_page
 
     require_absent(out, overwrite)
     models = {"adapted": run}
@@ -62,5 +64,7 @@ def consistency(
     words = consistency_table(found)
     write_text(out / "table.md", words)
     save_png(consistency_figure(found), out / "consistency.png")
+    page = write_consistency_page(out, found)
     print(words)
     print(f"consistency -> {out / 'consistency.json'}, {out / 'table.md'}, {out / 'consistency.png'}")
+    print(f"page -> {page}")

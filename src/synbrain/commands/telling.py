@@ -143,6 +143,7 @@ def compared(comparison: Comparison, typed: Typed) -> int:
     from synbrain.figures.comparison import comparison_dots
     from synbrain.figures.style import save_png
     from synbrain.figures.training import autoencoder_curves
+    from synbrain.viewer.comparison_page import write_comparison_page
 
     out: Path = typed["out"]
     words = write_table(comparison, out)
@@ -151,10 +152,13 @@ def compared(comparison: Comparison, typed: Typed) -> int:
     if curves := stored_curves(out, comparison.scores.rows):
         save_png(autoencoder_curves(curves), out / "training_curves.png")
         pictures.append("training_curves.png")
+    page = write_comparison_page(out, comparison)
     print(words)
     for name, problem in comparison.failed.items():
         print(f"{name} failed: {problem}")
-    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
+    files = ", ".join(str(out / name) for name in ("table.md", "table.json", *pictures))
+    print(f"table -> {files}")
+    print(f"page -> {page}")
     return 1 if comparison.failed else 0
 
 
