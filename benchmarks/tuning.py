@@ -6,9 +6,8 @@ Datasets are those of `synbrain prepare`. The encoder is tuned on BASE; images t
 KEPT are left out. On each kept-back session, for each number of training images: ridge and the linear path
 on frozen layers (224 pixels) and on the tuned layers, the latter also with the readouts of the tuned subjects
 as its prior, and all linear paths stacked voxel by voxel by their cross-validation. `--frozen-prior` also
-fits the linear paths of BASE on frozen layers, as a prior on those. Test images are looked at once, at the end;
-the cross-validated r of the training images stands beside. Whatever is done already in FOLDER is taken from
-there.
+fits the linear paths of BASE on frozen layers, as a prior on those. Test images are looked at once, at the
+end; the cross-validated r of the training images stands beside. What is done in FOLDER is taken from there.
 """
 
 from __future__ import annotations
