@@ -64,7 +64,10 @@ def shoot(browser: Any, name: str, page: Path, whole: Path | None) -> None:
             else:
                 tab.screenshot(path=whole / f"{name}-{width}-{scheme}.png", full_page=True)
                 if (width, scheme) == (1280, "light"):
-                    tab.pdf(path=whole / f"{name}.pdf", format="A4")
+                    tab.emulate_media(media="print")
+                    tab.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dots an inch
+                    tab.wait_for_timeout(500)
+                    tab.screenshot(path=whole / f"{name}-print.png", full_page=True)
             tab.close()
 
 
