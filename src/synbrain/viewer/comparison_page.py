@@ -79,7 +79,8 @@ def sentences(scores: Scores) -> list[str]:
         better, worse = marks.count("▲"), marks.count("▼")
         made.append(
             f"In {what}, {best} is best with {values[best]:.3f}. By differences that the images show "
-            f"(p < {ALPHA}), {better} of {len(values)} methods score better than {against} and {worse} score worse."
+            f"(p < {ALPHA}), {better} of {len(values)} methods score better than {against} and {worse} "
+            "score worse."
         )
     return made
 
