@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synbrain.analysis.consistency_report import Consistency
 from synbrain.comparison.compare import Comparison
 from synbrain.evaluation.scores import Score, Scores
 from synbrain.viewer.comparison_page import sentences, write_comparison_page
@@ -42,17 +43,20 @@ def comparison() -> Comparison:
     return Comparison(Scores(rows, about=about, differences=differences), {"other": "seed 0: ValueError"})
 
 
-def consistency(n_others: int = 6) -> dict[str, Any]:
+def consistency(n_others: int = 6) -> Consistency:
     columns = ["adapted vs measured", *(f"adapted vs nsd-subj{i:02}" for i in range(n_others))]
     columns.append("adapted vs measured, shuffled (mean |r|)")
-    profiles = {roi: dict.fromkeys(columns, 0.5) for roi in ("V1", "VWFA", "OFA")}
+    profiles: dict[str, dict[str, float | None]] = {
+        roi: dict.fromkeys(columns, 0.5) for roi in ("V1", "VWFA", "OFA")
+    }
     profiles["V1"]["adapted vs nsd-subj00"] = None
-    trials = {roi: {"measured": 0.2, "synthetic": 0.3} for roi in ("V1", "VWFA")}
-    return {
-        "subject": "s", "dataset": "d", "others": [], "n_test_images": 9, "n_test_trials": 27, "n_samples": 3,
-        "profiles": profiles, "trials": trials, "selectivity": {},
-        "means": {"profiles": profiles["OFA"], "trials": trials["V1"]},
-    }  # fmt: skip
+    trials: dict[str, dict[str, float | None]] = {
+        roi: {"measured": 0.2, "synthetic": 0.3} for roi in ("V1", "VWFA")
+    }
+    return Consistency(
+        "s", "d", [], n_test_images=9, n_test_trials=27, n_samples=3,
+        profiles=profiles, selectivity={}, trials=trials,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synbrain.files import read_json
+
 if TYPE_CHECKING:
     from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
@@ -134,6 +136,14 @@ def augmented(made: Dataset, typed: Typed) -> None:
         f"{made.path}: {made.n_trials} synthetic trials ({told['kind']}) of {made.n_images} images "
         f"in {made.info.unit}"
     )
+
+
+def responses(written: list[Path], typed: Typed) -> None:
+    """Files of responses to images, and the sidecar that says what they are."""
+    about = read_json(written[-1])
+    n_samples = about.get("n_samples")
+    what = "expected responses" if n_samples is None else f"{n_samples} trials an image"
+    print(f"{what} of {len(about['images'])} images ({about['unit']}): {' and '.join(map(str, written))}")
 
 
 def compared(comparison: Comparison, typed: Typed) -> int:

@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+from synbrain.analysis.consistency_report import Consistency
 from synbrain.viewer.sections import Cell, Picture, Section, Table, write_sections
 
 BARS = "Bars of Pearson's r, one group an area or category; grey bars are the shuffled controls."
@@ -23,18 +24,16 @@ TRIALS = (
 )
 
 
-def write_consistency_page(out: Path, report: dict[str, Any]) -> Path:
-    """Write ``out/consistency.html`` of what :func:`synbrain.analysis.consistency_report.consistency_report`
-    gave, with the picture that lies in ``out``.
-    """
+def write_consistency_page(out: Path, report: Consistency) -> Path:
+    """Write ``out/consistency.html`` with the picture that lies in ``out``; returns the page."""
     from synbrain import __version__
 
-    means = report["means"]
+    means = report.means()
     picture = Picture(out / "consistency.png", BARS, "Grouped bars of correlations.")
     blocks = [
-        ("ROI profiles over test images", PROFILES, report["profiles"], means["profiles"]),
-        ("Category selectivity", SELECTIVITY, report["selectivity"], {}),
-        ("Patterns over two trials of one image", TRIALS, report["trials"], means["trials"]),
+        ("ROI profiles over test images", PROFILES, report.profiles, means["profiles"]),
+        ("Category selectivity", SELECTIVITY, report.selectivity, {}),
+        ("Patterns over two trials of one image", TRIALS, report.trials, means["trials"]),
     ]
     sections = [Section("What was found", sentences(means), [picture] if picture.path.exists() else [])]
     for heading, words, rows, mean in blocks:
@@ -43,14 +42,14 @@ def write_consistency_page(out: Path, report: dict[str, Any]) -> Path:
     facts = {
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "synbrain": __version__,
-        "dataset": f"{report['dataset']}, subject {report['subject']}",
-        "recordings": f"{report['n_test_images']} test images, {report['n_test_trials']} test trials",
-        "synthetic trials an image": str(report["n_samples"]),
-        "other subjects": ", ".join(report["others"]) or "none given",
+        "dataset": f"{report.dataset}, subject {report.subject}",
+        "recordings": f"{report.n_test_images} test images, {report.n_test_trials} test trials",
+        "synthetic trials an image": str(report.n_samples),
+        "other subjects": ", ".join(report.others) or "none given",
     }
     sections.append(Section("Provenance", items=list(facts.items())))
     title, lead = (
-        f"Consistency of {report['subject']}",
+        f"Consistency of {report.subject}",
         "Is the model like its subject, and not like any subject?",
     )
     return write_sections(out / "consistency.html", title, lead, sections)
