@@ -4,22 +4,27 @@
 
 Datasets are those of `synbrain prepare`. The encoder is tuned on BASE; images that are test images of BASE or
 KEPT are left out. On each kept-back session, for each number of training images: ridge and the linear path
-on frozen layers (224 pixels), the linear path on the tuned layers, and that with the readouts of the tuned
-subjects as its prior. `--frozen-prior` also fits the linear paths of BASE on frozen layers, as a prior. Test
-images are looked at once, at the end. Whatever is done already in FOLDER is taken from there.
+on frozen layers (224 pixels) and on the tuned layers, the latter also with the readouts of the tuned subjects
+as its prior, and all linear paths stacked voxel by voxel by their cross-validation. `--frozen-prior` also
+fits the linear paths of BASE on frozen layers, as a prior on those. Test images are looked at once, at the
+end; the cross-validated r of the training images stands beside. What is done in FOLDER is taken from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import ttest_1samp
 
 from synbrain import SynBrain
@@ -30,8 +35,9 @@ from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens
 from synbrain.features.tokens import Pairs, pairs_of, split_pairs
 from synbrain.linear.config import LinearPathConfig
-from synbrain.linear.fit import fit_linear_path
+from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.prior import BasePath, ResponseSpace, fit_with_prior, response_space
+from synbrain.linear.stacking import stacked
 from synbrain.metrics.intervals import image_weights, voxel_r_replicates
 from synbrain.metrics.voxel import voxel_r
 from synbrain.tuning.options import TuneOptions
@@ -39,6 +45,8 @@ from synbrain.tuning.tune import tune_encoder
 
 FROZEN = "efficientnet-lite0"
 LAYERS = ["block7", "block10", "block14"]
+FROZEN_LAYERS = [*LAYERS, "final"]
+AGAINST = ("prior frozen", "linear frozen", "ridge frozen")
 LINEAR = LinearPathConfig()
 
 
@@ -61,17 +69,35 @@ def main() -> None:
         tune_encoder(base, options, out=encoder, keep_out=kept, resume=True, show_progress=True)
         print(f"tuned in {cpu_seconds() - started:.0f} CPU seconds")
     readouts = SynBrain.from_pretrained(encoder / "readouts")
-    spaces = {"tuned": response_space([p for s in readouts.subjects.values() if (p := s.as_base)])}
-    if typed.frozen_prior:
-        spaces["frozen"] = response_space([frozen_path(d, typed.seed) for d in base])
-    rows = [
-        row for d in kept for budget in typed.budgets for row in rows_of(d, encoder, budget, spaces, typed)
+    tuned = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
+    kinds = [
+        Kind("tuned", str(encoder), [*LAYERS, "readout"], ("ridge", "linear", "prior"), lambda: tuned),
+        Kind("frozen", FROZEN, FROZEN_LAYERS, ("ridge", "linear"), lambda: None),
     ]
+    if typed.frozen_prior:
+        space = cache(lambda: response_space([frozen_path(d, typed.work, typed.seed) for d in base]))
+        kinds.append(Kind("frozen", FROZEN, FROZEN_LAYERS, ("prior",), space))
+    cells = [(d, budget) for budget in typed.budgets for d in kept]
+    done = [rows_of(d, budget, kind, typed) for kind in kinds for d, budget in cells]
+    rows = [row for of_cell in done for row in of_cell]
+    rows += [stacked_row(d, budget, kinds, typed) for d, budget in cells]
     table = [summary(rows, budget) for budget in typed.budgets]
     (typed.work / "table.json").write_text(json.dumps({"rows": rows, "table": table}, indent=1))
-    print(as_markdown(rows))
+    print(as_markdown(rows, "r"))
+    print(as_markdown(rows, "cross_validated_r"))
     for line in table:
         print(line)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Layers of one encoder, and what is fitted on them."""
+
+    name: str
+    encoder: str
+    layers: list[str]
+    ways: tuple[str, ...]
+    space: Callable[[], ResponseSpace | None]
 
 
 def cpu_seconds() -> float:
@@ -87,54 +113,81 @@ def tokens_of(dataset: Dataset, encoder: str, layers: list[str]) -> Any:
         return open_tokens(dataset, encoder, layers)
 
 
-def frozen_path(dataset: Dataset, seed: int) -> BasePath:
-    """The linear path of a base session on frozen layers."""
-    pairs = pairs_of(dataset, tokens_of(dataset, FROZEN, [*LAYERS, "final"]), "train")
-    path = fit_linear_path(pairs, LINEAR, seed=seed, show_progress=True).path
-    return BasePath(path, pairs.repeat_means().std(axis=0))
+def frozen_path(dataset: Dataset, work: Path, seed: int) -> BasePath:
+    """The linear path of a base session on frozen layers; kept on disk."""
+    file = work / "frozen" / f"{dataset.info.name}.pickle"
+    if not file.exists():
+        pairs = pairs_of(dataset, tokens_of(dataset, FROZEN, FROZEN_LAYERS), "train")
+        path = fit_linear_path(pairs, LINEAR, seed=seed, show_progress=True).path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(BasePath(path, pairs.repeat_means().std(axis=0))))
+    base: BasePath = pickle.loads(file.read_bytes())  # of this script's own making
+    return base
 
 
-def rows_of(
-    dataset: Dataset, encoder: Path, budget: str, spaces: dict[str, ResponseSpace | None], typed: Any
-) -> list[dict[str, Any]]:
-    """Scores of every way to fit this session with ``budget`` training images; kept on disk."""
-    file = typed.work / "rows" / f"{dataset.info.name}-{budget}.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    rows = []
-    for kind, name, layers in (
-        ("frozen", FROZEN, [*LAYERS, "final"]), ("tuned", str(encoder), [*LAYERS, "readout"])
-    ):  # fmt: skip
-        train, test = split_pairs(dataset, tokens_of(dataset, name, layers))
+def rows_of(dataset: Dataset, budget: str, kind: Kind, typed: Any) -> list[dict[str, Any]]:
+    """Scores of what is fitted on layers of one kind to ``budget`` training images; kept on disk."""
+    ways = {way: f"{way} {kind.name}" for way in kind.ways}
+    files = {way: cell_file(typed.work, dataset, budget, name) for way, name in ways.items()}
+    if not all(file.exists() for file in files.values()):
+        train, test = split_pairs(dataset, tokens_of(dataset, kind.encoder, kind.layers))
         train = drawn(train, budget, typed.seed)
-        space, seed = spaces.get(kind), typed.seed
-        ways: dict[str, Callable[[Pairs], Any]] = {
-            "ridge": lambda pairs, seed=seed: Ridge().fit(pairs, seed=seed)
-        }
-        alone = fit_linear_path(train, LINEAR, seed=seed)
-        ways["linear"] = lambda pairs, alone=alone: alone.path
-        if space is not None:
-            ways["prior"] = lambda pairs, space=space, alone=alone, seed=seed: (
-                fit_with_prior(pairs, space, LINEAR, seed=seed, alone=alone).path
-            )
-        measured = test.repeat_means()
-        weights = image_weights(test.n_images, 1000, seed)
-        for way, fit in ways.items():
+        alone: LinearFit | None = None
+        for way, name in ways.items():
             started = time.process_time()
-            predicted = fit(train).predict(test.tokens)
-            replicates = voxel_r_replicates(weights, predicted, measured)
-            rows.append({
-                "session": dataset.info.name, "budget": budget, "way": f"{way} {kind}",
-                "n_images": train.n_images, "r": voxel_r(predicted, measured).tolist(),
-                "replicates": np.asarray(replicates).round(5).tolist(),
-                "cpu_seconds": round(time.process_time() - started, 1),
-            })  # fmt: skip
-            print(
-                rows[-1]["session"], budget, rows[-1]["way"], f"{np.nanmean(rows[-1]['r']):.4f}", flush=True
-            )
+            if way == "ridge":
+                row = row_of(dataset, budget, name, Ridge().fit(train, seed=typed.seed).predict(test.tokens))
+            else:
+                alone = fit = alone or fit_linear_path(train, LINEAR, seed=typed.seed)
+                space = kind.space() if way == "prior" else None
+                if space is not None:
+                    fit = fit_with_prior(train, space, LINEAR, seed=typed.seed, alone=alone)
+                predicted = fit.path.predict(test.tokens)
+                row = row_of(dataset, budget, name, predicted, train, fit.out_of_fold)
+                kept = files[way].with_suffix(".npz")
+                np.savez(kept, test=predicted, out_of_fold=fit.out_of_fold, folds=fit.folds)
+            write_cell(files[way], row | {"cpu_seconds": round(time.process_time() - started, 1)})
+    return [json.loads(file.read_text()) for file in files.values()]
+
+
+def stacked_row(dataset: Dataset, budget: str, kinds: list[Kind], typed: Any) -> dict[str, Any]:
+    """Linear paths on frozen and on tuned layers, averaged by voxel as their cross-validation says."""
+    names = [f"{way} {kind.name}" for kind in kinds for way in kind.ways if way != "ridge"]
+    fits = [np.load(cell_file(typed.work, dataset, budget, name).with_suffix(".npz")) for name in names]
+    tokens = tokens_of(dataset, FROZEN, FROZEN_LAYERS)
+    train = drawn(pairs_of(dataset, tokens, "train"), budget, typed.seed)
+    predictions = [fit["out_of_fold"] for fit in fits]
+    shares, average = stacked(predictions, train.repeat_means(), fits[0]["folds"])
+    predicted = sum(share * fit["test"] for share, fit in zip(shares, fits, strict=True))
+    row = row_of(dataset, budget, "all stacked", np.asarray(predicted), train, average)
+    return row | {"shares": dict(zip(names, shares.mean(axis=1).round(3).tolist(), strict=True))}
+
+
+def row_of(
+    dataset: Dataset, budget: str, way: str, predicted: NDArray[Any], train: Pairs | None = None,
+    out_of_fold: NDArray[Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Scores of a prediction of the test images, and of the training images where those are given."""
+    test = pairs_of(dataset, tokens_of(dataset, FROZEN, FROZEN_LAYERS), "test")
+    measured = test.repeat_means()
+    replicates = voxel_r_replicates(image_weights(test.n_images, 1000, 0), predicted, measured)
+    row: dict[str, Any] = {
+        "session": dataset.info.name, "budget": budget, "way": way,
+        "r": voxel_r(predicted, measured).tolist(), "replicates": np.asarray(replicates).round(5).tolist(),
+    }  # fmt: skip
+    if train is not None and out_of_fold is not None:
+        row["cross_validated_r"] = voxel_r(out_of_fold, train.repeat_means()).tolist()
+    return row
+
+
+def cell_file(work: Path, dataset: Dataset, budget: str, way: str) -> Path:
+    return work / "rows" / f"{dataset.info.name}-{budget}-{way.replace(' ', '-')}.json"
+
+
+def write_cell(file: Path, row: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(rows))
-    return rows
+    file.write_text(json.dumps(row))
+    print(row["session"], row["budget"], row["way"], f"{np.nanmean(row['r']):.4f}", flush=True)
 
 
 def drawn(train: Pairs, budget: str, seed: int) -> Pairs:
@@ -146,15 +199,13 @@ def drawn(train: Pairs, budget: str, seed: int) -> Pairs:
 
 
 def summary(rows: list[dict[str, Any]], budget: str) -> str:
-    """The best tuned way against the best frozen way, paired over units and over test images."""
+    """Ways on tuned layers against those on frozen ones, paired over units and over test images."""
     of = {(row["session"], row["way"]): row for row in rows if row["budget"] == budget}
     sessions = list(dict.fromkeys(session for session, _ in of))
     ways = {way for _, way in of}
-    one = "prior tuned"
     lines = []
-    for two in ("prior frozen", "linear frozen", "ridge frozen"):
-        if two not in ways:
-            continue
+    pairs = [(one, two) for one in ("prior tuned", "all stacked") for two in AGAINST if two in ways]
+    for one, two in pairs:
         differences = [np.array(of[s, one]["r"]) - np.array(of[s, two]["r"]) for s in sessions]
         units = np.concatenate(differences)
         images = np.mean(
@@ -172,12 +223,13 @@ def summary(rows: list[dict[str, Any]], budget: str) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(rows: list[dict[str, Any]]) -> str:
-    """voxel_r, a row for each way and a column for each session and budget."""
+def as_markdown(rows: list[dict[str, Any]], what: str) -> str:
+    """Mean over voxels of ``what``, a row for each way and a column for each session and budget."""
+    rows = [row for row in rows if what in row]
     columns = list(dict.fromkeys((row["session"], row["budget"]) for row in rows))
     ways = list(dict.fromkeys(row["way"] for row in rows))
-    of = {(row["session"], row["budget"], row["way"]): f"{np.nanmean(row['r']):.3f}" for row in rows}
-    head = "| | " + " | ".join(f"{session}, {budget}" for session, budget in columns) + " |"
+    of = {(row["session"], row["budget"], row["way"]): f"{np.nanmean(row[what]):.3f}" for row in rows}
+    head = f"| {what} | " + " | ".join(f"{session}, {budget}" for session, budget in columns) + " |"
     body = [f"| {way} | " + " | ".join(of.get((*c, way), "") for c in columns) + " |" for way in ways]
     return "\n".join([head, "|" + "---|" * (len(columns) + 1), *body])
 

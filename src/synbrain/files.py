@@ -1,7 +1,6 @@
 """Files written whole or not at all: atomic writes, checksums, memory-mapped arrays, manifests.
 
-Every writer of this package goes through here, so that an interrupted run, a full disk or a second
-run never leaves half a file under its final name.
+Every writer goes through here: no interruption, full disk or second run leaves half a file under its name.
 """
 
 from __future__ import annotations
@@ -58,27 +57,24 @@ def require_absent(path: Path, overwrite: bool = False) -> None:
 
 
 def require_writable(path: Path) -> None:
-    """Raise before work is lost where ``path`` could not be made: tried with an empty file that is
-    removed.
-    """
-    there = path.parent
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    with writing(path), tempfile.NamedTemporaryFile(dir=there, prefix=".synbrain-"):
+    """Raise before work is lost where ``path`` could not be made: an empty file is tried and removed."""
+    with writing(path), tempfile.NamedTemporaryFile(dir=_existing(path.parent), prefix=".synbrain-"):
         pass
 
 
 def require_space(folder: Path, n_bytes: int) -> None:
     """Raise before work is lost where the disk that holds ``folder`` has not ``n_bytes`` free."""
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_existing(folder)).free
     if n_bytes > free:
         raise SynBrainError(
             f"{folder} needs {n_bytes / 1e9:.2f} GB but its disk has {free / 1e9:.2f} GB free",
             "free some space, or choose an output on another disk",
         )
+
+
+def _existing(folder: Path) -> Path:
+    """``folder``, or the nearest one above it that exists."""
+    return next((where for where in (folder, *folder.parents) if where.exists()), Path.cwd())
 
 
 @contextmanager
@@ -233,6 +229,23 @@ def allocate_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap[
             with path.open("r+b") as handle:
                 os.posix_fallocate(handle.fileno(), 0, path.stat().st_size)
     return array
+
+
+@contextmanager
+def new_array(path: Path, shape: tuple[int, ...], dtype: Any) -> Iterator[np.memmap[Any, Any]]:
+    """Fill a memory-mapped .npy beside ``path``; it takes that name when the block ends without error.
+
+    On error, Ctrl-C included, it is removed. One process at a time makes ``path``, see :func:`alone`.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with alone(path), writing(path):
+        try:
+            array = allocate_array(partial, shape, dtype)
+            yield array
+            array.flush()
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def open_array(path: Path, *, writable: bool = False) -> np.memmap[Any, Any]:

@@ -141,6 +141,8 @@ def test_orientation_has_one_rule_and_an_option(kind: str, tag: int, tmp_path: P
     stored, facts = inspect_image(path, PictureOptions(orientation="stored"))
     assert np.array_equal(np.asarray(stored), COLOUR)
     assert facts.has_tag == (tag != 1)
+    for decoded in (stored, open_image(path)):  # encoders decode what they are given once more
+        assert np.array_equal(np.asarray(to_rgb(decoded)), np.asarray(decoded))
 
 
 def test_arrays_of_other_shapes_are_told() -> None:

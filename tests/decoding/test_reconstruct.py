@@ -53,3 +53,10 @@ def test_the_command_writes_pictures_and_refuses_what_it_cannot(
     assert "--overwrite" in capsys.readouterr().err
     with pytest.raises(SynBrainError, match="no renderer 'crayons'"):
         reconstruct(Decoder.from_pretrained(decoder), dataset, renderer="crayons")
+
+
+def test_info_knows_a_decoder(decoder: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(decoder)]) == 0
+    assert f"{dataset.n_voxels} voxels" in capsys.readouterr().out
+    assert main(["info", str(decoder.parent)]) == 0
+    assert f"decoder    {decoder}: method ridge" in capsys.readouterr().out

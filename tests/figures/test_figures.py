@@ -11,7 +11,6 @@ from PIL import Image
 from synbrain.data.fsaverage import on_surface
 from synbrain.data.space import VoxelSpace
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
-from synbrain.figures.page import Picture, Section, Table, write_page
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
@@ -62,15 +61,3 @@ def test_every_chart_is_drawn(tmp_path: Path) -> None:
     for name, figure in figures.items():
         save_png(figure, tmp_path / f"{name}.png", dpi=40)
         assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 1
-
-
-def test_page_is_self_contained_and_escapes_text(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "p.png")
-    table = Table(["row", "r"], [["synbrain", "0.5"], ["a<b", "-"]], frozenset({"synbrain"}))
-    section = Section("Scores", ["words & more"], [table], [Picture(tmp_path / "p.png", "a red square")])
-    write_page(tmp_path / "report.html", "Report", "of a test", [section])
-    text = (tmp_path / "report.html").read_text()
-    assert "data:image/png;base64," in text
-    assert "a&lt;b" in text
-    assert "<tr class=model><td>synbrain" in text
-    assert "http" not in text

@@ -76,7 +76,7 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 def test_npy_and_its_sidecar(volume: VoxelSpace, pictures: list[Path], tmp_path: Path) -> None:
     model = model_on(volume)
-    written = predict_to(model, pictures, tmp_path / "y.npy", EVERYTHING)
+    written = predict_to(model, pictures, EVERYTHING, out=tmp_path / "y.npy")
     assert written == [tmp_path / "y.npy", tmp_path / "y.json"]
     values, about = np.load(written[0]), read_json(written[1])
     assert about["maps"] == ["expected", "sd", "lower_80", "upper_80"]
@@ -91,7 +91,7 @@ def test_nifti_opens_in_nilearn(volume: VoxelSpace, pictures: list[Path], tmp_pa
     from nilearn import image, masking
 
     model = model_on(volume)
-    predict_to(model, pictures, tmp_path / "y.nii.gz", PredictOptions(sd=True))
+    predict_to(model, pictures, PredictOptions(sd=True), out=tmp_path / "y.nii.gz")
     loaded = image.load_img(tmp_path / "y.nii.gz")
     assert loaded.shape == (*SHAPE, 6)
     assert loaded.header.get_xyzt_units()[0] == "mm"
@@ -108,7 +108,7 @@ def test_gifti_opens_in_nilearn(
 ) -> None:
     from nilearn.surface import load_surf_data
 
-    written = predict_to(model_on(surface), pictures, tmp_path / f"s{suffix}")
+    written = predict_to(model_on(surface), pictures, out=tmp_path / f"s{suffix}")
     assert [p.name for p in written] == [f"s_hemi-L{suffix}", f"s_hemi-R{suffix}", "s.json"]
     expected = model_on(surface).predict(pictures)
     left, right = (load_surf_data(path) for path in written[:2])
@@ -117,7 +117,7 @@ def test_gifti_opens_in_nilearn(
     np.testing.assert_allclose(right[10000], expected[:, 3], rtol=1e-5)
     assert np.isfinite(left).sum() == 2 * 3
     # a volume in MNI space lands on fsaverage5
-    written = predict_to(model_on(volume), pictures, tmp_path / f"v{suffix}")
+    written = predict_to(model_on(volume), pictures, out=tmp_path / f"v{suffix}")
     gifti = nib.load(written[1])
     assert gifti.meta["AnatomicalStructurePrimary"] == "CortexRight"
     assert gifti.darrays[1].meta["Name"].endswith("1.png expected")
@@ -130,7 +130,7 @@ def test_cifti_opens_in_nibabel(
 ) -> None:
     space: VoxelSpace = request.getfixturevalue(kind)
     model = model_on(space)
-    predict_to(model, pictures, tmp_path / "y.dscalar.nii")
+    predict_to(model, pictures, out=tmp_path / "y.dscalar.nii")
     cifti = nib.load(tmp_path / "y.dscalar.nii")
     maps, brain = (cifti.header.get_axis(i) for i in range(2))
     np.testing.assert_allclose(cifti.get_fdata(), model.predict(pictures), rtol=1e-5)
@@ -148,7 +148,7 @@ def test_cifti_opens_in_nibabel(
 def test_tables_open_in_pandas(volume: VoxelSpace, pictures: list[Path], tmp_path: Path, suffix: str) -> None:
     model = model_on(volume)
     read = pd.read_csv if suffix == ".csv" else pd.read_parquet
-    predict_to(model, pictures, tmp_path / f"y{suffix}", EVERYTHING)
+    predict_to(model, pictures, EVERYTHING, out=tmp_path / f"y{suffix}")
     table = read(tmp_path / f"y{suffix}")
     assert list(table) == ["image", "voxel", "expected", "sd", "lower_80", "upper_80"]
     mine = table[table["image"] == str(pictures[2])].set_index("voxel")
@@ -159,7 +159,7 @@ def test_the_sd_of_an_roi_is_that_of_its_mean(
     volume: VoxelSpace, pictures: list[Path], tmp_path: Path
 ) -> None:
     model = model_on(volume)
-    predict_to(model, pictures, tmp_path / "y.csv", EVERYTHING.model_copy(update={"by": "roi"}))
+    predict_to(model, pictures, EVERYTHING.model_copy(update={"by": "roi"}), out=tmp_path / "y.csv")
     table = pd.read_csv(tmp_path / "y.csv")
     assert set(table["roi"]) == {"prf/V1", "prf/V2"}
     expected = model.predict(pictures)[:, ::2].mean(axis=1)
@@ -172,14 +172,14 @@ def test_netcdf_opens_in_xarray(volume: VoxelSpace, pictures: list[Path], tmp_pa
     xarray = pytest.importorskip("xarray", reason="xarray is not installed")
     pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
     model = model_on(volume)
-    predict_to(model, pictures, tmp_path / "y.nc", PredictOptions(sd=True))
+    predict_to(model, pictures, PredictOptions(sd=True), out=tmp_path / "y.nc")
     with xarray.open_dataset(tmp_path / "y.nc") as opened:
         assert opened["expected"].dims == ("image", "voxel")
         assert opened.attrs["unit"] == "percent"
         v2 = opened["expected"].sel(image=str(pictures[1]))[opened["prf"].values == "V2"]
         np.testing.assert_allclose(v2, model.predict(pictures)[1, 1::2], rtol=1e-5)
         np.testing.assert_allclose(opened["y"], volume.coordinates()[:, 1])
-    predict_to(model, pictures, tmp_path / "r.nc", PredictOptions(by="roi"))
+    predict_to(model, pictures, PredictOptions(by="roi"), out=tmp_path / "r.nc")
     with xarray.open_dataset(tmp_path / "r.nc") as opened:
         assert opened["expected"].sel(roi="prf/V1").shape == (3,)
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_told_first(
         (volume, ".npy", "names no format"),
     ):
         with pytest.raises(SynBrainError, match=words):
-            predict_to(model_on(space), [tmp_path], tmp_path / name)
+            predict_to(model_on(space), [tmp_path], out=tmp_path / name)
     with pytest.raises(SynBrainError, match="ROI means have no"):
         require_output(tmp_path / "y.nii.gz", volume, by_roi=True)
     with pytest.raises(SynBrainError, match="contradicts"):
@@ -218,7 +218,7 @@ def test_what_cannot_be_written_is_told_first(
 def test_a_failure_leaves_nothing(volume: VoxelSpace, pictures: list[Path], tmp_path: Path) -> None:
     pictures[2].write_bytes(b"broken")
     with pytest.raises(SynBrainError, match="cannot be read"):
-        predict_to(model_on(volume), pictures, tmp_path / "y.csv", PredictOptions(batch_size=1))
+        predict_to(model_on(volume), pictures, PredictOptions(batch_size=1), out=tmp_path / "y.csv")
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 

@@ -19,7 +19,7 @@ from synbrain.model.image_list import list_images
 from synbrain.model.options import SynthesizeOptions
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
-from synbrain.model.synthesis import synthesize, synthesize_to
+from synbrain.model.synthesis import synthesize
 from synbrain.noise.response_noise import ResponseNoise
 
 N_IMAGES = 5
@@ -59,7 +59,10 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_file_holds_what_sample_gives(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     images = list_images(folder)
-    out = synthesize_to(tmp_path / "y.npy", model, images, 3, seed=7, batch_size=2, run_digest="abc")
+    model.digest = "abc"
+    out = tmp_path / "y.npy"
+    paths = synthesize(model, images, SynthesizeOptions(samples=3, seed=7, batch_size=2), out=out)
+    assert paths == [out, tmp_path / "y.json"]
     written = np.load(out, mmap_mode="r")
     np.testing.assert_array_equal(written, model.sample(images, 3, 7, batch_size=2))
     about = read_json(tmp_path / "y.json")
@@ -72,11 +75,12 @@ def test_an_interrupted_synthesis_ends_in_the_same_bytes(
     model: SynBrain, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = list_images(folder)
-    whole = synthesize_to(tmp_path / "whole.npy", model, images, 2, batch_size=2)
+    two = SynthesizeOptions(samples=2, batch_size=2)
+    whole = synthesize(model, images, two, out=tmp_path / "whole.npy")[0]
     good = images[3].read_bytes()
     images[3].write_bytes(b"broken")
     with pytest.raises(SynBrainError, match=r"3\.png cannot be read"):
-        synthesize_to(tmp_path / "y.npy", model, images, 2, batch_size=2)
+        synthesize(model, images, two, out=tmp_path / "y.npy")
     assert not (tmp_path / "y.npy").exists()
     images[3].write_bytes(good)
     seen: list[int] = []
@@ -87,7 +91,7 @@ def test_an_interrupted_synthesis_ends_in_the_same_bytes(
         return encode(self, *args, start=start, **rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SynBrain, "iter_samples", spied)
-    out = synthesize_to(tmp_path / "y.npy", model, images, 2, batch_size=2)
+    out = synthesize(model, images, two, out=tmp_path / "y.npy")[0]
     assert seen == [2]  # the first batch was not done again
     assert out.read_bytes() == whole.read_bytes()
 
@@ -97,24 +101,71 @@ def test_another_seed_does_not_continue_an_old_file(model: SynBrain, folder: Pat
     good = images[4].read_bytes()
     images[4].write_bytes(b"broken")
     with pytest.raises(SynBrainError):
-        synthesize_to(tmp_path / "y.npy", model, images, 2, seed=1, batch_size=2)
+        synthesize(model, images, SynthesizeOptions(samples=2, seed=1, batch_size=2), out=tmp_path / "y.npy")
     images[4].write_bytes(good)
-    out = synthesize_to(tmp_path / "y.npy", model, images, 2, seed=2, batch_size=2)
+    options = SynthesizeOptions(samples=2, seed=2, batch_size=2)
+    out = synthesize(model, images, options, out=tmp_path / "y.npy")[0]
     np.testing.assert_array_equal(np.load(out), model.sample(images, 2, 2, batch_size=2))
 
 
 def test_an_existing_output_is_kept(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "y.npy").write_text("precious")
     with pytest.raises(SynBrainError, match="--overwrite"):
-        synthesize_to(tmp_path / "y.npy", model, list_images(folder), 1)
+        synthesize(model, list_images(folder), SynthesizeOptions(samples=1), out=tmp_path / "y.npy")
     assert (tmp_path / "y.npy").read_text() == "precious"
+
+
+def test_transparent_and_turned_pictures_follow_the_options(
+    model: SynBrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from synbrain.cli import main
+
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (12, 12, 4), dtype=np.uint8)
+    pixels[..., 3] = np.where(np.arange(12)[:, None] < 5, 0, 255)
+    clear = tmp_path / "clear.png"
+    Image.fromarray(pixels).save(clear)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.png"
+    Image.fromarray(pixels[..., :3]).save(turned, exif=exif)
+    run = model.save_pretrained(tmp_path / "run")
+    for command in ("predict", "synthesize"):
+        words = [command, str(run), str(clear), "--out", str(tmp_path / f"{command}.npy")]
+        assert main(words) == 2
+        assert "--background" in capsys.readouterr().err
+        assert not list(tmp_path.glob(f"*{command}*.npy"))
+        assert main([*words, "--overwrite", "--background", "grey"]) == 0
+    below = Image.new("RGBA", (12, 12), (128, 128, 128, 255))
+    flat = Image.alpha_composite(below, Image.fromarray(pixels)).convert("RGB")
+    np.testing.assert_array_equal(np.load(tmp_path / "predict.npy")[0], model.predict([flat]))
+    assert read_json(tmp_path / "predict.json")["background"] == "#808080"
+    trials = np.load(tmp_path / "synthesize.npy")
+    np.testing.assert_array_equal(trials, model.sample([flat], len(trials), batch_size=32))
+    for orientation, picture in (
+        ("stored", Image.fromarray(pixels[..., :3])),
+        ("upright", Image.fromarray(pixels[..., :3]).transpose(Image.Transpose.ROTATE_270)),
+    ):
+        out = tmp_path / f"{orientation}.npy"
+        assert main(["predict", str(run), str(turned), "--out", str(out), "--orientation", orientation]) == 0
+        np.testing.assert_array_equal(np.load(out)[0], model.predict([picture]))
+
+
+def test_a_second_process_is_told(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    with (tmp_path / ".y.npy.lock").open("w") as lock:  # as another process would have it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SynBrainError, match="another process is making"):
+            synthesize(model, [folder], out=tmp_path / "y.npy")
+    assert not (tmp_path / "y.npy").exists()
 
 
 def test_nifti_volumes_hold_the_trials(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     import nibabel as nib
 
     out = tmp_path / "y.nii.gz"
-    written = synthesize(model, [folder], out, SynthesizeOptions(samples=3, batch_size=2))
+    written = synthesize(model, [folder], SynthesizeOptions(samples=3, batch_size=2), out=out)
     assert written == [out, tmp_path / "y.json"]
     image = nib.load(out)
     volumes = image.get_fdata()
@@ -134,7 +185,7 @@ def test_roi_trials_are_means_of_voxels(model: SynBrain, folder: Path, tmp_path:
     part = replace(part, space=replace(part.space, atlases={"prf": atlas}))
     model = SynBrain(model.config, {"s1": part})
     options = SynthesizeOptions(samples=2, by="roi", batch_size=2)
-    synthesize(model, [folder], tmp_path / "y.csv", options)
+    synthesize(model, [folder], options, out=tmp_path / "y.csv")
     table = pd.read_csv(tmp_path / "y.csv")
     assert list(table) == ["image", "roi", "trial_0", "trial_1"]
     trials = model.sample(list_images(folder), 2, 0, batch_size=2)

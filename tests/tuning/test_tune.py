@@ -27,8 +27,9 @@ from synbrain.tuning.tune import tune_encoder, varied
 from synbrain.tuning.write import Tuned
 
 SMALL = TuneOptions(
-    size=32, side=2, channels=6, epochs=3, batch_size=8, validation_fraction=0.3, layers=["block2", "block4"]
-)
+    size=32, side=2, channels=6, epochs=3, batch_size=8, validation_fraction=0.3, layers=["block2", "block4"],
+    freeze=["_conv_stem.", "_bn0.", "_blocks.0.", "_blocks.1.", "_blocks.2."],
+)  # fmt: skip
 LAYERS = ["block2", "block4", "readout"]
 
 

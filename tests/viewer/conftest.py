@@ -106,7 +106,9 @@ def browser() -> Iterator[Any]:
 class Watched:
     """A page of the browser that remembers console errors and requests to the outside."""
 
-    def __init__(self, browser: Any, url: str, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(
+        self, browser: Any, url: str, width: int = 1280, scheme: str = "light", ready: bool = True
+    ) -> None:
         self.context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme, accept_downloads=True
         )
@@ -121,7 +123,8 @@ class Watched:
             lambda r: r.url.startswith((base, "data:", "blob:")) or self.outside.append(r.url),
         )
         self.page.goto(url)
-        self.page.wait_for_selector("[data-ready]", timeout=60_000)
+        if ready:  # the cortex; other pages have none
+            self.page.wait_for_selector("[data-ready]", timeout=60_000)
 
     def colours(self) -> int:
         """Pixels of the canvas that are neither grey nor background."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,96 +17,139 @@ from synbrain.analysis.consistency import (
     shuffled_selectivity,
     trial_consistency,
 )
+from synbrain.analysis.options import ConsistencyOptions
 from synbrain.analysis.profiles import merged_rois
+from synbrain.arrays import Float32, Mask
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs, pairs_of
+from synbrain.features.tokens import Pairs, split_pairs
 from synbrain.markdown import markdown_table
 from synbrain.model.synbrain import SynBrain
 
-Table = dict[str, dict[str, Any]]
+Table = dict[str, dict[str, float | None]]
+Masks = dict[str, Mask]
+AS_USUAL = ConsistencyOptions()
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """How well synthetic brains of one subject agree with it, on its test images.
+
+    Attributes:
+        subject: its name.
+        dataset: name of the dataset.
+        others: names of the datasets of other subjects.
+        n_test_images: images compared.
+        n_test_trials: measured trials of them.
+        n_samples: synthetic trials per image.
+        profiles: ROI -> comparison -> Pearson of ROI profiles over images.
+        selectivity: comparison -> category -> Pearson of t maps; empty without categories.
+        trials: ROI -> measured or synthetic -> Pearson of patterns over two trials of an image.
+    """
+
+    subject: str
+    dataset: str
+    others: list[str]
+    n_test_images: int
+    n_test_trials: int
+    n_samples: int
+    profiles: Table
+    selectivity: Table
+    trials: Table
+
+    def means(self) -> Table:
+        """Means over ROIs of profiles and trials, by comparison."""
+        return {"profiles": _means(self.profiles), "trials": _means(self.trials)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain numbers and names."""
+        return asdict(self) | {"means": self.means()}
+
+    def table(self) -> str:
+        """Markdown: profiles by ROI, selectivity by category, patterns over trials by ROI."""
+        means = self.means()
+        blocks = [
+            ("ROI profiles over test images (Pearson)", self.profiles, means["profiles"]),
+            ("Category selectivity (Pearson of t maps)", self.selectivity, None),
+            ("Patterns over two trials of one image (Pearson)", self.trials, means["trials"]),
+        ]
+        parts = [_block(title, table, last) for title, table, last in blocks if table]
+        head = f"{self.dataset}: {self.n_test_images} test images, {self.n_samples} synthetic trials of each."
+        return head + "\n\n" + "\n\n".join(parts) + "\n"
 
 
 def consistency_report(
     models: dict[str, SynBrain],
     dataset: Dataset,
     others: list[Dataset],
-    *,
-    categories: dict[str, str] | None = None,
-    n_samples: int = 3,
-    min_voxels: int = 10,
-    seed: int = 0,
-) -> dict[str, Any]:
+    options: ConsistencyOptions = AS_USUAL,
+) -> Consistency:
     """ROI profiles, category selectivity and trial patterns of models of one subject, on its test images.
 
     Args:
         models: "adapted" first; "full" where there is one. Each has the dataset's subject, or one subject.
         dataset: the subject's.
         others: other subjects' datasets; images are told by name, and only shared ones are compared.
-        categories: image name -> category.
-        n_samples: synthetic trials per image.
-        min_voxels: areas with fewer voxels are left out.
-        seed: of synthetic trials and the shuffled control.
-
-    Returns:
-        {"profiles": ROI -> comparison -> r, "selectivity": comparison -> category -> r,
-        "trials": ROI -> {"measured", "synthetic"} -> r, and "means" over ROIs, and sizes.}
+        options: which areas and categories, and how many trials.
 
     Raises:
         SynBrainError: where the dataset has no ROIs or no test images, or runs have other voxels.
     """
-    rois = _areas(dataset, min_voxels)
+    seed = options.seed
+    category_of = None if options.categories is None else read_categories(options.categories)
+    rois = _areas(dataset, options.min_voxels)
     if not rois:
         raise SynBrainError(
-            f"{dataset.path} has no ROI of {min_voxels} voxels or more",
+            f"{dataset.path} has no ROI of {options.min_voxels} voxels or more",
             "prepare the dataset with ROI labels, or lower --min-voxels",
         )
-    train = pairs_of(dataset, _tokens(dataset, models), "train")
-    test = pairs_of(dataset, _tokens(dataset, models), "test")
-    images = _names(dataset, test)
+    train, test = split_pairs(dataset, _tokens(dataset, models))
+    images = dataset.images["name"].astype(str).to_numpy()[dataset.image_rows("test")]
     subject = Source(images, test.repeat_means(), rois)
-    synthetic, samples = {}, {}
-    for name, model in models.items():
-        part = model.subject(dataset.info.subject if dataset.info.subject in model.subjects else None)
-        if part.n_voxels != dataset.n_voxels:
-            raise SynBrainError(
-                f"the {name} run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",
-                "give runs of this subject",
-            )
-        synthetic[name] = Source(images, model.predict(test.tokens, subject=part.name), rois)
-        samples[name] = model.sample(test.tokens, n_samples, seed, subject=part.name)
-    between = {other.info.name: _measured(other, min_voxels) for other in others}
-    profiles = agreement_table(subject, synthetic, between, seed)
-    mean_map = train.repeat_means().mean(axis=0)
-    trials = trial_consistency(
-        test.trial_responses(), test.image_of_trial, samples["adapted"], mean_map, rois
-    )
-    rng = np.random.default_rng(seed)
-    mixed = trial_consistency(
-        test.trial_responses(),
-        rng.permutation(test.image_of_trial),
-        _shuffled(samples["adapted"], rng),
-        mean_map,
-        rois,
-    )
-    for roi, held in trials.items():
-        held |= {f"{kind}, shuffled": value for kind, value in mixed[roi].items()}
-    found: dict[str, Any] = {
-        "subject": dataset.info.subject,
-        "dataset": dataset.info.name,
-        "others": list(between),
-        "n_test_images": test.n_images,
-        "n_test_trials": test.n_trials,
-        "n_samples": n_samples,
-        "profiles": profiles,
-        "trials": trials,
-        "selectivity": {},
+    names = {name: _subject_of(model, name, dataset) for name, model in models.items()}
+    synthetic = {
+        name: Source(images, model.predict(test.tokens, subject=names[name]), rois)
+        for name, model in models.items()
     }
-    if categories is not None:
-        found["selectivity"] = _selectivity(subject, synthetic, between, dict(categories), seed)
-    found["means"] = {"profiles": _means(profiles), "trials": _means(trials)}
-    return found
+    samples = models["adapted"].sample(test.tokens, options.samples, seed, subject=names["adapted"])
+    between = {other.info.name: _measured(other, options.min_voxels) for other in others}
+    selective = (
+        {} if category_of is None else _selectivity(subject, synthetic, between, dict(category_of), seed)
+    )
+    return Consistency(
+        subject=dataset.info.subject,
+        dataset=dataset.info.name,
+        others=list(between),
+        n_test_images=test.n_images,
+        n_test_trials=test.n_trials,
+        n_samples=options.samples,
+        profiles=agreement_table(subject, synthetic, between, seed),
+        selectivity=selective,
+        trials=_trial_patterns(test, samples, train.repeat_means().mean(axis=0), rois, seed),
+    )
+
+
+def _subject_of(model: SynBrain, name: str, dataset: Dataset) -> str:
+    part = model.subject(dataset.info.subject if dataset.info.subject in model.subjects else None)
+    if part.n_voxels != dataset.n_voxels:
+        raise SynBrainError(
+            f"the {name} run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",
+            "give runs of this subject",
+        )
+    return part.name
+
+
+def _trial_patterns(test: Pairs, samples: Float32, mean_map: Float32, rois: Masks, seed: int) -> Table:
+    """ROI -> measured and synthetic, and both with the images of trials in random order."""
+    trials, image = test.trial_responses(), test.image_of_trial
+    rng = np.random.default_rng(seed)
+    patterns = trial_consistency(trials, image, samples, mean_map, rois)
+    control = trial_consistency(trials, rng.permutation(image), _shuffled(samples, rng), mean_map, rois)
+    return {
+        roi: row | {f"{kind}, shuffled": value for kind, value in control[roi].items()}
+        for roi, row in patterns.items()
+    }
 
 
 def read_categories(path: Path) -> dict[str, str]:
@@ -136,21 +180,21 @@ def _selectivity(
 ) -> Table:
     """Comparison -> category -> r; the shuffled control permutes the images of one side."""
     category: dict[Any, str] = categories
-    found: Table = {
+    rows: Table = {
         f"{name} vs measured": selectivity_agreement(source, subject, category)
         for name, source in synthetic.items()
     }
     if "full" in synthetic:
-        found["adapted vs full"] = selectivity_agreement(synthetic["adapted"], synthetic["full"], category)
+        rows["adapted vs full"] = selectivity_agreement(synthetic["adapted"], synthetic["full"], category)
     for name, other in others.items():
-        found[f"adapted vs {name} (ROI means)"] = selectivity_agreement(synthetic["adapted"], other, category)
-    found["adapted vs measured, shuffled (mean |r|)"] = shuffled_selectivity(
+        rows[f"adapted vs {name} (ROI means)"] = selectivity_agreement(synthetic["adapted"], other, category)
+    rows["adapted vs measured, shuffled (mean |r|)"] = shuffled_selectivity(
         synthetic["adapted"], subject, category, seed
     )
-    return found
+    return rows
 
 
-def _areas(dataset: Dataset, min_voxels: int) -> dict[str, NDArray[np.bool_]]:
+def _areas(dataset: Dataset, min_voxels: int) -> Masks:
     masks = dataset.space.roi_masks()
     return merged_rois({k: m for k, m in masks.items() if not k.startswith("hemisphere/")}, min_voxels)
 
@@ -159,10 +203,6 @@ def _tokens(dataset: Dataset, models: dict[str, SynBrain]) -> Any:
     config = next(iter(models.values())).config
     layers = dict.fromkeys(layer for model in models.values() for layer in model.config.layers)
     return open_tokens(dataset, config.encoder, layers)
-
-
-def _names(dataset: Dataset, pairs: Pairs) -> NDArray[Any]:
-    return dataset.images["name"].astype(str).to_numpy()[dataset.image_rows("test")]
 
 
 def _measured(dataset: Dataset, min_voxels: int) -> Source:
@@ -191,23 +231,9 @@ def _means(table: Table) -> dict[str, float | None]:
     return means
 
 
-def consistency_table(found: dict[str, Any]) -> str:
-    """The report as Markdown: profiles by ROI, selectivity by category, patterns over trials by ROI."""
-    blocks = [
-        ("ROI profiles over test images (Pearson)", found["profiles"], found["means"]["profiles"]),
-        ("Category selectivity (Pearson of t maps)", found["selectivity"], None),
-        ("Patterns over two trials of one image (Pearson)", found["trials"], found["means"]["trials"]),
-    ]
-    parts = []
-    for title, table, means in blocks:
-        if not table:
-            continue
-        columns = list(dict.fromkeys(name for row in table.values() for name in row))
-        rows = [(name, row) for name, row in table.items()] + ([("mean", means)] if means else [])
-        cells = [
-            [name, *("-" if row.get(c) is None else f"{row[c]:.3f}" for c in columns)] for name, row in rows
-        ]
-        parts.append("\n".join([f"### {title}", "", *markdown_table(["", *columns], cells, numbers=False)]))
-    about = f"{found['dataset']}: {found['n_test_images']} test images, "
-    about += f"{found['n_samples']} synthetic trials of each."
-    return about + "\n\n" + "\n\n".join(parts) + "\n"
+def _block(title: str, table: Table, means: dict[str, float | None] | None) -> str:
+    """One table under its title; the row of means is the last."""
+    columns = list(dict.fromkeys(name for row in table.values() for name in row))
+    rows = [*table.items(), *([("mean", means)] if means else [])]
+    cells = [[name, *("-" if row.get(c) is None else f"{row[c]:.3f}" for c in columns)] for name, row in rows]
+    return "\n".join([f"### {title}", "", *markdown_table(["", *columns], cells, numbers=False)])

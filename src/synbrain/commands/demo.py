@@ -32,12 +32,12 @@ def demo(
     """
     from synbrain.commands import telling
     from synbrain.commands.reconstruct import reconstruct
-    from synbrain.commands.synthesize import synthesize
     from synbrain.decoding.options import DecoderOptions
     from synbrain.decoding.train import train_decoder
     from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
     from synbrain.model.options import SynthesizeOptions
+    from synbrain.model.synthesis import synthesize
     from synbrain.prepare.nsd.prepare import prepare_nsd
     from synbrain.simulate.experiment import simulate
     from synbrain.training.options import TrainOptions
@@ -61,7 +61,10 @@ def demo(
     with _step(5, "synthesize trials of images that no one saw"):
         pictures = _draw_new_images(out / "new-images", seed)
         drawn = SynthesizeOptions(samples=8, seed=seed)
-        synthesize(run, [pictures], out=out / "synthetic.npy", options=drawn, overwrite=overwrite)
+        trials = synthesize(
+            model, [pictures], drawn, out=out / "synthetic.npy", overwrite=overwrite, show_progress=True
+        )
+        telling.responses(trials, {})
     with _step(6, "decode pictures from measured and synthetic responses"):
         reader = DecoderOptions(method="ridge", seed=seed)
         train_decoder([made], reader, out=out / "decoder", overwrite=overwrite, show_progress=True)

@@ -20,6 +20,7 @@ WHAT_IS_INSIDE = {
     "scores.json": "scores on test images",
     "table.md": "table of scores",
     "figures": "pictures of the report",
+    "decoded": "decoded pictures: see decoded.png",
     "new-images": "pictures that no one saw",
     "simulated-nsd": "simulated recordings in NSD's layout",
 }
@@ -34,10 +35,7 @@ def describe_folder(folder: Path) -> str | None:
             text = f"{about['n_trials']} trials x {about['n_voxels']} voxels, subject {about['subject']}"
             lines.append(f"dataset    {path}: {text}")
         elif (path / CONFIG).is_file() and (path / MANIFEST).is_file():
-            about = read_json(path / CONFIG)
-            lines.append(
-                f"run        {path}: recipe {about['recipe']}, subjects {', '.join(about['subjects'])}"
-            )
+            lines.append(_model_line(path, read_json(path / CONFIG)))
         elif path.name in WHAT_IS_INSIDE:
             lines.append(f"{'folder' if path.is_dir() else 'file':<10} {path}: {WHAT_IS_INSIDE[path.name]}")
         elif (
@@ -45,12 +43,51 @@ def describe_folder(folder: Path) -> str | None:
         ):
             about = read_json(path.with_name(path.name.partition(".")[0] + ".json"))
             lines.append(f"synthetic  {path}: {_synthesis(about)}")
-    known = any(line.startswith(("dataset", "run", "synthetic")) for line in lines)
+    known = any(line.startswith(("dataset", "run", "decoder", "encoder", "synthetic")) for line in lines)
     if not known:
         return None
     if (folder / SCORES).is_file():
         lines += _score_lines(read_json(folder / SCORES))
     return "\n".join([*lines, f"more       synbrain info {folder}/NAME"])
+
+
+def _model_line(path: Path, about: Any) -> str:
+    """A run, a decoder or a tuned encoder: what has a configuration and checksums."""
+    subjects = ", ".join(about.get("subjects", []))
+    if "recipe" in about:
+        return f"run        {path}: recipe {about['recipe']}, subjects {subjects}"
+    if is_decoder(about):
+        return f"decoder    {path}: method {about['kind']}, subjects {subjects}"
+    return f"encoder    {path}: see its README.md"
+
+
+def is_decoder(about: Any) -> bool:
+    """Whether the content of a ``config.json`` is a decoder's."""
+    return "kind" in about and "targets" in about
+
+
+def describe_decoder(path: Path) -> str:
+    """Method, tokens, subjects and training; every checksum is compared."""
+    verify_manifest(path)
+    about = read_json(path / CONFIG)
+    source = about["targets"]["source"]
+    lines = [
+        f"decoder    {path}, method {about['kind']}",
+        f"tokens     {source['encoder']}, layer {source['layer']}",
+    ]
+    for name, subject in about["subjects"].items():
+        lines.append(f"subject    {name}: {subject['n_voxels']} voxels, {subject['unit']}")
+    for title in ("training", "validation"):
+        if about[title]:
+            shown = ", ".join(f"{key} {_short(value)}" for key, value in about[title].items())
+            lines.append(f"{title:<10} {shown}")
+    if about["synthetic"]:
+        lines.append("data       synthetic trials besides measured ones")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _synthesis(about: Any) -> str:

@@ -9,11 +9,14 @@ from synbrain.commands.describe import (
     CONFIG,
     DATASET_JSON,
     describe_dataset,
+    describe_decoder,
     describe_folder,
     describe_run,
+    is_decoder,
     size_text,
 )
 from synbrain.errors import SynBrainError
+from synbrain.files import read_json
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
@@ -39,7 +42,8 @@ def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
         print(describe_dataset(_dataset(path)))
         return
     if (path / CONFIG).exists():
-        print(describe_run(path))
+        decoder = is_decoder(read_json(path / CONFIG))
+        print(describe_decoder(path) if decoder else describe_run(path))
         return
     inside = describe_folder(path) if path.is_dir() else None
     if inside is None:

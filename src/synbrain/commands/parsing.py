@@ -64,12 +64,14 @@ class Call:
     Attributes:
         typed: values by parameter; folders are not opened yet; only what ``function`` takes.
         device: for models, where the command has such an option.
+        folded: whether models are opened for prediction alone.
     """
 
     function: Callable[[], Callable[..., Any]]
     signature: inspect.Signature
     typed: dict[str, Any]
     device: str
+    folded: bool = False
 
     def run(self) -> Any:
         """Open datasets, then models, and call the function."""
@@ -85,7 +87,7 @@ class Call:
         function = self.function()
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
-                given[key] = _each(given[key], lambda run: _open_run(run, self.device))
+                given[key] = _each(given[key], lambda run: _open_run(run, self.device, self.folded))
         for key, parameter in parameters.items():
             if isinstance(given.get(key), Mapping) and _is_model(parameter.annotation):
                 given[key] = _built(parameter.annotation, given[key])
@@ -192,6 +194,8 @@ class CommandParser(ArgumentParser):
             named["type"] = hint
         if _is_model(hint):
             named.pop("help")
+        if option.is_word and _folder_kind(option.hint) is RunFolder:
+            named["metavar"] = "run"
         target.add_argument(flag, **named)
 
     def parse(self, words: list[str]) -> dict[str, Any]:
@@ -255,7 +259,7 @@ def _call(
             typed[key] = _built(parameter.annotation, {name: values[name] for name in fields})
         elif key in values:
             typed[key] = values[key]
-    return Call(function, signature, typed, str(values.get("device", "auto")))
+    return Call(function, signature, typed, str(values.get("device", "auto")), command.folded)
 
 
 def _fields(model: Any, default: Any, group: str) -> list[Option]:
@@ -358,15 +362,15 @@ def _require_run(run: Path) -> None:
         raise SynBrainError(f"{run} {what}", "name a folder that `synbrain train` wrote")
 
 
-def _open_run(run: Path, device: str) -> Any:
+def _open_run(run: Path, device: str, folded: bool) -> Any:
     from synbrain.features.encoder import pick_device
     from synbrain.model.synbrain import SynBrain
 
-    return SynBrain.from_pretrained(run, device=pick_device(device))
+    return SynBrain.from_pretrained(run, device=pick_device(device), fold=folded)
 
 
 def shown_word(option: Option) -> str:
-    name = option.key.upper()
+    name = "RUN" if _folder_kind(option.hint) is RunFolder else option.key.upper()
     if _item_of_list(option.hint) is not None:
         name += " [...]"
     return name if option.default is REQUIRED else f"[{name}]"

@@ -14,7 +14,8 @@ How a signature becomes options (``options``, ``Dataset``, ``SynBrain``, ``show_
 in :mod:`synbrain.commands.parsing`. Help is built from the source file, without importing the module, so
 keep options objects in a module that imports no torch. ``tell`` gets what the function returned and the
 typed values by parameter (paths, not opened). ``hidden`` names parameters that only Python code passes,
-``required`` those that Python code may leave out, but not the command line.
+``required`` those that Python code may leave out, but not the command line. ``folded`` opens runs for
+prediction alone: a folded mapper takes less memory and predicts the same.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Command:
     tell: str = ""
     hidden: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    folded: bool = False
 
 
 COMMANDS: dict[str, Command] = {
@@ -151,10 +153,12 @@ COMMANDS: dict[str, Command] = {
         "synbrain push runs/me lab/my-subject --data-licence 'CC BY 4.0'",
     ),
     "predict": Command(
-        HERE + "synthesize:predict",
+        "synbrain.model.prediction:predict_to",
         "images to expected responses",
         MODEL,
         "synbrain predict runs/me 'pictures/*.png' --sd --interval 0.9 --out expected.nii.gz",
+        HERE + "telling:responses",
+        folded=True,
     ),
     "decoder train": Command(
         "synbrain.decoding.train:train_decoder",
@@ -205,10 +209,12 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:augmented",
     ),
     "synthesize": Command(
-        HERE + "synthesize:synthesize",
+        "synbrain.model.synthesis:synthesize",
         "images to synthetic responses",
         MODEL,
         "synbrain synthesize runs/me pictures --samples 8 --out synthetic.npy",
+        HERE + "telling:responses",
+        folded=True,
     ),
     "view": Command(
         HERE + "view:view",

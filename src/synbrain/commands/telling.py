@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synbrain.files import read_json
+
 if TYPE_CHECKING:
     from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
@@ -136,6 +138,14 @@ def augmented(made: Dataset, typed: Typed) -> None:
     )
 
 
+def responses(written: list[Path], typed: Typed) -> None:
+    """Files of responses to images, and the sidecar that says what they are."""
+    about = read_json(written[-1])
+    n_samples = about.get("n_samples")
+    what = "expected responses" if n_samples is None else f"{n_samples} trials an image"
+    print(f"{what} of {len(about['images'])} images ({about['unit']}): {' and '.join(map(str, written))}")
+
+
 def compared(comparison: Comparison, typed: Typed) -> int:
     """Write and print the table of a comparison and its pictures; exit code 1 where a method failed."""
     from synbrain.comparison.results import stored_curves
@@ -143,6 +153,7 @@ def compared(comparison: Comparison, typed: Typed) -> int:
     from synbrain.figures.comparison import comparison_dots
     from synbrain.figures.style import save_png
     from synbrain.figures.training import autoencoder_curves
+    from synbrain.viewer.comparison_page import write_comparison_page
 
     out: Path = typed["out"]
     words = write_table(comparison, out)
@@ -151,10 +162,13 @@ def compared(comparison: Comparison, typed: Typed) -> int:
     if curves := stored_curves(out, comparison.scores.rows):
         save_png(autoencoder_curves(curves), out / "training_curves.png")
         pictures.append("training_curves.png")
+    page = write_comparison_page(out, comparison)
     print(words)
     for name, problem in comparison.failed.items():
         print(f"{name} failed: {problem}")
-    print(f"table -> {out / 'table.md'}, {out / 'table.json'}, {', '.join(str(out / p) for p in pictures)}")
+    files = ", ".join(str(out / name) for name in ("table.md", "table.json", *pictures))
+    print(f"table -> {files}")
+    print(f"page -> {page}")
     return 1 if comparison.failed else 0
 
 

@@ -48,13 +48,14 @@ def view(
     if recordings is None and (export is not None or decoder is not None):
         what = "--export shows test images" if export is not None else "--decoder shows training images"
         raise SynBrainError(what, "give a dataset: synbrain view RUN DATASET ...")
-    run = SynBrain.from_pretrained(model, device=pick_device(device))
+    place = pick_device(device)
+    run = SynBrain.from_pretrained(model, device=place)
     decode = None
     if decoder is not None and recordings is not None:
         from synbrain.decoding.decoder import Decoder
         from synbrain.viewer.decoded import DecodedPictures
 
-        decode = DecodedPictures.of(Decoder.from_pretrained(decoder, device=pick_device(device)), recordings)
+        decode = DecodedPictures.of(Decoder.from_pretrained(decoder, device=str(place)), recordings)
     if export is not None and recordings is not None:
         export_page(run, export, recordings, options, decode=decode, overwrite=overwrite)
         print(f"{export}: {export.stat().st_size / 1e6:.2f} MB, open it in a browser")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,8 @@ def markdown(comparison: Comparison) -> str:
     lines += [legend(about), ""]
     for title, columns in TABLES.items():
         lines += _table(title, columns, scores)
-    lines += _against_gaussian(about)
-    lines += _against_base(about)
+    for apart in other_differences(about):
+        lines += _apart(apart)
     lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
     lines += _list("Failed", comparison.failed)
     lines += _list("Left out", about.get("skipped", {}))
@@ -107,28 +108,56 @@ def legend(about: dict[str, Any]) -> str:
     )
 
 
-def cell(scores: Scores, name: str, metric: str) -> str:
-    """One value with its interval; bold where it differs from the row that all are compared with."""
+@dataclass(frozen=True)
+class Entry:
+    """A value of a table in parts: text, interval as text or empty, whether it differs from the row that all
+    are compared with, and then ▲ (better), ▼ (worse) or nothing.
+    """
+
+    text: str
+    interval: str
+    differs: bool
+    mark: str = ""
+
+    def __str__(self) -> str:
+        text = f"**{self.text}**" if self.differs else self.text
+        return " ".join(part for part in (text, self.mark, self.interval) if part)
+
+
+NOTHING = Entry("-", "", differs=False)
+
+
+def entry(scores: Scores, name: str, metric: str) -> Entry:
+    """One value with its interval, and how it differs from the row that all are compared with."""
     score = scores.rows[name].get(metric)
     if score is None or score.value is None:
-        return "-"
-    text = f"{score.value:.3f}"
+        return NOTHING
     tested = scores.differences.get(name, {}).get(metric)
-    if tested is not None and tested["p_holm"] < ALPHA and tested["difference"] != 0:
-        better = (tested["difference"] > 0) != (metric in SMALLER_IS_BETTER)
-        text = f"**{text}** {'▲' if better else '▼'}"
-    if score.interval is not None:
-        text += f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]"
-    return text
+    differs = tested is not None and tested["p_holm"] < ALPHA and tested["difference"] != 0
+    mark = ""
+    if differs and tested is not None:
+        mark = "▲" if (tested["difference"] > 0) != (metric in SMALLER_IS_BETTER) else "▼"
+    interval = "" if score.interval is None else "[{:.3f}, {:.3f}]".format(*score.interval)
+    return Entry(f"{score.value:.3f}", interval, differs, mark)
+
+
+def cell(scores: Scores, name: str, metric: str) -> str:
+    """One value with its interval; bold where it differs from the row that all are compared with."""
+    return str(entry(scores, name, metric))
+
+
+def shown_table(columns: dict[str, str], scores: Scores) -> tuple[dict[str, str], list[str]]:
+    """The columns and the rows of a table in which anything is known."""
+
+    def known(name: str, metric: str) -> bool:
+        return entry(scores, name, metric) is not NOTHING
+
+    shown = {m: words for m, words in columns.items() if any(known(name, m) for name in scores.rows)}
+    return shown, [name for name in scores.rows if any(known(name, m) for m in shown)]
 
 
 def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
-    def known(name: str, metric: str) -> bool:
-        score = scores.rows[name].get(metric)
-        return score is not None and score.value is not None
-
-    shown = {m: words for m, words in columns.items() if any(known(name, m) for name in scores.rows)}
-    names = [name for name in scores.rows if any(known(name, m) for m in shown)]
+    shown, names = shown_table(columns, scores)
     if not shown:
         return []
     rows = ([name, *(cell(scores, name, m) for m in shown)] for name in names)
@@ -136,42 +165,61 @@ def _table(title: str, columns: dict[str, str], scores: Scores) -> list[str]:
     return [f"## {title}", "", WORDS[title], "", *table, ""]
 
 
-def _against_gaussian(about: dict[str, Any]) -> list[str]:
-    apart = about.get("differences_from_ridge_gaussian", {})
-    title = "Distribution scores against ridge with Gaussian residuals"
-    words = "Differences from ridge_gaussian [95 % interval]; negative is better; bold as above."
-    return _apart(title, words, apart, {"crps": "CRPS", "energy_score": "energy"})
+@dataclass(frozen=True)
+class Differences:
+    """A table of differences from another row than that which all are compared with.
+
+    Attributes:
+        title, words: heading, and how to read it.
+        columns: metric -> heading.
+        rows: method -> metric -> difference, interval and p.
+    """
+
+    title: str
+    words: str
+    columns: dict[str, str]
+    rows: dict[str, dict[str, dict[str, Any]]]
 
 
-def _against_base(about: dict[str, Any]) -> list[str]:
-    apart = about.get("differences_from_base", {})
-    words = (
-        "Differences from the row that each changes (`synbrain` where the name begins so, else `reference`) "
-        "[95 % interval over test images and seeds], corrected among that row's ablations; bold as above."
-    )
-    columns = {"voxel_r": "voxel r", "pearson": "Pearson", "mse": "MSE", "skill": "skill", "crps": "CRPS"}
-    return _apart("What each ablation changes", words, apart, columns)
+def other_differences(about: dict[str, Any]) -> list[Differences]:
+    """Differences from ridge with Gaussian residuals, and of each ablation from what it changes, if any."""
+    both = [
+        Differences(
+            "Distribution scores against ridge with Gaussian residuals",
+            "Differences from ridge_gaussian [95 % interval]; negative is better; bold as above.",
+            {"crps": "CRPS", "energy_score": "energy"},
+            about.get("differences_from_ridge_gaussian", {}),
+        ),
+        Differences(
+            "What each ablation changes",
+            "Differences from the row that each changes (`synbrain` where the name begins so, else "
+            "`reference`) [95 % interval over test images and seeds], corrected among that row's ablations; "
+            "bold as above.",
+            {"voxel_r": "voxel r", "pearson": "Pearson", "mse": "MSE", "skill": "skill", "crps": "CRPS"},
+            about.get("differences_from_base", {}),
+        ),
+    ]
+    return [table for table in both if table.rows]
 
 
-def difference_cell(entry: dict[str, Any] | None, digits: int = 4) -> str:
+def difference_entry(tested: dict[str, Any] | None, digits: int = 4) -> Entry:
+    """A difference with its 95 % interval."""
+    if tested is None:
+        return NOTHING
+    low, high = tested["interval"]
+    differs = tested["p_holm"] < ALPHA and tested["difference"] != 0
+    return Entry(f"{tested['difference']:+.{digits}f}", f"[{low:+.{digits}f}, {high:+.{digits}f}]", differs)
+
+
+def difference_cell(tested: dict[str, Any] | None, digits: int = 4) -> str:
     """A difference with its 95 % interval; bold where Holm's p is below ``ALPHA``."""
-    if entry is None:
-        return "-"
-    low, high = entry["interval"]
-    text = f"{entry['difference']:+.{digits}f}"
-    differs = entry["p_holm"] < ALPHA and entry["difference"] != 0
-    return f"{f'**{text}**' if differs else text} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    return str(difference_entry(tested, digits))
 
 
-def _apart(
-    title: str, words: str, apart: dict[str, dict[str, dict[str, Any]]], columns: dict[str, str]
-) -> list[str]:
-    """A table of differences; nothing where there are none."""
-    if not apart:
-        return []
-    rows = ([name, *(difference_cell(row.get(metric)) for metric in columns)] for name, row in apart.items())
-    table = markdown_table(["method", *columns.values()], rows)
-    return [f"## {title}", "", words, "", *table, ""]
+def _apart(apart: Differences) -> list[str]:
+    rows = ([name, *(difference_cell(of.get(m)) for m in apart.columns)] for name, of in apart.rows.items())
+    table = markdown_table(["method", *apart.columns.values()], rows)
+    return [f"## {apart.title}", "", apart.words, "", *table, ""]
 
 
 def _list(title: str, entries: dict[str, str]) -> list[str]:

@@ -35,8 +35,7 @@ class PictureOptions(BaseModel):
     orientation: Orientation = Field(
         "upright",
         description="turn pictures as their orientation tag says, as viewers show them (upright), or "
-        "take the "
-        "pixels as they are stored",
+        "take the pixels as they are stored",
     )
 
     @field_validator("background")

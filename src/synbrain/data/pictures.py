@@ -120,6 +120,8 @@ def _decode(image: Image.Image, rules: PictureOptions, name: str) -> tuple[Image
         image = image.transpose(_BACK[tag])
     is_turned = rules.orientation == "upright" and tag in _BACK
     rgb = _flatten(image, rules, name)
+    if tag in _BACK:  # without its tag: whoever decodes the result once more would turn it (again)
+        rgb = Image.fromarray(np.asarray(rgb))
     words = _words(mode, image)
     return rgb, PictureFacts(words, rgb.size, is_turned, tag in _BACK, int(frames))
 
@@ -159,8 +161,8 @@ def _flatten(image: Image.Image, rules: PictureOptions, name: str) -> Image.Imag
     if rules.background is None:
         raise SynBrainError(
             f"{name} has transparent pixels, and what they were shown on is not known",
-            "save it without transparency, on the colour that the subject saw; `prepare` takes that as "
-            "--background (black, grey, white or #rrggbb)",
+            "save it without transparency, on the colour that the subject saw, or name that colour with "
+            "--background (black, grey, white or #rrggbb; in Python PictureOptions(background=...))",
         )
     below = Image.new("RGBA", layered.size, rules.background)
     return Image.alpha_composite(below, layered).convert("RGB")

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synbrain.arrays import Rows
+from synbrain.data.options import PictureOptions
+from synbrain.data.pictures import RULES
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.images import Images, check_images, first_of_each, image_at
@@ -82,6 +84,7 @@ def encode_images(
     images: Images,
     layers: Iterable[str] | None = None,
     *,
+    rules: PictureOptions = RULES,
     batch_size: int = 32,
     threads: int = 1,
     show_progress: bool = False,
@@ -94,6 +97,7 @@ def encode_images(
         encoder: what encodes.
         images: paths, PIL images, or (n, h, w, 3) uint8.
         layers: None for the encoder's default layer.
+        rules: how transparent and turned pictures are decoded.
         batch_size: images in one forward pass.
         threads: how many decode images ahead.
         show_progress: show a bar.
@@ -113,7 +117,7 @@ def encode_images(
     )
     with bar(f"encode with {encoder.name}", total=len(firsts), unit="image", show=show_progress) as moving:
         for rows, found in encode_batches(
-            encoder, lambda row: image_at(images, int(firsts[row])), batches, wanted, threads=threads
+            encoder, lambda row: image_at(images, int(firsts[row]), rules), batches, wanted, threads=threads
         ):
             for layer, tokens in found.items():
                 held[layer][rows] = tokens

@@ -6,21 +6,22 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from synbrain.analysis.consistency_report import Consistency
 from synbrain.figures.style import new_figure, tidy
 
 PALETTE = ("#c2410c", "#15803d", "#2563eb", "#7c3aed", "#9ca3af", "#d1d5db")
 
 
-def consistency_figure(found: dict[str, Any]) -> Figure:
-    """Grouped bars of what :func:`synbrain.analysis.consistency_report.consistency_report` gives."""
+def consistency_figure(report: Consistency) -> Figure:
+    """Grouped bars of profiles by ROI, selectivity by category and trial patterns by ROI."""
     selectivity: dict[str, dict[str, Any]] = {}
-    for comparison, row in found["selectivity"].items():
+    for comparison, row in report.selectivity.items():
         for category, value in row.items():
             selectivity.setdefault(category, {})[comparison] = value
     panels = [
-        ("ROI profiles over test images", found["profiles"]),
+        ("ROI profiles over test images", report.profiles),
         ("category selectivity", selectivity),
-        ("patterns over trials of one image", found["trials"]),
+        ("patterns over trials of one image", report.trials),
     ]
     shown = [(title, table) for title, table in panels if table]
     figure = new_figure(9, 2.7 * len(shown))

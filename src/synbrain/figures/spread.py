@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from synbrain.figures.style import COLOURS, DIVERGING, new_figure, tidy
 
+LABEL_GAP = 0.045  # of the matrix: the height of a label
+
 
 def trial_spread(
     measured: list[NDArray[Any]], synthetic: NDArray[Any], voxel_names: list[str], unit: str
@@ -90,7 +92,7 @@ def noise_covariance(measured: NDArray[Any], synthetic: NDArray[Any], rois: Sequ
     for axes, matrix, title in zip(panels, (measured, synthetic), ("measured", "synthetic"), strict=False):
         image = axes.imshow(np.where(off, matrix, 0), cmap=DIVERGING, vmin=-limit, vmax=limit)
         axes.set_title(f"noise correlations, {title}", fontsize=10)
-        places = {name: np.flatnonzero(np.array(rois) == name).mean() for name in dict.fromkeys(rois) if name}
+        places = _label_places(rois)
         labels = [name.split("/")[-1] for name in places]
         axes.set_xticks(list(places.values()), labels, rotation=90, fontsize=7)
         axes.set_yticks(list(places.values()), labels, fontsize=7)
@@ -104,3 +106,15 @@ def noise_covariance(measured: NDArray[Any], synthetic: NDArray[Any], rois: Sequ
     panels[2].set_ylabel("synthetic")
     tidy(panels[2])
     return figure
+
+
+def _label_places(rois: Sequence[str]) -> dict[str, float]:
+    """Middle of each ROI's rows; the smaller of two whose labels would lie on each other goes without."""
+    named = np.array(rois)
+    rows = {name: np.flatnonzero(named == name) for name in dict.fromkeys(rois) if name}
+    places: dict[str, float] = {}
+    for name in sorted(rows, key=lambda name: -len(rows[name])):
+        middle = float(rows[name].mean())
+        if all(abs(middle - other) > LABEL_GAP * len(named) for other in places.values()):
+            places[name] = middle
+    return places

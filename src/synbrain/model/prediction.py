@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
-from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.files import allocate_array
-from synbrain.model.image_list import list_images
+from synbrain.files import allocate_array, alone
 from synbrain.model.options import PredictOptions
-from synbrain.model.outputs import Responses, require_output, write_responses
+from synbrain.model.outputs import write_responses
+from synbrain.model.request import requested
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import bar
 
@@ -26,21 +24,21 @@ AS_USUAL = PredictOptions()
 def predict_to(
     model: SynBrain,
     images: Sequence[str | Path],
-    out: Path,
     options: PredictOptions = AS_USUAL,
     *,
+    out: Path,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> list[Path]:
     """Write expected responses of images, with sd and intervals of single trials where asked for.
 
-    The suffix of ``out`` decides the format, see :mod:`synbrain.model.outputs`.
+    The suffix of ``out`` decides the format.
 
     Args:
         model: run folder, or the id of a run on the Hugging Face hub.
         images: images, folders, globs, or text files with one path a line.
-        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .dscalar.nii, .csv, .parquet or .nc.
         options: what is written.
+        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .dscalar.nii, .csv, .parquet or .nc.
         overwrite: replace what stands at out.
         show_progress: show a bar.
 
@@ -51,34 +49,29 @@ def predict_to(
         SynBrainError: an unknown or contradictory format, a run without trial noise where a spread is asked
             for, an image that cannot be read.
     """
-    part = model.subject(options.subject)
-    require_output(out, part.space, by_roi=options.by == "roi", format=options.format, overwrite=overwrite)
+    asked = requested(model, images, out, options, overwrite)
+    part, files, rois = asked.part, asked.files, asked.rois
     maps = _map_names(options)
     if len(maps) > 1 and part.noise is None:
         raise SynBrainError(
             f"the run has no trial noise for {part.name}, so no sd and no interval",
             "leave out --sd and --interval, or `synbrain calibrate` the run",
         )
-    files = list_images(images)
-    rois = roi_means(part.space) if options.by == "roi" else None
     n_columns = part.n_voxels if rois is None else len(rois[0])
-    moving = bar("predict", total=len(files), unit="image", show=show_progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+    with (
+        alone(out),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch,
+        bar("predict", total=len(files), unit="image", show=show_progress) as moving,
+    ):
         shape = (len(maps), len(files), n_columns)
         values = allocate_array(Path(scratch) / "values.npy", shape, np.float32)
-        batches = model.iter_means(files, subject=part.name, batch_size=options.batch_size)
-        for rows, mean in batches:
+        for rows, mean in asked.model.iter_means(files, subject=part.name, batch_size=options.batch_size):
             values[:, rows] = _statistics(mean, rows.start, part.noise, rois, options)
             moving.update(rows.stop - rows.start)
-        moving.close()
         about = {"kind": "prediction", "subject": part.name, "run": model.digest, "seed": options.seed}
-        responses = Responses(
-            values, maps, [str(file) for file in files], part.space, part.unit,
-            None if rois is None else rois[0], about,
-        )  # fmt: skip
-        written = write_responses(out, responses)
-        del values, responses
+        about |= {"background": options.background, "orientation": options.orientation}
+        written = write_responses(out, asked.responses(values, maps, about))
+        del values
     return written
 
 
@@ -89,13 +82,6 @@ def _map_names(options: PredictOptions) -> list[str]:
     if options.interval is not None:
         names += [f"{side}_{100 * options.interval:g}" for side in ("lower", "upper")]
     return names
-
-
-def roi_means(space: VoxelSpace) -> tuple[list[str], NDArray[np.float32]]:
-    """Names (n_rois,) as "atlas/label", and the matrix (n_voxels, n_rois) that takes means over them."""
-    masks = space.roi_masks()
-    weights = np.stack([mask / mask.sum() for mask in masks.values()], axis=1)
-    return list(masks), np.asarray(weights, dtype=np.float32)
 
 
 def _statistics(

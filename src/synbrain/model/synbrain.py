@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
+from synbrain.data.options import PictureOptions
+from synbrain.data.pictures import RULES
 from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
@@ -75,6 +78,8 @@ class SynBrain:
         self.mapper = mapper
         self.report = report
         self.digest = ""  # of the folder that the run was opened from
+        self.folder: Path | None = None  # that folder, where it is the user's
+        self.pictures = RULES  # how picture files are decoded
         self._encoder = encoder
         self.to(device)
 
@@ -115,6 +120,20 @@ class SynBrain:
             self.mapper = self.mapper.fold()
         return self
 
+    def using(self, *, pictures: PictureOptions | None = None, encoder_weights: str | None = None) -> Self:
+        """The same model (it shares its networks) that takes pictures in another way.
+
+        Args:
+            pictures: how transparent and turned pictures are decoded.
+            encoder_weights: file, folder or hub id of the encoder's weights, where the run cannot name it.
+        """
+        other = copy.copy(self)
+        if pictures is not None:
+            other.pictures = pictures
+        if encoder_weights is not None:
+            other._encoder = get_encoder(self.config.encoder, weights=encoder_weights, device=self.device)
+        return other
+
     @classmethod
     def from_pretrained(
         cls,
@@ -138,6 +157,7 @@ class SynBrain:
         folder = fetch(run)
         model = cls(*load_run(folder, device), device=device, encoder=encoder)
         model.digest = run_digest(folder)
+        model.folder = folder if Path(run).exists() else None
         return model.fold() if fold else model
 
     def save_pretrained(
@@ -314,7 +334,7 @@ class SynBrain:
                     f"make tokens with `synbrain features DATASET --encoder {self.config.encoder}`",
                 )
             return images.only(*self.config.layers)
-        return self.tokens(encode_images(self.encoder, images, self.config.layers))
+        return self.tokens(encode_images(self.encoder, images, self.config.layers, rules=self.pictures))
 
     @property
     def encoder(self) -> Encoder:

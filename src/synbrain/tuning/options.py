@@ -14,7 +14,6 @@ LAYERS = {
     "efficientnet-lite0": ("block7", "block10", "block14"),
     "efficientnet-lite2": ("block10", "block14", "block19"),
 }
-FREEZE = ("_conv_stem.", "_bn0.", "_blocks.0.", "_blocks.1.", "_blocks.2.")
 SIZE = 112  # pixels, of EfficientNets: a quarter of the cost of 224
 
 
@@ -39,10 +38,8 @@ class TuneOptions(BaseModel):
     )
     side: int = Field(7, ge=1, description="rows of the map that readouts see")
     channels: int = Field(192, ge=1, description="of that map")
-    freeze: list[str] | None = Field(
-        None,
-        description="parts of the network that stay as they are, by the beginning of their name; by default "
-        "the stem and the first three blocks of EfficientNets (40 % of the cost), else none",
+    freeze: list[str] = Field(
+        [], description="parts of the network that stay as they are, by the beginning of their name"
     )
     epochs: int = Field(8, ge=1, description="passes over the images of all subjects")
     batch_size: int = Field(32, ge=1, description="images of one subject in a step, over all processes")
@@ -67,7 +64,7 @@ class TuneOptions(BaseModel):
     shared_test_images: SharedTestImages = Field(
         "refuse", description="what to do about training images that are test images of another dataset"
     )
-    precision: Precision = Field("fp32", description="autocast; bf16 pays on GPUs")
+    precision: Precision = Field("fp32", description="autocast; bf16 pays on GPUs and on CPUs with AMX")
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     checkpoint_minutes: float = Field(10.0, gt=0, description="time between checkpoints")
     seed: int = Field(0, description="of readouts, batches and the images held out")
@@ -76,13 +73,6 @@ class TuneOptions(BaseModel):
     def size_of_pictures(self) -> int | None:
         """``size``, or 112 for EfficientNets."""
         return self.size or (SIZE if self.encoder.startswith("efficientnet") else None)
-
-    @property
-    def frozen_parts(self) -> tuple[str, ...]:
-        """``freeze``, or its default."""
-        if self.freeze is not None:
-            return tuple(self.freeze)
-        return FREEZE if self.encoder.startswith("efficientnet") else ()
 
     def loop(self, n_steps: int) -> LoopConfig:
         """Settings of the training loop: rates rise, then fall along a cosine; the last weights are kept.

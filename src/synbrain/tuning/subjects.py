@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.preprocessing import Preprocessing
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of, some_of
-from synbrain.files import allocate_array, digest_of, open_array, writing
+from synbrain.files import digest_of, new_array, open_array
 from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages
@@ -137,16 +136,11 @@ def decode_pixels(
 ) -> NDArray[np.uint8]:
     """(n, 3, size, size) uint8 memory map of images ``rows``, resized; made once, then opened."""
     if not file.exists():
-        partial = file.with_name(f".{file.name}.partial")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with writing(file):
-            pixels = allocate_array(partial, (len(rows), 3, preprocess.size, preprocess.size), np.uint8)
+        with new_array(file, (len(rows), 3, preprocess.size, preprocess.size), np.uint8) as pixels:
             for i, row in enumerate(
                 track(rows, f"decode {dataset.info.name}", unit="image", show=show_progress)
             ):
                 pixels[i] = preprocess.resized(dataset.load_image(int(row))).round().clamp(0, 255).byte()
-            pixels.flush()
-            os.replace(partial, file)
     array: NDArray[np.uint8] = open_array(file)
     return array
 

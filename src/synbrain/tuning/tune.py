@@ -155,7 +155,7 @@ def _new_network(base: Encoder, subjects: Sequence[TuningSubject], options: Tune
             use_lora(base.module, options.lora_rank)
         else:
             for name, parameter in base.module.named_parameters():
-                parameter.requires_grad_(not name.startswith(options.frozen_parts))
+                parameter.requires_grad_(not name.startswith(tuple(options.freeze)))
         units = [s.targets.shape[1] for s in subjects]
         network = TuningNetwork(base, head, units, options.loss, options.seed).to(base.device)
     _freeze_what_is_not_reached(network, batches[0][:2].to(base.device))

@@ -77,7 +77,7 @@ def report(
         require_absent(path, overwrite)
     place = pick_device(device)
     model = SynBrain.from_pretrained(run, device=place)
-    decode = None if decoder is None else _decoded_pictures(decoder, dataset, place)
+    decode = None if decoder is None else _decoded_pictures(decoder, dataset, str(place))
     scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
     evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
     evaluation.scores.save(out / "scores.json", overwrite=overwrite)

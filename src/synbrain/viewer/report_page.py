@@ -52,8 +52,9 @@ SHOWN_SCORES = {
 }
 SYSTEMS = ("synbrain", "ridge", "mean_map", "ceiling", "oracle")
 SCORE_WORDS = (
-    "Every column is scored on the same test images, which no model was fitted or tuned on. mean_map ignores "
-    "the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image reach."
+    "Every column is scored on the same test images, which no model was fitted or tuned on. The mean map "
+    "ignores the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image "
+    "reach."
 )
 
 
@@ -93,8 +94,7 @@ def write_report(out: Path, report: Report) -> Path:
     weight = float(np.mean(part.shrink)) if report.model.vae is not None else 0.0
     context = {
         "title": report.options.title,
-        "lead": f"Run {report.run.name} (recipe {config.recipe}, encoder {config.encoder}) on "
-        f"{about.get('dataset')}.",
+        "lead": f"{report.run} on {about.get('dataset')}; recipe {config.recipe}, encoder {config.encoder}.",
         "maps": _plot(drawn.pop("maps", None)),
         "training": _plot(drawn.pop("training", None)),
         "sections": [_plot(plot) for plot in drawn.values()],
@@ -289,7 +289,11 @@ def _decoded(report: Report, decode: DecodedPictures) -> dict[str, Any]:
             for title, row in rows.items()
         ]
         kinds.append({"label": kind.label, "words": kind.words, "rows": made})
-    return {"seen": cells(table.seen, "as it was seen"), "kinds": kinds, "decoder": repr(decode.decoder)}
+    return {
+        "seen": cells(table.seen, "as it was seen"),
+        "kinds": kinds,
+        "decoder": decode.decoder.config.kind,
+    }
 
 
 def _cortex(report: Report) -> Markup | None:

@@ -17,7 +17,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import TokenSet
 from synbrain.model.parts import SubjectPart
-from synbrain.model.prediction import roi_means
+from synbrain.model.request import roi_means
 from synbrain.model.synbrain import SynBrain
 from synbrain.viewer import packing
 from synbrain.viewer.options import ViewOptions

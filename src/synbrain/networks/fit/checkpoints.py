@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import shutil
@@ -26,12 +25,12 @@ from torch import Tensor
 
 from synbrain.errors import SynBrainError
 from synbrain.files import (
+    new_folder,
     read_json,
     require_space,
     verify_manifest,
     write_json,
     write_manifest,
-    writing,
 )
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.pt", "state.json"
@@ -59,26 +58,19 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint) -> Path:
     }
     n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     require_space(folder, int(1.7 * n_bytes))
-    target, building = folder / f"step-{step:08d}", folder / ".partial"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
+    target = folder / f"step-{step:08d}"
     try:
-        with writing(target):
+        with new_folder(target, overwrite=True) as building:
             # a tensor that "model" and "kept" share would be refused: each is written as its own copy
             save_file({name: tensor.clone() for name, tensor in tensors.items()}, building / WEIGHTS)
             torch.save(checkpoint.optimizer, building / OPTIMIZER)
             write_json(building / STATE, checkpoint.state)
             write_manifest(building, [WEIGHTS, OPTIMIZER, STATE])
-            if target.exists():
-                shutil.rmtree(target)
-            os.replace(building, target)
     except (RuntimeError, SafetensorError) as error:  # how torch and safetensors report a failed write
         raise SynBrainError(
             f"the checkpoint {target} could not be written ({error})",
             "free some space on that disk and pass --resume; the previous checkpoint was kept",
         ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     for older in list_checkpoints(folder)[:-1]:
         shutil.rmtree(older)
     return target

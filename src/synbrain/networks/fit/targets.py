@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from synbrain.files import allocate_array, open_array
+from synbrain.files import new_array, open_array
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.fit.batches import SubjectData
 from synbrain.progress import track
@@ -64,9 +63,7 @@ def _write(
 ) -> None:
     pairs = subject.train
     n_rows = pairs.n_trials if per_trial else pairs.n_images
-    partial = path.with_name(path.name + ".partial")
-    try:
-        array = allocate_array(partial, (n_rows, vae.config.tokens, vae.config.dim), np.float16)
+    with new_array(path, (n_rows, vae.config.tokens, vae.config.dim), np.float16) as array:
         # trials in the order of their images, so that an image's trials are summed in one go
         order = np.arange(n_rows) if per_trial else np.argsort(pairs.image_of_trial, kind="stable")
         group = np.arange(n_rows) if per_trial else pairs.image_of_trial[order]
@@ -85,7 +82,3 @@ def _write(
                     array[row] = total / seen
                     total[:] = 0.0
                     seen = 0
-        array.flush()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
