@@ -165,6 +165,20 @@ def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
         evaluate_semantics(run, first, ridge, second=ridge)
 
 
+def test_evaluate_with_a_decoder(
+    ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.save_pretrained(tmp_path / "run")
+    base = ["evaluate", str(tmp_path / "run"), str(first.path), "--out", str(tmp_path / "s.json")]
+    base += ["--samples", "2", "--rows", "mean_map", "--n-bootstrap", "20"]
+    assert main([*base, "--second-decoder", str(ridge)]) == 2
+    assert not (tmp_path / "s.json").exists()
+    assert main([*base, "--decoder", str(ridge)]) == 0
+    assert "synthetic_trial" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "s-decoding.json").read_text())
+    assert kept["about"]["reads_the_runs_tokens"]
+
+
 def test_flattery_is_what_the_second_decoder_does_not_see() -> None:
     def scores(synthetic: float, measured: float) -> DecoderScores:
         values = {"two_way": np.full(8, measured)}, {"two_way": np.full(8, synthetic)}
