@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fixtures.colours import N_TEST, linear_run, make_dataset
+from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
 from synbrain import Dataset, Decoder, SynBrain
 from synbrain.cli import main
 from synbrain.data.marks import image_marks, packed
@@ -59,6 +59,16 @@ def settings(options) -> DecoderOptions:
     small = options("mindeye2", encoder="pixels", components=8)
     sizes = small.mindeye2.sizes.model_copy(update={"use_prior": False})  # a pixel token has 3 values
     return small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update={"sizes": sizes})})
+
+
+def test_a_decoder_tells_what_it_is(ridge: Path) -> None:
+    decoder = Decoder.from_pretrained(ridge)
+    text, table = repr(decoder), decoder._repr_html_()
+    for fact in ("ridge", "first (30 voxels", "pixels", f"{N_IMAGES - N_TEST} images", "(measured)"):
+        assert fact in text, text
+        assert fact in table
+    assert "array" not in text
+    assert table.startswith("<table>")
 
 
 @pytest.fixture(scope="module")
