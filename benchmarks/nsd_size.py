@@ -153,7 +153,7 @@ def run_synthesize(given: argparse.Namespace) -> dict[str, Any]:
     model = SynBrain.from_pretrained(given.out / "run", encoder=bank_encoder())
     with Watch() as watch:
         files = [folder / f"{number:06d}.png" for number in numbers]
-        synthesize(model, files, out, SynthesizeOptions(samples=1), overwrite=True, show_progress=True)
+        synthesize(model, files, SynthesizeOptions(samples=1), out=out, overwrite=True, show_progress=True)
     size = out.stat().st_size
     out.unlink()
     about = {"images": len(numbers), "bytes": size, "images_per_second": len(numbers) / watch.seconds}

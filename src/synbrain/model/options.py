@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from synbrain.data.options import PictureOptions
+from synbrain.networks.config import Precision
 
 Format = Literal["npy", "nifti", "gifti", "cifti", "csv", "parquet", "netcdf"]
 
@@ -52,4 +53,7 @@ class SynthesizeOptions(OutputOptions):
     seed: int = Field(0, ge=0, description="of the trials; one seed, the same bytes")
     noise_factor: float | None = Field(
         None, description="published isotropic noise on the latents instead of the run's trial noise"
+    )
+    precision: Precision = Field(
+        "auto", description="of the networks; auto: bf16 for wide ones on a CPU with AMX, else fp32"
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from synbrain.arrays import Float32
 from synbrain.data.options import PictureOptions
@@ -25,7 +27,9 @@ from synbrain.model.folder import fetch, load_run, run_digest, save_run
 from synbrain.model.parts import RunConfig, RunParts, SubjectPart
 from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
+from synbrain.networks.config import Precision
 from synbrain.networks.mapper import Mapper
+from synbrain.networks.precision import autocast, autocast_dtype, chosen_precision
 
 BATCH = 64
 
@@ -78,6 +82,7 @@ class SynBrain:
         self.mapper = mapper
         self.report = report
         self.digest = ""  # of the folder that the run was opened from
+        self.precision: Precision = "fp32"  # of the networks, see :meth:`computing_in`
         self.folder: Path | None = None  # that folder, where it is the user's
         self.pictures = RULES  # how picture files are decoded
         self._encoder = encoder
@@ -109,6 +114,17 @@ class SynBrain:
             if module is not None:
                 module.to(self.device).eval()
         return self
+
+    def computing_in(self, precision: Precision) -> Self:
+        """The same model (it shares its networks) whose networks compute in another precision.
+
+        Args:
+            precision: fp32, bf16, fp16, or auto: bf16 for wide networks on a CPU with AMX, else fp32. In bf16
+                their part of a response is off by about 2 % of its sd (docs/research/performance.md).
+        """
+        other = copy.copy(self)
+        other.precision = precision
+        return other
 
     def fold(self) -> Self:
         """Fold the mapper's modulation, in place, and return self: equal predictions, less memory.
@@ -367,15 +383,30 @@ class SynBrain:
         """(n_images, tokens, dim) float32 on the networks' device."""
         assert self.config.mapper_layer is not None
         x = torch.from_numpy(tokens.read(self.config.mapper_layer)).to(self.device)
-        with torch.inference_mode():
-            return x if self.mapper is None else self.mapper(x)
+        if self.mapper is None:
+            return x
+        with torch.inference_mode(), self._casting(self.mapper):
+            latents: torch.Tensor = self.mapper(x).float()
+        return latents
 
     def _decode(self, latents: torch.Tensor, n_voxels: int) -> Float32:
         assert self.vae is not None
         if len(latents) == n_voxels == 1:  # torch normalises no group of one value: decode it beside itself
             return self._decode(torch.cat([latents, latents]), n_voxels)[:1]
-        with torch.inference_mode():
+        with torch.inference_mode(), self._casting(self.vae):
             return np.asarray(self.vae.decode(latents, n_voxels).float().cpu().numpy())
+
+    @property
+    def network_precision(self) -> Precision:
+        """What the networks compute in here and now: auto is resolved."""
+        wide = self.vae or self.mapper
+        return "fp32" if wide is None else chosen_precision(self.precision, self.device, wide)
+
+    def _casting(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """The context in which ``network`` computes in the model's precision."""
+        precision = chosen_precision(self.precision, self.device, network)
+        context: AbstractContextManager[Any] = autocast(self.device, autocast_dtype(precision, self.device))
+        return context
 
     @staticmethod
     def _in_unit(decoded: Float32, linear: Float32 | None, part: SubjectPart) -> Float32:
