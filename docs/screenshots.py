@@ -23,6 +23,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
 HEIGHTS = {1280: 900, 390: 1100}  # what is seen of a page
 MOST_BYTES = 120_000
+PATIENCE = 180_000  # ms: software rendering on a busy machine
 IMAGES = Path(__file__).parent / "images"
 
 
@@ -52,9 +53,9 @@ def shoot(browser: Any, name: str, page: Path, whole: Path | None) -> None:
     for width, height in HEIGHTS.items():
         for scheme in ("light", "dark"):
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            tab.goto(page.resolve().as_uri())
+            tab.goto(page.resolve().as_uri(), timeout=PATIENCE)
             if tab.locator("[data-synbrain]").count():
-                tab.wait_for_selector("[data-ready]", timeout=60_000)
+                tab.wait_for_selector("[data-ready]", timeout=PATIENCE)
             tab.wait_for_timeout(500)
             overflow = tab.evaluate("document.documentElement.scrollWidth") - width
             if overflow > 0:
@@ -64,7 +65,10 @@ def shoot(browser: Any, name: str, page: Path, whole: Path | None) -> None:
             else:
                 tab.screenshot(path=whole / f"{name}-{width}-{scheme}.png", full_page=True)
                 if (width, scheme) == (1280, "light"):
-                    tab.pdf(path=whole / f"{name}.pdf", format="A4")
+                    tab.emulate_media(media="print")
+                    tab.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dots an inch
+                    tab.wait_for_timeout(500)
+                    tab.screenshot(path=whole / f"{name}-print.png", full_page=True)
             tab.close()
 
 

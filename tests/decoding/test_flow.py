@@ -24,7 +24,8 @@ from synbrain.decoding.augmentation_curve import (
     worth_in_real_hours,
 )
 from synbrain.decoding.curve_arms import Cell
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.evaluate import DecoderEvaluation, DecoderScores, evaluate_decoder
+from synbrain.decoding.flattery import evaluate_semantics, flattery
 from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
@@ -141,6 +142,55 @@ def test_trained_and_evaluated(ridge: Path, first: Dataset, run: SynBrain, tmp_p
     assert low <= rows["measured_trial"]["two_way"]["value"] <= high
     with pytest.raises(SynBrainError, match="exists already"):
         evaluate_decoder(ridge, first, out=out)
+
+
+def test_pictures_are_scored(ridge: Path, first: Dataset, run: SynBrain) -> None:
+    options = DecoderEvaluation(renderer="pixels", networks=[])
+    scores = evaluate_decoder(ridge, first, options, run=run)
+    measured, shuffled = scores.rows["measured_mean"], scores.rows["shuffled"]
+    assert measured["pixcorr"]["value"] > shuffled["pixcorr"]["value"] + 0.2
+    assert {"pixcorr", "ssim"} < set(scores.each["synthetic_mean"])
+    with pytest.raises(SynBrainError, match="no renderer"):
+        evaluate_decoder(ridge, first, DecoderEvaluation(renderer="brush", networks=[]))
+    with pytest.raises(SynBrainError, match="no feature network"):
+        evaluate_decoder(ridge, first, DecoderEvaluation(renderer="pixels", networks=["eyes"]))
+
+
+def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
+    alone = evaluate_semantics(run, first, ridge)
+    assert alone.first.about["reads_the_runs_tokens"]
+    assert not alone.flattery
+    assert "12-way, 1 draws" in alone.table()
+    with pytest.raises(SynBrainError, match="both decoders read tokens of pixels"):
+        evaluate_semantics(run, first, ridge, second=ridge)
+
+
+def test_evaluate_with_a_decoder(
+    ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.save_pretrained(tmp_path / "run")
+    base = ["evaluate", str(tmp_path / "run"), str(first.path), "--out", str(tmp_path / "s.json")]
+    base += ["--samples", "2", "--rows", "mean_map", "--n-bootstrap", "20"]
+    assert main([*base, "--second-decoder", str(ridge)]) == 2
+    assert not (tmp_path / "s.json").exists()
+    assert main([*base, "--decoder", str(ridge)]) == 0
+    assert "synthetic_trial" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "s-decoding.json").read_text())
+    assert kept["about"]["reads_the_runs_tokens"]
+
+
+def test_flattery_is_what_the_second_decoder_does_not_see() -> None:
+    def scores(synthetic: float, measured: float) -> DecoderScores:
+        values = {"two_way": np.full(8, measured)}, {"two_way": np.full(8, synthetic)}
+        rows = ("measured_trial", "measured_mean"), ("synthetic_trial", "synthetic_mean")
+        each = {row: of for names, of in zip(rows, values, strict=True) for row in names}
+        return DecoderScores({}, {}, each)
+
+    entry = flattery(scores(0.9, 0.6), scores(0.7, 0.65))["synthetic_trial"]["two_way"]
+    assert entry["advantage"] == pytest.approx(0.3)
+    assert entry["advantage_by_second"] == pytest.approx(0.05)
+    assert entry["flattery"] == pytest.approx(0.25)
+    assert entry["interval"] == pytest.approx([0.25, 0.25])
 
 
 def test_given_responses_are_checked(ridge: Path, first: Dataset, second: Dataset, tmp_path: Path) -> None:

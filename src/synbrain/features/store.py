@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -311,6 +310,8 @@ class _Brick:
             )
         path = self.dataset.stimulus_path()
         try:
+            import h5py
+
             with h5py.File(path, "r") as file:
                 pictures = file[info.key]
                 shape = [int(size) for size in pictures.shape]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synbrain.data.dataset import Dataset
+from synbrain.data.fsaverage import has_surface
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import Evaluation
 from synbrain.evaluation.scores import Scores
@@ -112,6 +113,9 @@ def write_report(out: Path, report: Report) -> Path:
         "provenance": _provenance(report),
         "glossary": [header(scores), *explanations(scores)],
         "viewer_data": _cortex(report),
+        "viewer_heading": "The cortex, to turn and to touch"
+        if has_surface(report.dataset.space, report.options.mni)
+        else "The responses, to turn and to touch",
         "css": Markup(bundle("viewer.css")),
         "js": Markup(bundle("viewer.js")),
     }
