@@ -161,12 +161,12 @@ def variance_function(
     x, relative = (m - centre) / spread, squares / average
     raw = np.mean(x * relative, axis=0)
     error = np.mean((x * (relative - 1 - x * raw)) ** 2, axis=0) / len(x)
-    told = error > 0  # a voxel that never varies, or whose mean does not, tells nothing about slopes
-    if not told.any():
+    known = error > 0  # a voxel that never varies, or whose mean does not, tells nothing about slopes
+    if not known.any():
         return average, np.zeros_like(average), floor
-    common = np.average(raw[told], weights=1 / np.maximum(error[told], 1e-12))
-    between = max(float(np.mean((raw[told] - common) ** 2 - error[told])), 0.0)
-    certain = np.divide(between, between + error, out=np.zeros_like(error), where=told)
+    common = np.average(raw[known], weights=1 / np.maximum(error[known], 1e-12))
+    between = max(float(np.mean((raw[known] - common) ** 2 - error[known])), 0.0)
+    certain = np.divide(between, between + error, out=np.zeros_like(error), where=known)
     shrunk = common + (raw - common) * certain
     # a clipped line is above its line on average: bring the average back
     level = np.maximum(1 + shrunk * x, 0.1).mean(axis=0)
