@@ -21,7 +21,8 @@ from playwright.sync_api import sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
-HEIGHTS = {1280: 900, 390: 1100}  # what is seen of a page
+WIDTHS = (1280, 390)
+HEIGHTS = {"viewer": 900, "report": 1500}  # what is seen of a page
 MOST_BYTES = 120_000
 PATIENCE = 180_000  # ms: software rendering on a busy machine
 IMAGES = Path(__file__).parent / "images"
@@ -50,7 +51,8 @@ def save_small(content: bytes, path: Path) -> None:
 
 def shoot(browser: Any, name: str, page: Path, whole: Path | None) -> None:
     """The page at each width, light and dark; whole pages and a printed one into ``whole`` where it is given."""
-    for width, height in HEIGHTS.items():
+    height = HEIGHTS.get(name, 900)
+    for width in WIDTHS:
         for scheme in ("light", "dark"):
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             tab.goto(page.resolve().as_uri(), timeout=PATIENCE)

@@ -149,6 +149,14 @@ def test_transparent_and_turned_pictures_follow_the_options(
         np.testing.assert_array_equal(np.load(out)[0], model.predict([picture]))
 
 
+def test_depth_does_not_change_a_prediction(model: SynBrain) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(model.predict([deep]), model.predict([Image.fromarray(grey)]))
+    with pytest.raises(SynBrainError, match="image 0 holds floating-point numbers"):
+        model.predict([Image.fromarray(grey.astype(np.float32) / 255)])
+
+
 def test_a_second_process_is_told(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     import fcntl
 

@@ -185,10 +185,10 @@ class VoxelSpace:
         """Read a space that :meth:`save` wrote."""
         about = read_json(folder / SPACE_JSON)
         with np.load(folder / SPACE_ARRAYS, allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays.files}
+            stored = {name: arrays[name] for name in arrays.files}
         atlases = {
             name: Atlas(
-                values=held[f"atlas.{name}"],
+                values=stored[f"atlas.{name}"],
                 labels={int(k): v for k, v in entry["labels"].items()},
                 source=entry["source"],
             )
@@ -198,13 +198,13 @@ class VoxelSpace:
             n_voxels=about["n_voxels"],
             kind=about["kind"],
             shape=tuple(about["shape"]) if about["shape"] else None,
-            affine=held.get("affine"),
-            index=held.get("index"),
+            affine=stored.get("affine"),
+            index=stored.get("index"),
             atlases=atlases,
-            ncsnr=held.get("ncsnr"),
-            fsaverage5=held.get("fsaverage5"),
+            ncsnr=stored.get("ncsnr"),
+            fsaverage5=stored.get("fsaverage5"),
             in_mni=bool(about.get("in_mni", False)),
-            positions=held.get("positions"),
+            positions=stored.get("positions"),
         )
 
 

@@ -211,8 +211,8 @@ def component_gains(
     voxels = torch.empty((n_voxels, layout.n_places), device=device)
     for f in range(layout.n_folds):
         fold, b = slice(f * size, (f + 1) * size), min(f, components.n_outer)
-        own = slopes.gains(without=f) if f < components.n_outer else gains
-        factors = torch.from_numpy(own.astype(np.float32)).to(device)
+        of_fold = slopes.gains(without=f) if f < components.n_outer else gains
+        factors = torch.from_numpy(of_fold.astype(np.float32)).to(device)
         scores = (predicted[:, fold] - centres[b][:, None]) * factors[:, None]
         voxels[:, fold] = torch.addmm(bases[b].response_mean[:, None], bases[b].patterns, scores)
     return SharedMap.of(bases[-1], gains), voxels

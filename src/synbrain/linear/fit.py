@@ -15,7 +15,7 @@ from torch import Tensor
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.files import digest_of
+from synbrain.files import digest_of, open_array, save_array
 from synbrain.linear.candidates import Choice, Problem, candidate_kernels, choose
 from synbrain.linear.components import component_gains, component_scores, fit_duals
 from synbrain.linear.config import LinearPathConfig
@@ -50,6 +50,18 @@ class LinearFit:
     out_of_fold: Float32
     folds: Rows
     gflop: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Write path and predictions into ``folder``."""
+        self.path.save(folder)
+        save_array(folder / "out_of_fold.npy", self.out_of_fold)
+        save_array(folder / "folds.npy", self.folds)
+
+    @classmethod
+    def load(cls, folder: Path) -> LinearFit:
+        """Read what :meth:`save` wrote; predictions stay on disk until they are read."""
+        arrays = (open_array(folder / f"{name}.npy") for name in ("out_of_fold", "folds"))
+        return cls(LinearPath.load(folder), *arrays)
 
 
 @dataclass(frozen=True)
