@@ -129,6 +129,16 @@ def decoded(scores: DecoderScores, typed: Typed) -> None:
     print(f"{about['n_test_images']} test images, {about['n_way']}-way, {about['n_draws']} draw(s)")
 
 
+def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
+    """The paper's table of decoders."""
+    from synbrain.decoding.compare import table_of
+
+    print(table_of(table))
+    for name, problem in table["failed"].items():
+        print(f"{name} failed: {problem}")
+    print(f"table -> {typed['out']}/table.json")
+
+
 def augmented(made: Dataset, typed: Typed) -> None:
     """A synthetic dataset."""
     told = made.info.provenance["synthetic"]
