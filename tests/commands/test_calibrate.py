@@ -24,7 +24,7 @@ def test_the_noise_is_refitted_and_the_mean_kept(run: Path, dataset: Path, tmp_p
     sd = np.sqrt(new.subject().noise.noise_variance)
     np.testing.assert_allclose(sd, np.arange(1, len(sd) + 1), rtol=0.25)
     assert new.sample(picture, 5).std(axis=0).min() > 0
-    assert "fitted on | repeats" in (out / "README.md").read_text()
+    assert "told apart by | repeats" in (out / "README.md").read_text()
 
 
 def test_an_existing_run_and_other_voxels_are_refused(

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from synbrain import Dataset, Decoder, SynBrain, load_dataset
+from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
+from synbrain import Dataset, Decoder, SynBrain
 from synbrain.cli import main
 from synbrain.data.marks import image_marks, packed
-from synbrain.data.space import VoxelSpace
 from synbrain.decoding.adapt import adapt_decoder, adaptation_data
 from synbrain.decoding.alignment import make_alignment, read_labels
 from synbrain.decoding.augment import AugmentOptions, augment
@@ -30,34 +29,7 @@ from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
-from synbrain.features.encoders import get_encoder
 from synbrain.figures.augmentation import augmentation_figure
-from synbrain.linear.path import LinearPath
-from synbrain.model.parts import RunConfig, SubjectPart
-
-N_IMAGES, N_TEST, REPEATS = 60, 12, 2
-
-
-def make_dataset(folder: Path, name: str, n_voxels: int, seed: int) -> Dataset:
-    """Pictures of four coarse colours, and voxels that weigh them."""
-    rng, fixed = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    source = folder / f"{name}-source"
-    (source / "images").mkdir(parents=True)
-    colours = rng.random((N_IMAGES, 2, 2, 3))
-    rows, responses = [], []
-    weights = fixed.standard_normal((12, n_voxels))
-    for i in range(N_IMAGES):
-        pixels = (255 * np.kron(colours[i], np.ones((8, 8, 1)))).astype(np.uint8)
-        Image.fromarray(pixels).save(source / "images" / f"{name}{i:02}.png")
-        for repeat in range(REPEATS):
-            split = "test" if i >= N_IMAGES - N_TEST else "train"
-            rows.append((f"{name}{i:02}.png", repeat, split))
-            responses.append(colours[i].ravel() @ weights + 0.1 * rng.standard_normal(n_voxels))
-    pd.DataFrame(rows, columns=["image", "repeat", "split"]).to_csv(source / "trials.csv", index=False)
-    np.save(source / "responses.npy", np.array(responses, dtype=np.float32))
-    assert main(["prepare", "table", str(source), str(folder / name), "--name", name]) == 0
-    assert main(["features", str(folder / name), "--encoder", "pixels"]) == 0
-    return load_dataset(folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -89,26 +61,6 @@ def settings(options) -> DecoderOptions:
     return small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update={"sizes": sizes})})
 
 
-@pytest.fixture(scope="module")
-def run(here: Path, first: Dataset) -> SynBrain:
-    """A run of the first subject whose mean depends on the image a little."""
-    encoder = get_encoder("pixels")
-    layer = encoder.default_layer
-    shape = encoder.layers[layer]
-    n = first.n_voxels
-    rng = np.random.default_rng(0)
-    linear = LinearPath(
-        {layer: rng.normal(0, 1e-2, (shape[0] * shape[1], 2)).astype(np.float16)},
-        rng.normal(size=(2, n)).astype(np.float32), np.zeros(n, np.float32), {layer: shape}, {},
-    )  # fmt: skip
-    zeros = np.zeros(n, dtype=np.float32)
-    part = SubjectPart(
-        first.info.subject, VoxelSpace(n_voxels=n), first.info.unit, zeros, 1 + zeros, linear=linear
-    )
-    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
-    return SynBrain(config, {first.info.subject: part})
-
-
 def test_a_decoder_tells_what_it_is(ridge: Path) -> None:
     decoder = Decoder.from_pretrained(ridge)
     text, table = repr(decoder), decoder._repr_html_()
@@ -117,6 +69,11 @@ def test_a_decoder_tells_what_it_is(ridge: Path) -> None:
         assert fact in table
     assert "array" not in text
     assert table.startswith("<table>")
+
+
+@pytest.fixture(scope="module")
+def run(first: Dataset) -> SynBrain:
+    return linear_run(first)
 
 
 def test_trained_and_evaluated(ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path) -> None:

@@ -241,11 +241,8 @@ def token_scores(
     """
     similarity = cosine_matrix(embedded, seen)
     ways = {"n_way": options.n_way, "n_subsets": options.n_subsets, "seed": options.seed}
-    right = np.diagonal(similarity)
     n = len(seen)
-    each = {
-        "images_ranked": _hits(similarity, right[:, None], 1),
-        "brains_ranked": _hits(similarity, right[None], 0),
+    each = identified(similarity) | {
         "two_way": two_way_wins(predicted, seen) / (n - 1),
         "correlation_distance": correlation_distance(predicted, seen),
     }
@@ -259,6 +256,15 @@ def token_scores(
             low, high = bootstrap_mean(each[name], seed=options.seed)
             scores[name]["interval"] = [low, high]
     return scores, each
+
+
+def identified(similarity: Float64) -> dict[str, Float64]:
+    """(n,) each, 1 where row i of (n, n) similarities has its largest at i, and where column i has."""
+    right = np.diagonal(similarity)
+    return {
+        "images_ranked": _hits(similarity, right[:, None], 1),
+        "brains_ranked": _hits(similarity, right[None], 0),
+    }
 
 
 def _hits(similarity: Float64, right: Float64, axis: int) -> Float64:
