@@ -21,8 +21,10 @@ from playwright.sync_api import sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
-HEIGHTS = {1280: 900, 390: 1100}  # what is seen of a page
+WIDTHS = (1280, 390)
+HEIGHTS = {"viewer": 900, "report": 1500}  # what is seen of a page
 MOST_BYTES = 120_000
+PATIENCE = 180_000  # ms: software rendering on a busy machine
 IMAGES = Path(__file__).parent / "images"
 
 
@@ -49,12 +51,13 @@ def save_small(content: bytes, path: Path) -> None:
 
 def shoot(browser: Any, name: str, page: Path, whole: Path | None) -> None:
     """The page at each width, light and dark; whole pages and a printed one into ``whole`` where it is given."""
-    for width, height in HEIGHTS.items():
+    height = HEIGHTS.get(name, 900)
+    for width in WIDTHS:
         for scheme in ("light", "dark"):
             tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            tab.goto(page.resolve().as_uri())
+            tab.goto(page.resolve().as_uri(), timeout=PATIENCE)
             if tab.locator("[data-synbrain]").count():
-                tab.wait_for_selector("[data-ready]", timeout=60_000)
+                tab.wait_for_selector("[data-ready]", timeout=PATIENCE)
             tab.wait_for_timeout(500)
             overflow = tab.evaluate("document.documentElement.scrollWidth") - width
             if overflow > 0:
@@ -64,7 +67,10 @@ def shoot(browser: Any, name: str, page: Path, whole: Path | None) -> None:
             else:
                 tab.screenshot(path=whole / f"{name}-{width}-{scheme}.png", full_page=True)
                 if (width, scheme) == (1280, "light"):
-                    tab.pdf(path=whole / f"{name}.pdf", format="A4")
+                    tab.emulate_media(media="print")
+                    tab.set_viewport_size({"width": 794, "height": 1123})  # A4 at 96 dots an inch
+                    tab.wait_for_timeout(500)
+                    tab.screenshot(path=whole / f"{name}-print.png", full_page=True)
             tab.close()
 
 

@@ -409,7 +409,7 @@ MISTAKES = {
     "an unknown encoder": ("features data --encoder vgg", "no encoder 'vgg'", "choose from"),
     "a stage without tokens": (
         "train data --out new --encoder pixels --layers nope",
-        "hold the layers grid4, not nope",
+        "have layers grid4, not nope",
         "--encoder pixels --layers nope`",
     ),
     "an unknown network stage": (

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from synbrain import Dataset, Decoder, SynBrain, load_dataset
+from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
+from synbrain import Dataset, Decoder, SynBrain
 from synbrain.cli import main
 from synbrain.data.marks import image_marks, packed
-from synbrain.data.space import VoxelSpace
 from synbrain.decoding.adapt import adapt_decoder, adaptation_data
 from synbrain.decoding.alignment import make_alignment, read_labels
 from synbrain.decoding.augment import AugmentOptions, augment
@@ -24,39 +23,13 @@ from synbrain.decoding.augmentation_curve import (
     worth_in_real_hours,
 )
 from synbrain.decoding.curve_arms import Cell
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.evaluate import DecoderEvaluation, DecoderScores, evaluate_decoder
+from synbrain.decoding.flattery import evaluate_semantics, flattery
 from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
-from synbrain.features.encoders import get_encoder
 from synbrain.figures.augmentation import augmentation_figure
-from synbrain.linear.path import LinearPath
-from synbrain.model.parts import RunConfig, SubjectPart
-
-N_IMAGES, N_TEST, REPEATS = 60, 12, 2
-
-
-def make_dataset(folder: Path, name: str, n_voxels: int, seed: int) -> Dataset:
-    """Pictures of four coarse colours, and voxels that weigh them."""
-    rng, fixed = np.random.default_rng(seed), np.random.default_rng([seed, 1])
-    source = folder / f"{name}-source"
-    (source / "images").mkdir(parents=True)
-    colours = rng.random((N_IMAGES, 2, 2, 3))
-    rows, responses = [], []
-    weights = fixed.standard_normal((12, n_voxels))
-    for i in range(N_IMAGES):
-        pixels = (255 * np.kron(colours[i], np.ones((8, 8, 1)))).astype(np.uint8)
-        Image.fromarray(pixels).save(source / "images" / f"{name}{i:02}.png")
-        for repeat in range(REPEATS):
-            split = "test" if i >= N_IMAGES - N_TEST else "train"
-            rows.append((f"{name}{i:02}.png", repeat, split))
-            responses.append(colours[i].ravel() @ weights + 0.1 * rng.standard_normal(n_voxels))
-    pd.DataFrame(rows, columns=["image", "repeat", "split"]).to_csv(source / "trials.csv", index=False)
-    np.save(source / "responses.npy", np.array(responses, dtype=np.float32))
-    assert main(["prepare", "table", str(source), str(folder / name), "--name", name]) == 0
-    assert main(["features", str(folder / name), "--encoder", "pixels"]) == 0
-    return load_dataset(folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -88,26 +61,6 @@ def settings(options) -> DecoderOptions:
     return small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update={"sizes": sizes})})
 
 
-@pytest.fixture(scope="module")
-def run(here: Path, first: Dataset) -> SynBrain:
-    """A run of the first subject whose mean depends on the image a little."""
-    encoder = get_encoder("pixels")
-    layer = encoder.default_layer
-    shape = encoder.layers[layer]
-    n = first.n_voxels
-    rng = np.random.default_rng(0)
-    linear = LinearPath(
-        {layer: rng.normal(0, 1e-2, (shape[0] * shape[1], 2)).astype(np.float16)},
-        rng.normal(size=(2, n)).astype(np.float32), np.zeros(n, np.float32), {layer: shape}, {},
-    )  # fmt: skip
-    zeros = np.zeros(n, dtype=np.float32)
-    part = SubjectPart(
-        first.info.subject, VoxelSpace(n_voxels=n), first.info.unit, zeros, 1 + zeros, linear=linear
-    )
-    config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
-    return SynBrain(config, {first.info.subject: part})
-
-
 def test_a_decoder_tells_what_it_is(ridge: Path) -> None:
     decoder = Decoder.from_pretrained(ridge)
     text, table = repr(decoder), decoder._repr_html_()
@@ -116,6 +69,11 @@ def test_a_decoder_tells_what_it_is(ridge: Path) -> None:
         assert fact in table
     assert "array" not in text
     assert table.startswith("<table>")
+
+
+@pytest.fixture(scope="module")
+def run(first: Dataset) -> SynBrain:
+    return linear_run(first)
 
 
 def test_trained_and_evaluated(ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path) -> None:
@@ -141,6 +99,55 @@ def test_trained_and_evaluated(ridge: Path, first: Dataset, run: SynBrain, tmp_p
     assert low <= rows["measured_trial"]["two_way"]["value"] <= high
     with pytest.raises(SynBrainError, match="exists already"):
         evaluate_decoder(ridge, first, out=out)
+
+
+def test_pictures_are_scored(ridge: Path, first: Dataset, run: SynBrain) -> None:
+    options = DecoderEvaluation(renderer="pixels", networks=[])
+    scores = evaluate_decoder(ridge, first, options, run=run)
+    measured, shuffled = scores.rows["measured_mean"], scores.rows["shuffled"]
+    assert measured["pixcorr"]["value"] > shuffled["pixcorr"]["value"] + 0.2
+    assert {"pixcorr", "ssim"} < set(scores.each["synthetic_mean"])
+    with pytest.raises(SynBrainError, match="no renderer"):
+        evaluate_decoder(ridge, first, DecoderEvaluation(renderer="brush", networks=[]))
+    with pytest.raises(SynBrainError, match="no feature network"):
+        evaluate_decoder(ridge, first, DecoderEvaluation(renderer="pixels", networks=["eyes"]))
+
+
+def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
+    alone = evaluate_semantics(run, first, ridge)
+    assert alone.first.about["reads_the_runs_tokens"]
+    assert not alone.flattery
+    assert "12-way, 1 draws" in alone.table()
+    with pytest.raises(SynBrainError, match="both decoders read tokens of pixels"):
+        evaluate_semantics(run, first, ridge, second=ridge)
+
+
+def test_evaluate_with_a_decoder(
+    ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.save_pretrained(tmp_path / "run")
+    base = ["evaluate", str(tmp_path / "run"), str(first.path), "--out", str(tmp_path / "s.json")]
+    base += ["--samples", "2", "--rows", "mean_map", "--n-bootstrap", "20"]
+    assert main([*base, "--second-decoder", str(ridge)]) == 2
+    assert not (tmp_path / "s.json").exists()
+    assert main([*base, "--decoder", str(ridge)]) == 0
+    assert "synthetic_trial" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "s-decoding.json").read_text())
+    assert kept["about"]["reads_the_runs_tokens"]
+
+
+def test_flattery_is_what_the_second_decoder_does_not_see() -> None:
+    def scores(synthetic: float, measured: float) -> DecoderScores:
+        values = {"two_way": np.full(8, measured)}, {"two_way": np.full(8, synthetic)}
+        rows = ("measured_trial", "measured_mean"), ("synthetic_trial", "synthetic_mean")
+        each = {row: of for names, of in zip(rows, values, strict=True) for row in names}
+        return DecoderScores({}, {}, each)
+
+    entry = flattery(scores(0.9, 0.6), scores(0.7, 0.65))["synthetic_trial"]["two_way"]
+    assert entry["advantage"] == pytest.approx(0.3)
+    assert entry["advantage_by_second"] == pytest.approx(0.05)
+    assert entry["flattery"] == pytest.approx(0.25)
+    assert entry["interval"] == pytest.approx([0.25, 0.25])
 
 
 def test_given_responses_are_checked(ridge: Path, first: Dataset, second: Dataset, tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_an_unknown_and_a_missing_layer_are_told(dataset: Dataset) -> None:
     with pytest.raises(SynBrainError, match="choose from grid4, final"):
         write_tokens(dataset, PIXELS, ["block0"])
     write_tokens(dataset, PIXELS)
-    with pytest.raises(SynBrainError, match=r"the layers final, not grid4.*--layers grid4"):
+    with pytest.raises(SynBrainError, match=r"layers final, not grid4.*--layers grid4"):
         open_tokens(dataset, "pixels", ["grid4"])
 
 

@@ -150,3 +150,16 @@ def test_permuting_voxels_permutes_voxel_scores(seed: int) -> None:
     np.testing.assert_array_equal(
         d.covered(samples[..., order], trials[:, order], image, 0.9), inside[:, order]
     )
+
+
+def test_a_view_of_one_sample_scores_as_its_copies() -> None:
+    """A baseline without noise gives such a view: nothing is sorted or compared forty times."""
+    rng = np.random.default_rng(0)
+    one, trials = rng.normal(size=(3, 5)).astype(np.float32), rng.normal(size=(6, 5)).astype(np.float32)
+    trials[0, 0] = one[0, 0]
+    image = np.repeat(np.arange(3), 2)
+    view = np.broadcast_to(one, (40, *one.shape))
+    assert np.allclose(d.crps(view, trials, image), d.crps(view.copy(), trials, image), atol=1e-6)
+    assert np.allclose(d.energy_score(view, trials, image), d.energy_score(view.copy(), trials, image))
+    assert np.array_equal(d.covered(view, trials, image, 0.9), d.covered(view.copy(), trials, image, 0.9))
+    assert d.covered(view, trials, image, 0.9)[0, 0]

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fixtures.noise import plain_noise
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
@@ -20,7 +21,6 @@ from synbrain.model.options import SynthesizeOptions
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.model.synthesis import synthesize
-from synbrain.noise.response_noise import ResponseNoise
 
 N_IMAGES = 5
 
@@ -38,9 +38,7 @@ def model() -> SynBrain:
         {layer: rng.normal(size=(shape[0] * shape[1], n)).astype(np.float32)}, np.eye(n, dtype=np.float32),
         0 * ones, {layer: shape}, {},
     )  # fmt: skip
-    noise = ResponseNoise(
-        np.zeros((n, 0), dtype=np.float32), ones, ones, 0 * ones, ones, ones, 0 * ones, ones, ones, ones, {}
-    )
+    noise = plain_noise(np.zeros((n, 0)))
     part = SubjectPart("s1", space, "percent", 0 * ones, ones, linear=linear, noise=noise)
     config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
     return SynBrain(config, {"s1": part})
@@ -149,6 +147,14 @@ def test_transparent_and_turned_pictures_follow_the_options(
         out = tmp_path / f"{orientation}.npy"
         assert main(["predict", str(run), str(turned), "--out", str(out), "--orientation", orientation]) == 0
         np.testing.assert_array_equal(np.load(out)[0], model.predict([picture]))
+
+
+def test_depth_does_not_change_a_prediction(model: SynBrain) -> None:
+    grey = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
+    deep = Image.fromarray(grey.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(model.predict([deep]), model.predict([Image.fromarray(grey)]))
+    with pytest.raises(SynBrainError, match="image 0 holds floating-point numbers"):
+        model.predict([Image.fromarray(grey.astype(np.float32) / 255)])
 
 
 def test_a_second_process_is_told(model: SynBrain, folder: Path, tmp_path: Path) -> None:

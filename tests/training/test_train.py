@@ -14,6 +14,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.presets import Preset
+from synbrain.training import fit as fit_module
 from synbrain.training import networks as networks_module
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit import fit_model
@@ -130,6 +131,28 @@ def test_sampling_weights_are_trials_unless_given(pairs: Make) -> None:
     assert sampling_weights(both, {"b": 1.0, "a": 3.0}) == [3, 1]
     with pytest.raises(SynBrainError, match="one entry for each"):
         sampling_weights(both, {"a": 1.0})
+
+
+def test_a_long_linear_path_is_not_fitted_twice(
+    pairs: Make, micro: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = short("calibrated", response_noise=False)
+    whole = train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "whole")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_module, "WORTH_KEEPING", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(fit_module, "train_networks", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
+    assert not (tmp_path / "cut" / "linear" / "s" / "passes").exists()
+    monkeypatch.setattr(fit_module, "fit_linear_path", stop)
+    resumed = train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
+    assert resumed.report == whole.report
+    with pytest.raises(KeyboardInterrupt):  # other data are fitted anew
+        train_model([subject(pairs(n_images=41))], config, folder=tmp_path / "cut")
 
 
 def test_an_interrupted_training_continues_to_the_same_model(

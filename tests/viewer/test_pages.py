@@ -75,7 +75,8 @@ def test_a_comparison_says_first_what_was_found(pages: dict[str, Path]) -> None:
     order += ["Training curves", "Methods", "Failed", "Left out", "Provenance"]
     places = [body.index(words) for words in order]
     assert places == sorted(places)
-    assert "1 are better than ridge and 1 are worse" in body
+    assert "1 of 5 methods score better than ridge and 1 score worse" in body
+    assert "**" not in body
     assert "0.500 ▲<small>[0.450, 0.550]</small>" in body
     assert '<td class="ours">-0.2000' in body
     assert "toy &lt;&amp;&gt;" in text

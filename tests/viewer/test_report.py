@@ -106,6 +106,8 @@ def test_a_decoder_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.C
     assert main(words) == 2
     assert "the decoder reads 12 voxels" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
+    assert main([*words[:-1], str(tmp_path / "toy")]) == 2
+    assert "toy is not a decoder" in capsys.readouterr().err
     assert main(["view", str(tmp_path), "--decoder", str(tmp_path / "decoder")]) == 2
     assert "--decoder shows training images" in capsys.readouterr().err
 

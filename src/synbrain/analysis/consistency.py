@@ -53,13 +53,13 @@ def shuffled_agreement(a: Source, b: Source, seed: int = 0) -> dict[str, float |
     rows_a, rows_b = aligned(a, b)
     one, two = roi_profiles(a.responses[rows_a], a.rois), roi_profiles(b.responses[rows_b], b.rois)
     rng = np.random.default_rng(seed)
-    found: dict[str, float | None] = {}
+    values_of: dict[str, float | None] = {}
     for roi in one:
         if roi not in two:
             continue
         values = [pearson(one[roi], rng.permutation(two[roi])) for _ in range(N_SHUFFLES)]
-        found[roi] = _mean_size(values)
-    return found
+        values_of[roi] = _mean_size(values)
+    return values_of
 
 
 def selectivity_agreement(a: Source, b: Source, category: dict[Any, str]) -> dict[str, float | None]:
@@ -85,21 +85,21 @@ def shuffled_selectivity(
     rows_a, rows_b = aligned(a, b)
     kinds = np.array([category.get(name, "") for name in a.images[rows_a]])
     of_b = _t_maps(b, rows_b, kinds)
-    found = [
+    values_of = [
         _agreement(a, b, _t_maps(a, rng.permutation(len(a.images))[rows_a], kinds), of_b)
         for _ in range(N_SHUFFLES)
     ]
-    return {kind: _mean_size([one[kind] for one in found]) for kind in of_b}
+    return {kind: _mean_size([one[kind] for one in values_of]) for kind in of_b}
 
 
 def _t_maps(source: Source, rows: NDArray[np.int64], kinds: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Category -> (n_voxels,) Welch's t over ``rows``, where two images at least are in it and out of it."""
-    found = {}
+    values_of = {}
     for kind in sorted(set(kinds) - {""}):
         preferred = kinds == kind
         if min(preferred.sum(), (~preferred).sum()) >= 2:
-            found[kind] = selectivity(source.responses[rows], preferred)
-    return found
+            values_of[kind] = selectivity(source.responses[rows], preferred)
+    return values_of
 
 
 def _agreement(

@@ -86,12 +86,12 @@ def pattern_consistency(
     norms = np.linalg.norm(centred, axis=1)
     if trials.shape[1] < 3:
         return None
-    found = []
+    similarities = []
     for image in np.unique(image_of_trial):
         rows = np.flatnonzero((image_of_trial == image) & (norms > 0))
         if len(rows) < 2:
             continue
         unit = centred[rows] / norms[rows, None]
         similar = unit @ unit.T
-        found.append(similar[np.triu_indices(len(rows), 1)].mean())
-    return float(np.mean(found)) if found else None
+        similarities.append(similar[np.triu_indices(len(rows), 1)].mean())
+    return float(np.mean(similarities)) if similarities else None

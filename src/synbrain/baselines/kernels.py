@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
@@ -20,6 +22,7 @@ from synbrain.linear.kernels import token_kernel
 from synbrain.metrics.voxel import blocks
 from synbrain.progress import track
 
+MANY_IMAGES = 2500  # from here on Gram matrices stay float32
 BLOCK_VALUES = 2**25  # float32 token values in memory at a time: 128 MiB
 
 
@@ -39,15 +42,20 @@ class TokenKernels:
     _diagonal: dict[str, Float64] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, Float64]:
-        """The kernels and their (n_layers, n_images, n_images) float64 Gram matrices, mean diagonal 1."""
+    def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, NDArray[Any]]:
+        """The kernels and their (n_layers, n_images, n_images) Gram matrices, mean diagonal 1.
+
+        float64; float32 from :data:`MANY_IMAGES` on, where it would fill memory.
+        """
         means, scales, grams = {}, {}, []
         for layer in track(tokens.layers, "kernels", unit="layer", show=show_progress):
             means[layer], kernel = token_kernel(tokens, layer)
-            gram = kernel.numpy().astype(np.float64)
-            scales[layer] = float(np.trace(gram) / len(gram)) or 1.0
-            grams.append(gram / scales[layer])
-        return cls(tokens, means, scales), np.asarray(grams)
+            many = len(tokens) >= MANY_IMAGES
+            gram = kernel.numpy() if many else kernel.numpy().astype(np.float64)
+            scales[layer] = float(np.trace(gram, dtype=np.float64) / len(gram)) or 1.0
+            gram /= scales[layer]
+            grams.append(gram)
+        return cls(tokens, means, scales), grams[0][None] if len(grams) == 1 else np.asarray(grams)
 
     def against(self, tokens: TokenSet) -> Float64:
         """(n_layers, len(tokens), n_training_images) float64, the kernels of new with training images.

@@ -14,7 +14,8 @@ from scipy.linalg import eigh
 from sklearn.model_selection import KFold
 
 from synbrain.arrays import Float32, Float64
-from synbrain.baselines.kernels import TokenKernels
+from synbrain.baselines.kernels import MANY_IMAGES, TokenKernels
+from synbrain.baselines.large_ridge import chosen_ridge
 from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 
@@ -45,20 +46,29 @@ class Ridge:
     def __init__(self, n_folds: int = 5, alphas: Float64 = ALPHAS) -> None:
         self.n_folds, self.alphas = n_folds, alphas
         self.kernels: TokenKernels | None = None
-        self.weights: Float64 = np.empty((0, 0))
+        self.weights: NDArray[Any] = np.empty((0, 0))
         self.offset: Float64 = np.empty(0)
         self.best_alphas: Float64 = np.empty(0)
-        self.gram: Float64 = np.empty((0, 0))
+        self.gram: NDArray[Any] = np.empty((0, 0))
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
         """Fit on repeat means; one Gram matrix of the training images stays in memory."""
         self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
-        self.gram = grams.mean(axis=0)
+        self.gram = grams[0] if len(grams) == 1 else grams.mean(axis=0)
         targets = pairs.repeat_means()
         self.offset = targets.mean(axis=0, dtype=np.float64)
         if pairs.n_images < 2:
             self.weights = np.zeros((pairs.n_images, pairs.n_voxels))
             self.best_alphas = np.full(pairs.n_voxels, self.alphas[-1])
+            return self
+        if pairs.n_images >= MANY_IMAGES:
+            fold = np.empty(pairs.n_images, dtype=np.int64)
+            for number, (_, left_out) in enumerate(folds(pairs.n_images, self.n_folds, seed).split(fold)):
+                fold[left_out] = number
+            targets -= self.offset
+            self.best_alphas, self.weights = chosen_ridge(
+                self.gram, targets, self.alphas, fold, show_progress=show_progress
+            )
             return self
         self.best_alphas, self.weights, _ = solve_kernel_ridge_cv_eigenvalues(
             self.gram,
@@ -74,7 +84,7 @@ class Ridge:
     def predict(self, tokens: TokenSet) -> Float32:
         """(n_images, n_voxels) float32, the dataset's unit."""
         assert self.kernels is not None, "fit first"
-        kernel = self.kernels.against(tokens).mean(axis=0)
+        kernel = self.kernels.against(tokens).mean(axis=0).astype(self.weights.dtype)
         return np.asarray(kernel @ self.weights + self.offset, dtype=np.float32)
 
     def sample(self, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:

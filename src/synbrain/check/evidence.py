@@ -129,9 +129,9 @@ class RepeatSums:
         """Mean scores (n, k) of ``images`` outside the blocks ``without``, and whether there are any."""
         sums, count = self.total[images].copy(), self.count[images].copy()
         for block in without:
-            own, own_sums, own_count = self.own[block]
-            place = np.minimum(np.searchsorted(own, images), len(own) - 1)
-            hit = own[place] == images
+            shown, own_sums, own_count = self.own[block]
+            place = np.minimum(np.searchsorted(shown, images), len(shown) - 1)
+            hit = shown[place] == images
             sums[hit] -= own_sums[place[hit]]
             count[hit] -= own_count[place[hit]]
         known = count > 0.5

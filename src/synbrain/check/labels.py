@@ -59,12 +59,12 @@ def against_shuffles(evidence: list[Float64], seed: int = 0) -> AgainstShuffles:
         if n < 2:
             continue
         scaled = standardised(matrix)
-        own = np.diag(scaled)
+        stated = np.diag(scaled)
         sums = np.array([scaled[np.arange(n), rng.permutation(n)].sum() for _ in range(N_SHUFFLES)])
-        observed, shuffled, n_trials = observed + own.sum(), shuffled + sums, n_trials + n
+        observed, shuffled, n_trials = observed + stated.sum(), shuffled + sums, n_trials + n
         if n >= MIN_TRIALS:
-            p[block] = (1 + (sums >= own.sum()).sum()) / (N_SHUFFLES + 1)
-            dprime[block], error[block] = own.mean(), own.std() / np.sqrt(n)
+            p[block] = (1 + (sums >= stated.sum()).sum()) / (N_SHUFFLES + 1)
+            dprime[block], error[block] = stated.mean(), stated.std() / np.sqrt(n)
     # Each pair of sessions enters twice, once from either side, and their evidence is the same but for
     # weights: the sum varies up to sqrt(2) times as much as sums of independent sessions.
     shuffled = shuffled.mean() + np.sqrt(2.0) * (shuffled - shuffled.mean())
@@ -77,13 +77,13 @@ def _absent(p: Float64, dprime: Float64, error: Float64) -> list[int]:
     if len(judged) < 3:
         return []
     bound = norm.isf(ALPHA / len(judged))
-    found = []
+    absent = []
     for block in judged:
         usual = np.median(dprime[judged[judged != block]])
         below = (usual / 2 - dprime[block]) / max(error[block], 1e-12)
         if usual > 0 and p[block] > 0.05 and below > bound:
-            found.append(int(block))
-    return found
+            absent.append(int(block))
+    return absent
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def find_shifts(evidence: list[Float64], known: list[NDArray[np.bool_]], seed: i
     """
     rng = np.random.default_rng(seed)
     shifts = [n for n in range(-MAX_SHIFT, MAX_SHIFT + 1) if n != 0]
-    found: list[tuple[int, Float64, Float64]] = []
+    candidates: list[tuple[int, Float64, Float64]] = []
     for block, (matrix, ok) in enumerate(zip(evidence, known, strict=True)):
         if ok.sum() < MIN_TRIALS:
             continue
@@ -121,12 +121,12 @@ def find_shifts(evidence: list[Float64], known: list[NDArray[np.bool_]], seed: i
         null = _largest_stretch(gains, signs).max(axis=1)
         observed = _largest_stretch(gains, np.ones((1, len(gains)), dtype=np.float32))[0]
         centre, spread = null.mean(), max(null.std(), 1e-12)
-        found.append((block, (observed - centre) / spread, (null - centre) / spread))
-    if not found:
+        candidates.append((block, (observed - centre) / spread, (null - centre) / spread))
+    if not candidates:
         return []
-    highest = np.max([null for _, _, null in found], axis=0)
+    highest = np.max([null for _, _, null in candidates], axis=0)
     results = []
-    for block, observed, _ in found:
+    for block, observed, _ in candidates:
         best = int(np.argmax(observed))
         p = float((1 + (highest >= observed[best]).sum()) / (N_SHUFFLES + 1))
         if p <= ALPHA:
@@ -180,7 +180,7 @@ def find_swaps(data: Reduced, sums: RepeatSums | None, predicted: list[Float64] 
     The gain of each trial is tested by its z value, corrected for all ordered pairs of sessions. Expected
     responses of the other session's images come from sessions outside the pair.
     """
-    found, n_blocks = [], data.n_blocks
+    swaps, n_blocks = [], data.n_blocks
     bound = norm.isf(ALPHA / max(1, n_blocks * (n_blocks - 1)))
     for block in range(n_blocks):
         rows = data.rows(block)
@@ -208,18 +208,18 @@ def find_swaps(data: Reduced, sums: RepeatSums | None, predicted: list[Float64] 
             if z > bound and (best is None or z > best.z):
                 best = Swap(block, other, z)
         if best is not None:
-            found.append(best)
-    return found
+            swaps.append(best)
+    return swaps
 
 
 def _pair_gain(
-    scores: Float64, own: tuple[Float64, NDArray[np.bool_]], other: tuple[Float64, NDArray[np.bool_]]
+    scores: Float64, stated: tuple[Float64, NDArray[np.bool_]], other: tuple[Float64, NDArray[np.bool_]]
 ) -> Float64:
     """Evidence for the other label minus that for the own, in sd over trials; 0 where either is unknown."""
-    known = own[1] & other[1]
-    centre = (own[0][known].mean(axis=0) + other[0][known].mean(axis=0)) / 2 if known.any() else 0.0
-    to_own, to_other = ((scores * (mean - centre)).sum(axis=1) for mean in (own[0], other[0]))
-    gain = np.where(known, to_other - to_own, 0.0)
+    known = stated[1] & other[1]
+    centre = (stated[0][known].mean(axis=0) + other[0][known].mean(axis=0)) / 2 if known.any() else 0.0
+    to_stated, to_other = ((scores * (mean - centre)).sum(axis=1) for mean in (stated[0], other[0]))
+    gain = np.where(known, to_other - to_stated, 0.0)
     spread = gain[known].std() if known.sum() > 1 else 0.0
     return gain / spread if spread > 0 else np.zeros_like(gain)
 
@@ -239,15 +239,17 @@ def find_common_shift(data: Reduced) -> CommonShift | None:
     once), components weighted by their variance.
     """
     values = {by: _repeat_products(data, by) for by in range(-MAX_SHIFT, MAX_SHIFT + 1)}
-    own = values[0]
+    unshifted = values[0]
     best: CommonShift | None = None
     bound = norm.isf(ALPHA / (2 * MAX_SHIFT))
     for by, products in values.items():
-        if by == 0 or len(products) < MIN_TRIALS or len(own) < MIN_TRIALS:
+        if by == 0 or len(products) < MIN_TRIALS or len(unshifted) < MIN_TRIALS:
             continue
         error = products.std() / np.sqrt(len(products))
-        both = np.hypot(error, own.std() / np.sqrt(len(own)))
-        z = float(min(products.mean() / max(error, 1e-12), (products.mean() - own.mean()) / max(both, 1e-12)))
+        both = np.hypot(error, unshifted.std() / np.sqrt(len(unshifted)))
+        z = float(
+            min(products.mean() / max(error, 1e-12), (products.mean() - unshifted.mean()) / max(both, 1e-12))
+        )
         if z > bound and (best is None or z > best.z):
             best = CommonShift(by, z)
     return best

@@ -154,9 +154,9 @@ def check_labels_of(
         # Shared images sit at the same trials in all NSD subjects, so that another subject's responses fit
         # them: training images alone decide.
         train = (dataset.trials["split"] == "train").to_numpy()
-        own = [train[by_image.rows(block)] for block in range(by_image.n_blocks)]
+        trials_of_block = [train[by_image.rows(block)] for block in range(by_image.n_blocks)]
         checks["features"] = check_labels.against_shuffles(
-            [matrix[np.ix_(t, t)] for matrix, t in zip(from_features, own, strict=True)], seed
+            [matrix[np.ix_(t, t)] for matrix, t in zip(from_features, trials_of_block, strict=True)], seed
         )
     if many and (from_repeats or from_features):
         evidence, known = _combine(data, from_repeats, from_features)
@@ -212,10 +212,10 @@ def _counts(dataset: Dataset) -> Line:
     problems = list(odd or [])
     if broken:
         problems.append(f"{broken} images' repeats are not numbered in the order of their trials")
-    held = {"n_sessions": len(numbers), "n_images": dataset.n_images, "n_trials": dataset.n_trials}
+    figures = {"n_sessions": len(numbers), "n_images": dataset.n_images, "n_trials": dataset.n_trials}
     if problems:
-        return Line("counts", "fault", "; ".join(problems), held)
-    return Line("counts", "ok", text + ("" if odd is None else "; as NSD published"), held)
+        return Line("counts", "fault", "; ".join(problems), figures)
+    return Line("counts", "ok", text + ("" if odd is None else "; as NSD published"), figures)
 
 
 def _unit(dataset: Dataset, moments: check_sessions.Moments) -> Line:
@@ -278,33 +278,37 @@ def _label_lines(
 def _evidence_line(
     name: str,
     claim: str,
-    found: AgainstShuffles | None,
+    evidence: AgainstShuffles | None,
     numbers: list[int],
     explained: set[int],
     enough: bool,
     why_not: str,
 ) -> Line:
-    if found is None:
+    if evidence is None:
         return Line(name, "not tested", why_not)
     many = len(numbers) > 1
-    held: dict[str, Any] = {"p": found.p_all, "n_trials": found.n_trials}
+    figures: dict[str, Any] = {"p": evidence.p_all, "n_trials": evidence.n_trials}
     if many:
-        held["sessions"] = {
-            str(n): {"p": p, "d_prime": d} for n, p, d in zip(numbers, found.p, found.evidence, strict=True)
+        figures["sessions"] = {
+            str(n): {"p": p, "d_prime": d}
+            for n, p, d in zip(numbers, evidence.p, evidence.evidence, strict=True)
         }
-    absent = [numbers[block] for block in found.absent if many and block not in explained]
-    if enough and not found.p_all <= check_labels.ALPHA:
-        return Line(name, "fault", f"not so: {claim} (p {found.p_all:.3f})", held)
+    absent = [numbers[block] for block in evidence.absent if many and block not in explained]
+    if enough and not evidence.p_all <= check_labels.ALPHA:
+        return Line(name, "fault", f"not so: {claim} (p {evidence.p_all:.3f})", figures)
     if absent:
         which = f"session{'s' if len(absent) > 1 else ''} {', '.join(map(str, absent))}"
-        return Line(name, "fault", f"{which}: labels do not fit the responses, others' do", held)
-    if not found.p_all <= check_labels.ALPHA:
+        return Line(name, "fault", f"{which}: labels do not fit the responses, others' do", figures)
+    if not evidence.p_all <= check_labels.ALPHA:
         return Line(
-            name, "not tested", f"too few trials to tell ({found.n_trials}, p {found.p_all:.2f})", held
+            name,
+            "not tested",
+            f"too few trials to tell ({evidence.n_trials}, p {evidence.p_all:.2f})",
+            figures,
         )
-    judged = np.isfinite(found.p)
-    sessions = f", by itself in {int((found.p[judged] <= 0.05).sum())} of {int(judged.sum())} sessions"
-    return Line(name, "ok", f"{claim} (p {found.p_all:.3f}{sessions if many else ''})", held)
+    judged = np.isfinite(evidence.p)
+    sessions = f", by itself in {int((evidence.p[judged] <= 0.05).sum())} of {int(judged.sum())} sessions"
+    return Line(name, "ok", f"{claim} (p {evidence.p_all:.3f}{sessions if many else ''})", figures)
 
 
 def _shift_line(labels: LabelChecks, numbers: list[int]) -> Line:
@@ -322,9 +326,9 @@ def _shift_line(labels: LabelChecks, numbers: list[int]) -> Line:
         problems.append(
             f"all sessions: responses fit the labels {abs(by)} trials {'later' if by > 0 else 'earlier'}"
         )
-    held = {"shifts": [asdict(s) | {"session": numbers[s.block]} for s in shifts]}
+    figures = {"shifts": [asdict(s) | {"session": numbers[s.block]} for s in shifts]}
     if problems:
-        return Line("shifted trials", "fault", "; ".join(problems), held)
+        return Line("shifted trials", "fault", "; ".join(problems), figures)
     return Line("shifted trials", "ok", f"no labels shifted by up to {check_labels.MAX_SHIFT} trials")
 
 
@@ -339,7 +343,9 @@ def _swap_line(labels: LabelChecks, numbers: list[int]) -> Line:
                 problems.append(f"sessions {numbers[block]} and {numbers[other]} are swapped")
         else:
             problems.append(f"session {numbers[block]} holds responses to session {numbers[other]}'s images")
-    held = {"swaps": [{"session": numbers[s.block], "fits": numbers[s.fits], "z": s.z} for s in labels.swaps]}
+    figures = {
+        "swaps": [{"session": numbers[s.block], "fits": numbers[s.fits], "z": s.z} for s in labels.swaps]
+    }
     if problems:
-        return Line("swapped sessions", "fault", "; ".join(problems), held)
+        return Line("swapped sessions", "fault", "; ".join(problems), figures)
     return Line("swapped sessions", "ok", "every session fits its own labels best")

@@ -64,33 +64,33 @@ def find_breaks(moments: Moments) -> list[SessionBreak]:
     against the median over sessions. A session breaks where it is off by a factor of two, or by one sd, and
     by six robust sd of the sessions' own spread (from four sessions on; two sessions show a factor of four).
     """
-    found = [
+    breaks = [
         SessionBreak(number, "not finite", float(n))
         for number, n in zip(moments.sessions, moments.not_finite, strict=True)
         if n
     ]
     alive = moments.sd.max(axis=0) > 0
     if not alive.any():
-        return [*found, *(SessionBreak(number, "constant", 1.0) for number in moments.sessions)]
+        return [*breaks, *(SessionBreak(number, "constant", 1.0) for number in moments.sessions)]
     mean, sd = moments.mean[:, alive], moments.sd[:, alive]
     still = (sd <= 1e-9 * np.median(sd, axis=0)).mean(axis=1)
     constant = still > 0.5  # of the voxels that vary in other sessions
-    found += [
+    breaks += [
         SessionBreak(moments.sessions[i], "constant", float(still[i])) for i in np.flatnonzero(constant)
     ]
     if (~constant).sum() < 2:
-        return found
+        return breaks
     kept, usual = np.flatnonzero(~constant), np.maximum(np.median(sd[~constant], axis=0), 1e-12)
     log_sd = np.log(np.maximum(sd[kept], 1e-12 * usual)) - np.log(usual)
     shift = (mean[kept] - np.median(mean[kept], axis=0)) / usual
     scale, offset = np.median(log_sd, axis=1), np.median(np.abs(shift), axis=1)
     for i in _outliers(scale, np.log(SD_FACTOR)):
-        found.append(SessionBreak(moments.sessions[kept[i]], "variance", float(np.exp(scale[i]))))
-    off_variance = {b.session for b in found if b.what == "variance"}
+        breaks.append(SessionBreak(moments.sessions[kept[i]], "variance", float(np.exp(scale[i]))))
+    off_variance = {b.session for b in breaks if b.what == "variance"}
     for i in _outliers(offset, MEAN_SHIFT, centre=0.0):
         if moments.sessions[kept[i]] not in off_variance:  # a wrong scale moves the mean as well
-            found.append(SessionBreak(moments.sessions[kept[i]], "mean", float(offset[i])))
-    return found
+            breaks.append(SessionBreak(moments.sessions[kept[i]], "mean", float(offset[i])))
+    return breaks
 
 
 def _outliers(values: Float64, least: float, centre: float | None = None) -> NDArray[np.int64]:
@@ -215,7 +215,7 @@ def find_copied_sessions(dataset: Dataset) -> list[Copy]:
     for row in range(len(numbers)):
         z = session_z(np.asarray(dataset.responses[np.flatnonzero(index == row)])[:, voxels])
         unit.append((z / max(float(np.linalg.norm(z)), 1e-12)).astype(np.float32))
-    found = []
+    copies = []
     for i in range(len(unit)):
         for j in range(i + 1, len(unit)):
             n = min(len(unit[i]), len(unit[j]))
@@ -223,8 +223,8 @@ def find_copied_sessions(dataset: Dataset) -> list[Copy]:
             size = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
             r = float((a * b).sum()) / size if size > 0 else 0.0
             if n > 1 and r > COPIED:
-                found.append(Copy(f"session {numbers[i]}", f"session {numbers[j]}", r))
-    return found
+                copies.append(Copy(f"session {numbers[i]}", f"session {numbers[j]}", r))
+    return copies
 
 
 def find_copied_trials(dataset: Dataset) -> list[tuple[int, int]]:
@@ -232,7 +232,7 @@ def find_copied_trials(dataset: Dataset) -> list[tuple[int, int]]:
     voxels = choose_voxels(dataset)[:100]
     _, index = sessions_of(dataset)
     seen: dict[bytes, int] = {}
-    found = []
+    copies = []
     for number in range(int(index.max()) + 1):
         rows = np.flatnonzero(index == number)
         values = np.ascontiguousarray(np.asarray(dataset.responses[rows])[:, voxels])
@@ -242,9 +242,9 @@ def find_copied_trials(dataset: Dataset) -> list[tuple[int, int]]:
         for row, value in zip(rows, values, strict=True):
             key = value.tobytes()
             if key in seen and np.ptp(value) > 0:
-                found.append((seen[key], int(row)))
+                copies.append((seen[key], int(row)))
             seen[key] = int(row)
-    return found
+    return copies
 
 
 def voxel_fingerprints(dataset: Dataset, n_trials: int = 32) -> set[bytes]:
@@ -278,17 +278,17 @@ def compare_counts(dataset: Dataset) -> list[str] | None:
 
     Fewer sessions than published are no contradiction: they may have been asked for.
     """
-    told = dataset.info.provenance
-    if told.get("reader") != "nsd" or not told.get("design_is_nsd"):
+    provenance = dataset.info.provenance
+    if provenance.get("reader") != "nsd" or not provenance.get("design_is_nsd"):
         return None
-    subject = int(told["subject"]) - 1
-    odd = [str(note) for note in told.get("notes", []) if "published" in str(note)]
-    held, published = int(told.get("n_sessions", 0)), nsd_layout.SESSIONS[subject]
-    if held > published and not odd:
-        odd.append(f"{held} sessions, {published} are published")
-    trials_held, trials_published = dataset.n_trials, held * nsd_layout.N_PER_SESSION
-    if trials_held > trials_published:
-        odd.append(f"{trials_held} trials in {held} sessions, {trials_published} are published")
+    subject = int(provenance["subject"]) - 1
+    odd = [str(note) for note in provenance.get("notes", []) if "published" in str(note)]
+    n_sessions, published = int(provenance.get("n_sessions", 0)), nsd_layout.SESSIONS[subject]
+    if n_sessions > published and not odd:
+        odd.append(f"{n_sessions} sessions, {published} are published")
+    n_trials, trials_published = dataset.n_trials, n_sessions * nsd_layout.N_PER_SESSION
+    if n_trials > trials_published:
+        odd.append(f"{n_trials} trials in {n_sessions} sessions, {trials_published} are published")
     if dataset.info.trials_per_session != nsd_layout.N_PER_SESSION:
         scanned = dataset.info.trials_per_session
         odd.append(f"{scanned} trials a session, {nsd_layout.N_PER_SESSION} published")

@@ -66,9 +66,23 @@ def is_decoder(about: Any) -> bool:
     return "kind" in about and "targets" in about
 
 
-def describe_decoder(path: Path) -> str:
-    """Method, tokens, subjects and training; every checksum is compared."""
+def describe_model(path: Path) -> str:
+    """A run or a decoder, after every checksum was compared.
+
+    Raises:
+        SynBrainError: where it is not finished, or a file was altered.
+    """
+    if not (path / MANIFEST).exists():
+        raise SynBrainError(
+            f"{path} is not a finished run (no {MANIFEST})",
+            "give the folder that `synbrain train --out` wrote; --resume ends a run that was cut short",
+        )
     verify_manifest(path)
+    return describe_decoder(path) if is_decoder(read_json(path / CONFIG)) else describe_run(path)
+
+
+def describe_decoder(path: Path) -> str:
+    """Method, tokens, subjects and training."""
     about = read_json(path / CONFIG)
     source = about["targets"]["source"]
     lines = [
@@ -159,17 +173,7 @@ def _space_lines(dataset: Dataset) -> list[str]:
 
 
 def describe_run(path: Path) -> str:
-    """Recipe, encoder, parts with their sizes, subjects, scores; every checksum is compared.
-
-    Raises:
-        SynBrainError: where the run is not finished, or a file was altered.
-    """
-    if not (path / MANIFEST).exists():
-        raise SynBrainError(
-            f"{path} is not a finished run (no {MANIFEST})",
-            "give the folder that `synbrain train --out` wrote; --resume ends a run that was cut short",
-        )
-    verify_manifest(path)
+    """Recipe, encoder, parts with their sizes, subjects, scores."""
     config = read_json(path / CONFIG)
     layers = ", ".join(f"{name} {n} x {dim}" for name, (n, dim) in config["token_shapes"].items())
     lines = [

@@ -9,14 +9,11 @@ from synbrain.commands.describe import (
     CONFIG,
     DATASET_JSON,
     describe_dataset,
-    describe_decoder,
     describe_folder,
-    describe_run,
-    is_decoder,
+    describe_model,
     size_text,
 )
 from synbrain.errors import SynBrainError
-from synbrain.files import read_json
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
@@ -42,8 +39,7 @@ def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
         print(describe_dataset(_dataset(path)))
         return
     if (path / CONFIG).exists():
-        decoder = is_decoder(read_json(path / CONFIG))
-        print(describe_decoder(path) if decoder else describe_run(path))
+        print(describe_model(path))
         return
     inside = describe_folder(path) if path.is_dir() else None
     if inside is None:

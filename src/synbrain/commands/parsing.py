@@ -30,6 +30,7 @@ from synbrain.commands.registry import Command
 from synbrain.commands.signatures import DatasetFolder, RunFolder, signature_of, signature_of_function
 from synbrain.commands.wording import HelpFormatter, dashed, in_plain_words, plain_text, underscored
 from synbrain.errors import SynBrainError
+from synbrain.files import read_json
 
 LISTS = (list, Sequence, Iterable)
 REQUIRED = inspect.Parameter.empty
@@ -84,6 +85,12 @@ class Call:
                 _each(given[key], _require_run)
             elif key == "run" and isinstance(given.get(key), Path):
                 _require_run(given[key])
+            elif key == "decoder" and isinstance(given.get(key), Path):
+                _require_decoder(given[key])
+            elif key == "images" and isinstance(given.get(key), list):
+                from synbrain.model.image_list import list_images  # needs no torch, unlike the command
+
+                list_images(given[key])
         function = self.function()
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
@@ -356,10 +363,24 @@ def _open_dataset(folder: Path) -> Any:
 
 def _require_run(run: Path) -> None:
     """Refuse what cannot be a run before torch is imported."""
-    is_hub_id = str(run).count("/") == 1 and not str(run).startswith((".", "/"))
-    if not (run / "config.json").is_file() and (run.exists() or not is_hub_id):
+    if not (run / "config.json").is_file() and (run.exists() or not _is_hub_id(run)):
         what = "is not a run" if run.exists() else "does not exist"
         raise SynBrainError(f"{run} {what}", "name a folder that `synbrain train` wrote")
+
+
+def _require_decoder(decoder: Path) -> None:
+    """Refuse what cannot be a decoder before torch is imported."""
+    config = decoder / "config.json"
+    known = (
+        "targets" in read_json(config) if config.is_file() else not decoder.exists() and _is_hub_id(decoder)
+    )
+    if not known:
+        what = "is not a decoder" if decoder.exists() else "does not exist"
+        raise SynBrainError(f"{decoder} {what}", "name a folder that `synbrain decoder train` wrote")
+
+
+def _is_hub_id(path: Path) -> bool:
+    return str(path).count("/") == 1 and not str(path).startswith((".", "/"))
 
 
 def _open_run(run: Path, device: str, folded: bool) -> Any:

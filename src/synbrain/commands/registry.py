@@ -187,6 +187,13 @@ COMMANDS: dict[str, Command] = {
         "synbrain decoder evaluate decoders/me data/me --run runs/me --out scores.json",
         HERE + "telling:decoded",
     ),
+    "decoder compare": Command(
+        "synbrain.decoding.compare:compare_decoders",
+        "the decoders of the paper's table on one subject",
+        SCORES,
+        "synbrain decoder compare decoders/group data/me --run runs/me --known-data data/other --out table",
+        HERE + "telling:decoders_compared",
+    ),
     "import-mindeye2": Command(
         "synbrain.decoding.mindeye2_import:import_mindeye2",
         "a published MindEye2 checkpoint to a decoder",

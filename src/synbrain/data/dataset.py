@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -204,6 +203,8 @@ def read_brick(path: Path, stimuli: Stimuli, row: int) -> Image.Image:
         SynBrainError: where the file is missing, locked or damaged, or holds something else than pictures.
     """
     try:
+        import h5py
+
         with h5py.File(path, "r") as file:
             pixels = file[stimuli.key][row]
     except (OSError, KeyError, ValueError, IndexError) as error:

@@ -10,8 +10,6 @@ import base64
 import hashlib
 from collections.abc import Iterable
 
-import h5py
-
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError, unreadable
@@ -31,6 +29,8 @@ def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
     """
     where = dataset.stimulus_path()
     if dataset.info.stimuli.kind == "hdf5":
+        import h5py
+
         try:
             with h5py.File(where, "r") as file:
                 brick = file[dataset.info.stimuli.key]

@@ -61,14 +61,14 @@ def inspect_image(path: Path, rules: PictureOptions = RULES) -> tuple[Image.Imag
     except SynBrainError:
         raise
     except FileNotFoundError as error:
-        told = unreadable(path, error)
+        problem = unreadable(path, error)
         if path.is_symlink():
-            raise told from error
+            raise problem from error
         raise SynBrainError(f"image {path} is missing", "restore it, or mend the trial list") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        told = unreadable(path, error)
-        if "damaged" not in told.problem:
-            raise told from error
+        problem = unreadable(path, error)
+        if "damaged" not in problem.problem:
+            raise problem from error
         raise SynBrainError(
             f"image {path} cannot be read ({error})", "save it again as PNG or JPEG"
         ) from error

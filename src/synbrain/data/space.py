@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
 
 SpaceKind = Literal["volume", "surface", "points", "none"]
 SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
@@ -106,7 +108,11 @@ class VoxelSpace:
         if self.kind != "volume" or self.affine is None or self.shape is None or self.index is None:
             raise SynBrainError("this space has no positions in mm", "use a volume, or points")
         grid = np.stack(np.unravel_index(self.index, self.shape), axis=1)
-        return np.asarray(nib.affines.apply_affine(self.affine, grid), dtype=np.float64)
+        from nibabel.affines import (
+            apply_affine,
+        )  # here: a tenth of a second, which `synbrain info` need not wait
+
+        return np.asarray(apply_affine(self.affine, grid), dtype=np.float64)
 
     def roi_masks(self, atlas: str | None = None) -> dict[str, NDArray[np.bool_]]:
         """ROI masks by "atlas/label", (n_voxels,) bool; empty ROIs are left out."""
@@ -147,12 +153,14 @@ class VoxelSpace:
         flat[self.index] = np.moveaxis(values, -1, 0)
         return flat.reshape(*self.shape, *values.shape[:-1]) if self.kind == "volume" else flat
 
-    def to_nifti(self, values: NDArray[Any], fill: float = 0.0) -> nib.Nifti1Image:
+    def to_nifti(self, values: NDArray[Any], fill: float = 0.0) -> Nifti1Image:
         """Values (..., n_voxels) as a NIfTI image of this grid; leading axes become the fourth."""
         volume = self.to_volume(np.asarray(values, dtype=np.float32), fill)
         if self.kind != "volume":
             raise SynBrainError("only a volume space can be written as NIfTI", "write .npy instead")
-        return nib.Nifti1Image(volume, self.affine)
+        from nibabel import Nifti1Image
+
+        return Nifti1Image(volume, self.affine)
 
     def save(self, folder: Path) -> list[str]:
         """Write the space into ``folder`` and return the file names written."""
@@ -177,10 +185,10 @@ class VoxelSpace:
         """Read a space that :meth:`save` wrote."""
         about = read_json(folder / SPACE_JSON)
         with np.load(folder / SPACE_ARRAYS, allow_pickle=False) as arrays:
-            held = {name: arrays[name] for name in arrays.files}
+            stored = {name: arrays[name] for name in arrays.files}
         atlases = {
             name: Atlas(
-                values=held[f"atlas.{name}"],
+                values=stored[f"atlas.{name}"],
                 labels={int(k): v for k, v in entry["labels"].items()},
                 source=entry["source"],
             )
@@ -190,13 +198,13 @@ class VoxelSpace:
             n_voxels=about["n_voxels"],
             kind=about["kind"],
             shape=tuple(about["shape"]) if about["shape"] else None,
-            affine=held.get("affine"),
-            index=held.get("index"),
+            affine=stored.get("affine"),
+            index=stored.get("index"),
             atlases=atlases,
-            ncsnr=held.get("ncsnr"),
-            fsaverage5=held.get("fsaverage5"),
+            ncsnr=stored.get("ncsnr"),
+            fsaverage5=stored.get("fsaverage5"),
             in_mni=bool(about.get("in_mni", False)),
-            positions=held.get("positions"),
+            positions=stored.get("positions"),
         )
 
 

@@ -7,7 +7,7 @@ same number of steps, and keeps the weights that do best on validation images.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
 from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.registry import fit_method
-from synbrain.decoding.subjects import DecodingData, decoding_data
+from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, read_json, require_absent, write_json
@@ -149,7 +149,7 @@ def augmentation_curve(
 def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     """The result of a cell, from its file where it stands there."""
     path = experiment.out / "cells" / f"{cell.name}.json"
-    watched = {"hours", "arms", "seeds"}
+    watched = {"hours", "arms", "seeds", "device"}
     identity = digest_of(
         [experiment.options.model_dump(mode="json", exclude=watched), experiment.arms.run.digest,
          experiment.arms.dataset.info.name, experiment.arms.images.info.name, vars(cell)]
@@ -180,10 +180,8 @@ def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     best: tuple[float, float, Decoder] | None = None
     tried: dict[str, float] = {}
     for weight in (w for w in experiment.options.weights if w):
-        subject = replace(
-            data.subjects[0], synthetic=synthetic, synthetic_targets=targets, synthetic_weight=weight
-        )
-        decoder = _fitted(replace(data, subjects=[subject]), cell, experiment, weight)
+        more = with_synthetic(data, synthetic, targets, weight)
+        decoder = _fitted(more, cell, experiment, weight)
         score = _score(decoder.config.validation, experiment)
         tried[f"{weight:g}"] = score
         if best is None or score < best[0]:

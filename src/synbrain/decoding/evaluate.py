@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from synbrain.arrays import Float32, Float64
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
+from synbrain.decoding.feature_networks import COMMON_SIZE, OFFLINE, load_feature_network
+from synbrain.decoding.picture_scores import picture_scores
+from synbrain.decoding.reconstruct import painter_of
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.oracle_row import true_trials
@@ -34,6 +38,12 @@ class DecoderEvaluation(BaseModel):
     n_way: int = Field(N_WAY, ge=2, description="candidates in retrieval")
     n_subsets: int = Field(N_SUBSETS, ge=1, description="random draws of candidates")
     seed: int = Field(0, ge=0, description="of synthetic trials, samples and draws")
+    renderer: str | None = Field(
+        None, description="score pictures too: pixels, nearest, or the path of an unCLIP checkpoint"
+    )
+    networks: list[str] = Field(
+        list(OFFLINE), description="that pictures are judged by: lite2, alexnet, inception, clip, ..."
+    )
     device: str = Field("auto", description="where decoder and run work: auto, cpu, cuda, ...")
 
 
@@ -88,7 +98,8 @@ def evaluate_decoder(
 
     Columns: ``images_ranked`` (top-1 of the images for each brain), ``brains_ranked`` (top-1 of the brains
     for each image), ``two_way`` and ``correlation_distance`` of predicted tokens. Retrieval compares
-    ``embed`` with image tokens by cosine.
+    ``embed`` with image tokens by cosine. With ``options.renderer``, decoded pictures give ``pixcorr``,
+    ``ssim`` and the columns of ``options.networks`` (:mod:`synbrain.decoding.picture_scores`).
 
     Args:
         decoder: of the dataset's subject, or its folder.
@@ -124,6 +135,7 @@ def evaluate_decoder(
                 f"{responses} has shape {given['responses'].shape}, not {given['measured_trial'].shape}",
                 "give one response to each test image, in the order of the dataset",
             )
+    painted = None if options.renderer is None else _pictures(options, decoder, dataset, test)
     rows, each = {}, {}
     embedded = _over_repeats(decoder.embed(test.trial_responses()), test)
     condition = _over_repeats(decoder.backbone(test.trial_responses()), test)
@@ -133,6 +145,11 @@ def evaluate_decoder(
     for name, (embed, backbone) in scored.items():
         drawn = decoder.method.predict_tokens(backbone, options.samples, options.seed).mean(axis=0)
         rows[name], each[name] = token_scores(embed, drawn, seen, options)
+        if painted is not None:
+            for column, values in painted(drawn).items():
+                each[name][column] = values
+                low, high = bootstrap_mean(values, seed=options.seed)
+                rows[name][column] = {"value": float(values.mean()), "interval": [low, high]}
     about = {
         "dataset": dataset.info.name,
         "subject": decoder.active,
@@ -145,11 +162,35 @@ def evaluate_decoder(
         "n_draws": options.n_subsets if len(seen) > options.n_way else 1,
         "samples": options.samples,
         "seed": options.seed,
+        "renderer": options.renderer,
+        # such a decoder flatters what the run synthesized: see synbrain.decoding.flattery
+        "reads_the_runs_tokens": run is not None and run.config.encoder == source.encoder,
     }
     scores = DecoderScores(rows, about, each)
     if out is not None:
         write_json(out, scores.to_json())
     return scores
+
+
+def _pictures(
+    options: DecoderEvaluation, decoder: Decoder, dataset: Dataset, test: Pairs
+) -> Callable[[Float32], dict[str, Float64]]:
+    """From predicted tokens (n, n_tokens, dim) to the columns of pictures, (n,) each.
+
+    Raises:
+        SynBrainError: for an unknown renderer, or a network that is not at hand; before anything is decoded.
+    """
+    for name in options.networks:
+        load_feature_network(name)
+    painter = painter_of(str(options.renderer), decoder, dataset, seed=options.seed)
+    seen = [dataset.load_image(int(row)).resize((COMMON_SIZE, COMMON_SIZE)) for row in test.tokens.rows]
+    stacked = np.stack([np.asarray(picture) for picture in seen])
+
+    def columns(predicted: Float32) -> dict[str, Float64]:
+        scores = picture_scores(np.stack(painter(predicted)), stacked, networks=options.networks)
+        return {name: score.each for name, score in scores.items()}
+
+    return columns
 
 
 def measured_rows(test: Pairs, train: Pairs, seed: int) -> dict[str, Float32]:
@@ -200,11 +241,8 @@ def token_scores(
     """
     similarity = cosine_matrix(embedded, seen)
     ways = {"n_way": options.n_way, "n_subsets": options.n_subsets, "seed": options.seed}
-    right = np.diagonal(similarity)
     n = len(seen)
-    each = {
-        "images_ranked": _hits(similarity, right[:, None], 1),
-        "brains_ranked": _hits(similarity, right[None], 0),
+    each = identified(similarity) | {
         "two_way": two_way_wins(predicted, seen) / (n - 1),
         "correlation_distance": correlation_distance(predicted, seen),
     }
@@ -218,6 +256,15 @@ def token_scores(
             low, high = bootstrap_mean(each[name], seed=options.seed)
             scores[name]["interval"] = [low, high]
     return scores, each
+
+
+def identified(similarity: Float64) -> dict[str, Float64]:
+    """(n,) each, 1 where row i of (n, n) similarities has its largest at i, and where column i has."""
+    right = np.diagonal(similarity)
+    return {
+        "images_ranked": _hits(similarity, right[:, None], 1),
+        "brains_ranked": _hits(similarity, right[None], 0),
+    }
 
 
 def _hits(similarity: Float64, right: Float64, axis: int) -> Float64:

@@ -7,6 +7,7 @@ Neither paints a detail that the responses did not give.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,24 +72,24 @@ class PixelDecoder:
     mean: Float32
 
     @classmethod
-    def fit(cls, tokens: Float32, pictures: NDArray[np.uint8]) -> Self:
+    def fit(cls, tokens: Float32, pictures: Iterable[NDArray[np.uint8]]) -> Self:
         """Fit on training images; the penalty of every pixel is chosen by cross-validation over images
         (himalaya).
 
         Args:
             tokens: (n_images, n_tokens, dim), the images' own tokens.
-            pictures: (n_images, h, w, 3) uint8, the images.
+            pictures: (h, w, 3) uint8 each, the images; read one by one, of any sizes.
 
         Raises:
             SynBrainError: for fewer images than folds, or tokens and pictures that do not pair up.
         """
-        if len(tokens) != len(pictures) or len(tokens) < N_FOLDS:
+        shrunk = [small(picture).ravel() for picture in pictures]
+        if len(tokens) != len(shrunk) or len(tokens) < N_FOLDS:
             raise SynBrainError(
-                f"tokens of {len(tokens)} images for {len(pictures)} pictures",
+                f"tokens of {len(tokens)} images for {len(shrunk)} pictures",
                 f"give the tokens of these pictures, {N_FOLDS} at least",
             )
-        x = tokens.reshape(len(tokens), -1).astype(np.float64)
-        y = np.stack([small(picture) for picture in pictures]).reshape(len(pictures), -1)
+        x, y = tokens.reshape(len(tokens), -1).astype(np.float64), np.stack(shrunk)
         centre, mean = x.mean(axis=0), y.mean(axis=0)
         x, gram = x - centre, (x - centre) @ (x - centre).T
         size = float(np.trace(gram) / len(gram)) or 1.0

@@ -126,10 +126,10 @@ def check_published(state: State, sizes: PublishedSizes, path: Path = Path("the 
         "extra": sorted(given.keys() - expected.keys()),
         "misshapen": misshapen,
     }
-    told = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
-    if told:
+    listed_problems = [f"{kind}: {listed(names)}" for kind, names in problems.items() if names]
+    if listed_problems:
         raise SynBrainError(
-            f"{path} does not fit MindEye2's architecture; {'; '.join(told)}",
+            f"{path} does not fit MindEye2's architecture; {'; '.join(listed_problems)}",
             "pass a checkpoint written by MindEye2's trainer",
         )
 
@@ -144,8 +144,8 @@ def published_network(state: State) -> MindEye2Network:
     check_published(state, sizes)
     network = _network(sizes, "published")
     modern = _modern(state)
-    own = {name: modern[_published_name(name)] for name in network.state_dict()}
-    return _assigned(network, own)
+    ours = {name: modern[_published_name(name)] for name in network.state_dict()}
+    return _assigned(network, ours)
 
 
 def published_decoder(
@@ -172,18 +172,18 @@ def published_decoder(
             f"{path} has {len(sizes.n_voxels)} ridge layers, but the names are {names}",
             "give --subjects one name a layer: ascending, without the subject that was left out",
         )
-    own = {name: value for name, value in state.items() if name.startswith("ridge.")}
-    own |= {f"backbone.{name}": value for name, value in folded_state(state).items()}
+    ours = {name: value for name, value in state.items() if name.startswith("ridge.")}
+    ours |= {f"backbone.{name}": value for name, value in folded_state(state).items()}
     if sizes.prior is not None:
         prior = {n.removeprefix(PRIOR): value for n, value in state.items() if n.startswith(PRIOR)}
-        own |= {f"prior.{name}": value for name, value in prior_weights(prior).items()}
+        ours |= {f"prior.{name}": value for name, value in prior_weights(prior).items()}
     if sizes.low_level:
         head = low_level_weights({n.removeprefix("backbone."): value for n, value in state.items()})
         # the head reads the hidden vector that the constant is part of: W (x + c) + b = W x + (c W 1 + b)
         shift = mixer_constant(state) * head["blin1.weight"].float().sum(dim=1)
         head["blin1.bias"] = (head["blin1.bias"].float() + shift).to(head["blin1.bias"].dtype)
-        own |= {f"head.{name}": value for name, value in head.items()}
-    return MindEye2(_assigned(_network(sizes, "linear"), own), tuple(names))
+        ours |= {f"head.{name}": value for name, value in head.items()}
+    return MindEye2(_assigned(_network(sizes, "linear"), ours), tuple(names))
 
 
 def import_mindeye2(
@@ -242,11 +242,11 @@ def _assigned(network: MindEye2Network, state: dict[str, Tensor]) -> MindEye2Net
     return network.eval()
 
 
-def _published_name(own: str) -> str:
+def _published_name(ours: str) -> str:
     """``head.*`` and ``prior.*`` of ours by their published names."""
-    if own.startswith("head."):
-        return "backbone." + own.removeprefix("head.")
-    return PRIOR + own.removeprefix("prior.") if own.startswith("prior.") else own
+    if ours.startswith("head."):
+        return "backbone." + ours.removeprefix("head.")
+    return PRIOR + ours.removeprefix("prior.") if ours.startswith("prior.") else ours
 
 
 def _is_recomputed(name: str) -> bool:

@@ -133,6 +133,5 @@ def painter_of(
             return [np.asarray(dataset.load_image(int(row))) for row in rows]
 
         return nearest
-    side = [np.asarray(dataset.load_image(int(row)).resize((64, 64))) for row in train.tokens.rows]
-    pixels = PixelDecoder.fit(known, np.stack(side))
+    pixels = PixelDecoder.fit(known, (np.asarray(dataset.load_image(int(row))) for row in train.tokens.rows))
     return lambda predicted: list(pixels.render(predicted))

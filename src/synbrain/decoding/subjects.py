@@ -107,6 +107,14 @@ def decoding_data(
     return DecodingData(subjects, targets, units, packed(marks), packed(test_marks), record)
 
 
+def with_synthetic(data: DecodingData, trials: Pairs, targets: Float32, weight: float) -> DecodingData:
+    """The same data with synthetic trials of the only subject, which make up ``weight`` of a batch."""
+    subject = replace(
+        data.subjects[0], synthetic=trials, synthetic_targets=targets, synthetic_weight=weight
+    )  # fmt: skip
+    return replace(data, subjects=[subject])
+
+
 def mean_and_sd(train: Pairs) -> tuple[Float32, Float32]:
     """(n_voxels,) float32 each, of the training trials; a constant voxel has sd 1."""
     scale = Scale.of_trials(train)

@@ -127,7 +127,13 @@ class Measured:
         return np.asarray(self.test.responses[:, voxels][self.test.trials], dtype=np.float32)
 
     def standardised(self, responses: NDArray[Any]) -> NDArray[np.float32]:
-        """(..., n_alive) z-scored with training statistics; voxels of zero training sd are dropped."""
+        """(..., n_alive) z-scored with training statistics; voxels of zero training sd are dropped.
+
+        A point mass (a view of one sample, ``baselines.protocol.point_mass``) stays a view.
+        """
+        if responses.ndim == 3 and responses.strides[0] == 0:
+            one = self.standardised(responses[0])
+            return np.broadcast_to(one, (len(responses), *one.shape))
         alive = self.sd > 0
         mean, sd = self.mean[alive].astype(np.float32), self.sd[alive].astype(np.float32)
         return np.asarray((responses[..., alive] - mean) / sd, dtype=np.float32)

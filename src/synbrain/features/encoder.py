@@ -141,10 +141,12 @@ def encoder_digest(name: str, weights: str, describe: dict[str, Any]) -> str:
     return digest_of({"encoder": name, "weights": weights, **describe})
 
 
-def own_size_only(name: str, size: int | None, own: int) -> None:
+def own_size_only(name: str, size: int | None, native: int) -> None:
     """Refuse another input size than the network's own, for networks that take no other."""
-    if size not in (None, own):
-        raise SynBrainError(f"{name} takes pictures of {own} pixels, not {size}", f"give size {own}, or none")
+    if size not in (None, native):
+        raise SynBrainError(
+            f"{name} takes pictures of {native} pixels, not {size}", f"give size {native}, or none"
+        )
 
 
 def grid_tokens(features: torch.Tensor, largest: int | None = None) -> torch.Tensor:

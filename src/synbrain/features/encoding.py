@@ -62,8 +62,8 @@ def encode_batches(
                 if waiting:
                     rows, ready = waiting.popleft()
                     batch = torch.stack([future.result() for future in ready])
-                    found = encoder.forward(batch, layers)
-                    yield rows, {layer: to_float16(found[layer], layer, encoder) for layer in layers}
+                    encoded = encoder.forward(batch, layers)
+                    yield rows, {layer: to_float16(encoded[layer], layer, encoder) for layer in layers}
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -111,15 +111,15 @@ def encode_images(
     check_images(images)
     wanted = encoder.chosen(layers)
     firsts, which = first_of_each(images)
-    held = {layer: np.empty((len(firsts), *encoder.layers[layer]), dtype=np.float16) for layer in wanted}
+    arrays = {layer: np.empty((len(firsts), *encoder.layers[layer]), dtype=np.float16) for layer in wanted}
     batches = (
         np.arange(start, min(start + batch_size, len(firsts))) for start in range(0, len(firsts), batch_size)
     )
     with bar(f"encode with {encoder.name}", total=len(firsts), unit="image", show=show_progress) as moving:
-        for rows, found in encode_batches(
+        for rows, encoded in encode_batches(
             encoder, lambda row: image_at(images, int(firsts[row]), rules), batches, wanted, threads=threads
         ):
-            for layer, tokens in found.items():
-                held[layer][rows] = tokens
+            for layer, tokens in encoded.items():
+                arrays[layer][rows] = tokens
             moving.update(len(rows))
-    return TokenSet(encoder=encoder.name, digest=encoder.digest, layers=dict(held), rows=which)
+    return TokenSet(encoder=encoder.name, digest=encoder.digest, layers=dict(arrays), rows=which)

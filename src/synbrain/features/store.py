@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +39,8 @@ def tokens_folder(dataset: Dataset, encoder_name: str) -> Path:
 
     Those in its own folder are taken where they are there; new ones go to :func:`synbrain.files.beside`.
     """
-    own = dataset.path / "tokens" / encoder_name
-    return own if (own / TOKENS_JSON).exists() else beside(dataset.path) / "tokens" / encoder_name
+    inside = dataset.path / "tokens" / encoder_name
+    return inside if (inside / TOKENS_JSON).exists() else beside(dataset.path) / "tokens" / encoder_name
 
 
 def stored_encoders(dataset: Dataset) -> list[str]:
@@ -81,22 +80,22 @@ def write_tokens(
     from synbrain.features.writing import write_store  # torch: reading tokens does without
 
     wanted, store = encoder.chosen(layers), options.store
-    own = tokens_folder(dataset, encoder.name)
+    folder = tokens_folder(dataset, encoder.name)
     tuned_on = encoder.describe.get("tuned_on", "")
     refuse_tuned_test_images(dataset, encoder.name, tuned_rows(dataset, tuned_on))
     if store is None:
-        if own.exists() and "store" in _read(own) and not overwrite:
+        if folder.exists() and "store" in _read(folder) and not overwrite:
             raise SynBrainError(
-                f"{own} points to a shared store",
+                f"{folder} points to a shared store",
                 "pass --store with its path, or --overwrite to have own tokens",
             )
         images = ImageSet(dataset.n_images, image_set_digest(dataset), dataset.load_image)
-        return write_store(own, encoder, images, wanted, options, overwrite, shard, show_progress)
+        return write_store(folder, encoder, images, wanted, options, overwrite, shard, show_progress)
     brick = _Brick(dataset)
     shared = store / encoder.name
     written = write_store(shared, encoder, brick.images(), wanted, options, overwrite, shard, show_progress)
     if written.finished and written.is_main:
-        _point_to(own, shared, dataset, encoder, overwrite)
+        _point_to(folder, shared, dataset, encoder, overwrite)
     return written
 
 
@@ -121,38 +120,38 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     command = f"synbrain features {dataset.path} --encoder {encoder_name}"
     if not (folder / TOKENS_JSON).exists():
         raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`")
-    said = _read(folder)
-    if said["images"] != image_set_digest(dataset):
+    facts = _read(folder)
+    if facts["images"] != image_set_digest(dataset):
         raise SynBrainError(
             f"the tokens in {folder} belong to other images than the dataset's",
             f"run `{command} --overwrite`",
         )
     rows: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
-    if "store" in said:
-        shared = (folder / said["store"]).resolve()
+    if "store" in facts:
+        shared = (folder / facts["store"]).resolve()
         if not (shared / TOKENS_JSON).exists():
             raise SynBrainError(
                 f"the shared tokens {shared} are missing",
                 f"restore them, or run `{command} --store FOLDER --overwrite`",
             )
-        pointed, said, folder = said, _read(shared), shared
-        if said["digest"] != pointed["digest"] or said["images"] != pointed["store_images"]:
+        pointed, facts, folder = facts, _read(shared), shared
+        if facts["digest"] != pointed["digest"] or facts["images"] != pointed["store_images"]:
             raise SynBrainError(
                 f"the shared tokens {shared} were replaced",
                 f"run `{command} --store {shared.parent} --overwrite`",
             )
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
-    tuned = tuned_rows(dataset, said.get("describe", {}).get("tuned_on", ""))
+    tuned = tuned_rows(dataset, facts.get("describe", {}).get("tuned_on", ""))
     refuse_tuned_test_images(dataset, encoder_name, tuned)
-    wanted = list(layers) if layers else list(said["layers"])
-    missing = [layer for layer in wanted if layer not in said["layers"]]
+    wanted = list(layers) if layers else list(facts["layers"])
+    missing = [layer for layer in wanted if layer not in facts["layers"]]
     if missing:
         raise SynBrainError(
-            f"tokens of {encoder_name} hold the layers {', '.join(said['layers'])}, not {', '.join(missing)}",
+            f"tokens of {encoder_name} have layers {', '.join(facts['layers'])}, not {', '.join(missing)}",
             f"choose among them, or run `{command} --layers {' '.join(missing)}`",
         )
-    arrays = {layer: _open_layer(folder, layer, said) for layer in wanted}
-    return TokenSet(encoder=encoder_name, digest=said["digest"], layers=arrays, rows=rows, tuned=rows[tuned])
+    arrays = {layer: _open_layer(folder, layer, facts) for layer in wanted}
+    return TokenSet(encoder=encoder_name, digest=facts["digest"], layers=arrays, rows=rows, tuned=rows[tuned])
 
 
 def open_untuned(
@@ -213,11 +212,11 @@ def make_tokens(
 def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
     """Read every stored token file and compare its checksum; raises SynBrainError where one differs."""
     folder = tokens_folder(dataset, encoder_name)
-    said = _read(folder)
-    if "store" in said:
-        folder = (folder / said["store"]).resolve()
-        said = _read(folder)
-    for layer, entry in said["layers"].items():
+    facts = _read(folder)
+    if "store" in facts:
+        folder = (folder / facts["store"]).resolve()
+        facts = _read(folder)
+    for layer, entry in facts["layers"].items():
         if digest(folder / f"{layer}.npy") != entry["sha256"]:
             raise SynBrainError(
                 f"{folder / layer}.npy was altered after it was written (its checksum differs)",
@@ -243,10 +242,10 @@ def rules_digest_part(stimuli: Stimuli) -> dict[str, list[str]]:
     return {"decoded": [f"{name} {value}" for name, value in sorted(differing.items())]} if differing else {}
 
 
-def _open_layer(folder: Path, layer: str, said: dict[str, Any]) -> NDArray[np.floating]:
+def _open_layer(folder: Path, layer: str, facts: dict[str, Any]) -> NDArray[np.floating]:
     array = open_array(folder / f"{layer}.npy")
-    entry = said["layers"][layer]
-    expected = (said["n_images"], entry["n_tokens"], entry["dim"])
+    entry = facts["layers"][layer]
+    expected = (facts["n_images"], entry["n_tokens"], entry["dim"])
     if array.shape != expected or array.dtype != np.float16:
         raise SynBrainError(
             f"{folder / layer}.npy has shape {array.shape} {array.dtype}, expected {expected} float16",
@@ -256,42 +255,42 @@ def _open_layer(folder: Path, layer: str, said: dict[str, Any]) -> NDArray[np.fl
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    said = read_json(folder / TOKENS_JSON)
+    facts = read_json(folder / TOKENS_JSON)
     needed = {"format", "digest", "images"}
-    if not isinstance(said, dict) or not needed <= set(said):
+    if not isinstance(facts, dict) or not needed <= set(facts):
         raise SynBrainError(
             f"{folder / TOKENS_JSON} is not valid", "run `synbrain features` with --overwrite"
         )
-    if said["format"] != FORMAT_VERSION:
+    if facts["format"] != FORMAT_VERSION:
         raise SynBrainError(
-            f"{folder} has format {said['format']}, this version reads {FORMAT_VERSION}",
+            f"{folder} has format {facts['format']}, this version reads {FORMAT_VERSION}",
             f"make it again: `synbrain features DATASET --encoder {folder.name} --overwrite`",
         )
-    if not {"store", "layers"} & set(said):
+    if not {"store", "layers"} & set(facts):
         raise SynBrainError(
             f"{folder / TOKENS_JSON} is not valid", "run `synbrain features` with --overwrite"
         )
-    return said
+    return facts
 
 
-def _point_to(own: Path, shared: Path, dataset: Dataset, encoder: Encoder, overwrite: bool) -> None:
-    if own.exists() and "store" not in _read(own):
+def _point_to(folder: Path, shared: Path, dataset: Dataset, encoder: Encoder, overwrite: bool) -> None:
+    if folder.exists() and "store" not in _read(folder):
         if not overwrite:
             raise SynBrainError(
-                f"{own} holds tokens of its own", "pass --overwrite to use the shared store instead"
+                f"{folder} holds tokens of its own", "pass --overwrite to use the shared store instead"
             )
-        for path in own.glob("*.npy"):
+        for path in folder.glob("*.npy"):
             path.unlink()
-    said = _read(shared)
+    facts = _read(shared)
     write_json(
-        own / TOKENS_JSON,
+        folder / TOKENS_JSON,
         {
             "format": FORMAT_VERSION,
             "encoder": encoder.name,
             "digest": encoder.digest,
             "images": image_set_digest(dataset),
-            "store": os.path.relpath(shared.resolve(), own.resolve()),
-            "store_images": said["images"],
+            "store": os.path.relpath(shared.resolve(), folder.resolve()),
+            "store_images": facts["images"],
         },
     )
 
@@ -311,6 +310,8 @@ class _Brick:
             )
         path = self.dataset.stimulus_path()
         try:
+            import h5py
+
             with h5py.File(path, "r") as file:
                 pictures = file[info.key]
                 shape = [int(size) for size in pictures.shape]

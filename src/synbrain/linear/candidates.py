@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from synbrain.linear.kernels import (
 from synbrain.linear.meter import Meter
 from synbrain.linear.ridge import FoldInverses, FoldLayout, Ridge, largest_eigenvalue, residuals
 from synbrain.linear.scratch import Scratch
+from synbrain.linear.team import ALONE, Team
 
 BLOCK_BYTES = 1 << 28  # what one block of voxels may take on its way
 LEAST_WEIGHT = 1e-3  # of a candidate, relative to the best
@@ -58,6 +59,7 @@ class Problem:
         config: of the linear path; its ``n_folds`` is the number of folds there are.
         device: where arithmetic is done.
         meter: counts it.
+        team: processes that share the voxels.
     """
 
     kernels: Sequence[Kernel]
@@ -67,6 +69,7 @@ class Problem:
     config: LinearPathConfig
     device: torch.device
     meter: Meter
+    team: Team = ALONE
 
     def kernel(self, k: int) -> Tensor:
         """(n_places, n_places) float32 on the device."""
@@ -86,36 +89,59 @@ def candidate_windows(n_images: int, config: LinearPathConfig) -> list[Window]:
 
 
 def candidate_kernels(
-    tokens: TokenSet, layout: FoldLayout, config: LinearPathConfig, scratch: Scratch, meter: Meter
+    tokens: TokenSet,
+    layout: FoldLayout,
+    config: LinearPathConfig,
+    scratch: Scratch,
+    meter: Meter,
+    team: Team = ALONE,
 ) -> list[Kernel]:
     """Plain ridge on the tokens first, then blurred tokens, whole and through each window."""
     device = layout.place.device
     plain = [plain_grid(tokens, layer) for layer in tokens.layers]
-    kernels = _laid_out(plain, [Window()], layout, scratch, meter)
+    room = _Room("plain", layout, scratch, meter, team)
+    kernels = _laid_out(plain, [Window()], room)
     windows = candidate_windows(len(tokens), config)
     if windows:
         side, blur = config.side, config.blur
         blurred = [blurred_grid(tokens, layer, scratch, side=side, blur=blur) for layer in tokens.layers]
-        kernels += _laid_out(blurred, windows, layout, scratch, meter)
+        kernels += _laid_out(blurred, windows, replace(room, name="windows"))
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return kernels
 
 
-def _laid_out(
-    grids: Sequence[LayerGrid],
-    windows: Sequence[Window],
-    layout: FoldLayout,
-    scratch: Scratch,
-    meter: Meter,
-) -> list[Kernel]:
-    made, factors = window_kernels(grids, windows, layout.place.device, meter)
+@dataclass(frozen=True)
+class _Room:
+    """Where kernels of one kind go, and who makes them."""
+
+    name: str
+    layout: FoldLayout
+    scratch: Scratch
+    meter: Meter
+    team: Team
+
+
+def _laid_out(grids: Sequence[LayerGrid], windows: Sequence[Window], room: _Room) -> list[Kernel]:
+    """The kernels, as an earlier process left them or new."""
+    layout, scratch, name = room.layout, room.scratch, room.name
+    known = scratch.finished(name)
+    if known is not None:
+        room.meter.catch_up(known["gflop"])
+        stored = zip(windows, known["factors"], known["largest"], strict=True)
+        return [
+            Kernel(grids, window, factor, scratch.open(f"{name}-{i}"), largest)
+            for i, (window, factor, largest) in enumerate(stored)
+        ]
+    made, factors = window_kernels(grids, windows, layout.place.device, room.meter, room.team)
     kernels = []
-    for window, factor, kernel in zip(windows, factors, made, strict=True):
+    for i, (window, factor, kernel) in enumerate(zip(windows, factors, made, strict=True)):
         laid = layout.lay_kernel(kernel)
-        values = scratch.empty((layout.n_places, layout.n_places), np.float32)
+        values = scratch.empty((layout.n_places, layout.n_places), np.float32, f"{name}-{i}")
         values[:] = laid.cpu().numpy()
         kernels.append(Kernel(grids, window, factor, values, largest_eigenvalue(laid)))
+    largest = [kernel.largest for kernel in kernels]
+    scratch.finish(name, {"factors": factors, "largest": largest, "gflop": room.meter.gflop})
     return kernels
 
 
@@ -160,28 +186,34 @@ def choose(problem: Problem, responses: Tensor) -> Choice:
     n, config = len(responses), problem.config
     n_kernels, n_alphas, n_folds = len(problem.kernels), len(config.alphas), config.n_folds
     first = list(range(n_alphas))
+    mine = problem.team.share(n)
     plain = torch.empty((n_folds, n_alphas, n), device=problem.device)
-    for part in parts_of(n, problem.selected_layout.n_places * 4):
+    for part in parts_of(mine.stop, problem.selected_layout.n_places * 4, mine.start):
         for a, errors in _errors(problem, responses[part], [0], first):
             plain[:, a, part] = errors
+    problem.team.bring_together(plain, dim=2)
     tried = near_choice(plain.sum(dim=0))
     candidates = torch.tensor([*first, *(k * n_alphas + a for k in range(1, n_kernels) for a in tried)])
-    chosen = []
-    for part in parts_of(n, problem.selected_layout.n_places * 4 + 3 * n_folds * len(candidates)):
+    keep = min(config.keep, len(candidates))
+    index = torch.empty((n_folds + 1, keep, n), dtype=torch.int16, device=problem.device)
+    weight = torch.empty((n_folds + 1, keep, n), device=problem.device)
+    floats = problem.selected_layout.n_places * 4 + 3 * n_folds * len(candidates)
+    for part in parts_of(mine.stop, floats, mine.start):
         errors = torch.empty((n_folds, len(candidates), part.stop - part.start), device=problem.device)
         errors[:, :n_alphas] = plain[:, :, part]
         for i, (_, found) in enumerate(_errors(problem, responses[part], range(1, n_kernels), tried)):
             errors[:, n_alphas + i] = found
-        chosen.append(_choice(errors, problem))
-    index = torch.cat([c.candidate for c in chosen], dim=2).long()
-    candidate = candidates.to(problem.device)[index].to(torch.int16)
-    return Choice(candidate, torch.cat([c.weight for c in chosen], dim=2))
+        chosen = _choice(errors, problem)
+        index[:, :, part], weight[:, :, part] = chosen.candidate, chosen.weight
+    problem.team.bring_together(index, dim=2)
+    problem.team.bring_together(weight, dim=2)
+    return Choice(candidates.to(problem.device)[index.long()].to(torch.int16), weight)
 
 
-def parts_of(n: int, floats: int) -> Iterator[slice]:
-    """Blocks of responses of which each takes ``floats`` values on its way."""
+def parts_of(stop: int, floats: int, start: int = 0) -> Iterator[slice]:
+    """Blocks of the responses from ``start`` on, of which each takes ``floats`` values on its way."""
     step = max(64, BLOCK_BYTES // (4 * floats))
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+    return (slice(first, min(first + step, stop)) for first in range(start, stop, step))
 
 
 def _errors(

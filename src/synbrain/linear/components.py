@@ -115,13 +115,15 @@ def fit_duals(
     predicted = torch.zeros((k, layout.n_places), device=y.device)
     duals: dict[int, DualWeights] = {}
     candidates = sorted({*choice.used(), *(components.used() if components else [])})
+    for which in dict.fromkeys(candidate // len(problem.config.alphas) for candidate in candidates):
+        room = (torch.zeros((layout.n_places, n), device=y.device) for n in (r, k))
+        duals[which] = DualWeights(*room)
     kernel, at_kernel = None, -1
-    for candidate in candidates:
+    mine = problem.team.share(len(candidates))
+    for candidate in candidates[mine]:
         which, a = divmod(candidate, len(problem.config.alphas))
         if which != at_kernel:
             kernel, at_kernel = problem.kernel(which), which
-            room = (torch.zeros((layout.n_places, n), device=y.device) for n in (r, k))
-            duals[which] = DualWeights(*room)
         assert kernel is not None
         ridge = problem.ridge(which, problem.config.alphas[a], kernel)
         columns = _reduced(problem, y, choice.of(candidate), reduce)
@@ -137,6 +139,11 @@ def fit_duals(
         )
         one = _inverses(ridge, inverses.get(candidate), problem)
         _predict(problem, components, candidate, scores, one, predicted)
+    if len(candidates) >= problem.team.world:  # else every process did all of it
+        for dual in duals.values():
+            problem.team.add_up(dual.shared)
+            problem.team.add_up(dual.components)
+        problem.team.add_up(predicted)
     return duals, predicted
 
 
@@ -204,8 +211,8 @@ def component_gains(
     voxels = torch.empty((n_voxels, layout.n_places), device=device)
     for f in range(layout.n_folds):
         fold, b = slice(f * size, (f + 1) * size), min(f, components.n_outer)
-        own = slopes.gains(without=f) if f < components.n_outer else gains
-        factors = torch.from_numpy(own.astype(np.float32)).to(device)
+        of_fold = slopes.gains(without=f) if f < components.n_outer else gains
+        factors = torch.from_numpy(of_fold.astype(np.float32)).to(device)
         scores = (predicted[:, fold] - centres[b][:, None]) * factors[:, None]
         voxels[:, fold] = torch.addmm(bases[b].response_mean[:, None], bases[b].patterns, scores)
     return SharedMap.of(bases[-1], gains), voxels

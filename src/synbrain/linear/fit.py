@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.files import digest_of, open_array, save_array
 from synbrain.linear.candidates import Choice, Problem, candidate_kernels, choose
 from synbrain.linear.components import component_gains, component_scores, fit_duals
 from synbrain.linear.config import LinearPathConfig
@@ -25,6 +28,7 @@ from synbrain.linear.patterns import Patterns, SharedMap, fold_patterns, share_v
 from synbrain.linear.ridge import FoldLayout
 from synbrain.linear.scratch import Scratch
 from synbrain.linear.stacking import stacked
+from synbrain.linear.team import ALONE, Team
 from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
@@ -46,6 +50,18 @@ class LinearFit:
     out_of_fold: Float32
     folds: Rows
     gflop: float = 0.0
+
+    def save(self, folder: Path) -> None:
+        """Write path and predictions into ``folder``."""
+        self.path.save(folder)
+        save_array(folder / "out_of_fold.npy", self.out_of_fold)
+        save_array(folder / "folds.npy", self.folds)
+
+    @classmethod
+    def load(cls, folder: Path) -> LinearFit:
+        """Read what :meth:`save` wrote; predictions stay on disk until they are read."""
+        out_of_fold, folds = (open_array(folder / f"{name}.npy") for name in ("out_of_fold", "folds"))
+        return cls(LinearPath.load(folder), out_of_fold, folds)
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,8 @@ def fit_linear_path(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    team: Team = ALONE,
+    folder: Path | None = None,
     show_progress: bool = False,
 ) -> LinearFit:
     """Fit ridge to voxels and to patterns of voxels, plain and through windows, and average by voxel.
@@ -83,6 +101,9 @@ def fit_linear_path(
         config: candidates, folds and size of what is stored.
         seed: of the folds.
         device: where arithmetic is done.
+        team: processes that share the voxels; all must call with the same pairs, and get the same fit.
+        folder: where the passes are kept, so that the same call goes on after an interruption; it stays.
+            None: in memory and in temporary files.
         show_progress: show a bar, in GFLOP.
 
     Raises:
@@ -94,15 +115,37 @@ def fit_linear_path(
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
     folds = assign_folds(len(y), config.n_folds, seed)
     expected = linear_path_cost(len(y), y.shape[1], tokens.shapes, config).total
-    meter = Meter(expected, show=show_progress)
-    with Scratch() as scratch:
-        problem = _problem(pairs, tokens, folds, config, seed, torch.device(device), scratch, meter)
+    meter = Meter(expected / team.world, show=show_progress)
+    own = None if folder is None else folder / f"process-{team.rank}"
+    with Scratch(
+        folder=own, identity="" if own is None else _identity(y, tokens, config, seed, team)
+    ) as scratch:
+        problem = _problem(
+            pairs, tokens, folds, config, seed, scratch, Place(torch.device(device), meter, team)
+        )
         fitted = _fit(problem, pairs, y, folds, scratch, seed)
         path = _path(tokens, fitted, problem)
     meter.close()
     path = replace(path, intercept=_intercept(path, tokens, y, image_weights(pairs)))
     about = {"n_images": len(y), **fitted.about, "rank": len(path.mixing)}
     return LinearFit(replace(path, about=about), fitted.predicted, folds, meter.gflop)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fit works: device, what counts its arithmetic, and the processes that share it."""
+
+    device: torch.device
+    meter: Meter
+    team: Team
+
+
+def _identity(y: Float32, tokens: TokenSet, config: LinearPathConfig, seed: int, team: Team) -> str:
+    """Of everything that the passes of a fit depend on."""
+    responses = hashlib.sha256(np.ascontiguousarray(y).data).hexdigest()
+    images = hashlib.sha256(np.ascontiguousarray(tokens.rows).data).hexdigest()
+    about = [tokens.encoder, tokens.digest, {name: list(shape) for name, shape in tokens.shapes.items()}]
+    return digest_of([responses, images, about, config.model_dump(mode="json"), seed, team.world])
 
 
 def _check(y: Float32) -> None:
@@ -145,22 +188,23 @@ def _problem(
     folds: Rows,
     config: LinearPathConfig,
     seed: int,
-    device: torch.device,
     scratch: Scratch,
-    meter: Meter,
+    place: Place,
 ) -> Problem:
+    device, meter, team = place.device, place.meter, place.team
     weights, n_folds = image_weights(pairs), config.n_folds
     layout = FoldLayout.of(folds, weights, n_folds, device)
     rng = np.random.default_rng([seed, 1])
     selected = np.sort(rng.permutation(len(folds))[: config.select_images])
     return Problem(
-        kernels=candidate_kernels(tokens, layout, config, scratch, meter),
+        kernels=candidate_kernels(tokens, layout, config, scratch, meter, team),
         layout=layout,
         selected=layout.place[torch.from_numpy(selected).to(device)],
         selected_layout=FoldLayout.of(folds[selected], weights[selected], n_folds, device),
         config=config,
         device=device,
         meter=meter,
+        team=team,
     )
 
 
@@ -228,7 +272,7 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     # voxels that share nothing need no units in common
     units = noise_units(pairs, y, seed=seed) if n_outer else no_units(y.shape[1])
     responses = _Responses.of(y, folds, problem.layout, units)
-    choice = choose(problem, responses.laid)
+    choice = _chosen(problem, responses, scratch)
     unseen = _predict_unseen(problem, responses, choice, n_outer, scratch)
     fitted = _fit_on_all(problem, responses, choice, unseen)
     n_alphas = len(problem.config.alphas)
@@ -243,6 +287,19 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
         "cross_validated_r": responses.r(fitted.predicted),
     }
     return replace(fitted, about={**about, **fitted.about})
+
+
+def _chosen(problem: Problem, responses: _Responses, scratch: Scratch) -> Choice:
+    """Candidates of every voxel, as an earlier process left them or new."""
+    known = scratch.finished("choice")
+    if known is not None:
+        problem.meter.catch_up(known["gflop"])
+        stored = scratch.tensors("choice")
+        return Choice(stored["candidate"].to(problem.device), stored["weight"].to(problem.device))
+    choice = choose(problem, responses.laid)
+    tensors = {"candidate": choice.candidate, "weight": choice.weight}
+    scratch.finish("choice", {"gflop": problem.meter.gflop}, tensors)
+    return choice
 
 
 def _predict_unseen(

@@ -19,6 +19,7 @@ from synbrain.arrays import Float32, Rows
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.meter import Meter
 from synbrain.linear.scratch import Scratch
+from synbrain.linear.team import ALONE, Team
 
 CHUNK_BYTES = 1 << 28  # float32 features that are in memory at a time
 TILE = 1024  # images a side of the tiles in which symmetric products are made
@@ -50,14 +51,17 @@ class LayerGrid:
     def dim(self) -> int:
         return int(self.features.shape[2])
 
-    def stretches(self, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def stretches(self, device: torch.device, team: Team = ALONE) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (first position, (n_images, some positions, dim) float32, their mean before scaling).
 
         Features are centred over images and scaled. Neighbouring positions lie side by side in a row of the
-        store: few, long reads.
+        store: few, long reads. Of several processes each takes every so many stretches.
         """
         step = max(1, CHUNK_BYTES // (len(self.rows) * self.dim * 4))
+        step = min(step, -(-self.n_positions // team.world))
         for start in range(0, self.n_positions, step):
+            if not team.takes(start // step):
+                continue
             part = np.ascontiguousarray(self.features[self.rows, start : start + step])
             x = torch.from_numpy(part).to(device).float()  # torch widens float16 several times faster
             mean = x.mean(dim=0)
@@ -86,11 +90,16 @@ def blurred_grid(
     matrix = blur_matrix(n_tokens, side, blur)
     if matrix is None:
         return plain_grid(tokens, layer)
-    features = scratch.empty((len(tokens), len(matrix), dim), np.float16)
-    for start in range(0, len(tokens), block):
-        rows = np.arange(start, min(start + block, len(tokens)))
-        blurred = torch.matmul(torch.from_numpy(matrix), torch.from_numpy(tokens.read(layer, rows)))
-        features[rows] = blurred.half().numpy()
+    name = f"blurred-{list(tokens.layers).index(layer)}"
+    if scratch.finished(name) is not None:
+        features = scratch.open(name)
+    else:
+        features = scratch.empty((len(tokens), len(matrix), dim), np.float16, name)
+        for start in range(0, len(tokens), block):
+            rows = np.arange(start, min(start + block, len(tokens)))
+            blurred = torch.matmul(torch.from_numpy(matrix), torch.from_numpy(tokens.read(layer, rows)))
+            features[rows] = blurred.half().numpy()
+        scratch.finish(name, {})
     return _scaled(LayerGrid(layer, matrix, features, np.arange(len(tokens))))
 
 
@@ -170,7 +179,11 @@ def token_kernel(
 
 
 def window_kernels(
-    grids: Sequence[LayerGrid], windows: Sequence[Window], device: torch.device, meter: Meter
+    grids: Sequence[LayerGrid],
+    windows: Sequence[Window],
+    device: torch.device,
+    meter: Meter,
+    team: Team = ALONE,
 ) -> tuple[Tensor, list[float]]:
     """``K_w = factor_w * sum over layers and positions p of w(p) X_p X_p'``, of mean diagonal 1.
 
@@ -183,7 +196,7 @@ def window_kernels(
     kernels = torch.zeros((len(windows), n_images, n_images), device=device)
     for grid in grids:
         weights = np.stack([window.weights(grid.n_positions) for window in windows])
-        for start, x, _ in grid.stretches(device):
+        for start, x, _ in grid.stretches(device, team):
             part = weights[:, start : start + x.shape[1]]
             if len(windows) == 1:  # sqrt(w(p)) on the features: all positions in one product
                 flat = x.mul_(torch.from_numpy(np.sqrt(part[0])).to(device)[:, None]).flatten(1)
@@ -191,6 +204,7 @@ def window_kernels(
             else:
                 for i in np.flatnonzero(part.any(axis=0)):
                     add_gram(kernels, x[:, i], part[:, i], meter)
+    team.add_up(kernels)
     factors = []
     for kernel in kernels:
         mirror(kernel)

@@ -9,7 +9,7 @@ class Meter:
     """Counts multiplications and additions of matrix products and factorisations.
 
     Args:
-        expected: GFLOP in all, for the bar (``training/cost.py`` foretells them).
+        expected: GFLOP in all, for the bar (``linear/cost.py`` foretells them).
         show: whether to show a bar.
 
     >>> meter = Meter()
@@ -24,15 +24,22 @@ class Meter:
 
     def add(self, flop: float) -> None:
         """Count ``flop`` operations."""
-        before = int(self.gflop)
         self.gflop += flop / 1e9
-        if int(self.gflop) > before:
-            self._bar.update(int(self.gflop) - before)
+        # the last GFLOP is left to the end: more may come than was foretold
+        reached = min(int(self.gflop), self._bar.total - 1)
+        if reached > self._bar.n:
+            self._bar.update(reached - self._bar.n)
 
     def product(self, rows: int, inner: int, columns: int) -> None:
         """Count a matrix product (rows, inner) by (inner, columns)."""
         self.add(2.0 * rows * inner * columns)
 
+    def catch_up(self, gflop: float) -> None:
+        """Count what an earlier process did, up to ``gflop`` in all."""
+        self.add(max(0.0, gflop - self.gflop) * 1e9)
+
     def close(self) -> None:
-        """End the bar."""
+        """End the bar, at 100 % of what was done."""
+        self._bar.total = max(1, round(self.gflop))
+        self._bar.update(self._bar.total - self._bar.n)
         self._bar.close()

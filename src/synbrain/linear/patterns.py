@@ -131,8 +131,8 @@ def share_voxels(
     for f in range(layout.n_folds):
         fold = slice(f * layout.size, (f + 1) * layout.size)
         # where memory did not allow the fold's own patterns (many images), those of all images serve
-        own = SharedMap.of(bases[f], slopes.gains(without=f)) if f < n_outer else total
-        shared[:, fold] = own.apply(unseen[:, fold])
+        of_fold = SharedMap.of(bases[f], slopes.gains(without=f)) if f < n_outer else total
+        shared[:, fold] = of_fold.apply(unseen[:, fold])
     return total, shared
 
 

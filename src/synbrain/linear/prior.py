@@ -78,28 +78,28 @@ class ResponseSpace:
             features: of :meth:`features`.
             marks: of the images; none where they are not known.
         """
-        found, start = features.copy(), 0
+        unseen, start = features.copy(), 0
         known = np.zeros(len(features), dtype=bool)
-        for held, root in zip(self.held_out, self.roots, strict=False):
-            if held is not None and len(marks):
-                rows = held.rows_of(marks)
+        for held_out, root in zip(self.held_out, self.roots, strict=False):
+            if held_out is not None and len(marks):
+                rows = held_out.rows_of(marks)
                 ours = rows >= 0
-                found[ours, start : start + root.shape[1]] = held.scores[rows[ours]] @ root
+                unseen[ours, start : start + root.shape[1]] = held_out.scores[rows[ours]] @ root
                 known |= ours
             start += root.shape[1]
-        return found, int(known.sum())
+        return unseen, int(known.sum())
 
     def weights(self, on_features: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """Layer -> (n_tokens * dim, k) float32: weights on the tokens that equal (dim, k) on the features."""
-        found: dict[str, NDArray[np.float32]] = {}
+        by_layer: dict[str, NDArray[np.float32]] = {}
         start = 0
         for path, root in zip(self.paths, self.roots, strict=True):
-            own = np.asarray(root @ on_features[start : start + root.shape[1]], dtype=np.float32)
+            of_base = np.asarray(root @ on_features[start : start + root.shape[1]], dtype=np.float32)
             start += root.shape[1]
             for layer, projection in path.projections.items():
-                added = projection.astype(np.float32) @ own
-                found[layer] = found[layer] + added if layer in found else added
-        return found
+                added = projection.astype(np.float32) @ of_base
+                by_layer[layer] = by_layer[layer] + added if layer in by_layer else added
+        return by_layer
 
 
 @dataclass(frozen=True)
@@ -189,22 +189,22 @@ def fit_with_prior(
 def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:
     """``tokens`` with one more layer: a single token that holds the base responses of each image."""
     n_stored = len(next(iter(tokens.layers.values())))
-    held = np.zeros((n_stored, 1, features.shape[1]), dtype=np.float32)
-    held[tokens.rows, 0] = features
-    return replace(tokens, layers={**tokens.layers, LAYER: held})
+    stored = np.zeros((n_stored, 1, features.shape[1]), dtype=np.float32)
+    stored[tokens.rows, 0] = features
+    return replace(tokens, layers={**tokens.layers, LAYER: stored})
 
 
 def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:
     """The same map from tokens alone: weights on the base responses become weights on tokens."""
     if LAYER not in path.projections:
         return path
-    found = {k: p.astype(np.float32) for k, p in path.projections.items() if k != LAYER}
+    projections = {k: p.astype(np.float32) for k, p in path.projections.items() if k != LAYER}
     for layer, added in space.weights(path.projections[LAYER].astype(np.float64)).items():
-        found[layer] = found[layer] + added if layer in found else added
+        projections[layer] = projections[layer] + added if layer in projections else added
     shapes = {k: s for k, s in path.shapes.items() if k != LAYER}
     for base in space.paths:
         shapes |= dict(base.shapes)
-    return replace(path, projections=found, shapes=shapes)
+    return replace(path, projections=projections, shapes=shapes)
 
 
 def _joined(
@@ -239,12 +239,14 @@ def _joined(
     u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
     rank = max(1, min(config.rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
     reduce, expand = (u[:, :rank] / spread[:, None]).astype(np.float32), s[:rank, None] * vt[:rank]
-    reduced = {layer: held @ reduce for layer, held in projections.items()}
+    reduced = {layer: projection @ reduce for layer, projection in projections.items()}
     # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
-    size = np.max([np.abs(held).max(axis=0) for held in reduced.values()], axis=0)
+    size = np.max([np.abs(projection).max(axis=0) for projection in reduced.values()], axis=0)
     size = np.where(size > 0, size, 1)
     return LinearPath(
-        projections={layer: (held / size).astype(config.dtype) for layer, held in reduced.items()},
+        projections={
+            layer: (projection / size).astype(config.dtype) for layer, projection in reduced.items()
+        },
         mixing=(expand * size[:, None]).astype(np.float32),
         intercept=intercept.astype(np.float32),
         shapes=shapes,

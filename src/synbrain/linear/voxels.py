@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from synbrain.linear.scratch import Scratch
 
 OUTER_BYTES = 3 << 30  # what predictions without an outer fold may take in float16
 SINGLE_BYTES = 1 << 30  # up to here they are float32
+PASS, KEEP_SECONDS = "voxels", 600.0  # between states that are kept of an interrupted fit
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,62 @@ def fit_voxels(problem: Problem, y: Tensor, choice: Choice, n_outer: int, scratc
         (n_outer, *y.shape), dtype=torch.float32 if single else torch.float16, device=y.device
     )
     unseen = torch.zeros_like(y)
-    inverses: dict[int, NDArray[np.float32]] = {}
-    kernel, at_kernel = None, -1
+    progress = _Progress(problem, scratch, unseen, outer)
+    inverses, done = progress.taken_up()
+    mine, kernel, at_kernel = problem.team.share(len(y)), None, -1
     for candidate in choice.used():
         k, a = divmod(candidate, len(problem.config.alphas))
+        voxels, weights = choice.of(candidate)
+        own = (voxels >= mine.start) & (voxels < mine.stop)
+        if k < done or not own.any():
+            continue
         if k != at_kernel:
+            progress.keep(k, inverses)
             kernel, at_kernel = problem.kernel(k), k
         assert kernel is not None
         matrix = problem.ridge(k, problem.config.alphas[a], kernel).matrix(problem.meter)
         inverse = FoldInverses.of(matrix, problem.layout, n_outer, problem.meter)
         if n_outer:
-            inverses[candidate] = scratch.empty(tuple(inverse.one.shape), np.float32)
+            inverses[candidate] = scratch.empty(tuple(inverse.one.shape), np.float32, f"inverse-{candidate}")
             inverses[candidate][:] = inverse.one.cpu().numpy()
-        _predict(problem, y, choice.of(candidate), matrix.float(), inverse, unseen, outer)
+        _predict(problem, y, (voxels[own], weights[:, own]), matrix.float(), inverse, unseen, outer)
+    if done < len(problem.kernels):
+        problem.team.bring_together(unseen, dim=0)
+        problem.team.bring_together(outer, dim=1)
+        progress.keep(len(problem.kernels), inverses, at_once=True)
     return VoxelFit(unseen, outer, inverses)
+
+
+class _Progress:
+    """Predictions of the kernels that are done, kept from time to time so that an interrupted fit goes on."""
+
+    def __init__(self, problem: Problem, scratch: Scratch, unseen: Tensor, outer: Tensor) -> None:
+        self.problem, self.scratch, self.unseen, self.outer = problem, scratch, unseen, outer
+        self._kept = time.monotonic()
+
+    def taken_up(self) -> tuple[dict[int, NDArray[np.float32]], int]:
+        """Inverses by candidate and the number of kernels that an earlier process did; fills the arrays."""
+        about = self.scratch.finished(PASS)
+        if about is None:
+            return {}, 0
+        stored = self.scratch.tensors(f"{PASS}-{about['kernels']}")
+        self.unseen.copy_(stored["unseen"])
+        self.outer.copy_(stored["outer"])
+        self.problem.meter.catch_up(about["gflop"])
+        return {c: self.scratch.open(f"inverse-{c}") for c in about["inverses"]}, int(about["kernels"])
+
+    def keep(self, kernels: int, inverses: dict[int, NDArray[np.float32]], at_once: bool = False) -> None:
+        """Keep what the first ``kernels`` kernels gave, where it is time to."""
+        if not at_once and time.monotonic() - self._kept < KEEP_SECONDS:
+            return
+        before = self.scratch.finished(PASS)
+        about = {"kernels": kernels, "inverses": sorted(inverses), "gflop": self.problem.meter.gflop}
+        # tensors first, under a name of their own: the record changes from one whole state to the next
+        self.scratch.finish(f"{PASS}-{kernels}", {}, {"unseen": self.unseen, "outer": self.outer})
+        self.scratch.finish(PASS, about)
+        if before is not None and before["kernels"] != kernels:
+            self.scratch.forget(f"{PASS}-{before['kernels']}")
+        self._kept = time.monotonic()
 
 
 def _predict(

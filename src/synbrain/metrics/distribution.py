@@ -17,6 +17,11 @@ from scipy.spatial.distance import cdist, pdist
 from synbrain.arrays import Float64, Rows
 
 
+def is_point_mass(samples: NDArray[Any]) -> bool:
+    """Whether all samples are one: a single one, or a view that repeats it (``np.broadcast_to``)."""
+    return len(samples) == 1 or samples.strides[0] == 0
+
+
 def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Float64:
     """Fair CRPS of each measured trial under the synthetic trials of its image, per voxel.
 
@@ -29,7 +34,7 @@ def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> F
         (n_trials, n_voxels) float64, in the unit of the responses; smaller is better. Single values can be
         slightly negative (the price of no bias), means are not.
     """
-    if len(samples) == 1:
+    if is_point_mass(samples):
         point = np.asarray(samples[0], dtype=np.float64)
         return np.asarray(np.abs(trials - point[image_of_trial]))
     ordered = np.sort(np.moveaxis(np.asarray(samples, dtype=np.float64), 0, -1), axis=-1)
@@ -56,10 +61,10 @@ def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Ro
     Returns:
         (n_trials,) float64, in the unit of the responses; smaller is better.
     """
-    out = np.empty(len(trials))
+    out, point = np.empty(len(trials)), is_point_mass(samples)
     for image in np.unique(image_of_trial):
         shown = image_of_trial == image
-        drawn = np.asarray(samples[:, image], dtype=np.float64)
+        drawn = np.asarray((samples[:1] if point else samples)[:, image], dtype=np.float64)
         spread = float(np.mean(pdist(drawn))) / 2 if len(drawn) > 1 else 0.0
         out[shown] = cdist(np.asarray(trials[shown], dtype=np.float64), drawn).mean(axis=1) - spread
     return out
@@ -134,6 +139,8 @@ def covered(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, l
     """
     if len(samples) < min_samples(level):
         raise ValueError(f"{min_samples(level)} samples at least for a {level:.0%} interval")
+    if is_point_mass(samples):
+        return np.asarray(trials == samples[0][image_of_trial])
     ends = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
     low, high = ends[0][image_of_trial], ends[1][image_of_trial]
     return np.asarray((trials >= low) & (trials <= high))

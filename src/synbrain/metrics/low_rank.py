@@ -29,11 +29,11 @@ def log_density(z: NDArray[Any], loadings: NDArray[Any], unique: NDArray[Any]) -
     >>> float(log_density(np.zeros((1, 1)), np.zeros((1, 0)), np.ones(1))[0])  # doctest: +ELLIPSIS
     -0.9189...
     """
-    values, of, own = (np.asarray(array, dtype=np.float64) for array in (z, loadings, unique))
-    weighed = of / own[:, None]
+    values, of, variances = (np.asarray(array, dtype=np.float64) for array in (z, loadings, unique))
+    weighed = of / variances[:, None]
     # M = F F'; then z' U^-1 L M^-1 L' U^-1 z is the squared norm of F^-1 L' U^-1 z
     factor = np.linalg.cholesky(np.eye(of.shape[1]) + of.T @ weighed)
     projected = np.linalg.solve(factor, (values @ weighed).T)
-    distance = np.sum(values**2 / own, axis=1) - np.sum(projected**2, axis=0)
-    log_determinant = np.sum(np.log(own)) + 2 * np.sum(np.log(np.diag(factor)))
-    return np.asarray(-0.5 * (distance + log_determinant + len(own) * np.log(2 * np.pi)))
+    distance = np.sum(values**2 / variances, axis=1) - np.sum(projected**2, axis=0)
+    log_determinant = np.sum(np.log(variances)) + 2 * np.sum(np.log(np.diag(factor)))
+    return np.asarray(-0.5 * (distance + log_determinant + len(variances) * np.log(2 * np.pi)))

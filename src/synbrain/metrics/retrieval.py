@@ -40,14 +40,14 @@ def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bo
         for k, side in enumerate(sides):
             sums[k] += side.sum(axis=1)
             squares[k] += np.square(side).sum(axis=1)
-    own = [square.copy() for square in squares]
+    centred = [square.copy() for square in squares]
     if centre:
         products -= np.outer(sums[0], sums[1]) / width
-        own = [square - total**2 / width for square, total in zip(squares, sums, strict=True)]
+        centred = [square - total**2 / width for square, total in zip(squares, sums, strict=True)]
     # a variance below rounding of the squares it is the difference of is none
     scale = [
         np.where(o > 1e-12 * s, 1 / np.sqrt(np.where(o > 1e-12 * s, o, 1.0)), 0.0)
-        for o, s in zip(own, squares, strict=True)
+        for o, s in zip(centred, squares, strict=True)
     ]
     return products * scale[0][:, None] * scale[1]
 

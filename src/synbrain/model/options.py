@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from synbrain.data.options import PictureOptions
+from synbrain.networks.config import Precision
 
 Format = Literal["npy", "nifti", "gifti", "cifti", "csv", "parquet", "netcdf"]
 
@@ -33,12 +34,22 @@ class PredictOptions(OutputOptions):
     'voxel'
     """
 
-    sd: bool = Field(False, description="also write the sd of single trials")
-    interval: float | None = Field(
-        None, gt=0, lt=1, description="also write the bounds of the central interval of trials, such as 0.9"
+    sd: bool = Field(
+        False,
+        description="also write the predictive sd of a single trial: trial noise and what is not known of "
+        "the mean",
     )
-    samples: int = Field(200, ge=20, description="trials an image from which intervals (and ROI sd) are made")
-    seed: int = Field(0, ge=0, description="of these trials")
+    interval: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="also write the bounds of the central interval that holds a single trial with this "
+        "probability, such as 0.9",
+    )
+    samples: int = Field(
+        200, ge=20, description="predictive draws an image from which sd and intervals of ROI means are made"
+    )
+    seed: int = Field(0, ge=0, description="of these draws")
 
 
 class SynthesizeOptions(OutputOptions):
@@ -52,4 +63,7 @@ class SynthesizeOptions(OutputOptions):
     seed: int = Field(0, ge=0, description="of the trials; one seed, the same bytes")
     noise_factor: float | None = Field(
         None, description="published isotropic noise on the latents instead of the run's trial noise"
+    )
+    precision: Precision = Field(
+        "auto", description="of the networks; auto: bf16 for wide ones on a CPU with AMX, else fp32"
     )

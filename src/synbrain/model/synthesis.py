@@ -50,7 +50,7 @@ def synthesize(
         SynBrainError: an unknown or contradictory format, an image that cannot be read (what was written
             before is kept), another process that writes ``out``.
     """
-    asked = requested(model, images, out, options, overwrite)
+    asked = requested(model.computing_in(options.precision), images, out, options, overwrite)
     with alone(out):
         if asked.suffix == ".npy" and asked.rois is None:
             return [out, _write_trials(asked, out, options, show_progress)]
@@ -83,6 +83,7 @@ def _write_trials(asked: Request, out: Path, options: SynthesizeOptions, show_pr
         "batch_size": options.batch_size,
         "background": options.background,
         "orientation": options.orientation,
+        "precision": asked.model.network_precision,
     }
     partial, progress = out.with_name(out.name + ".partial"), out.with_name(out.name + ".progress.json")
     key = digest_of(about)

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class VAELossConfig(BaseModel):
@@ -52,7 +52,11 @@ class LoopConfig(BaseModel):
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up of the learning rate")
     clip_grad: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     batch_size: int = Field(24, ge=1, description="samples a step over all processes together")
-    precision: Precision = Field("fp32", description="autocast; most CPUs emulate bf16 and fp16, slowly")
+    precision: Precision = Field(
+        "auto",
+        description="autocast; auto: bf16 for wide networks on a CPU with AMX, else fp32 "
+        "(other CPUs emulate bf16 and fp16, slowly)",
+    )
     compile: bool = Field(False, description="torch.compile the stage")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="of the average of the weights; 0: none")
     ema_warmup: bool = Field(True, description="let the average follow a young run: min(decay, (1+t)/(10+t))")

@@ -82,14 +82,8 @@ def prepare_bids(
     sessions, turned = _plan(runs, index, grid, trials, scaling)
     pictures = check_images(folder, table, options, show_progress)
     notes = [*source.notes, *notes, *turned, *pictures.notes]
-    hashes = [
-        hashlib.sha256(part.tobytes()).hexdigest()
-        for part in (index, pd.util.hash_pandas_object(trials).to_numpy())
-    ]
     names = [about.path.name for run in runs for about in run.files]
-    plan = digest_of(
-        {"scaling": scaling, "missing": options.missing_trials, "files": names, "hashes": hashes}
-    )
+    plan = _digest_of_plan(names, index, trials, options)
     with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, 1, options.missing_trials, workers)
         report = write_sessions(building, sessions, len(index), plan, how, show_progress)
@@ -120,6 +114,18 @@ def prepare_bids(
         )  # fmt: skip
         write_tables(building, info, trials, table, space, [SCALING_ARRAYS] if is_z else [])
     return load_dataset(out)
+
+
+def _digest_of_plan(
+    names: list[str], index: NDArray[np.int64], trials: pd.DataFrame, options: BidsOptions
+) -> str:
+    """Tells whether what an interruption left was going to be the same dataset."""
+    hashes = [
+        hashlib.sha256(part.tobytes()).hexdigest()
+        for part in (index, pd.util.hash_pandas_object(trials).to_numpy())
+    ]
+    missing = options.missing_trials
+    return digest_of({"scaling": options.scaling, "missing": missing, "files": names, "hashes": hashes})
 
 
 def _named_trials(runs: list[Run], options: BidsOptions) -> tuple[pd.DataFrame, list[str]]:

@@ -84,15 +84,15 @@ def applicable(wanted: dict[str, str], candidates: list[Path]) -> list[Path]:
     """
     fits: dict[frozenset[tuple[str, str]], Path] = {}
     for path in candidates:
-        own = matched(path)
-        if any(wanted.get(key, value) != value for key, value in own.items()):
+        stated = matched(path)
+        if any(wanted.get(key, value) != value for key, value in stated.items()):
             continue
-        same = fits.setdefault(frozenset(own.items()), path)
+        same = fits.setdefault(frozenset(stated.items()), path)
         if same != path and same.read_bytes() != path.read_bytes():
             raise SynBrainError(
                 f"{same} and {path} have the same entities and differ", "remove one, or give SRC without it"
             )
-    specific = [path for own, path in fits.items() if not any(own < other for other in fits)]
+    specific = [path for stated, path in fits.items() if not any(stated < other for other in fits)]
     return sorted(specific, key=order)
 
 
@@ -111,7 +111,7 @@ def label_table(volume: Path, root: Path | None) -> Path | None:
     beside = volume.with_name(stem + ".tsv")
     if beside.exists():
         return beside
-    suffix, own = stem.rpartition("_")[2], entities(volume)
+    suffix, stated = stem.rpartition("_")[2], entities(volume)
     folders = [volume.parent]
     while root is not None and folders[-1] != root and root in folders[-1].parents:
         folders.append(folders[-1].parent)
@@ -121,6 +121,6 @@ def label_table(volume: Path, root: Path | None) -> Path | None:
         path
         for folder in folders
         for path in sorted(folder.glob(f"*_{suffix}.tsv"))
-        if entities(path).items() <= own.items()
+        if entities(path).items() <= stated.items()
     ]
     return max(named, key=lambda path: len(entities(path)), default=None)

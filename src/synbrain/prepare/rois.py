@@ -144,15 +144,15 @@ def _bare(text: str) -> str:
     return text.strip().strip("'\"").strip()
 
 
-def make_atlas(found: LabelMap, index: NDArray[np.int64], folders: Iterable[Path], root: Path) -> Atlas:
+def make_atlas(volume: LabelMap, index: NDArray[np.int64], folders: Iterable[Path], root: Path) -> Atlas:
     """The labels of a map at the voxels ``index``, with names and provenance (paths relative to ``root``)."""
-    values = found.values[index]
-    names, named_by = read_names(found.name, found.files, folders, root)
+    values = volume.values[index]
+    names, named_by = read_names(volume.name, volume.files, folders, root)
     if named_by is None:
         names = {int(value): f"label {value}" for value in np.unique(values) if value > 0}
-    source = " + ".join(_relative(path, root) for path in found.files)
-    said = f"names from {_relative(named_by, root)}" if named_by else "no file of label names found"
-    return Atlas(values=values, labels=names, source=f"{source}; {said}")
+    source = " + ".join(_relative(path, root) for path in volume.files)
+    named = f"names from {_relative(named_by, root)}" if named_by else "no file of label names found"
+    return Atlas(values=values, labels=names, source=f"{source}; {named}")
 
 
 def read_atlases(files: Iterable[Path], grid: Grid, index: NDArray[np.int64], root: Path) -> dict[str, Atlas]:

@@ -181,10 +181,10 @@ def _run_of_events(stack: tuple[BetaFile, ...], tables: list[Path], options: Bid
             "name both by the same entities, or pass --design with one line per volume",
         )
     trials = pd.concat([read_events(table, options) for table in tables], ignore_index=True)
-    own = matched(path)
-    trials["ses"] = trials["ses"].mask(trials["ses"] == "", own.get("ses", ""))
-    if trials["run"].isna().all() and own.get("run", "").isdigit():
-        trials["run"] = pd.Series(int(own["run"]) - 1, index=trials.index, dtype="Int16")
+    entities_of = matched(path)
+    trials["ses"] = trials["ses"].mask(trials["ses"] == "", entities_of.get("ses", ""))
+    if trials["run"].isna().all() and entities_of.get("run", "").isdigit():
+        trials["run"] = pd.Series(int(entities_of["run"]) - 1, index=trials.index, dtype="Int16")
     n = sum(about.n_trials for about in stack)
     if len(trials) != n:
         raise SynBrainError(
@@ -261,9 +261,9 @@ def _runs_of_design(stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: 
         part = table.iloc[start : start + n]
         start += n
         is_trial = (part[name].notna() & ~part[name].isin(NO_IMAGE)).to_numpy()
-        part, own = part[is_trial], matched(stack[0].path)
+        part, entities_of = part[is_trial], matched(stack[0].path)
         trials = pd.DataFrame({"image": part[name].to_numpy()})
-        trials["ses"] = part["session"].to_numpy() if "session" in part else own.get("ses", "")
+        trials["ses"] = part["session"].to_numpy() if "session" in part else entities_of.get("ses", "")
         run = numbers(part, "run").to_numpy() if "run" in part else np.full(len(part), np.nan)
         trials["run"] = pd.array(np.where(np.isfinite(run), run, np.nan), dtype="Float64").astype("Int16")
         if "split" in part:

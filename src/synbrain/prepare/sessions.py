@@ -293,9 +293,9 @@ def drop_trials(
         return trials, images, []
     kept = np.setdiff1d(np.arange(len(trials)), sorted(absent))
     names = images["name"].to_numpy()[trials["image"].to_numpy()]
-    told = [f"{where} ({names[row]})" for row, where in sorted(absent.items())]
-    shown = ", ".join(told[:SHOWN]) + (", ..." if len(told) > SHOWN else "")
-    note = f"{len(told)} trial{'s' if len(told) > 1 else ''} without data left out: {shown}"
+    absences = [f"{where} ({names[row]})" for row, where in sorted(absent.items())]
+    shown = ", ".join(absences[:SHOWN]) + (", ..." if len(absences) > SHOWN else "")
+    note = f"{len(absences)} trial{'s' if len(absences) > 1 else ''} without data left out: {shown}"
     responses = open_array(building / RESPONSES)
     (building / PLAN).unlink(missing_ok=True)  # from here on, an interrupted run starts anew
     with atomic_path(building / RESPONSES) as partial:

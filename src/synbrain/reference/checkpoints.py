@@ -45,7 +45,7 @@ def read_reference_vae(path: Path) -> BrainVAE:
     with torch.device("meta"):
         vae = BrainVAE(config)
     n_levels = len(config.multipliers)
-    return _filled(vae, state, lambda own: vae_names(own, n_levels), path)
+    return _filled(vae, state, lambda ours: vae_names(ours, n_levels), path)
 
 
 def read_reference_mapper(path: Path, heads: int | None = None) -> Mapper:
@@ -238,22 +238,22 @@ def _filled(network: Network, state: State, names: Callable[[str], list[str]], p
     missing: list[str] = []
     misshapen: list[str] = []
     own_state: State = {}
-    for own, wanted in network.state_dict().items():
-        theirs = names(own)
+    for ours, wanted in network.state_dict().items():
+        theirs = names(ours)
         pieces = [left.pop(name, None) for name in theirs]
-        shapes = reference_shapes(own, wanted.shape, theirs)
+        shapes = reference_shapes(ours, wanted.shape, theirs)
         for name, piece, shape in zip(theirs, pieces, shapes, strict=True):
             if piece is None:
                 missing.append(name)
             elif tuple(piece.shape) != shape:
                 misshapen.append(f"{name} {tuple(piece.shape)} instead of {shape}")
         if not missing and not misshapen:
-            own_state[own] = join([piece for piece in pieces if piece is not None], wanted.shape)
+            own_state[ours] = join([piece for piece in pieces if piece is not None], wanted.shape)
     problems = {"missing": missing, "extra": sorted(left), "misshapen": misshapen}
-    told = [f"{kind}: {listed(found)}" for kind, found in problems.items() if found]
-    if told:
+    listed_problems = [f"{kind}: {listed(found)}" for kind, found in problems.items() if found]
+    if listed_problems:
         raise SynBrainError(
-            f"{path} does not fit the reference's architecture; {'; '.join(told)}",
+            f"{path} does not fit the reference's architecture; {'; '.join(listed_problems)}",
             "pass a checkpoint written by the reference trainers",
         )
     network.load_state_dict(own_state, assign=True)

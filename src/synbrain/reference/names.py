@@ -65,20 +65,20 @@ def vae_names(own: str, n_levels: int) -> list[str]:
     raise KeyError(own)
 
 
-def mapper_names(own: str) -> list[str]:
-    """The reference's name of our Mapper parameter or buffer ``own``, in a list of one."""
+def mapper_names(ours: str) -> list[str]:
+    """The reference's name of our Mapper parameter or buffer ``ours``, in a list of one."""
     for pattern, theirs in _MAPPER:
-        if match := re.match(pattern, own):
-            return [theirs.format(*match.groups()) + own[match.end() :]]
-    raise KeyError(own)
+        if match := re.match(pattern, ours):
+            return [theirs.format(*match.groups()) + ours[match.end() :]]
+    raise KeyError(ours)
 
 
-def reference_shapes(own: str, shape: torch.Size, names: list[str]) -> list[tuple[int, ...]]:
-    """Shapes that the reference gives to the tensors ``names`` that make up our tensor ``own``."""
-    if own == "positions":
+def reference_shapes(ours: str, shape: torch.Size, names: list[str]) -> list[tuple[int, ...]]:
+    """Shapes that the reference gives to the tensors ``names`` that make up our tensor ``ours``."""
+    if ours == "positions":
         return [(1, *shape)]
     piece = (shape[0] // len(names), *shape[1:])
-    convolution = ".attention." in own and len(shape) == 2
+    convolution = ".attention." in ours and len(shape) == 2
     return [(*piece, 1) if convolution else piece] * len(names)
 
 
@@ -87,9 +87,9 @@ def join(pieces: list[Tensor], shape: torch.Size) -> Tensor:
     return torch.cat([piece.float() for piece in pieces]).reshape(shape).contiguous()
 
 
-def split(own: str, tensor: Tensor, names: list[str]) -> State:
+def split(ours: str, tensor: Tensor, names: list[str]) -> State:
     """The reference's tensors from ours: the inverse of :func:`join`."""
-    shapes = reference_shapes(own, tensor.shape, names)
+    shapes = reference_shapes(ours, tensor.shape, names)
     parts = tensor.detach().chunk(len(names))
     return {n: p.reshape(s).clone() for n, p, s in zip(names, parts, shapes, strict=True)}
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 
 from synbrain.data.marks import packed, unpacked
-from synbrain.files import digest_of
+from synbrain.features.tokens import Pairs
+from synbrain.files import digest_of, read_json, write_json
+from synbrain.linear.cost import linear_path_cost
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import held_out_scores
 from synbrain.linear.prior import ResponseSpace, fit_with_prior, response_space
+from synbrain.linear.team import Team
 from synbrain.model.parts import Adaptation, RunConfig, SubjectPart
 from synbrain.model.report import TrainingReport
 from synbrain.model.synbrain import SynBrain
@@ -62,6 +68,7 @@ class Origin:
 
 NO_PRIOR = Prior()
 CPU = torch.device("cpu")
+WORTH_KEEPING, DONE = 2000.0, "finished.json"  # GFLOP of a linear path, above which it is kept
 
 
 def fit_model(
@@ -94,7 +101,8 @@ def fit_model(
     check_subjects(subjects, config)
     process = processes_on(workspace.device)
     show = workspace.show_progress and process.is_main_process
-    fits = [fit_linear(subject, config, prior, process.device, show) for subject in subjects]
+    place = LinearPlace(process, workspace.folder / "linear", show)
+    fits = [fit_linear(subject, config, prior, place) for subject in subjects]
     if networks is not None:
         identity = _identity(subjects, config, origin)
         weighed, steps = train_networks(networks, subjects, fits, config, workspace, identity)
@@ -116,18 +124,33 @@ def fit_model(
     return SynBrain(run, parts, networks.vae, networks.mapper, report)
 
 
+@dataclass(frozen=True)
+class LinearPlace:
+    """Where linear paths are fitted.
+
+    Attributes:
+        process: this one and those beside it, which share the voxels.
+        folder: where what a long fit has done is kept until the training is finished.
+        show_progress: show bars.
+    """
+
+    process: PartialState
+    folder: Path
+    show_progress: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Of the process; the CPU where it has no float64."""
+        device = self.process.device
+        return device if device.type == "cuda" else CPU
+
+
 def fit_linear(
-    subject: TrainingSubject,
-    config: TrainConfig,
-    prior: Prior = NO_PRIOR,
-    device: torch.device = CPU,
-    show_progress: bool = False,
+    subject: TrainingSubject, config: TrainConfig, prior: Prior, place: LinearPlace
 ) -> LinearFit | None:
     """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
     if not config.linear_path:
         return None
-    if device.type != "cuda":  # other accelerators have no float64
-        device = CPU
     if prior.space is not None:
         return fit_with_prior(
             subject.pairs,
@@ -135,13 +158,42 @@ def fit_linear(
             config.linear,
             marks=subject.image_marks,
             seed=config.seed,
-            device=device,
-            show_progress=show_progress,
+            device=place.device,
+            show_progress=place.show_progress,
             alone=subject.linear_fit,
         )
-    return subject.linear_fit or fit_linear_path(
-        subject.pairs, config.linear, seed=config.seed, device=device, show_progress=show_progress
-    )
+    if subject.linear_fit is not None:
+        return subject.linear_fit
+    pairs, linear = subject.pairs, config.linear
+    tokens = pairs.tokens if linear.layers is None else pairs.tokens.only(*linear.layers)
+    cost = linear_path_cost(pairs.n_images, pairs.n_voxels, tokens.shapes, linear).total
+    folder = place.folder / subject.name if cost > WORTH_KEEPING else None
+    return _kept_fit(pairs, config, place, folder)
+
+
+def _kept_fit(pairs: Pairs, config: TrainConfig, place: LinearPlace, folder: Path | None) -> LinearFit:
+    """A long fit is kept pass by pass, then whole, so that a training that goes on does not do it again."""
+
+    def fit(passes: Path | None) -> LinearFit:
+        team = Team.of(place.process)
+        return fit_linear_path(
+            pairs, config.linear, seed=config.seed, device=place.device, team=team, folder=passes,
+            show_progress=place.show_progress,
+        )  # fmt: skip
+
+    if folder is None:
+        return fit(None)
+    # the settings of a training that goes on are those of its first call (workspace.py); its data are checked
+    identity = digest_of([pairs.n_images, pairs.n_voxels, pairs.n_trials, pairs.tokens.digest])
+    if (folder / DONE).exists() and read_json(folder / DONE) == identity:
+        return LinearFit.load(folder)
+    fitted = fit(folder / "passes")
+    if place.process.is_main_process:
+        fitted.save(folder)
+        write_json(folder / DONE, identity)
+    place.process.wait_for_everyone()
+    shutil.rmtree(folder / "passes", ignore_errors=True)
+    return fitted
 
 
 def fit_noise(

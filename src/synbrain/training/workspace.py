@@ -22,7 +22,14 @@ from synbrain.model.folder import CONFIG
 from synbrain.model.synbrain import SynBrain
 
 TRAINING, RESOLVED = "training", "config.json"
-UNFINISHED = ("vae", "mapper", "targets", "tuning", "pixels")  # in TRAINING while a training is not finished
+UNFINISHED = (
+    "linear",
+    "vae",
+    "mapper",
+    "targets",
+    "tuning",
+    "pixels",
+)  # in TRAINING while a training is not finished
 
 
 @dataclass(frozen=True)

@@ -42,20 +42,20 @@ def write_comparison_page(out: Path, comparison: Comparison) -> Path:
         )
         if (out / name).exists()
     ]
-    sections = [Section("What was found", [*sentences(scores), legend(about)], pictures[:1])]
+    sections = [Section("What was found", [*sentences(scores), _plain(legend(about))], pictures[:1])]
     for title, columns in TABLES.items():
         shown, names = shown_table(columns, scores)
         if shown:
             rows = [(name, [_cell(entry(scores, name, metric)) for metric in shown]) for name in names]
             table = Table(["method", *shown.values()], rows, marked=OURS)
-            sections.append(Section(title, [WORDS[title]], table=table))
+            sections.append(Section(title, [_plain(WORDS[title])], table=table))
     for apart in other_differences(about):
         rows = [
             (name, [_cell(difference_entry(of.get(metric))) for metric in apart.columns])
             for name, of in apart.rows.items()
         ]
         table = Table(["method", *apart.columns.values()], rows, marked=OURS)
-        sections.append(Section(apart.title, [apart.words], table=table))
+        sections.append(Section(apart.title, [_plain(apart.words)], table=table))
     sections += [Section("Training curves", [], pictures[1:])] if len(pictures) > 1 else []
     sections += _lists(comparison)
     title = f"Comparison on {about.get('dataset', 'a dataset')}"
@@ -78,10 +78,16 @@ def sentences(scores: Scores) -> list[str]:
         marks = [entry(scores, name, metric).mark for name in values]
         better, worse = marks.count("▲"), marks.count("▼")
         made.append(
-            f"In {what}, {best} is best with {values[best]:.3f}; of {len(values)} methods, {better} are "
-            f"better than {against} and {worse} are worse by a difference that the images show (p < {ALPHA})."
+            f"In {what}, {best} is best with {values[best]:.3f}. By differences that the images show "
+            f"(p < {ALPHA}), {better} of {len(values)} methods score better than {against} and {worse} "
+            "score worse."
         )
     return made
+
+
+def _plain(words: str) -> str:
+    """Words of a Markdown table without its marks."""
+    return words.replace("**", "").replace("`", "")
 
 
 def _cell(made: Entry) -> Cell:

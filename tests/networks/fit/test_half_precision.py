@@ -18,10 +18,10 @@ from synbrain.networks.fit.checkpoints import load_checkpoint
 from synbrain.networks.fit.loop import Position, Stage, derived_seed, run_stage
 from synbrain.networks.fit.mapper import train_mapper
 from synbrain.networks.fit.metrics_log import LOG_NAME, MetricsLog, read_log
-from synbrain.networks.fit.precision import autocast_dtype
 from synbrain.networks.fit.vae import VAEStep, train_vae
 from synbrain.networks.losses import kl, mapper_loss
 from synbrain.networks.posterior import Posterior
+from synbrain.networks.precision import autocast_dtype
 from synbrain.training.recipes import RECIPES
 
 PAPER = (256, 1664)  # the published latent: 425,984 terms

@@ -28,7 +28,7 @@ from synbrain.networks.fit.checkpoints import Checkpoint, load_checkpoint, save_
 from synbrain.networks.fit.interrupts import deferred_interrupts
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.networks.fit.optimiser import parameter_groups, set_rates
-from synbrain.networks.fit.precision import autocast, autocast_dtype
+from synbrain.networks.precision import autocast, autocast_dtype, chosen_precision
 from synbrain.progress import bar
 
 Batch = dict[str, Tensor]
@@ -198,12 +198,13 @@ class _Run:
             parameter_groups(weights, stage.rate_of), lr=config.lr, betas=config.betas, eps=config.eps,
             weight_decay=config.weight_decay, fused=config.optimizer == "fused",
         )  # fmt: skip
-        dtype = autocast_dtype(config.precision, device)
+        precision = chosen_precision(config.precision, device, stage.module)
+        dtype = autocast_dtype(precision, device)
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         average = {n: p.detach().clone() for n, p in weights.items()} if config.ema_decay else {}
         # what only watches may differ between a run and its continuation
         watching = {"log_every", "checkpoint_every", "checkpoint_minutes"}
-        settings = config.model_dump(mode="json", exclude=watching)
+        settings = config.model_dump(mode="json", exclude=watching) | {"precision": precision}
         fingerprint = digest_of([stage.identity, seed, stage.n_steps, settings])
         run = cls(
             stage,

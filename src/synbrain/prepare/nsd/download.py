@@ -158,15 +158,17 @@ def _sessions_wanted(
     subject: int, every: list[RemoteFile], sessions: str
 ) -> tuple[list[RemoteFile], list[str]]:
     number = {file: int(file.key.rpartition("session")[2][:2]) for file in every}
-    held = sorted(set(number.values()))
+    there = sorted(set(number.values()))
     if sessions == "all":
-        short = [f"note: subject {subject} has {len(held)} sessions here, {SESSIONS[subject]} were published"]
-        return every, short if len(held) != SESSIONS[subject] else []
-    if int(sessions) > len(held):
+        short = [
+            f"note: subject {subject} has {len(there)} sessions here, {SESSIONS[subject]} were published"
+        ]
+        return every, short if len(there) != SESSIONS[subject] else []
+    if int(sessions) > len(there):
         raise SynBrainError(
-            f"subject {subject} has {len(held)} sessions, not {sessions}", "ask for fewer, or for 'all'"
+            f"subject {subject} has {len(there)} sessions, not {sessions}", "ask for fewer, or for 'all'"
         )
-    wanted = set(held[: int(sessions)])
+    wanted = set(there[: int(sessions)])
     return [file for file in every if number[file] in wanted], []
 
 
@@ -235,14 +237,14 @@ def fetch_plan(
     with _alone(dest):
         record = _Record(dest / RECORD)
         missing = [file for file in plan.files if not _is_there(source, file, dest, record, overwrite)]
-        held = {file.key: _partial_bytes(dest / file.key) for file in missing}
-        require_space(dest, sum(max(file.size - held[file.key], 0) for file in missing))
+        there = {file.key: _partial_bytes(dest / file.key) for file in missing}
+        require_space(dest, sum(max(file.size - there[file.key], 0) for file in missing))
         progress = bar(
             "download",
             total=sum(file.size for file in missing),
             unit="B",
             show=show_progress,
-            initial=sum(held.values()),
+            initial=sum(there.values()),
         )
         lock, stop, gained = Lock(), Event(), [0]
 
@@ -306,8 +308,8 @@ class _Record:
     def vouches(self, remote: RemoteFile, target: Path) -> bool:
         """True where this very file was verified and not touched since."""
         about, now = self._files.get(remote.key, {}), target.stat()
-        held = (about.get("size"), about.get("etag"), about.get("mtime_ns"))
-        return held == (remote.size, remote.etag, now.st_mtime_ns) and now.st_size == remote.size
+        there = (about.get("size"), about.get("etag"), about.get("mtime_ns"))
+        return there == (remote.size, remote.etag, now.st_mtime_ns) and now.st_size == remote.size
 
 
 def _is_there(source: Bucket, file: RemoteFile, dest: Path, record: _Record, overwrite: bool) -> bool:

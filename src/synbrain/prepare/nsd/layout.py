@@ -76,19 +76,19 @@ def session_files(folder: Path, space: str) -> dict[int, tuple[Path, ...]]:
 
     HDF5 is preferred where a session lies there in both forms: it is read without decompressing all.
     """
-    found: dict[int, tuple[Path, ...]] = {}
+    sessions: dict[int, tuple[Path, ...]] = {}
     if space == "fsaverage":
         for left in sorted(folder.glob("lh.betas_session*.mgh")):
             right = left.with_name("rh" + left.name[2:])
             if not right.exists():
                 raise SynBrainError(f"{right} is missing beside {left.name}", "download it")
-            found[_number(left)] = (left, right)
-        return found
+            sessions[_number(left)] = (left, right)
+        return sessions
     for suffix in (".nii", ".nii.gz", ".hdf5"):  # the last one found is taken
         for path in folder.glob(f"betas_session*{suffix}"):
             if path.name.endswith(suffix) and path.name.count(".") == suffix.count("."):
-                found[_number(path)] = (path,)
-    return found
+                sessions[_number(path)] = (path,)
+    return sessions
 
 
 def _number(path: Path) -> int:

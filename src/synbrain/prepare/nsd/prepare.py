@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +85,12 @@ def prepare_nsd(
         for paths in nsd_layout.find_sessions(src, subject, space, betas, options.sessions)
     ]
     per_session = _trials_per_session(files)
-    completed = _completed_sessions(src, design, space, betas, per_session)
-    seen = nsd_trials.seen_trials(src, design, subject, len(files), per_session)
-    test_ids, notes = nsd_trials.select_test(design, options.test_set, completed, per_session)
-    split, more = nsd_trials.assign_split(
-        seen, test_ids, _planned(design, subject, test_ids),
-        options.repeats, options.other_shared, subject_name(subject),
-    )  # fmt: skip
-    trials, images = _tables(seen.assign(split=split))
-    rows_kept = np.flatnonzero(split.notna().to_numpy())
+    seen, notes = _seen_trials(src, design, subject, len(files), per_session, options)
+    trials, images = _tables(seen)
+    rows_kept = np.flatnonzero(seen["split"].notna().to_numpy())
     grid, maps = choose_voxels(src, subject, space, files[0], options.mask, options.rois)
     stimuli, stimulus_notes = _stimuli(src, out, images)
-    notes += more + stimulus_notes + _compare_with_published(design, subject, space, len(files), grid)
+    notes += stimulus_notes + _compare_with_published(design, subject, space, len(files), grid)
     plan_of = _plan_sessions(files, grid, rows_kept, trials, per_session)
     about = {
         "subject": subject, "betas": betas, "space": space, "mask": grid.mask, "scaling": scaling,
@@ -110,14 +105,9 @@ def prepare_nsd(
         report = write_sessions(building, plan_of, len(grid.index), plan, how, show_progress)
         trials, images, dropped = drop_trials(building, report["missing_trials"], trials, images)
         notes += dropped
-        responses = open_array(building / RESPONSES)
-        voxels = voxel_space(src, subject, space, betas, grid, maps)
-        if voxels.ncsnr is None:
-            ncsnr, origin = ncsnr_of(responses, trials)
-            voxels = VoxelSpace(**{**vars(voxels), "ncsnr": ncsnr})
-            ncsnr_from = origin and f"trials of the {origin} split"
-        else:
-            ncsnr_from = "file"
+        voxels, ncsnr_from = _with_ncsnr(
+            voxel_space(src, subject, space, betas, grid, maps), building / RESPONSES, trials
+        )
         info = DatasetInfo(
             name=f"nsd-{subject_name(subject)}",
             subject=subject_name(subject),
@@ -135,8 +125,29 @@ def prepare_nsd(
         )  # fmt: skip
         extra = [SCALING_ARRAYS] if scaling == "session-zscore" else []
         write_tables(building, info, trials, images, voxels, extra)
-        del responses
     return load_dataset(out)
+
+
+def _seen_trials(
+    src: Path, design: Design, subject: int, n_sessions: int, per_session: int, options: NsdOptions
+) -> tuple[pd.DataFrame, list[str]]:
+    """All trials of the sessions in order, with the split of those that are kept; and notes."""
+    completed = _completed_sessions(src, design, options.space, options.betas, per_session)
+    seen = nsd_trials.seen_trials(src, design, subject, n_sessions, per_session)
+    test_ids, notes = nsd_trials.select_test(design, options.test_set, completed, per_session)
+    split, more = nsd_trials.assign_split(
+        seen, test_ids, _planned(design, subject, test_ids),
+        options.repeats, options.other_shared, subject_name(subject),
+    )  # fmt: skip
+    return seen.assign(split=split), [*notes, *more]
+
+
+def _with_ncsnr(voxels: VoxelSpace, responses: Path, trials: pd.DataFrame) -> tuple[VoxelSpace, str | None]:
+    """The voxels with the published ncsnr, or one that is computed from repeats; and where it is from."""
+    if voxels.ncsnr is not None:
+        return voxels, "file"
+    ncsnr, origin = ncsnr_of(open_array(responses), trials)
+    return replace(voxels, ncsnr=ncsnr), origin and f"trials of the {origin} split"
 
 
 def _trials_per_session(files: list[tuple[BetaFile, ...]]) -> int:

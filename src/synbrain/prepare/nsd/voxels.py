@@ -58,15 +58,15 @@ def choose_voxels(
     """The voxels asked for, and every label map on their grid."""
     folder = nsd_layout.roi_folder(src, subject, space)
     surface = len(first) == 2
-    found = nsd_rois.map_files(folder, surface)
+    files_of = nsd_rois.map_files(folder, surface)
     # HDF5 betas do not say where they lie: the volumes beside them do
     beside = [
         *sorted(first[0].path.parent.glob("*.nii.gz")),
-        *(path for files in found.values() for path in files),
+        *(path for files in files_of.values() for path in files),
     ]
     grids = tuple(with_affine(about.place, beside) for about in first)
     maps = {}
-    for name, files in found.items():
+    for name, files in files_of.items():
         loaded = nsd_rois.load_map(name, files, grids)
         if loaded is not None:
             maps[name] = loaded
@@ -100,8 +100,8 @@ def voxel_space(
 ) -> VoxelSpace:
     labels = nsd_layout.label_folders(src, subject, space)
     atlases: dict[str, Atlas] = {
-        name: nsd_rois.make_atlas(found, grid.index, labels, src)
-        for name, found in maps.items()
+        name: nsd_rois.make_atlas(files_of, grid.index, labels, src)
+        for name, files_of in maps.items()
         if name != grid.mask_atlas
     }
     folder = nsd_layout.betas_folder(src, subject, space, betas)

@@ -1,0 +1,122 @@
+"""``synbrain evaluate --decoder``: what a frozen decoder reads from synthetic responses, and its flattery.
+
+A decoder that was trained on the tokens that the generator reads finds in synthetic responses what the
+generator put there. A second decoder, trained on the tokens of another encoder, is not in that circle:
+
+    advantage = score of synthetic responses - score of measured responses   (same decoder, same images)
+    flattery  = advantage by the generator's own tokens - advantage by the other encoder's tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synbrain.data.dataset import Dataset
+from synbrain.decoding.evaluate import DecoderEvaluation, DecoderScores, evaluate_decoder
+from synbrain.errors import SynBrainError
+from synbrain.metrics.intervals import bootstrap_mean
+from synbrain.model.synbrain import SynBrain
+
+COMPARED = (("synthetic_trial", "measured_trial"), ("synthetic_mean", "measured_mean"))
+DEFAULTS = DecoderEvaluation()
+
+
+@dataclass(frozen=True)
+class SemanticScores:
+    """Scores of a run's responses by one frozen decoder, or two.
+
+    Attributes:
+        first: by the decoder.
+        second: by one of another encoder's tokens, where it was given.
+        flattery: row -> metric -> "advantage", "advantage_by_second", "flattery" and its "interval" (95 %
+            over test images); empty without a second decoder.
+    """
+
+    first: DecoderScores
+    second: DecoderScores | None
+    flattery: dict[str, dict[str, dict[str, Any]]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as ``scores.json`` keeps it under "decoding"."""
+        more = {} if self.second is None else {"second": self.second.to_json(), "flattery": self.flattery}
+        return self.first.to_json() | more
+
+    def table(self) -> str:
+        """The rows by either decoder, n-way and draws, and the flattery."""
+        parts = [_table(self.first)]
+        if self.second is not None:
+            parts.append(_table(self.second))
+        for row, metrics in self.flattery.items():
+            for metric, entry in metrics.items():
+                low, high = entry["interval"]
+                parts.append(
+                    f"{row} minus measured, {metric}: {entry['advantage']:+.3f}, by the second decoder "
+                    f"{entry['advantage_by_second']:+.3f}; flattery {entry['flattery']:+.3f} "
+                    f"[{low:+.3f}, {high:+.3f}]"
+                )
+        return "\n".join(parts)
+
+
+def evaluate_semantics(
+    run: SynBrain,
+    dataset: Dataset,
+    decoder: Path,
+    options: DecoderEvaluation = DEFAULTS,
+    *,
+    second: Path | None = None,
+) -> SemanticScores:
+    """Put synthetic, predicted and measured responses to the test images through one frozen decoder.
+
+    Args:
+        run: a model of the dataset's subject.
+        dataset: with test images, tokens of the run's encoder and of each decoder's.
+        decoder: folder of the decoder.
+        options: candidates, draws, pictures, seed.
+        second: folder of a decoder of another encoder's tokens, to say by how much the first one flatters.
+
+    Raises:
+        SynBrainError: as :func:`synbrain.decoding.evaluate.evaluate_decoder`; two decoders of one encoder.
+    """
+    first = evaluate_decoder(decoder, dataset, options, run=run)
+    if second is None:
+        return SemanticScores(first, None, {})
+    other = evaluate_decoder(second, dataset, options, run=run)
+    encoders = [scores.about["token_space"]["encoder"] for scores in (first, other)]
+    if encoders[0] == encoders[1]:
+        raise SynBrainError(
+            f"both decoders read tokens of {encoders[0]}",
+            "train the second one with another --encoder",
+        )
+    return SemanticScores(first, other, flattery(first, other, seed=options.seed))
+
+
+def flattery(
+    first: DecoderScores, second: DecoderScores, *, seed: int = 0
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """By how much ``first`` favours synthetic over measured responses, beyond what ``second`` does.
+
+    Both must be of the same test images; images are resampled together (95 %, bootstrap).
+    """
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for synthetic, measured in COMPARED:
+        for metric in first.each[synthetic]:
+            gains = [s.each[synthetic][metric] - s.each[measured][metric] for s in (first, second)]
+            table.setdefault(synthetic, {})[metric] = {
+                "advantage": float(gains[0].mean()),
+                "advantage_by_second": float(gains[1].mean()),
+                "flattery": float((gains[0] - gains[1]).mean()),
+                "interval": list(bootstrap_mean(gains[0] - gains[1], seed=seed)),
+            }
+    return table
+
+
+def _table(scores: DecoderScores) -> str:
+    about = scores.about
+    circle = " (which the run reads too)" if about["reads_the_runs_tokens"] else ""
+    return (
+        f"decoder {about['decoder']} on tokens of {about['token_space']['encoder']}{circle}; retrieval "
+        f"{about['n_way']}-way, {about['n_draws']} draws; {about['n_test_images']} test images\n"
+        + scores.table()
+    )

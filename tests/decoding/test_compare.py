@@ -1,0 +1,45 @@
+"""The paper's table of decoders, on toys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.colours import linear_run, make_dataset
+from synbrain.decoding.compare import DecoderComparison, compare_decoders, table_of
+from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.train import train_decoder
+from synbrain.errors import SynBrainError
+
+
+def test_every_row(tmp_path: Path, options) -> None:
+    first = make_dataset(tmp_path, "first", 30, 1)
+    second = make_dataset(tmp_path, "second", 24, 2)
+    small: DecoderOptions = options("mindeye2", encoder="pixels", components=8)
+    sizes = small.mindeye2.sizes.model_copy(update={"use_prior": False})
+    settings = small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update={"sizes": sizes})})
+    train_decoder([first], settings, out=tmp_path / "base")
+    how = DecoderComparison.model_validate(
+        settings.model_dump() | {"budget": "all", "seeds": 1, "hours": 0.1, "latent": 16}
+    )
+    given = {"run": linear_run(second), "known_data": first, "out": tmp_path / "table"}
+    table = compare_decoders(tmp_path / "base", second, how, **given)
+    assert not table["failed"]
+    assert list(table["rows"]) == how.systems
+    assert "difference_interval" in table["rows"]["mindeye2_da"]["two_way"]
+    assert table["rows"]["repeats"]["two_way"]["value"] > 0.9  # hardly any noise
+    assert "correlation_distance" not in table["rows"]["repeats"]
+    assert "| repeats" in table_of(table)
+    with pytest.raises(SynBrainError, match="exists already"):
+        compare_decoders(tmp_path / "base", second, how, **given)
+    # as if it had been interrupted before the end: finished decoders are taken as they are
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "table" / "results").glob("*.json")}
+    (tmp_path / "table" / "table.json").unlink()
+    again = compare_decoders(tmp_path / "base", second, how, **given)
+    assert again["rows"] == table["rows"]
+    assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
+    with pytest.raises(SynBrainError, match="no decoders"):
+        compare_decoders(tmp_path / "base", second, how.model_copy(update={"systems": ["x"]}), **given)
+    assert np.isfinite(table["rows"]["ridge"]["correlation_distance"]["value"])
