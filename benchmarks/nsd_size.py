@@ -16,6 +16,7 @@ again, so the same command goes on after an interruption. The table is printed a
 | report | the same with its pictures and the page |
 | synthesize | one trial of 73,000 images to disk |
 | adapt | that run to a second subject, with one hour |
+| law | the linear path on half the images and a quarter of the voxels: exponents, and what was foretold |
 | himalaya | our ridge beside himalaya's (``nsd_himalaya.py``) |
 """
 
@@ -41,6 +42,7 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.files import read_json, write_json, write_text
 from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.cost import linear_path_cost
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.path import LinearPath
 from synbrain.metrics.voxel import mean_defined, voxel_r
@@ -176,6 +178,24 @@ def run_adapt(given: argparse.Namespace) -> dict[str, Any]:
     return watch.row() | {"about": about}
 
 
+def run_law(given: argparse.Namespace) -> dict[str, Any]:
+    """Three smaller fits of the same subject; with the part linear they give both exponents."""
+    train, _ = split_pairs(*opened(given.out / "dataset"))
+    n, v = train.n_images, train.n_voxels
+    sizes, total = {}, {"seconds": 0.0, "cpu_seconds": 0.0, "own": 0, "resident": 0}
+    for images, voxels in ((n // 2, v // 4), (n, v // 4), (n // 2, v)):
+        some = train.take(np.arange(images))
+        some = replace(some, responses=np.ascontiguousarray(train.responses[:, :: max(1, v // voxels)]))
+        with Watch() as watch:
+            fit = fitted(some, given)
+        cost = linear_path_cost(images, some.n_voxels, some.tokens.shapes, LinearPathConfig())
+        row = watch.row(fit.gflop) | {"foretold_gflop": cost.total, "foretold_own": cost.memory}
+        sizes[f"{images} x {some.n_voxels}"] = row
+        print(images, some.n_voxels, row, flush=True)
+        total = {k: max(x, row[k]) if k in ("own", "resident") else x + row[k] for k, x in total.items()}
+    return total | {"threads": row["threads"], "load": row["load"], "about": sizes}
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "make": run_make,
     "linear": run_linear,
@@ -185,6 +205,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "report": run_report,
     "synthesize": run_synthesize,
     "adapt": run_adapt,
+    "law": run_law,
     "himalaya": run_himalaya,
 }
 

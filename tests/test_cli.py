@@ -133,6 +133,23 @@ def test_help_and_errors_need_no_heavy_import(words: list[str]) -> None:
     assert done.stderr.splitlines()[-1] in ("0", "2")
 
 
+DEMO = Path(synbrain.__file__).parent / "demo"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", str(DEMO / "run"), "nowhere.png", "--out", "x.npy"], "nowhere.png is missing"),
+        (["view", "demo", "--decoder", str(DEMO / "run"), "--export", "x.html"], "is not a decoder"),
+    ],
+    ids=["picture", "decoder"],
+)
+def test_what_is_not_there_is_told_before_torch(words: list[str], message: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT, *words], capture_output=True, text=True)
+    assert message in done.stderr
+    assert done.stderr.splitlines()[-1] == "2"
+
+
 def test_user_error_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "no-such-folder"]) == 2
     message = capsys.readouterr().err

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from synbrain.cli import main
+from synbrain.data.dataset import load_dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
+from synbrain.training.calibrate import calibrate
 
 
 def test_the_noise_is_refitted_and_the_mean_kept(run: Path, dataset: Path, tmp_path: Path) -> None:
@@ -24,7 +26,7 @@ def test_the_noise_is_refitted_and_the_mean_kept(run: Path, dataset: Path, tmp_p
     sd = np.sqrt(new.subject().noise.noise_variance)
     np.testing.assert_allclose(sd, np.arange(1, len(sd) + 1), rtol=0.25)
     assert new.sample(picture, 5).std(axis=0).min() > 0
-    assert "fitted on | repeats" in (out / "README.md").read_text()
+    assert "told apart by | repeats" in (out / "README.md").read_text()
 
 
 def test_an_existing_run_and_other_voxels_are_refused(
@@ -43,3 +45,16 @@ def test_an_existing_run_and_other_voxels_are_refused(
     assert main(["calibrate", str(other), str(dataset), "--out", str(tmp_path / "o2")]) == 2
     assert "6 voxels" in capsys.readouterr().err
     assert not (tmp_path / "o2").exists()
+
+
+def test_errors_of_the_mean_are_kept_where_the_mean_has_seen_the_images(run: Path, dataset: Path) -> None:
+    recordings = load_dataset(dataset)
+    first = calibrate(SynBrain.from_pretrained(run), recordings)
+    again = calibrate(first, recordings)
+    elsewhere = calibrate(first, recordings, fitted_on_other_images=True)
+    of = [model.subject().noise for model in (first, again, elsewhere)]
+    assert [noise.record.error_kept for noise in of] == [False, True, False]
+    assert of[1].error is of[0].error
+    assert of[1].record.coverage_90 is None
+    assert of[2].record.coverage_90 == pytest.approx(0.9, abs=0.05)
+    np.testing.assert_array_equal(of[1].trial.base, of[2].trial.base)

@@ -170,3 +170,18 @@ def test_the_summary_of_trials_agrees_with_the_scores(brain) -> None:
     assert covariance_r(row.trials.synthetic, row.trials.measured) == pytest.approx(row["noise_covariance_r"])
     ratio = np.diag(row.trials.synthetic) / np.diag(row.trials.measured)
     np.testing.assert_allclose(ratio, row.per_voxel["variance_ratio"][row.trials.voxels], rtol=1e-5)
+
+
+def test_trials_are_judged_as_trials_and_predictive_draws_as_intervals(brain) -> None:
+    m = brain.measured()
+
+    def wide(images, n, seed):
+        return brain.truth[images] + 3 * (brain.draw(images, n, seed) - brain.truth[images])
+
+    plain = score_arrays(brain.truth, brain.draw, m)
+    both = score_arrays(brain.truth, brain.draw, m, predictive=wide)
+    for metric in ("variance_ratio", "variance_ratio_q25", "noise_covariance_r"):
+        assert both[metric] == plain[metric]
+    assert both["coverage_90"] > 0.99
+    for score in ("crps", "energy_score"):
+        assert both[score] > 1.1 * plain[score]

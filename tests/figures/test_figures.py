@@ -52,7 +52,9 @@ def test_every_chart_is_drawn(tmp_path: Path) -> None:
         "ceiling": accuracy_against_ceiling({"synbrain": ceiling * 0.8, "ridge": ceiling * 0.7}, ceiling),
         "roi": accuracy_by_roi({"prf/V1v": {"synbrain": 0.5, "ridge": 0.4}, "floc/FFA-1": {"ridge": 0.2}}),
         "curves": training_curves({"vae": {"train": np.array([[0, 1.0], [1, 0.5]])}}),
-        "spread": trial_spread([rng.normal(size=(3, 2))] * 4, rng.normal(size=(9, 4, 2)), ["a", "b"], "%"),
+        "spread": trial_spread(
+            [rng.normal(size=(3, 2))] * 4, *rng.normal(size=(2, 9, 4, 2)), ["a", "b"], "%"
+        ),
         "calibration": calibration(
             {"all": rng.uniform(0.5, 1.5, 30)}, np.linspace(0, 1, 5), {"all": np.linspace(0, 1, 5)}
         ),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fixtures.noise import plain_noise
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
@@ -21,7 +22,6 @@ from synbrain.model.outputs import Responses, require_output, suffix_of, write_r
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.prediction import predict_to
 from synbrain.model.synbrain import SynBrain
-from synbrain.noise.response_noise import ResponseNoise
 
 SHAPE = (20, 24, 20)
 EVERYTHING = PredictOptions(sd=True, interval=0.8, samples=400)
@@ -38,9 +38,7 @@ def model_on(space: VoxelSpace) -> SynBrain:
     mixing = rng.normal(size=(3, n)).astype(np.float32)
     linear = LinearPath({layer: projection}, mixing, 0 * ones, {layer: shape}, {})
     loadings = np.full((n, 1), 0.8, dtype=np.float32)  # voxels vary together
-    noise = ResponseNoise(
-        loadings, 0.36 * ones, 4 * ones, 0 * ones, ones, ones, 0 * ones, ones, ones, ones, {}
-    )
+    noise = plain_noise(loadings, variance=3, error_variance=1)
     part = SubjectPart("s1", space, "percent", 0 * ones, ones, linear=linear, noise=noise)
     config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
     return SynBrain(config, {"s1": part})
@@ -82,8 +80,8 @@ def test_npy_and_its_sidecar(volume: VoxelSpace, pictures: list[Path], tmp_path:
     assert about["maps"] == ["expected", "sd", "lower_80", "upper_80"]
     np.testing.assert_array_equal(values[0], model.predict(pictures))
     np.testing.assert_allclose(values[1], 2.0, rtol=1e-5)
-    # the interval is that of a normal with sd 2, within the error of 400 trials
-    assert np.median(values[3] - values[0]) == pytest.approx(2 * 1.2816, rel=0.1)
+    # the interval is that of a normal with sd 2
+    np.testing.assert_allclose(values[3] - values[0], 2 * 1.2816, rtol=1e-4)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "y.json", "y.npy"]
 
 

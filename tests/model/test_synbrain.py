@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fixtures.noise import plain_noise
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
+from synbrain.files import MANIFEST, read_json, write_json, write_manifest
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
@@ -34,17 +36,9 @@ def pictures() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
 
 
-def noise_part(n_voxels: int = N_VOXELS, **change: Any) -> ResponseNoise:
-    rng = np.random.default_rng(1)
-    loadings = rng.normal(0, 0.3, (n_voxels, 2)).astype(np.float32)
-    ones = np.ones(n_voxels, dtype=np.float32)
-    parts: dict[str, Any] = {
-        "loadings": loadings, "unique": 1 - np.sum(loadings**2, axis=1), "base": ones, "slope": 0 * ones,
-        "floor": 0.1 * ones, "inflation": ones, "skew": 0 * ones,
-        "tail": ones, "signal_variance": ones,
-        "noise_variance": 3 * ones, "about": {}, "source": "repeats",
-    }  # fmt: skip
-    return ResponseNoise(**(parts | change))
+def noise_part(n_voxels: int = N_VOXELS) -> ResponseNoise:
+    loadings = np.random.default_rng(1).normal(0, 0.3, (n_voxels, 2))
+    return plain_noise(loadings, error_variance=0.5, noise_variance=3)
 
 
 def make_model(recipe: str, *, names: tuple[str, ...] = ("s1",), n_voxels: int = N_VOXELS) -> SynBrain:
@@ -288,3 +282,36 @@ def test_log_prob_prefers_the_models_own_trials(pictures: np.ndarray) -> None:
     assert (model.log_prob(pictures, own) > model.log_prob(pictures, own + 3)).all()
     with pytest.raises(SynBrainError, match="one trial per image"):
         model.log_prob(pictures, own[:2])
+
+
+def test_predictive_draws_and_intervals_hold_the_error_of_the_mean(pictures: np.ndarray) -> None:
+    model = make_model("calibrated")
+    mean, trials = model.predict(pictures), model.sample(pictures, 4000, seed=3)
+    draws = model.sample(pictures, 4000, seed=3, predictive=True)
+    np.testing.assert_allclose(trials.var(axis=0), 1, rtol=0.12)
+    np.testing.assert_allclose(draws.var(axis=0), 1.5, rtol=0.12)
+    few = model.sample(pictures, 2, 3, predictive=True, batch_size=2)
+    np.testing.assert_allclose(draws[:2], few, rtol=1e-4, atol=1e-4)
+    low, high = model.interval(pictures, 0.9)
+    np.testing.assert_allclose(high - mean, 1.645 * np.sqrt(1.5), rtol=1e-3)
+    np.testing.assert_allclose(low - mean, -1.645 * np.sqrt(1.5), rtol=1e-3)
+    with pytest.raises(SynBrainError, match="between 0 and 1"):
+        model.interval(pictures, 90)
+    with pytest.raises(SynBrainError, match="not both"):
+        model.sample(pictures, noise_factor=1.0, predictive=True)
+    point = make_model("reference")
+    np.testing.assert_array_equal(point.sample(pictures, 1, predictive=True)[0], point.predict(pictures))
+    with pytest.raises(SynBrainError, match="no interval"):
+        point.interval(pictures)
+
+
+def test_a_run_of_an_older_format_is_told_with_the_mend(tmp_path: Path) -> None:
+    folder = make_model("calibrated").save_pretrained(tmp_path / "run")
+    config = read_json(folder / "config.json")
+    assert config["format"] == 4
+    write_json(folder / "config.json", config | {"format": 3})
+    files = (str(p.relative_to(folder)) for p in folder.rglob("*") if p.suffix in (".json", ".safetensors"))
+    write_manifest(folder, sorted(name for name in files if name != MANIFEST))
+    with pytest.raises(SynBrainError, match="has format 3, this version reads 4") as error:
+        SynBrain.from_pretrained(folder)
+    assert "synbrain train" in error.value.mend

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fixtures.noise import plain_noise
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
@@ -20,7 +21,6 @@ from synbrain.model.options import SynthesizeOptions
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.model.synthesis import synthesize
-from synbrain.noise.response_noise import ResponseNoise
 
 N_IMAGES = 5
 
@@ -38,9 +38,7 @@ def model() -> SynBrain:
         {layer: rng.normal(size=(shape[0] * shape[1], n)).astype(np.float32)}, np.eye(n, dtype=np.float32),
         0 * ones, {layer: shape}, {},
     )  # fmt: skip
-    noise = ResponseNoise(
-        np.zeros((n, 0), dtype=np.float32), ones, ones, 0 * ones, ones, ones, 0 * ones, ones, ones, ones, {}
-    )
+    noise = plain_noise(np.zeros((n, 0)))
     part = SubjectPart("s1", space, "percent", 0 * ones, ones, linear=linear, noise=noise)
     config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
     return SynBrain(config, {"s1": part})

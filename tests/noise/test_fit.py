@@ -1,4 +1,4 @@
-"""Fitting the trial noise: known parameters come back, calibration holds on other images."""
+"""Fitting both uncertainties: known parameters come back, calibration holds on other images."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ import pytest
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.metrics.distribution import covariance_r, covered, noise_products, within_image_squares
+from synbrain.metrics.distribution import covariance_r, noise_products, within_image_squares
 from synbrain.noise.config import NoiseConfig
-from synbrain.noise.fit import (
-    drawn_skewness,
-    fit_factors,
-    fit_response_noise,
-    skew_parameter,
-    variance_function,
-)
+from synbrain.noise.factors import fit_factors, without
+from synbrain.noise.fit import NoisePrior, fit_response_noise
+from synbrain.noise.margins import drawn_skewness, skew_parameter, warp_moments
+from synbrain.noise.prior import prior_of
+from synbrain.noise.residuals import moment_factors
+from synbrain.noise.response_noise import ResponseNoise
 
-V = 20
+V, DIM = 20, 12
 
 
 def make_pairs(
-    n_images: int = 150, repeats: int = 6, *, counts: bool = False, misfit: float = 0.5, seed: int = 0
+    n_images: int = 150,
+    repeats: int = 6,
+    *,
+    counts: bool = False,
+    misfit: float = 0.5,
+    growing: bool = False,
+    seed: int = 0,
 ) -> tuple[Pairs, np.ndarray]:
-    """Trials with two shared factors, or counts under a gain, and means that miss the truth."""
+    """Trials with two shared factors, or counts under a gain, and means that miss the truth.
+
+    Where errors are ``growing``, their variance is in proportion to the squared norm of an image's tokens,
+    whose size varies from image to image.
+    """
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(n_images), repeats)
     same = np.random.default_rng(99)  # the brain, the same for every seed
@@ -35,71 +44,127 @@ def make_pairs(
     else:
         shared = rng.normal(size=(len(image), 2)) @ loadings.T
         responses = truth[image] + shared + rng.normal(size=(len(image), V))
-    tokens = TokenSet("e", "d", {"s": np.zeros((n_images, 1, 1), np.float32)}, np.arange(n_images))
+    size = rng.gamma(2, 0.5, n_images)  # mean 1
+    stored = rng.normal(size=(n_images, 1, DIM)) * np.sqrt(size)[:, None, None]
+    tokens = TokenSet("e", "d", {"s": stored.astype(np.float32)}, np.arange(n_images))
     pairs = Pairs(tokens, responses.astype(np.float32), np.arange(len(image)), image)
-    mean = truth + misfit * rng.normal(size=truth.shape)
+    scale = np.linalg.norm(stored[:, 0], axis=1) / np.sqrt(DIM) if growing else np.ones(n_images)
+    mean = truth + misfit * scale[:, None] * rng.normal(size=truth.shape)
     return pairs, mean.astype(np.float32)
 
 
-@pytest.mark.parametrize("counts", [False, True])
-def test_calibration_holds_on_other_images(counts: bool) -> None:
-    pairs, mean = make_pairs(counts=counts)
-    noise = fit_response_noise(pairs, mean, NoiseConfig())
-    fresh, fresh_mean = make_pairs(counts=counts, seed=1)
-    samples = noise.sample(fresh_mean, 60, seed=0)
-    trials, image = fresh.trial_responses(), fresh.image_of_trial
-    squares, freedom = within_image_squares(trials, image)
-    ratio = np.median(samples.var(axis=0, ddof=1).mean(axis=0) / (squares / freedom))
-    assert 0.9 < ratio < 1.1
-    assert 0.88 < covered(samples, trials, image, 0.9).mean() < 0.92
-    assert 0.47 < covered(samples, trials, image, 0.5).mean() < 0.53
-    assert noise.source == "repeats"
+def inside(noise: ResponseNoise, pairs: Pairs, mean: np.ndarray, level: float) -> np.ndarray:
+    """(n_images,) share of an image's trials in their predictive intervals."""
+    low, high = noise.predictive(mean, pairs.tokens).interval(level)
+    image, y = pairs.image_of_trial, pairs.trial_responses()
+    hit = ((y >= low[image]) & (y <= high[image])).mean(axis=1)
+    return np.bincount(image, hit) / np.bincount(image)
 
 
-def test_the_noise_covariance_is_found() -> None:
-    pairs, mean = make_pairs()
+def ratio(noise: ResponseNoise, pairs: Pairs, mean: np.ndarray) -> float:
+    squares, freedom = within_image_squares(pairs.trial_responses(), pairs.image_of_trial)
+    return float(np.median(noise.trial.variance(mean).mean(axis=0) / (squares / freedom)))
+
+
+@pytest.mark.parametrize(("counts", "misfit"), [(False, 0.0), (False, 0.5), (False, 2.0), (True, 0.5)])
+def test_trials_and_intervals_are_both_right_on_other_images(counts: bool, misfit: float) -> None:
+    pairs, mean = make_pairs(counts=counts, misfit=misfit)
     noise = fit_response_noise(pairs, mean, NoiseConfig())
-    assert noise.loadings.shape[1] == 2
+    fresh, fresh_mean = make_pairs(counts=counts, misfit=misfit, seed=1)
+    assert ratio(noise, fresh, fresh_mean) == pytest.approx(1, abs=0.06)
+    assert inside(noise, fresh, fresh_mean, 0.9).mean() == pytest.approx(0.9, abs=0.015)
+    assert inside(noise, fresh, fresh_mean, 0.5).mean() == pytest.approx(0.5, abs=0.02)
+    assert noise.record.source == "repeats"
+    if not counts:
+        np.testing.assert_allclose(np.mean(noise.error.sd**2), misfit**2, rtol=0.1, atol=0.01)
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_intervals_cover_at_every_distance_where_errors_grow_with_it(repeats: int) -> None:
+    pairs, mean = make_pairs(600, repeats, misfit=2.0, growing=True)
+    noise = fit_response_noise(pairs, mean, NoiseConfig())
+    flat = fit_response_noise(pairs, mean, NoiseConfig(by_distance=False))
+    fresh, fresh_mean = make_pairs(600, 5, misfit=2.0, growing=True, seed=1)
+    assert noise.error.distance is not None
+    fifth = np.argsort(np.argsort(noise.error.distance.of(fresh.tokens))) * 5 // 600
+    by_fifth = {
+        name: np.array([inside(one, fresh, fresh_mean, 0.9)[fifth == k].mean() for k in range(5)])
+        for name, one in {"grown": noise, "flat": flat}.items()
+    }
+    np.testing.assert_allclose(by_fifth["grown"], 0.9, atol=0.035)
+    assert by_fifth["flat"][0] > 0.94  # without the distance, near images get too wide intervals
+    assert by_fifth["flat"][4] < 0.82
+    if repeats > 1:
+        assert noise.record.growth_with_distance == pytest.approx(1, abs=0.2)
+        assert ratio(noise, fresh, fresh_mean) == pytest.approx(1, abs=0.06)
+
+
+def test_errors_that_do_not_grow_get_no_growth() -> None:
+    pairs, mean = make_pairs(600, misfit=2.0)
+    assert fit_response_noise(pairs, mean, NoiseConfig()).record.growth_with_distance < 0.15
+
+
+def test_the_covariance_of_trials_is_recovered_and_errors_keep_out_of_it() -> None:
+    pairs, mean = make_pairs(misfit=0.0)
+    pattern = np.random.default_rng(5).normal(0, 1, (V, 1))  # of the errors of the mean
+    wrong = np.random.default_rng(6).normal(size=(len(mean), 1)) @ pattern.T
+    noise = fit_response_noise(pairs, (mean + wrong).astype(np.float32), NoiseConfig())
     loadings = np.random.default_rng(99).normal(0, 0.6, (V, 2))
+    assert noise.trial.loadings.shape[1] == 2
     sd = np.sqrt(noise.noise_variance)
-    covariance = noise.correlation() * np.outer(sd, sd)
+    covariance = noise.trial.correlation() * np.outer(sd, sd)
     assert covariance_r(covariance, loadings @ loadings.T) > 0.95
     products, freedom = noise_products(pairs.trial_responses(), pairs.image_of_trial)
     assert covariance_r(covariance, products / freedom) > 0.9
+    error = noise.error
+    of_errors = (error.loadings @ error.loadings.T) * np.outer(error.sd, error.sd)
+    assert covariance_r(of_errors, pattern @ pattern.T) > 0.95
     np.testing.assert_allclose(noise.signal_variance, 1, rtol=0.6)
     np.testing.assert_allclose(noise.noise_variance, 1 + np.sum(loadings**2, 1), rtol=0.25)
 
 
-def test_no_misfit_needs_no_inflation_and_full_misfit_is_bounded() -> None:
-    pairs, mean = make_pairs(misfit=0.0)
-    perfect = fit_response_noise(pairs, mean, NoiseConfig(shaped=False))
-    assert np.median(perfect.inflation) < 1.03
-    pairs, mean = make_pairs(misfit=1.5)
-    balanced = fit_response_noise(pairs, mean, NoiseConfig(shaped=False))
-    predictive = fit_response_noise(pairs, mean, NoiseConfig(shaped=False, inflation="predictive"))
-    needed = 1 + 1.5**2 / balanced.noise_variance
-    np.testing.assert_allclose(predictive.inflation, needed, rtol=0.3)
-    assert 1 < np.median(balanced.inflation) < np.median(predictive.inflation)
-
-
-def test_without_repeats_the_residual_variance_is_used_and_said() -> None:
+def test_without_repeats_the_sum_is_right_and_the_source_is_told() -> None:
     pairs, mean = make_pairs(n_images=400, repeats=1, misfit=1.0)
     noise = fit_response_noise(pairs, mean, NoiseConfig())
-    assert noise.source == "residuals"
+    assert noise.record.source == "residuals"
     residual = pairs.trial_responses() - mean
-    np.testing.assert_allclose(noise.variance(mean).mean(axis=0), (residual**2).mean(axis=0), rtol=0.02)
-    np.testing.assert_array_equal(noise.inflation, 1)
+    total = noise.predictive(mean, pairs.tokens).sd ** 2
+    np.testing.assert_allclose(total.mean(axis=0), (residual**2).mean(axis=0), rtol=0.05)
+
+
+def test_base_subjects_part_what_single_trials_cannot() -> None:
+    base = [fit_response_noise(*make_pairs(misfit=1.5, seed=s), NoiseConfig()) for s in (1, 2)]
+    prior = prior_of(base)
+    assert prior.trial_fraction == pytest.approx(1.72 / (1.72 + 1.5**2), abs=0.08)
+    single, mean = make_pairs(400, 1, misfit=1.5, seed=3)
+    noise = fit_response_noise(single, mean, NoiseConfig(), prior=prior)
+    assert noise.record.source == "base subjects"
+    repeated, repeated_mean = make_pairs(misfit=1.5, seed=4)
+    assert ratio(noise, repeated, repeated_mean) == pytest.approx(1, abs=0.12)
+    assert inside(noise, repeated, repeated_mean, 0.9).mean() == pytest.approx(0.9, abs=0.02)
+    assert prior_of([noise]) == NoisePrior()  # what was parted by a prior is no evidence for the next
 
 
 def test_variance_grows_with_the_mean_for_counts_only() -> None:
     for counts, expected in ((True, 1.0), (False, 0.0)):
         pairs, mean = make_pairs(400, counts=counts, misfit=0)
-        residual = pairs.trial_responses() - mean[pairs.image_of_trial]
-        squares = residual.astype(float) ** 2
-        base, slope, floor = variance_function(squares, pairs.image_of_trial, mean, True)
-        assert np.median(slope) == pytest.approx(expected, abs=0.35)
-        variance = np.maximum(base + slope * mean, floor)[pairs.image_of_trial]
-        np.testing.assert_allclose(variance.mean(axis=0), squares.mean(axis=0), rtol=0.03)
+        noise = fit_response_noise(pairs, mean, NoiseConfig(shaped=False, by_distance=False))
+        assert np.median(noise.trial.slope) == pytest.approx(expected, abs=0.35)
+        assert ratio(noise, pairs, mean) == pytest.approx(1, abs=0.01)
+        level = fit_response_noise(pairs, mean, NoiseConfig(mean_dependent=False))
+        np.testing.assert_array_equal(level.trial.slope, 0)
+
+
+def test_moments_of_residuals_within_images_are_brought_back_to_those_of_trials() -> None:
+    rng = np.random.default_rng(0)
+    for repeats in (3, 8):
+        trials = rng.gamma(4, size=(200_000, repeats))  # skewness 1, excess kurtosis 1.5
+        residual = trials - trials.mean(axis=1, keepdims=True)
+        third, fourth = moment_factors(np.full(10, repeats))
+        standard = residual / residual.std()
+        assert np.mean(standard**3) / third == pytest.approx(1, rel=0.05)
+        assert (np.mean(standard**4) - 3) / fourth == pytest.approx(1.5, rel=0.1)
+    assert moment_factors(np.full(10, 2))[0] == pytest.approx(0)  # two repeats: always symmetric
 
 
 def test_independent_noise_gets_no_factor() -> None:
@@ -110,28 +175,59 @@ def test_independent_noise_gets_no_factor() -> None:
     assert max(scores, key=lambda k: scores[k]) == "0"
 
 
-def test_skewness_is_matched_and_drawn_together() -> None:
-    from synbrain.noise.response_noise import warp_moments
+def test_principal_axes_of_many_voxels_agree_with_maximum_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 0.5, (60, 2))
+    z = rng.normal(size=(3000, 2)) @ true.T + rng.normal(size=(3000, 60))
+    image = np.arange(3000)
+    fitted = []
+    for most in (2000, 10):
+        monkeypatch.setattr("synbrain.noise.factors.MANY_VOXELS", most)
+        loadings, _, _ = fit_factors(z, image, (0, 2), seed=0)
+        fitted.append(loadings @ loadings.T)
+    np.testing.assert_allclose(fitted[0], fitted[1], atol=0.03)
 
+
+def test_taking_a_known_part_out_of_a_sum_leaves_the_other() -> None:
+    rng = np.random.default_rng(0)
+    wanted, other = (rng.normal(0, 0.4, (V, 2)) for _ in range(2))
+    share = rng.uniform(0.3, 0.7, V)
+    both = np.concatenate([np.sqrt(share)[:, None] * wanted, np.sqrt(1 - share)[:, None] * other], axis=1)
+    left, unique = without(both, share, other, 1 - share)
+    np.testing.assert_allclose(left @ left.T, wanted @ wanted.T, atol=1e-8)
+    np.testing.assert_allclose(unique, 1 - np.sum(wanted**2, axis=1), atol=1e-8)
+
+
+def test_skewness_is_matched_and_drawn_together() -> None:
     wanted = np.array([-0.8, 0.0, 0.5, 1.0])
     given = warp_moments(skew_parameter(wanted, 0.9), np.full(4, 0.9))[2]
     np.testing.assert_allclose(given, wanted, atol=0.02)
-    few = np.random.default_rng(0).gamma(4, size=(30, 200))
-    drawn = drawn_skewness((few - few.mean(0)) / few.std(0))
-    assert drawn.std() < 0.5
+    few = np.random.default_rng(0).normal(0.6, np.sqrt(6 / 30), 200)  # no voxel differs from the others
+    assert drawn_skewness(few, 30).std() < 0.2
 
 
-def test_voxels_that_never_vary_do_no_harm() -> None:
-    pairs, mean = make_pairs()
+@pytest.mark.parametrize("repeats", [1, 6])
+def test_voxels_that_never_vary_do_no_harm(repeats: int) -> None:
+    pairs, mean = make_pairs(repeats=repeats)
     pairs.responses[:, 3] = 1.5
     mean[:, 3] = 1.5
     noise = fit_response_noise(pairs, mean, NoiseConfig())
-    trials = noise.sample(mean[:5], 10, seed=0)
-    assert np.isfinite(trials).all()
-    np.testing.assert_allclose(trials[..., 3], 1.5, atol=1e-3)
+    for draws in (noise.sample(mean[:5], 10, 0), noise.predictive(mean, pairs.tokens).sample(3, 0)):
+        assert np.isfinite(draws).all()
+        np.testing.assert_allclose(draws[..., 3], 1.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("n_images", [4, 10])
+def test_few_images_are_enough(n_images: int) -> None:
+    pairs, mean = make_pairs(n_images, 3)
+    noise = fit_response_noise(pairs, mean, NoiseConfig())
+    assert np.isfinite(noise.predictive(mean, pairs.tokens).interval(0.9)).all()
 
 
 def test_means_that_do_not_fit_are_refused() -> None:
     pairs, mean = make_pairs(20)
     with pytest.raises(SynBrainError, match="one cross-fitted mean per training image"):
         fit_response_noise(pairs, mean[:-1], NoiseConfig())
+    mean[0, 0] = np.nan
+    with pytest.raises(SynBrainError, match="not finite"):
+        fit_response_noise(pairs, mean, NoiseConfig())

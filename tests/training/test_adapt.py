@@ -195,13 +195,13 @@ def test_noise_without_repeats_is_divided_as_the_base_divides_it() -> None:
     config = NoiseConfig(factors=(0,))
     alone = fit_response_noise(single, fit.out_of_fold, config)
     noise = fit_noise_with_prior(single, fit.out_of_fold, config, base)
-    assert alone.source == "residuals"
-    assert noise.source == "base subjects"
+    assert alone.record.source == "residuals"
+    assert noise.record.source == "base subjects"
     # the true trial variance is 1; residuals hold the errors of the mean as well
     assert abs(noise.noise_variance.mean() - 1) < abs(alone.noise_variance.mean() - 1)
     repeated = toy(3, 60, 11, n_repeats=2)
     mean = fit_linear_path(repeated, PLAIN).out_of_fold
-    assert fit_noise_with_prior(repeated, mean, config, base).source == "repeats"
+    assert fit_noise_with_prior(repeated, mean, config, base).record.source == "repeats"
 
 
 def test_the_published_update_is_177_million_parameters_of_the_mapper() -> None:

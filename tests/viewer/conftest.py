@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fixtures.noise import plain_noise
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.features.encoders import get_encoder
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
-from synbrain.noise.response_noise import ResponseNoise
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.viewer.options import ViewOptions
 from synbrain.viewer.source import Source
@@ -39,10 +39,7 @@ def model_on(space: VoxelSpace, unit: str = "percent signal change", name: str =
     linear = LinearPath(
         {layer: projection}, rng.normal(size=(3, n)).astype(np.float32), 0 * ones, {layer: shape}, {}
     )
-    noise = ResponseNoise(
-        np.full((n, 1), 0.8, np.float32), 0.36 * ones, ones, 0 * ones, ones, ones, 0 * ones, ones, ones,
-        ones, {}, source="repeats",
-    )  # fmt: skip
+    noise = plain_noise(np.full((n, 1), 0.8))
     part = SubjectPart(name, space, unit, 0 * ones, ones, linear=linear, noise=noise)
     config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
     return SynBrain(config, {name: part})

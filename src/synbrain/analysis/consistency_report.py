@@ -226,7 +226,7 @@ def _means(table: Table) -> dict[str, float | None]:
     names = dict.fromkeys(name for row in table.values() for name in row)
     means: dict[str, float | None] = {}
     for name in names:
-        known = [row[name] for row in table.values() if row.get(name) is not None]
+        known = [value for row in table.values() if (value := row.get(name)) is not None]
         means[name] = float(np.mean(known)) if known else None
     return means
 

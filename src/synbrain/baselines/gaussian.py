@@ -14,7 +14,7 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.features.tokens import Pairs, TokenSet, some_of
 from synbrain.metrics.distribution import energy_score
 from synbrain.metrics.voxel import blocks
-from synbrain.noise.fit import fit_factors
+from synbrain.noise.factors import fit_factors
 
 RANKS = (0, 1, 2, 5, 10, 20, 50)
 MOST_TRIALS = 20_000  # from which factors are fitted, as for the trial noise of SynBrain

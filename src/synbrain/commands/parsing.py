@@ -87,6 +87,10 @@ class Call:
                 _require_run(given[key])
             elif key == "decoder" and isinstance(given.get(key), Path):
                 _require_decoder(given[key])
+            elif key == "images" and isinstance(given.get(key), list):
+                from synbrain.model.image_list import list_images  # needs no torch, unlike the command
+
+                list_images(given[key])
         function = self.function()
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:

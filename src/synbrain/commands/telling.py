@@ -91,12 +91,13 @@ def adapted(model: SynBrain, typed: Typed) -> None:
 
 
 def calibrated(model: SynBrain, typed: Typed) -> None:
-    """What was fitted of the trial noise."""
+    """What was fitted of both uncertainties."""
     part = model.subject(typed["subject"])
     assert part.noise is not None
-    figures = {key: value for key, value in part.noise.about.items() if not isinstance(value, dict)}
-    figures = {"source": part.noise.source, **figures}
-    print(f"trial noise of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
+    record = part.noise.record.model_dump(exclude_none=True)
+    figures = {key: _short(value) for key, value in record.items() if not isinstance(value, dict)}
+    what = "trial noise" if part.noise.record.error_kept else "trial noise and error of the mean"
+    print(f"{what} of {part.name} refitted: " + ", ".join(f"{k} {v}" for k, v in figures.items()))
     print(f"run -> {typed['out']}")
 
 

@@ -52,10 +52,12 @@ WORDS = {
         "responses."
     ),
     "Trials as a distribution": (
-        "CRPS and energy score of single test trials under the synthetic ones, in training sd, smaller is "
-        "better; var. ratio: synthetic over measured trial variance, median over voxels, 1 is right; cover: "
-        "share of measured trials inside the central 50 % or 90 % interval of the synthetic ones; noise "
-        "cov. r: correlation of off-diagonal noise covariances. Methods without a trial distribution are "
+        "CRPS and energy score of single test trials under predictive draws, in training sd, smaller is "
+        "better; cover: share of measured trials inside the central 50 % or 90 % interval of predictive "
+        "draws; var. ratio: variance of synthetic over that of measured trials within an image, median over "
+        "voxels, 1 is right; noise cov. r: correlation of off-diagonal noise covariances of synthetic and "
+        "measured trials. SynBrain parts predictive draws (trial noise and error of the mean) from trials "
+        "(noise alone); the draws of every other method stand for both. Methods without a distribution are "
         "point masses."
     ),
     "Published protocol": (

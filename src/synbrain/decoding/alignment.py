@@ -111,9 +111,7 @@ class AlignedStep(TrainingStep):
         self.aligner.btm = transfer
         self.alignment = alignment
 
-    def forward(  # type: ignore[override]
-        self, voxels: Tensor, targets: Tensor, numbers: Tensor, **pairs: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, voxels: Tensor, targets: Tensor, numbers: Tensor, **pairs: Tensor) -> dict[str, Tensor]:
         parts = super().forward(voxels, targets, numbers)
         loss = self.aligner.loss(
             pairs["novel"][:, None], pairs["known"][:, None], pairs["novel_image"], pairs["known_image"]

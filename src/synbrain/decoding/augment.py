@@ -162,8 +162,8 @@ def trials_of(part: SubjectPart, expected: Float32, options: AugmentOptions, fir
     if options.kind == "mean" or part.noise is None:  # a run without noise is deterministic
         return expected
     if options.kind == "trial":
-        return part.noise.sample(expected, 1, options.seed, first)[0]
-    sd = np.sqrt(part.noise.variance(expected).mean())  # the same power as the run's noise
+        return np.asarray(part.noise.sample(expected, 1, options.seed, first)[0])
+    sd = np.sqrt(part.noise.trial.variance(expected).mean())  # the same power as the run's noise
     draws = [
         np.random.Generator(np.random.SFC64([options.seed, first + i])).standard_normal(
             expected.shape[1], dtype=np.float32

@@ -27,14 +27,17 @@ def score_model(
     summary: bool = False,
     show_progress: bool = False,
 ) -> Row:
-    """Score a fitted model: its mean as a prediction, its trials as a distribution.
+    """Score a fitted model: its mean, how its trials vary, and its predictive draws.
+
+    A model that has ``predictive_around`` parts what a trial adds from what is not known of the mean, see
+    :mod:`synbrain.evaluation.score_trials`; the trials of any other stand for both.
 
     Args:
         model: SynBrain or a baseline, fitted on the training split alone.
         measured: what it is scored against.
         predicted: (n_test_images, n_voxels), what ``model`` predicts for the test images, if known.
-        n_samples: synthetic trials per test image; at least 19 for 90 % intervals.
-        seed: of the synthetic trials.
+        n_samples: trials, and predictive draws, per test image; at least 19 for 90 % intervals.
+        seed: of both.
         summary: also sum what pictures of the trial distribution need.
         show_progress: a bar over test images.
     """
@@ -47,8 +50,21 @@ def score_model(
             return np.asarray(around(mean[images], n, block_seed))
         return model.sample(tokens.take(images), n, block_seed)
 
+    around_mean = getattr(model, "predictive_around", None)
+
+    def predictive(images: Rows, n: int, block_seed: int) -> NDArray[Any]:
+        assert around_mean is not None
+        return np.asarray(around_mean(mean[images], tokens.take(images), n, block_seed))
+
     return score_arrays(
-        mean, draw, measured, n_samples=n_samples, seed=seed, summary=summary, show_progress=show_progress
+        mean,
+        draw,
+        measured,
+        predictive=None if around_mean is None else predictive,
+        n_samples=n_samples,
+        seed=seed,
+        summary=summary,
+        show_progress=show_progress,
     )
 
 
@@ -57,6 +73,7 @@ def score_arrays(
     draw: Draw | None,
     measured: Measured,
     *,
+    predictive: Draw | None = None,
     n_samples: int = N_SAMPLES,
     seed: int = 0,
     summary: bool = False,
@@ -69,6 +86,7 @@ def score_arrays(
         draw: (image rows, n_samples, seed) -> (n_samples, n, n_voxels); None leaves out the
             distribution scores.
         measured: what they are scored against.
+        predictive: the same for predictive draws; None: those of ``draw`` are taken for them.
         n_samples, seed, summary, show_progress: as :func:`score_model`.
 
     Raises:
@@ -84,5 +102,13 @@ def score_arrays(
         raise SynBrainError("predictions hold NaN or infinite values", "train the model again")
     row = score_mean(predicted, measured)
     if draw is not None:
-        row |= score_trials(draw, measured, n_samples, seed, summary=summary, show_progress=show_progress)
+        row |= score_trials(
+            draw,
+            measured,
+            n_samples,
+            seed,
+            predictive=predictive,
+            summary=summary,
+            show_progress=show_progress,
+        )
     return row.with_rois(measured.space)

@@ -1,4 +1,9 @@
-"""Scores of synthetic trials as a distribution, against the held-out repeats."""
+"""Scores of synthetic trials and of predictive draws, against the held-out repeats.
+
+CRPS, energy score and coverage judge what is said of a trial before it is measured: they take predictive
+draws, which hold trial noise and the error of the mean. Variance ratio and noise covariance ask whether
+trials of one image vary as in a scanner: they take trials.
+"""
 
 from __future__ import annotations
 
@@ -37,18 +42,21 @@ def score_trials(
     n_samples: int,
     seed: int,
     *,
+    predictive: Draw | None = None,
     summary: bool = False,
     show_progress: bool = False,
 ) -> Row:
-    """Scores of synthetic trials; samples of a few images at a time are in memory.
+    """Scores of synthetic trials and predictive draws; samples of a few images at a time are in memory.
 
     Every block of images has a seed of its own made from ``seed``, so that blocks are independent.
 
     Args:
         draw: gives synthetic trials of some test images.
         measured: what they are scored against.
-        n_samples: trials per image.
-        seed: of the trials.
+        n_samples: trials, and predictive draws, per image.
+        seed: of both.
+        predictive: gives predictive draws of some test images; None: trials are taken for them, as of a model
+            that does not part the two.
         summary: also sum what pictures of the distribution need.
         show_progress: a bar over test images.
     """
@@ -66,7 +74,10 @@ def score_trials(
     progress = bar("score trials", total=n, unit="image", show=show_progress)
     for number, images, raw, local in measured.image_blocks(n_samples):
         own_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-        samples = measured.standardised(draw(images, n_samples, own_seed))
+        drawn = measured.standardised(draw(images, n_samples, own_seed))
+        samples = drawn
+        if predictive is not None:
+            samples = measured.standardised(predictive(images, n_samples, own_seed))
         trials = measured.standardised(raw)
         scores = crps(samples, trials, local)
         per_voxel["crps"][alive] += scores.sum(axis=0)
@@ -79,7 +90,7 @@ def score_trials(
             np.add.at(per_image[name], images[local], inside.mean(axis=1))
         for level, inside_of in curve.items():
             inside_of[alive] += covered(samples, trials, local, level).sum(axis=0)
-        freedom += _spread(per_voxel, products, samples, trials, local, alive, chosen)
+        freedom += _spread(per_voxel, products, drawn, trials, local, alive, chosen)
         progress.update(len(images))
     progress.close()
     row = _summarised(measured, per_image, per_voxel, products, freedom, n_samples)

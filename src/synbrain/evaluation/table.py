@@ -31,10 +31,12 @@ WORDS = {
     "skill": "skill: share of the mean map's MSE that is removed (single trials)",
     "response_retrieval": "retrieval: each synthetic mean finds its image's measured response among all",
     "mse": "MSE, Pearson, cosine: across voxels within a trial, against single trials (published protocol)",
-    "crps": "CRPS, energy: of single trials under the synthetic ones, in training sd; smaller is better",
-    "variance_ratio": "var. ratio: synthetic over measured trial variance, median over voxels; 1 is right",
-    "coverage_50": "cover: share of measured trials inside the central interval of the synthetic ones",
-    "noise_covariance_r": "noise cov. r: off-diagonal noise covariances, synthetic against measured",
+    "crps": "CRPS, energy: of single trials under predictive draws, in training sd; smaller is better",
+    "variance_ratio": "var. ratio: variance of synthetic over that of measured trials within an image, "
+    "median over voxels; 1 is right",
+    "coverage_50": "cover: share of measured trials inside the central interval of predictive draws, which "
+    "hold trial noise and error of the mean",
+    "noise_covariance_r": "noise cov. r: off-diagonal noise covariances, synthetic against measured trials",
     "raw_retrieval": "raw ret.: measured responses, encoded by the VAE, find their image",
     "syn_retrieval": "* syn ret.: the same for synthetic responses, which is circular",
 }

@@ -47,6 +47,7 @@ class Shown:
         training_mean: (n_voxels,), the mean map, subtracted in the maps so that the image shows.
         draw: image rows -> (n_samples, n, n_voxels), the model's synthetic trials of a few images; None
             where it has none.
+        predictive: the same for predictive draws.
         stimulus: position of a test image -> its picture, where the stimuli can be read.
         trials: what scoring summed over all synthetic trials.
         variance_ratio: (n_voxels,), synthetic over measured trial variance.
@@ -59,6 +60,7 @@ class Shown:
     in_mni: bool
     training_mean: NDArray[Any]
     draw: Callable[[Rows], NDArray[Any]] | None = None
+    predictive: Callable[[Rows], NDArray[Any]] | None = None
     stimulus: Callable[[int], Image.Image] | None = None
     trials: TrialSummary | None = None
     variance_ratio: NDArray[Any] | None = None
@@ -95,7 +97,7 @@ ALTS = {
     "maps": "Rows of brains: stimuli above measured, expected and single-trial maps.",
     "accuracy": "Scatter plots of voxels: accuracy against noise ceiling.",
     "accuracy_by_roi": "Bars of accuracy by ROI.",
-    "trial_spread": "Violins of synthetic trials with dots of measured ones, for two voxels.",
+    "trial_spread": "Violins of trials and predictive draws with dots of measured trials, for two voxels.",
     "calibration": "Boxes of variance ratios by ROI beside a reliability curve.",
     "noise_correlations": "Two matrices of noise correlations and a scatter plot of their entries.",
     "training": "Lines of losses over training steps.",
@@ -183,7 +185,9 @@ def _spread(
     measured = [trials[image == i][:, voxels] for i in images]
     names = [f"best predicted voxel (r = {accuracy[voxels[0]]:.2f})"]
     names += [f"voxel at the upper quartile (r = {accuracy[voxels[1]]:.2f})"]
-    spread = trial_spread(measured, shown.draw(images)[:, :, voxels], names, shown.unit)
+    drawn = shown.draw(images)[:, :, voxels]
+    predictive = drawn if shown.predictive is None else shown.predictive(images)[:, :, voxels]
+    spread = trial_spread(measured, drawn, predictive, names, shown.unit)
     ratio = shown.variance_ratio
     groups = {"all": np.isfinite(ratio)} | {name: mask & np.isfinite(ratio) for name, mask in rois.items()}
     groups = {name: mask for name, mask in groups.items() if mask.any()}
@@ -197,14 +201,16 @@ def _spread(
             "How trials vary: two voxels",
             "trial_spread",
             spread,
-            "Dots are measured repeats of a test image; shapes are the spread of the synthetic trials.",
+            "Dots are measured repeats of a test image. Dark shapes are synthetic trials around the expected "
+            "response: they are as wide as the dots are apart. Light shapes hold the error of the expected "
+            "response too: the dots should lie in them.",
         ),
         (
             "Calibration of the trial distribution",
             "calibration",
             figure,
-            "Left: trial variance within images, per voxel (grey band: 0.9 to 1.1). Right: how many "
-            "measured trials fall into the model's central intervals.",
+            "Left: variance of synthetic trials within images over that of measured ones, per voxel (grey "
+            "band: 0.9 to 1.1). Right: how many measured trials fall into the central predictive intervals.",
         ),
     ]
     return made + _noise(summary, trials, image, rois)

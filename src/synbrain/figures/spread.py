@@ -15,13 +15,18 @@ LABEL_GAP = 0.045  # of the matrix: the height of a label
 
 
 def trial_spread(
-    measured: list[NDArray[Any]], synthetic: NDArray[Any], voxel_names: list[str], unit: str
+    measured: list[NDArray[Any]],
+    synthetic: NDArray[Any],
+    predictive: NDArray[Any],
+    voxel_names: list[str],
+    unit: str,
 ) -> Figure:
-    """Measured repeats as dots on the spread of synthetic trials, a few images, one panel a voxel.
+    """Measured repeats as dots on the spread of synthetic trials and of predictive draws, one panel a voxel.
 
     Args:
         measured: per image (n_repeats, n_shown_voxels), single trials.
         synthetic: (n_samples, n_images, n_shown_voxels), synthetic trials of the same images.
+        predictive: the same for predictive draws.
         voxel_names: title of each panel.
         unit: unit of the responses.
     """
@@ -30,10 +35,11 @@ def trial_spread(
     panels = figure.subplots(1, n_shown, squeeze=False)[0]
     for v, axes in enumerate(panels):
         order = np.argsort(synthetic[:, :, v].mean(axis=0))
-        parts = axes.violinplot([synthetic[:, i, v] for i in order], showextrema=False, widths=0.9)
-        for body in parts["bodies"]:
-            body.set_facecolor(COLOURS["synbrain"])
-            body.set_alpha(0.35)
+        for draws, alpha in ((predictive, 0.2), (synthetic, 0.35)):
+            parts = axes.violinplot([draws[:, i, v] for i in order], showextrema=False, widths=0.9)
+            for body in parts["bodies"]:
+                body.set_facecolor(COLOURS["synbrain"])
+                body.set_alpha(alpha)
         for place, i in enumerate(order, start=1):
             dots = measured[i][:, v]
             label = "measured repeats" if place == 1 else None

@@ -60,8 +60,8 @@ class LinearFit:
     @classmethod
     def load(cls, folder: Path) -> LinearFit:
         """Read what :meth:`save` wrote; predictions stay on disk until they are read."""
-        arrays = (open_array(folder / f"{name}.npy") for name in ("out_of_fold", "folds"))
-        return cls(LinearPath.load(folder), *arrays)
+        out_of_fold, folds = (open_array(folder / f"{name}.npy") for name in ("out_of_fold", "folds"))
+        return cls(LinearPath.load(folder), out_of_fold, folds)
 
 
 @dataclass(frozen=True)

@@ -63,18 +63,18 @@ def _subject(subject: SubjectPart) -> str:
             text + "\n\nNo trial noise was fitted: `sample` repeats the mean unless `noise_factor` is given."
         )
     noise = subject.noise
-    rows = {"fitted on": noise.source, "variance needed around the mean": _short(noise.variance_needed)}
-    rows |= {key.replace("_", " "): _short(value) for key, value in noise.about.items()}
-    fitted = _table(rows)
-    text += f"\n\n### Trial noise and its calibration\n\n{fitted}"
-    if noise.source != "repeats":
+    record = noise.record.model_dump(exclude_none=True)
+    rows = {"told apart by": record.pop("source")}
+    rows |= {key.replace("_", " "): _short(value) for key, value in record.items()}
+    text += f"\n\n### Trial noise and error of the mean\n\n{_table(rows)}"
+    if noise.record.source != "repeats":
         text += (
-            "\n\nNo image was repeated, so trial noise and errors of the mean cannot be told apart: the "
-            "spread is that of the residuals of inner-out training images."
+            "\n\nNo image was repeated, so trial noise and errors of the mean could not be told apart on "
+            "this subject's own trials: `sample` may vary too much or too little, intervals do not."
         )
     return text + (
-        "\n\nCoverage and variance ratio above are cross-fitted on training images of this subject. They say "
-        "nothing about other subjects, scanners or kinds of images."
+        "\n\nCoverage is that of intervals around cross-fitted means of training images of this subject. It "
+        "says nothing about other subjects, scanners or kinds of images."
     )
 
 
@@ -93,7 +93,8 @@ def _use(subjects: dict[str, SubjectPart]) -> str:
     return (
         "## Use\n\n```python\nfrom synbrain import SynBrain\nmodel = SynBrain.from_pretrained(FOLDER)\n"
         f"mean = model.predict(images{argument})            # (n_images, n_voxels)\n"
-        f"trials = model.sample(images, n_samples=20{argument})  # (20, n_images, n_voxels)\n```"
+        f"trials = model.sample(images, n_samples=20{argument})  # (20, n_images, n_voxels)\n"
+        f"low, high = model.interval(images, 0.9{argument})  # of a new trial\n```"
     )
 
 

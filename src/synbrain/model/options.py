@@ -34,12 +34,22 @@ class PredictOptions(OutputOptions):
     'voxel'
     """
 
-    sd: bool = Field(False, description="also write the sd of single trials")
-    interval: float | None = Field(
-        None, gt=0, lt=1, description="also write the bounds of the central interval of trials, such as 0.9"
+    sd: bool = Field(
+        False,
+        description="also write the predictive sd of a single trial: trial noise and what is not known of "
+        "the mean",
     )
-    samples: int = Field(200, ge=20, description="trials an image from which intervals (and ROI sd) are made")
-    seed: int = Field(0, ge=0, description="of these trials")
+    interval: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="also write the bounds of the central interval that holds a single trial with this "
+        "probability, such as 0.9",
+    )
+    samples: int = Field(
+        200, ge=20, description="predictive draws an image from which sd and intervals of ROI means are made"
+    )
+    seed: int = Field(0, ge=0, description="of these draws")
 
 
 class SynthesizeOptions(OutputOptions):

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load_file, save_file
 
+from synbrain.arrays import Float32
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Scale
+from synbrain.features.tokens import Scale, TokenSet
 from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
@@ -23,7 +24,9 @@ from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
 from synbrain.noise.response_noise import ResponseNoise
 
-RUN_FORMAT = 3  # 1 said "stages" for an encoder's layers, 2 kept what adaptation and noise say untyped
+# 1 said "stages" for an encoder's layers, 2 kept what adaptation and noise say untyped, 3 had one number
+# for the spread of trials and the error of the mean
+RUN_FORMAT = 4
 SUBJECT_JSON, SCALE = "subject.json", "scale.safetensors"
 Recipe = Literal["reference", "calibrated"]
 
@@ -68,6 +71,17 @@ class RunConfig(BaseModel):
         """Every layer that the run reads."""
         extra = () if self.mapper_layer is None else (self.mapper_layer,)
         return tuple(dict.fromkeys(self.linear_layers + extra))
+
+    def require_encoder_of(self, tokens: TokenSet) -> None:
+        """Refuse tokens of another encoder than the run's, or of other weights."""
+        # imported runs do not know the weights of their encoder: their digest is empty
+        expected = (self.encoder, self.encoder_digest or tokens.digest)
+        if (tokens.encoder, tokens.digest) != expected:
+            raise SynBrainError(
+                f"tokens of {tokens.encoder} (digest {tokens.digest[:12]}) for a run on "
+                f"{self.encoder} (digest {self.encoder_digest[:12]})",
+                f"make tokens with `synbrain features DATASET --encoder {self.encoder}`",
+            )
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,24 @@ class SubjectPart:
             return None
         return BasePath(self.linear, self.response_sd, self.held_out)
 
+    def mean_of(self, decoded: Float32, linear: Float32 | None) -> Float32:
+        """Mean responses (n_images, n_voxels) from what the networks decode and the linear path predicts."""
+        scaled = decoded * self.response_sd
+        mean = self.response_mean + scaled if linear is None else linear + self.shrink * scaled
+        return np.asarray(mean, dtype=np.float32)
+
+    def noise_ceiling(self, n_repeats: int = 1) -> Float32:
+        """(n_voxels,) float32, see :meth:`synbrain.model.synbrain.SynBrain.noise_ceiling`."""
+        if self.noise is not None and self.noise.record.source == "repeats":
+            return self.noise.noise_ceiling(n_repeats)
+        if self.space.ncsnr is None:
+            raise SynBrainError(
+                f"neither repeats nor ncsnr are known for {self.name}",
+                "calibrate the run on a dataset with repeats",
+            )
+        squared = self.space.ncsnr.astype(np.float64) ** 2
+        return np.asarray(squared / (squared + 1 / n_repeats), dtype=np.float32)
+
     def save(self, folder: Path) -> list[str]:
         """Write the subject into ``folder`` and return the file names written, relative to it."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,3 +207,17 @@ class RunParts(NamedTuple):
     vae: BrainVAE | None = None
     mapper: Mapper | None = None
     report: TrainingReport | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a glance at the run should tell."""
+        made = {"linear path": any(part.linear is not None for part in self.subjects.values())}
+        made |= {"VAE": self.vae is not None, "mapper": self.mapper is not None}
+        made["trial noise"] = any(part.noise is not None for part in self.subjects.values())
+        subjects = (f"{part.name} ({part.n_voxels} voxels, {part.unit})" for part in self.subjects.values())
+        return {
+            "recipe": self.config.recipe,
+            "encoder": f"{self.config.encoder} ({', '.join(self.config.layers)})",
+            "subjects": "; ".join(subjects),
+            "parts": ", ".join(name for name, there in made.items() if there),
+        }

@@ -1,11 +1,11 @@
-"""Expected responses of many images to a file, with the spread of single trials beside them."""
+"""Expected responses of many images to a file, with predictive sd and intervals beside them."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from synbrain.model.options import PredictOptions
 from synbrain.model.outputs import write_responses
 from synbrain.model.request import requested
 from synbrain.model.synbrain import SynBrain
+from synbrain.noise.predictive import Predictive
 from synbrain.progress import bar
 
 AS_USUAL = PredictOptions()
@@ -30,7 +31,10 @@ def predict_to(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> list[Path]:
-    """Write expected responses of images, with sd and intervals of single trials where asked for.
+    """Write expected responses of images, with predictive sd and intervals of single trials where asked for.
+
+    Both hold what a trial adds to the true mean and what is not known of the mean, which is more for images
+    unlike the training images.
 
     The suffix of ``out`` decides the format.
 
@@ -65,9 +69,15 @@ def predict_to(
     ):
         shape = (len(maps), len(files), n_columns)
         values = allocate_array(Path(scratch) / "values.npy", shape, np.float32)
-        for rows, mean in asked.model.iter_means(files, subject=part.name, batch_size=options.batch_size):
-            values[:, rows] = _statistics(mean, rows.start, part.noise, rois, options)
-            moving.update(rows.stop - rows.start)
+        weights, size = None if rois is None else rois[1], options.batch_size
+        if len(maps) == 1 or part.noise is None:
+            for rows, mean in asked.model.iter_means(files, subject=part.name, batch_size=size):
+                values[0, rows] = mean if weights is None else mean @ weights
+                moving.update(rows.stop - rows.start)
+        else:
+            for rows, batch in asked.model.iter_predictive(files, subject=part.name, batch_size=size):
+                values[:, rows] = _statistics(batch, weights, rows.start, options)
+                moving.update(rows.stop - rows.start)
         about = {"kind": "prediction", "subject": part.name, "run": model.digest, "seed": options.seed}
         about |= {"background": options.background, "orientation": options.orientation}
         written = write_responses(out, asked.responses(values, maps, about))
@@ -84,29 +94,33 @@ def _map_names(options: PredictOptions) -> list[str]:
     return names
 
 
-def _statistics(
-    mean: Float32, first: int, noise: Any, rois: tuple[list[str], Float32] | None, options: PredictOptions
-) -> Float32:
-    """(n_maps, n, n_columns): the mean, and sd and quantiles of trials around it.
+def _statistics(batch: Predictive, rois: Float32 | None, first: int, options: PredictOptions) -> Float32:
+    """(n_maps, n, n_columns): the mean, and where they are asked for predictive sd and interval.
 
-    The sd of an ROI's mean is that of the trials' means: voxels vary together, so it does not follow
-    from the sd of its voxels.
+    Of voxels they are known without sampling. Those of an ROI's mean are taken from predictive draws: voxels
+    vary together, so they do not follow from those of its voxels.
+
+    Args:
+        batch: of n images.
+        rois: (n_voxels, n_rois) weights; None: voxels.
+        first: position of the first image in the whole list.
+        options: what is asked for.
     """
-    rows = [mean if rois is None else mean @ rois[1]]
-    if options.sd and rois is None:
-        rows.append(np.sqrt(noise.variance(mean)))
-    if options.interval is None and (not options.sd or rois is None):
-        return np.stack(rows)
-    n = len(mean)
-    outer = [] if options.interval is None else [(1 - options.interval) / 2, (1 + options.interval) / 2]
-    n_columns = rows[0].shape[1]
-    sds, bounds = np.empty((n, n_columns)), np.empty((len(outer), n, n_columns))
-    for i in range(n):  # image by image: 200 trials of all voxels of one image are enough to hold
-        trials = noise.sample(mean[i : i + 1], options.samples, options.seed, first + i)[:, 0]
-        trials = trials if rois is None else trials @ rois[1]
-        sds[i] = trials.std(axis=0, ddof=1)
-        if outer:
-            bounds[:, i] = np.quantile(trials, outer, axis=0)
-    if options.sd and rois is not None:
-        rows.append(sds.astype(np.float32))
-    return np.stack([*rows, *bounds.astype(np.float32)])
+    level = options.interval
+    if rois is None:
+        sd = batch.sd if options.sd else None
+        ends = None if level is None else batch.interval(level)
+        return _stacked(batch.mean, sd, ends)
+    outer = [0.25, 0.75] if level is None else [(1 - level) / 2, (1 + level) / 2]
+    sds = np.empty((len(batch.mean), rois.shape[1]), dtype=np.float32)
+    quantiles = np.empty((2, *sds.shape), dtype=np.float32)
+    for i in range(len(sds)):  # image by image: 200 draws of all voxels of one image are enough to hold
+        one = replace(batch, mean=batch.mean[i : i + 1], growth=batch.growth[i : i + 1])
+        of_rois = one.sample(options.samples, options.seed, first + i)[:, 0] @ rois
+        sds[i] = of_rois.std(axis=0, ddof=1)
+        quantiles[:, i] = np.quantile(of_rois, outer, axis=0, method="weibull")
+    return _stacked(batch.mean @ rois, sds if options.sd else None, None if level is None else quantiles)
+
+
+def _stacked(mean: Float32, sd: Float32 | None, ends: Float32 | None) -> Float32:
+    return np.stack([mean, *([] if sd is None else [sd]), *([] if ends is None else ends)])

@@ -30,6 +30,7 @@ from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import Precision
 from synbrain.networks.mapper import Mapper
 from synbrain.networks.precision import autocast, autocast_dtype, chosen_precision
+from synbrain.noise.predictive import Predictive
 
 BATCH = 64
 
@@ -88,24 +89,14 @@ class SynBrain:
         self._encoder = encoder
         self.to(device)
 
-    def _facts(self) -> dict[str, Any]:
-        parts = {"linear path": any(part.linear is not None for part in self.subjects.values())}
-        parts |= {"VAE": self.vae is not None, "mapper": self.mapper is not None}
-        parts["trial noise"] = any(part.noise is not None for part in self.subjects.values())
-        subjects = (f"{part.name} ({part.n_voxels} voxels, {part.unit})" for part in self.subjects.values())
-        return {
-            "recipe": self.config.recipe,
-            "encoder": f"{self.config.encoder} ({', '.join(self.config.layers)})",
-            "subjects": "; ".join(subjects),
-            "parts": ", ".join(name for name, there in parts.items() if there),
-            "device": self.device,
-        }
+    def _parts(self) -> RunParts:
+        return RunParts(self.config, self.subjects, self.vae, self.mapper, self.report)
 
     def __repr__(self) -> str:
-        return as_text("SynBrain", self._facts())
+        return as_text("SynBrain", self._parts().facts | {"device": self.device})
 
     def _repr_html_(self) -> str:
-        return as_html("SynBrain", self._facts())
+        return as_html("SynBrain", self._parts().facts | {"device": self.device})
 
     def to(self, device: str | torch.device) -> Self:
         """Move the networks to ``device`` and return self."""
@@ -186,10 +177,8 @@ class SynBrain:
             overwrite: replace a run that stands there.
             scores: goes into ``scores.json`` and the card.
         """
-        where = Path(folder)
-        parts = RunParts(self.config, self.subjects, self.vae, self.mapper, self.report)
-        save_run(where, parts, overwrite=overwrite, scores=scores)
-        return where
+        save_run(Path(folder), self._parts(), overwrite=overwrite, scores=scores)
+        return Path(folder)
 
     def subject(self, name: str | None = None) -> SubjectPart:
         """The part of subject ``name``; runs of one subject need no name."""
@@ -224,10 +213,15 @@ class SynBrain:
         seed: int = 0,
         *,
         subject: str | None = None,
+        predictive: bool = False,
         noise_factor: float | None = None,
         batch_size: int = BATCH,
     ) -> Float32:
         """Synthetic trials: the mean plus the subject's trial noise.
+
+        All trials of an image share its predicted mean, as repeats in a scanner share the true one, and vary
+        as much as repeats do. The true mean is not known, however: ``predictive`` draws hold its error too,
+        each draw its own, and spread as far as a new measurement may lie from the prediction.
 
         A run without a noise part (recipe ``reference``) is deterministic and gives its mean ``n_samples``
         times, unless ``noise_factor`` asks for the paper's sampling: z = mapped latent + noise_factor * eps,
@@ -238,21 +232,17 @@ class SynBrain:
             n_samples: trials per image.
             seed: the trials of image i depend on it and on i alone, not on the batches.
             subject: whose responses.
+            predictive: draw what one measurement may be: trial noise and error of the mean.
             noise_factor: the published isotropic latent noise, instead of the noise part.
             batch_size: images at a time.
 
         Returns:
             (n_samples, n_images, n_voxels) float32, in the subject's unit.
         """
-        part = self.subject(subject)
-        blocks = [
-            trials
-            for _, trials in self.iter_samples(
-                images, n_samples, seed, subject=part.name, noise_factor=noise_factor, batch_size=batch_size
-            )
-        ]
-        empty = np.zeros((n_samples, 0, part.n_voxels), dtype=np.float32)
-        return np.concatenate(blocks, axis=1) if blocks else empty
+        kind: dict[str, Any] = {"predictive": predictive, "noise_factor": noise_factor}
+        batches = self.iter_samples(images, n_samples, seed, subject=subject, batch_size=batch_size, **kind)
+        empty = np.zeros((max(n_samples, 0), 0, self.subject(subject).n_voxels), dtype=np.float32)
+        return np.concatenate([empty, *(trials for _, trials in batches)], axis=1)
 
     def iter_means(
         self,
@@ -273,6 +263,7 @@ class SynBrain:
         seed: int = 0,
         *,
         subject: str | None = None,
+        predictive: bool = False,
         noise_factor: float | None = None,
         batch_size: int = BATCH,
         start: int = 0,
@@ -286,36 +277,68 @@ class SynBrain:
             raise SynBrainError(f"{n_samples} samples with seed {seed}", "give n_samples >= 1 and seed >= 0")
         if noise_factor is not None and self.vae is None:
             raise SynBrainError("noise_factor needs the networks", "leave it out for a linear run")
+        if noise_factor is not None and predictive:
+            raise SynBrainError("noise_factor with predictive", "give one of them, not both")
         for rows, tokens in self._token_batches(images, batch_size, start):
             if noise_factor is not None:
                 trials = self._latent_trials(tokens, part, n_samples, seed, rows.start, noise_factor)
+            elif part.noise is not None and predictive:
+                distribution = part.noise.predictive(self._mean(tokens, part), tokens)
+                trials = distribution.sample(n_samples, seed, rows.start)
             elif part.noise is not None:
                 trials = part.noise.sample(self._mean(tokens, part), n_samples, seed, rows.start)
             else:
                 trials = np.repeat(self._mean(tokens, part)[None], n_samples, axis=0)
             yield rows, trials
 
+    def iter_predictive(
+        self, images: Images | TokenSet, *, subject: str | None = None, batch_size: int = BATCH
+    ) -> Iterator[tuple[slice, Predictive]]:
+        """Yield (rows, what one trial of these images may be); an error where the run has no noise part."""
+        part = self.subject(subject)
+        if part.noise is None:
+            raise SynBrainError(
+                f"the run has no trial noise for {part.name}, so no density and no interval",
+                "use recipe calibrated, or `synbrain calibrate`",
+            )
+        for rows, tokens in self._token_batches(images, batch_size):
+            yield rows, part.noise.predictive(self._mean(tokens, part), tokens)
+
+    def interval(
+        self, images: Images | TokenSet, level: float = 0.9, *, subject: str | None = None
+    ) -> Float32:
+        """Central intervals that hold a new single trial with probability ``level``.
+
+        They hold trial noise and what is not known of the mean, which is more for images unlike the training
+        images. The ends are quantiles of each voxel's predictive distribution; nothing is sampled.
+
+        Returns:
+            (2, n_images, n_voxels) float32, lower and upper ends, in the subject's unit.
+
+        Raises:
+            SynBrainError: where the run has no noise part, or for a level that is not between 0 and 1.
+        """
+        ends = [batch.interval(level) for _, batch in self.iter_predictive(images, subject=subject)]
+        empty = np.zeros((2, 0, self.subject(subject).n_voxels), dtype=np.float32)
+        return np.concatenate([empty, *ends], axis=1)
+
     def log_prob(
         self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
     ) -> NDArray[np.float64]:
-        """(n,) float64, log density of one trial ``responses[i]`` (n, n_voxels) for each image i.
+        """(n,) float64, log predictive density of one trial ``responses[i]`` (n, n_voxels) for each image i.
 
         Raises:
             SynBrainError: where the run has no noise part.
         """
         part = self.subject(subject)
-        if part.noise is None:
+        if responses.shape != (len(images), part.n_voxels):
             raise SynBrainError(
-                f"the run has no trial noise for {part.name}, so no density",
-                "use recipe calibrated, or `synbrain calibrate`",
-            )
-        mean = self.predict(images, subject=part.name)
-        if mean.shape != responses.shape:
-            raise SynBrainError(
-                f"responses of shape {responses.shape} for means of shape {mean.shape}",
+                f"responses of shape {responses.shape} for {len(images)} images x {part.n_voxels} voxels",
                 "give one trial per image (repeat an image for each of its trials)",
             )
-        return part.noise.log_prob(mean, np.asarray(responses, dtype=np.float32))
+        y = np.asarray(responses, dtype=np.float32)
+        batches = self.iter_predictive(images, subject=part.name)
+        return np.concatenate([np.zeros(0), *(batch.log_prob(y[rows]) for rows, batch in batches)])
 
     def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Float32:
         """(n_voxels,) float32, share of the variance of ``n_repeats``-trial means that is signal.
@@ -323,16 +346,7 @@ class SynBrain:
         From the noise part where it was fitted on repeats, else from the space's ncsnr: NSD data manual,
         NC = ncsnr^2 / (ncsnr^2 + 1 / n). Its square root is the highest correlation that can be expected.
         """
-        part = self.subject(subject)
-        if part.noise is not None and part.noise.source == "repeats":
-            return part.noise.noise_ceiling(n_repeats)
-        if part.space.ncsnr is None:
-            raise SynBrainError(
-                f"neither repeats nor ncsnr are known for {part.name}",
-                "calibrate the run on a dataset with repeats",
-            )
-        squared = part.space.ncsnr.astype(np.float64) ** 2
-        return np.asarray(squared / (squared + 1 / n_repeats), dtype=np.float32)
+        return self.subject(subject).noise_ceiling(n_repeats)
 
     def tokens(self, images: Images | TokenSet) -> TokenSet:
         """Tokens of ``images`` through the run's encoder; tokens are checked and given back.
@@ -341,14 +355,7 @@ class SynBrain:
             SynBrainError: tokens of another encoder, or an image that cannot be read.
         """
         if isinstance(images, TokenSet):
-            # imported runs do not know the weights of their encoder: their digest is empty
-            digests = (self.config.encoder_digest or images.digest, images.digest)
-            if images.encoder != self.config.encoder or digests[0] != digests[1]:
-                raise SynBrainError(
-                    f"tokens of {images.encoder} (digest {images.digest[:12]}) for a run on "
-                    f"{self.config.encoder} (digest {self.config.encoder_digest[:12]})",
-                    f"make tokens with `synbrain features DATASET --encoder {self.config.encoder}`",
-                )
+            self.config.require_encoder_of(images)
             return images.only(*self.config.layers)
         return self.tokens(encode_images(self.encoder, images, self.config.layers, rules=self.pictures))
 
@@ -377,7 +384,7 @@ class SynBrain:
         if self.vae is None:
             assert linear is not None
             return linear
-        return self._in_unit(self._decode(self._latents(tokens), part.n_voxels), linear, part)
+        return part.mean_of(self._decode(self._latents(tokens), part.n_voxels), linear)
 
     def _latents(self, tokens: TokenSet) -> torch.Tensor:
         """(n_images, tokens, dim) float32 on the networks' device."""
@@ -408,12 +415,6 @@ class SynBrain:
         context: AbstractContextManager[Any] = autocast(self.device, autocast_dtype(precision, self.device))
         return context
 
-    @staticmethod
-    def _in_unit(decoded: Float32, linear: Float32 | None, part: SubjectPart) -> Float32:
-        scaled = decoded * part.response_sd
-        mean = part.response_mean + scaled if linear is None else linear + part.shrink * scaled
-        return np.asarray(mean, dtype=np.float32)
-
     def _latent_trials(
         self, tokens: TokenSet, part: SubjectPart, n_samples: int, seed: int, first: int, factor: float
     ) -> Float32:
@@ -426,5 +427,5 @@ class SynBrain:
         for sample in range(n_samples):
             eps = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in generators])
             noisy = latents + factor * torch.from_numpy(eps).to(self.device)
-            trials[sample] = self._in_unit(self._decode(noisy, part.n_voxels), linear, part)
+            trials[sample] = part.mean_of(self._decode(noisy, part.n_voxels), linear)
         return trials

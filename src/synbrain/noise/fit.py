@@ -1,294 +1,307 @@
-"""Fit trial-to-trial variability around a mean that has not seen the images."""
+"""Fit both uncertainties of a response, each from what shows it alone.
+
+1. What a trial adds to the true mean: residuals within images.
+2. What is not known of the mean: squared errors of the repeat means around a cross-fitted mean, less the
+trial
+   noise that is left in a repeat mean, ``E (ybar - m)^2 = var_error + var_trial / repeats``.
+3. The shape of their sum: residuals of single trials around the cross-fitted mean, over the sum's sd.
+"""
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import skew as sample_skewness
-from sklearn.decomposition import FactorAnalysis
-from sklearn.exceptions import ConvergenceWarning
+from scipy.stats import kurtosis, skew
 
-from synbrain.arrays import Float64, Rows
+from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
-from synbrain.metrics.low_rank import log_density
 from synbrain.noise.config import NoiseConfig
-from synbrain.noise.response_noise import ResponseNoise, Source, unwarp, warp, warp_moments
+from synbrain.noise.factors import fit_factors, without
+from synbrain.noise.image_distance import ImageDistance
+from synbrain.noise.margins import drawn_skewness, skew_parameter, unwarp, warp, warp_moments
+from synbrain.noise.mean_error import (
+    Distances,
+    Errors,
+    Growth,
+    distances_of,
+    error_sizes,
+    fit_growth,
+)
+from synbrain.noise.parts import MeanError, NoiseRecord, Source, TrialNoise
+from synbrain.noise.residuals import Residuals, moment_factors
+from synbrain.noise.response_noise import ResponseNoise
+from synbrain.noise.variance import VarianceFit, levelled, variance_function
 
-LARGEST_SKEW = 2.0  # of the warp's parameter; skewness then is 1.2 to 1.8, by the tail
-TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-ALLOWED = {0.9: 0.02, 0.5: 0.03}  # how far coverage may be off
+TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)
+LEVELS = (0.5, 0.9)
+MOST_VALUES = 2**26  # residuals from which factors are fitted
+MARGIN_TRIALS = 6000  # from which the shape of the sum is fitted
+
+
+@dataclass(frozen=True)
+class NoisePrior:
+    """What is known before a subject's own data are looked at.
+
+    Attributes:
+        trial_fraction: of the residual variance of a single trial around a cross-fitted mean, what is trial
+            noise; used where no image was repeated. None: what grows with distance is error of the mean.
+        growth: of the mean's variance with distance, to which a subject's own is drawn.
+        distance: of the images that ``mean`` was fitted on, where these are not the images at hand.
+    """
+
+    trial_fraction: float | None = None
+    growth: float | None = None
+    distance: ImageDistance | None = None
+
+
+UNKNOWN = NoisePrior()
 
 
 def fit_response_noise(
-    pairs: Pairs, mean: NDArray[np.float32], config: NoiseConfig, *, seed: int = 0
+    pairs: Pairs,
+    mean: NDArray[np.float32],
+    config: NoiseConfig,
+    *,
+    prior: NoisePrior = UNKNOWN,
+    seed: int = 0,
 ) -> ResponseNoise:
-    """Fit variance, margins, shared factors and inflation.
+    """Fit trial noise, what is not known of the mean, and the shape of their sum.
 
-    Variance, margins and factors come from residuals around the repeat mean of each image, scaled up for
-    the degree of freedom that the mean takes; inflation from residuals around ``mean``. Where no image
-    was repeated all of it comes from the latter, which ``source`` says.
+    Without repeats residuals hold both. They are then parted by the prior's fraction. Without a prior, the
+    part that grows in proportion to an image's distance from the training images is taken as error of the
+    mean (it is what kernel ridge says of it), and all else as trial noise; ``record.source`` says so.
 
     Args:
         pairs: trials of training images.
         mean: (n_images, n_voxels) float32, cross-fitted: none may have been fitted on its own image.
         config: see there.
-        seed: of the split on which the number of factors is chosen.
+        prior: from base subjects, or from the model whose noise is refitted.
+        seed: of the halves on which the number of factors is chosen.
 
     Raises:
-        SynBrainError: where means and trials do not fit each other, or there are fewer than 4 trials.
+        SynBrainError: where means and trials do not fit each other, are not finite, or there are fewer than 4
+            trials.
     """
+    _check(pairs, mean)
+    residuals = Residuals(pairs, mean)
+    distances = distances_of(pairs.tokens, prior.distance, seed=seed) if config.by_distance else None
+    parted = _parted(residuals, _trial_variance(residuals, config), distances, prior)
+    variance, errors, growth = parted.variance, parted.errors, parted.growth
+    trial, repeat_means, scores = _trial_noise(residuals, variance, config, seed)
+    error = _mean_error(residuals, trial, parted, repeat_means, config, seed)
+    shape = _shape_of_sum(residuals, trial, error, growth.values, config, seed)
+    record = NoiseRecord(
+        source=parted.source,
+        n_images=pairs.n_images,
+        n_trials=pairs.n_trials,
+        trial_factors=trial.loadings.shape[1],
+        error_factors=error.loadings.shape[1],
+        held_out_log_density_by_factors=scores,
+        error_over_trial_variance=float(np.median(errors.variance / np.maximum(variance.average, 1e-12))),
+        growth_with_distance=error.slope,
+        coverage_50=shape.coverage[0],
+        coverage_90=shape.coverage[1],
+    )
+    return ResponseNoise(
+        trial=trial,
+        error=error,
+        skew=f32(shape.skew),
+        tail=f32(shape.tail),
+        signal_variance=f32(variance.signal),
+        noise_variance=f32(variance.average),
+        record=record,
+    )
+
+
+def _check(pairs: Pairs, mean: NDArray[np.float32]) -> None:
     if mean.shape != (pairs.n_images, pairs.n_voxels):
         raise SynBrainError(
             f"means of shape {mean.shape} for {pairs.n_images} images x {pairs.n_voxels} voxels",
             "give one cross-fitted mean per training image",
         )
-    repeats = pairs.repeats()
-    repeated = bool(np.sum(repeats[repeats > 1] - 1) >= 8)
-    image, residual, about_mean = _residuals(pairs, mean, repeated, config.max_trials, seed)
-    if len(image) < 4:
-        raise SynBrainError(f"{len(image)} trials to fit noise on", "give more trials")
-    base, slope, floor = variance_function(residual**2, image, mean, config.mean_dependent)
-    ones = np.ones(pairs.n_voxels)
-    plain = ResponseNoise(
-        loadings=np.zeros((pairs.n_voxels, 0), dtype=np.float32),
-        unique=_f32(ones),
-        base=_f32(base),
-        slope=_f32(slope),
-        floor=_f32(floor),
-        inflation=_f32(ones),
-        skew=_f32(0 * ones),
-        tail=_f32(ones),
-        signal_variance=_f32(_signal_variance(pairs, repeated)),
-        noise_variance=_f32(np.mean(residual**2, axis=0)),
-        about={},
-    )
-    sd = np.sqrt(plain.variance(mean)).astype(np.float64)
-    standard = residual / sd[image]
-    off = about_mean / sd[image]
-    needed = np.maximum(np.mean(off**2, axis=0), 1) if repeated else ones
-    skew, tail, power = fit_margins(standard, off, needed, config)
-    inflation = needed**power
-    z, _ = unwarp(standard, skew, tail)
-    loadings, unique, scores = fit_factors(z, image, config.factors, seed)
-    noise = replace(
-        plain,
-        loadings=_f32(loadings),
-        unique=_f32(unique),
-        skew=_f32(skew),
-        tail=_f32(tail),
-        inflation=_f32(inflation),
-    )
-    about: dict[str, Any] = {
-        "n_images": pairs.n_images,
-        "n_trials": pairs.n_trials,
-        "factors": int(loadings.shape[1]),
-        "held_out_log_density_by_factors": scores,
-        "variance_over_within_image_variance": float(np.median(inflation)),
-        "coverage_90": coverage(off, inflation, skew, tail, 0.9),
-        "coverage_50": coverage(off, inflation, skew, tail, 0.5),
-    }
-    source: Source = "repeats" if repeated else "residuals"
-    return replace(noise, about=about, source=source, variance_needed=float(np.median(needed)))
+    if pairs.n_trials < 4:
+        raise SynBrainError(f"{pairs.n_trials} trials to fit noise on", "give more trials")
+    if not np.isfinite(mean).all():
+        raise SynBrainError("means that are not finite", "fit the linear path again")
 
 
-def _f32(values: Float64) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class _Parted:
+    """Trial variance, errors of the mean and their growth with distance, and what parted them."""
+
+    variance: VarianceFit
+    errors: Errors
+    growth: Growth
+    source: Source
+
+
+def _parted(
+    residuals: Residuals, variance: VarianceFit, distances: Distances | None, prior: NoisePrior
+) -> _Parted:
+    if residuals.repeated:
+        errors = error_sizes(residuals, variance)
+        return _Parted(variance, errors, fit_growth(errors, distances, prior.growth), "repeats")
+    if prior.trial_fraction is not None:
+        variance = variance.scaled(prior.trial_fraction)
+        errors = error_sizes(residuals, variance)
+        return _Parted(variance, errors, fit_growth(errors, distances, prior.growth), "base subjects")
+    # kernel ridge: errors of the mean grow in proportion to v (slope 1), so what grows is their part
+    grown = fit_growth(error_sizes(residuals, variance.scaled(0)), distances, None)
+    variance = variance.scaled(1 - min(grown.slope, 0.95))
+    return _Parted(variance, error_sizes(residuals, variance), grown.at(1.0), "residuals")
+
+
+def f32(values: Float64) -> Float32:
     return np.asarray(values, dtype=np.float32)
 
 
-def _residuals(
-    pairs: Pairs, mean: NDArray[np.float32], repeated: bool, most: int, seed: int
-) -> tuple[Rows, Float64, Float64]:
-    """Of up to ``most`` trials: image, residual within the image, residual around ``mean``.
+def _trial_variance(residuals: Residuals, config: NoiseConfig) -> VarianceFit:
+    """Variance of trials as a function of the mean; without repeats, of all that residuals hold."""
+    image = residuals.image[residuals.usable] if residuals.repeated else residuals.image
+    blocks = (
+        (block.voxels, block.within if residuals.repeated else block.around, block.mean, block.repeat_means)
+        for block in residuals.blocks()
+    )
+    fitted = variance_function(blocks, image, residuals.repeats, residuals.repeated, config.mean_dependent)
+    return levelled(fitted, residuals.mean, image)
 
-    Within an image of n trials residuals are scaled by sqrt(n / (n - 1)), so that their mean square is the
-    trial variance. Without repeats both residuals are the same.
+
+def _trial_noise(
+    residuals: Residuals, variance: VarianceFit, config: NoiseConfig, seed: int
+) -> tuple[TrialNoise, Float32, dict[str, float]]:
+    """Trial noise; repeat means (n_images, n_voxels), which later steps need; scores by number of factors."""
+    n_voxels = residuals.pairs.n_voxels
+    repeat_means = np.empty(residuals.mean.shape, dtype=np.float32)
+    skewness, heavy = np.zeros(n_voxels), np.zeros(n_voxels)
+    for block in residuals.blocks():
+        v = block.voxels
+        repeat_means[:, v] = block.repeat_means
+        if residuals.repeated and config.shaped:
+            sd = np.sqrt(variance.of(block.mean, v))
+            standard = block.within / np.maximum(sd[residuals.image[residuals.usable]], 1e-12)
+            skewness[v], heavy[v] = skew(standard, axis=0), kurtosis(standard, axis=0)
+    shaped = residuals.repeated and config.shaped
+    bent, tails = np.zeros(n_voxels), np.ones(n_voxels)
+    if shaped:
+        third, fourth = moment_factors(residuals.repeats[residuals.image])
+        # two repeats have symmetric residuals, whatever the trials: then nothing is known of the skewness
+        drawn = drawn_skewness(np.nan_to_num(skewness), len(residuals.usable))
+        wanted = drawn / third if third > 0.1 else 0 * drawn
+        tails[:] = _tail_of(float(np.median(np.nan_to_num(heavy))) / fourth, float(np.median(wanted)))
+        bent = skew_parameter(wanted, tails[0])
+    rows = residuals.usable if residuals.repeated else np.arange(len(residuals.image))
+    rows = some_of(rows, max(100, min(config.max_trials, MOST_VALUES // n_voxels)), (seed, 2))
+    image = residuals.image[rows]
+    if residuals.repeated:
+        of_trials = residuals.within(rows, repeat_means)
+    else:
+        of_trials = residuals.pairs.trial_responses(rows) - residuals.mean[image]
+    # without repeats the residuals hold all of the variance, of which trials are a fraction
+    total = variance.of(residuals.mean) / (1.0 if residuals.repeated else variance.fraction)
+    standard = np.asarray(of_trials / np.sqrt(np.maximum(total, 1e-24))[image].astype(np.float32), np.float64)
+    z = unwarp(standard, bent, tails)[0] if shaped else standard
+    loadings, unique, scores = fit_factors(z, image, config.factors, seed)
+    base, slope, floor = variance.line
+    parts = (loadings, unique, base, slope, floor, bent, tails)
+    return TrialNoise(*(f32(part) for part in parts)), repeat_means, scores
+
+
+def _tail_of(excess_kurtosis: float, skewness: float) -> float:
+    """The tail whose warp has that excess kurtosis at that skewness."""
+    given = [
+        warp_moments(skew_parameter(np.array([skewness]), tail), np.array([tail]))[3][0] for tail in TAILS
+    ]
+    return float(np.interp(excess_kurtosis, given, TAILS))
+
+
+def _mean_error(
+    residuals: Residuals,
+    trial: TrialNoise,
+    parted: _Parted,
+    repeat_means: Float32,
+    config: NoiseConfig,
+    seed: int,
+) -> MeanError:
+    """Size and patterns of the errors of the mean: those of repeat means, less those of trials."""
+    errors, growth = parted.errors, parted.growth
+    sd = np.sqrt(errors.variance)
+    distance = None if growth.distances is None else growth.distances.distance
+    if not np.any(sd > 0):
+        return MeanError.none(len(sd))
+    if not residuals.repeated:
+        # residuals are the sum of both, and their patterns were fitted already
+        return MeanError(f32(sd), trial.loadings, trial.unique, growth.slope, distance)
+    n_voxels = repeat_means.shape[1]
+    rows = some_of(np.flatnonzero(residuals.shown), max(100, MOST_VALUES // n_voxels), (seed, 5))
+    mean = residuals.mean[rows]
+    of_trial = trial.variance(mean) / residuals.repeats[rows, None]
+    of_error = growth.values[rows, None] * errors.variance
+    z = (repeat_means[rows] - mean) / np.sqrt(np.maximum(of_trial + of_error, 1e-24))
+    loadings, _, _ = fit_factors(np.asarray(z, dtype=np.float64), rows, config.factors, seed)
+    fraction = np.mean(of_error / np.maximum(of_trial + of_error, 1e-24), axis=0)
+    left, unique = without(loadings, fraction, trial.loadings.astype(np.float64), 1 - fraction)
+    return MeanError(f32(sd), f32(left), f32(unique), growth.slope, distance)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Skew and tail (n_voxels,) of the sum's margin, and coverage at LEVELS."""
+
+    skew: Float64
+    tail: Float64
+    coverage: tuple[float, float]
+
+
+def _shape_of_sum(
+    residuals: Residuals,
+    trial: TrialNoise,
+    error: MeanError,
+    growth: Float64,
+    config: NoiseConfig,
+    seed: int,
+) -> _Shape:
+    """Margins under which intervals of single trials cover what they say, for images left out.
+
+    The skewness of a voxel is measured; the tail is one for all voxels, the one of least
+    ``max |coverage - level|`` over 50 % and 90 % intervals. Variances are not touched.
     """
-    repeats = pairs.repeats()
-    usable = np.flatnonzero(repeats[pairs.image_of_trial] > 1) if repeated else np.arange(pairs.n_trials)
-    usable = some_of(usable, most, (seed, 2))
-    image = pairs.image_of_trial[usable]
-    responses = pairs.trial_responses(usable).astype(np.float64)
-    around = responses - mean[image]
-    if not repeated:
-        return image, around, around
-    widen = np.sqrt(repeats[image] / (repeats[image] - 1))[:, None]
-    return image, (responses - pairs.repeat_means()[image]) * widen, around
+    rows = some_of(np.arange(len(residuals.image)), MARGIN_TRIALS, (seed, 6))
+    image = residuals.image[rows]
+    n_voxels = residuals.pairs.n_voxels
+
+    def standard(voxels: slice) -> Float64:
+        responses = residuals.pairs.responses[:, voxels][residuals.pairs.trials[rows]]
+        mean = residuals.mean[:, voxels]
+        line = np.maximum(trial.base[voxels] + trial.slope[voxels] * mean, trial.floor[voxels])
+        variance = line + growth[:, None] * error.sd[voxels] ** 2
+        return np.asarray((responses - mean[image]) / np.sqrt(np.maximum(variance, 1e-24))[image])
+
+    width = max(1, 2**23 // max(len(rows), 1))
+    parts = [slice(s, min(s + width, n_voxels)) for s in range(0, n_voxels, width)]
+    skewness = np.concatenate([np.nan_to_num(skew(standard(part), axis=0)) for part in parts])
+    wanted = drawn_skewness(skewness, len(rows))
+    tails = TAILS if config.shaped else (1.0,)
+    bent = [skew_parameter(wanted, tail) if config.shaped else np.zeros(n_voxels) for tail in tails]
+    inside = np.zeros((len(tails), len(LEVELS)))
+    for part in parts:
+        off = standard(part)
+        for t, tail in enumerate(tails):
+            for k, level in enumerate(LEVELS):
+                inside[t, k] += _inside(off, bent[t][part], tail, level)
+    inside /= len(rows) * n_voxels
+    misses = np.max(np.abs(inside - np.array(LEVELS)), axis=1)
+    best = int(np.argmin(misses))
+    return _Shape(
+        bent[best], np.full(n_voxels, tails[best]), (float(inside[best, 0]), float(inside[best, 1]))
+    )
 
 
-def _signal_variance(pairs: Pairs, repeated: bool) -> Float64:
-    """(n_voxels,) variance of the true mean over images: that of repeat means less what noise adds to it."""
-    means = pairs.repeat_means().astype(np.float64)
-    if not repeated:
-        return np.asarray(means.var(axis=0, ddof=1))
-    repeats = np.maximum(pairs.repeats(), 1)
-    squares = np.zeros(pairs.n_voxels)
-    for start in range(0, pairs.n_trials, 2048):
-        rows = np.arange(start, min(start + 2048, pairs.n_trials))
-        squares += np.sum((pairs.trial_responses(rows) - means[pairs.image_of_trial[rows]]) ** 2, axis=0)
-    noise = squares / max(int(np.sum(repeats - 1)), 1)
-    return np.asarray(np.maximum(means.var(axis=0, ddof=1) - noise * np.mean(1 / repeats), 0))
-
-
-def variance_function(
-    squares: Float64, image: Rows, mean: NDArray[np.float32], mean_dependent: bool
-) -> tuple[Float64, Float64, Float64]:
-    """Per voxel ``variance = max(base + slope * mean, floor)``, right on average over the trials.
-
-    Slopes are least squares of squared residuals on the mean, drawn to the slope that all voxels share (in
-    units of their own variance and spread of means) as far as their standard errors say (empirical Bayes).
-
-    Args:
-        squares: (n_trials, n_voxels), squared residuals.
-        image: (n_trials,) row of ``mean``.
-        mean: (n_images, n_voxels).
-        mean_dependent: False for slopes of 0.
-
-    Returns:
-        base, slope, floor, each (n_voxels,).
-    """
-    average = np.maximum(squares.mean(axis=0), 1e-12)
-    floor = 0.1 * average
-    if not mean_dependent or len(squares) < 20:
-        return average, np.zeros_like(average), floor
-    m = mean[image].astype(np.float64)
-    centre, spread = m.mean(axis=0), np.maximum(m.std(axis=0), 1e-12)
-    x, relative = (m - centre) / spread, squares / average
-    raw = np.mean(x * relative, axis=0)
-    error = np.mean((x * (relative - 1 - x * raw)) ** 2, axis=0) / len(x)
-    known = error > 0  # a voxel that never varies, or whose mean does not, tells nothing about slopes
-    if not known.any():
-        return average, np.zeros_like(average), floor
-    common = np.average(raw[known], weights=1 / np.maximum(error[known], 1e-12))
-    between = max(float(np.mean((raw[known] - common) ** 2 - error[known])), 0.0)
-    certain = np.divide(between, between + error, out=np.zeros_like(error), where=known)
-    shrunk = common + (raw - common) * certain
-    # a clipped line is above its line on average: bring the average back
-    level = np.maximum(1 + shrunk * x, 0.1).mean(axis=0)
-    slope = average * shrunk / spread / level
-    return average / level - slope * centre, slope, floor / level
-
-
-def fit_margins(
-    standard: Float64, off: Float64, needed: Float64, config: NoiseConfig
-) -> tuple[Float64, Float64, float]:
-    """Shape of the margins, and how much of the mean's error goes into the variance.
-
-    Around an imperfect mean a trial varies by more than trials of one image do (``needed``, as a factor on
-    the variance). Samples cannot have both variances: "balanced" takes the power p of ``needed ** p`` and
-    the flatness of the margins (one for all voxels) that make the worst of three misses smallest, each as a
-    share of what is allowed: coverage of 90 % intervals (2 %), of 50 % intervals (3 %), and the log of the
-    median variance ratio (log max_ratio, which it may not pass).
-
-    The skewness is that of ``standard``: around the mean it would be that of the mean's errors too.
-
-    Args:
-        standard: (n_trials, n_voxels), residuals within images over their sd.
-        off: (n_trials, n_voxels), (trial - cross-fitted mean) over the same sd.
-        needed: (n_voxels,), at least 1.
-        config: whether margins are shaped, and the kind of inflation.
-
-    Returns:
-        skew, tail (n_voxels,), and the power.
-    """
-    fixed = {"none": [0.0], "predictive": [1.0]}
-    powers = fixed.get(config.inflation, list(np.linspace(0, 1, 21)))
-    n_voxels = standard.shape[1]
-    wanted = drawn_skewness(standard) if config.shaped else None
-    best: tuple[float, Float64, Float64, float] | None = None
-    for tail in TAILS if config.shaped else (1.0,):
-        tails = np.full(n_voxels, tail)
-        skew = np.zeros(n_voxels) if wanted is None else skew_parameter(wanted, tail)
-        for power in powers:
-            ratio = float(np.log(np.median(needed**power)) / np.log(config.max_ratio))
-            balanced = config.inflation == "balanced"
-            if balanced and best is not None and ratio >= min(best[0], 1.0):
-                break  # the variance ratio keeps its bound, whatever coverage would want
-            misses = [
-                abs(coverage(off, needed**power, skew, tails, level) - level) / allowed
-                for level, allowed in ALLOWED.items()
-            ]
-            miss = max(*misses, ratio if balanced else 0.0)
-            if best is None or miss < best[0]:
-                best = (miss, skew, tails, float(power))
-    assert best is not None
-    return best[1:]
-
-
-def drawn_skewness(standard: Float64) -> Float64:
-    """(n_voxels,) skewness of (n_trials, n_voxels), each drawn to the median by its standard error."""
-    observed = np.nan_to_num(sample_skewness(standard, axis=0))
-    common = float(np.median(observed))
-    error = 6 / len(standard)
-    between = max(float(np.mean((observed - common) ** 2)) - error, 0.0)
-    return np.asarray(common + (observed - common) * between / (between + error))
-
-
-def skew_parameter(skewness: Float64, tail: float) -> Float64:
-    """(n_voxels,) the warp's skew parameter that gives that skewness at ``tail``."""
-    table = np.linspace(-LARGEST_SKEW, LARGEST_SKEW, 241)
-    given = warp_moments(table, np.full_like(table, tail))[2]
-    return np.asarray(np.interp(skewness, given, table))
-
-
-def fit_factors(
-    z: Float64, image: Rows, choices: tuple[int, ...], seed: int
-) -> tuple[Float64, Float64, dict[str, float]]:
-    """Loadings and unique variances of correlated standard normals, by factor analysis.
-
-    The number of factors is the one of highest log density on the images that a fit on the other half has
-    not seen.
-
-    Args:
-        z: (n_trials, n_voxels), about standard normal.
-        image: (n_trials,) image of each trial; halves are split by image.
-        choices: numbers of factors; more than a third of trials or voxels are left out.
-        seed: of the halves.
-
-    Returns:
-        loadings (n_voxels, k), unique (n_voxels,) with row sums of squares + unique = 1, and the held-out
-        log density per trial and voxel by number of factors.
-    """
-    n_voxels = z.shape[1]
-    images = np.unique(image)
-    half = np.isin(image, np.random.default_rng([seed, 3]).permutation(images)[: len(images) // 2])
-    possible = sorted({k for k in choices if k <= min(n_voxels, half.sum(), (~half).sum()) // 3} | {0})
-    scores: dict[int, float] = {}
-    for k in possible:
-        both = []
-        for fitted_on in (half, ~half):
-            loadings, unique = _factors(z[fitted_on], k, seed)
-            both.append(float(log_density(z[~fitted_on], loadings, unique).mean()) / n_voxels)
-        scores[k] = float(np.mean(both))
-        if scores[k] < max(scores.values()) - 0.01:
-            break  # more factors only fit more noise
-    best = max(scores, key=lambda k: scores[k])
-    loadings, unique = _factors(z, best, seed)
-    return loadings, unique, {str(k): round(value, 5) for k, value in scores.items()}
-
-
-def _factors(z: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
-    n_voxels = z.shape[1]
-    if k == 0:
-        return np.zeros((n_voxels, 0)), np.ones(n_voxels)
-    scale = np.maximum(np.sqrt(np.mean(z**2, axis=0)), 1e-12)
-    with warnings.catch_warnings():  # 30 iterations are meant to be enough, converged or not
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = FactorAnalysis(k, max_iter=30, tol=1e-3, random_state=seed).fit(z / scale)
-    loadings = fitted.components_.T
-    shared = np.sum(loadings**2, axis=1)
-    shrink = np.minimum(1, np.sqrt(0.98 / np.maximum(shared, 1e-12)))
-    loadings = loadings * shrink[:, None]
-    return loadings, 1 - np.sum(loadings**2, axis=1)
-
-
-def coverage(standard: Float64, inflation: Float64, skew: Float64, tail: Float64, level: float) -> float:
-    """Share of residuals (n_trials, n_voxels) inside the central interval of ``level``."""
+def _inside(standard: Float64, skew: Float64, tail: float, level: float) -> int:
+    """Number of residuals inside the central interval of ``level``."""
     ends = np.repeat(ndtri([[(1 - level) / 2], [(1 + level) / 2]]), standard.shape[1], axis=1)
-    low, high = warp(ends, skew, tail) * np.sqrt(inflation)
-    return float(np.mean((standard >= low) & (standard <= high)))
+    low, high = warp(ends, skew, np.full(len(skew), tail))
+    return int(np.count_nonzero((standard >= low) & (standard <= high)))

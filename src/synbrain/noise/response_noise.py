@@ -1,81 +1,58 @@
-"""Trial-to-trial variability: low-rank plus diagonal noise whose scale depends on the mean."""
+"""How responses vary around a predicted mean: trials of an image, and what a new measurement may be.
+
+A single response is ``predicted mean + error of the mean + trial noise``. :meth:`ResponseNoise.sample` holds
+the last alone: trials as a scanner gives them, all around one mean. :meth:`ResponseNoise.predictive` holds
+both: how far a new measurement may lie from the prediction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from synbrain.arrays import Float32
+from synbrain.features.tokens import TokenSet
 from synbrain.files import atomic_path, read_json, write_json
-from synbrain.metrics.low_rank import log_density
+from synbrain.noise.image_distance import ImageDistance
+from synbrain.noise.margins import warper
+from synbrain.noise.parts import MeanError, NoiseRecord, TrialNoise, correlated_normals
+from synbrain.noise.predictive import Predictive
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-Source = Literal["repeats", "residuals", "base subjects"]
-
-
 @dataclass(frozen=True)
 class ResponseNoise:
-    """A trial of voxel v of an image with mean m: ``m + sd_v(m) * warp_v(z_v)``, z correlated normals.
-
-    ``z = loadings @ f + sqrt(unique) * e`` with f, e standard normal, so that z has unit variance;
-    ``sd_v(m)^2 = inflation_v * max(base_v + slope_v * m, floor_v)`` (counts: variance grows with the
-    mean; the common factor then acts as a gain). ``warp_v`` gives the margin its shape: the sinh-arcsinh
-    transform ``sinh(tail * asinh(z) + skew)`` (Jones and Pewsey 2009, Biometrika 96, eq. 2) brought to mean
-    0 and variance 1; the identity at skew 0 and tail 1. So samples average to m exactly.
+    """Both uncertainties of one subject's responses.
 
     Attributes:
-        loadings: (n_voxels, k) float32; row sums of squares plus ``unique`` are 1.
-        unique: (n_voxels,) float32, positive.
-        base, slope, floor: (n_voxels,) float32, variance within an image (unit^2, unit, unit^2).
-        inflation: (n_voxels,) float32, what an imperfect mean adds, as a factor on the variance.
-        skew, tail: (n_voxels,) float32, shape of the margin; tail below 1 is flatter than a normal.
+        trial: what a trial adds to the true mean.
+        error: what is not known of the mean.
+        skew, tail: (n_voxels,) float32, shape of the sum's margin (:mod:`synbrain.noise.margins`).
         signal_variance: (n_voxels,) float32, variance over images of the true mean (unit^2); with
             ``noise_variance`` it gives the noise ceiling.
         noise_variance: (n_voxels,) float32, trial variance within an image, averaged over images.
-        about: how it was fitted, on how many trials; for people to read.
-        source: what told trial noise from errors of the mean: "repeats" of images, nothing (then both are
-            in the "residuals"), or the ratio of "base subjects".
-        variance_needed: variance around a cross-fitted mean over variance within images, median voxel.
+        record: how they were fitted.
     """
 
-    loadings: Float32
-    unique: Float32
-    base: Float32
-    slope: Float32
-    floor: Float32
-    inflation: Float32
+    trial: TrialNoise
+    error: MeanError
     skew: Float32
     tail: Float32
     signal_variance: Float32
     noise_variance: Float32
-    about: Mapping[str, Any]
-    source: Source = "residuals"
-    variance_needed: float = 1.0
+    record: NoiseRecord
 
     @property
     def n_voxels(self) -> int:
-        return len(self.unique)
-
-    def variance(self, mean: NDArray[Any]) -> Float32:
-        """(..., n_voxels) float32, variance of trials around ``mean`` (..., n_voxels)."""
-        return np.asarray(
-            self.inflation * np.maximum(self.base + self.slope * mean, self.floor), dtype=np.float32
-        )
-
-    def correlation(self) -> NDArray[np.float32]:
-        """(n_voxels, n_voxels) float32, correlation of z between voxels; for few voxels only."""
-        return np.asarray(self.loadings @ self.loadings.T + np.diag(self.unique), dtype=np.float32)
+        return len(self.noise_variance)
 
     def sample(self, mean: Float32, n_samples: int, seed: int, first_image: int = 0) -> Float32:
-        """Draw trials.
+        """Draw trials of images with these means, which every trial of an image shares.
 
         Image i has a generator of its own, made of ``seed`` and ``first_image + i``: images may be
         drawn in any batches, and the first samples do not depend on how many follow.
@@ -89,29 +66,22 @@ class ResponseNoise:
         Returns:
             (n_samples, n_images, n_voxels) float32.
         """
-        n_images, n_voxels = mean.shape
-        rank = self.loadings.shape[1]
-        sd = np.sqrt(self.variance(mean))
-        unique_sd = np.sqrt(self.unique)
-        trials = np.empty((n_samples, n_images, n_voxels), dtype=np.float32)
-        bend = warper(self.skew, self.tail)
-        for image in range(n_images):
-            rng = np.random.Generator(np.random.SFC64([seed, first_image + image]))
-            draws = rng.standard_normal((n_samples, rank + n_voxels), dtype=np.float32)
-            z = draws[:, :rank] @ self.loadings.T
-            z += draws[:, rank:] * unique_sd
+        trial, sd = self.trial, np.sqrt(self.trial.variance(mean))
+        bend = warper(trial.skew, trial.tail)
+        trials = np.empty((n_samples, *mean.shape), dtype=np.float32)
+        for image in range(len(mean)):
+            z = correlated_normals(trial.loadings, trial.unique, n_samples, [seed, first_image + image])
             trials[:, image] = mean[image] + sd[image] * bend(z)
         return trials
 
-    def log_prob(self, mean: Float32, responses: Float32) -> NDArray[np.float64]:
-        """(n,) float64, log density of ``responses`` (n, n_voxels) around ``mean`` (n, n_voxels).
+    def predictive(self, mean: Float32, tokens: TokenSet) -> Predictive:
+        """What one measurement of each image may be.
 
-        Solved through the k x k matrix of the low-rank part (Woodbury), so no n_voxels^2 array is made.
+        Args:
+            mean: (n_images, n_voxels) float32, predicted.
+            tokens: of the images, which tell how far they lie from the training images.
         """
-        sd = np.sqrt(self.variance(mean).astype(np.float64))
-        z, log_slope = unwarp((responses - mean) / sd, self.skew, self.tail)
-        density = log_density(z, self.loadings, self.unique)
-        return np.asarray(density + np.sum(log_slope - np.log(sd), axis=1))
+        return Predictive(self.trial, self.error, self.skew, self.tail, mean, self.error.growth(tokens))
 
     def noise_ceiling(self, n_repeats: int = 1) -> Float32:
         """(n_voxels,) float32, share of variance that the true mean explains of ``n_repeats``-trial means."""
@@ -121,74 +91,38 @@ class ResponseNoise:
     def save(self, folder: Path) -> list[str]:
         """Write the noise into ``folder`` and return the file names written."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: np.ascontiguousarray(getattr(self, name), dtype=np.float32) for name in _TENSORS}
+        distance = self.error.distance
+        tensors = {name: getattr(self, name) for name in _OWN}
+        tensors |= {f"trial.{name}": getattr(self.trial, name) for name in _TRIAL}
+        tensors |= {f"error.{name}": getattr(self.error, name) for name in _ERROR}
+        config: dict[str, Any] = {"record": self.record.model_dump(mode="json"), "slope": self.error.slope}
+        if distance is not None:
+            tensors |= {f"distance.{name}": getattr(distance, name) for name in _DISTANCE}
+            config["distance"] = {"layers": list(distance.layers), "unit": distance.unit}
         with atomic_path(folder / WEIGHTS) as partial:
-            save_file(tensors, partial)
-        content = {"source": self.source, "variance_needed": self.variance_needed, "about": dict(self.about)}
-        write_json(folder / CONFIG, content)
+            arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}
+            save_file(arrays, partial)
+        write_json(folder / CONFIG, config)
         return [CONFIG, WEIGHTS]
 
     @classmethod
     def load(cls, folder: Path) -> ResponseNoise:
         """Read a noise that :meth:`save` wrote."""
-        tensors = load_file(folder / WEIGHTS)
-        content = read_json(folder / CONFIG)
-        values: dict[str, Any] = {name: tensors[name] for name in _TENSORS} | content
-        return cls(**values)
+        tensors, config = load_file(folder / WEIGHTS), read_json(folder / CONFIG)
+        distance = None
+        if kept := config.get("distance"):
+            arrays = {name: tensors[f"distance.{name}"] for name in _DISTANCE}
+            distance = ImageDistance(tuple(kept["layers"]), **arrays, unit=float(kept["unit"]))
+        error = {name: tensors[f"error.{name}"] for name in _ERROR}
+        return cls(
+            trial=TrialNoise(**{name: tensors[f"trial.{name}"] for name in _TRIAL}),
+            error=MeanError(**error, slope=float(config["slope"]), distance=distance),
+            **{name: tensors[name] for name in _OWN},
+            record=NoiseRecord.model_validate(config["record"]),
+        )
 
 
-_TENSORS = (
-    "loadings",
-    "unique",
-    "base",
-    "slope",
-    "floor",
-    "inflation",
-    "skew",
-    "tail",
-    "signal_variance",
-    "noise_variance",
-)
-_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(60)
-
-
-def _bend(z: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:
-    # sinh and asinh by log and exp, which numpy vectorises: ten times faster than the functions themselves
-    grown = np.exp(tail * np.log(z + np.sqrt(z * z + 1)) + skew)
-    return np.asarray((grown - 1 / grown) / 2)
-
-
-def warp_moments(skew: NDArray[Any], tail: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
-    """Mean, sd and skewness (n_voxels,) float64 of ``sinh(tail * asinh(z) + skew)``, z standard normal."""
-    bent = _bend(_NODES[:, None], np.asarray(skew, np.float64)[None], np.asarray(tail, np.float64)[None])
-    share = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
-    mean = share @ bent
-    sd = np.sqrt(share @ (bent - mean) ** 2)
-    return mean, sd, share @ ((bent - mean) / sd) ** 3
-
-
-def warp(z: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]) -> NDArray[Any]:
-    """Standard normals (..., n_voxels) to residuals of mean 0 and variance 1, in the dtype of ``z``."""
-    return warper(skew, tail, z.dtype)(z)
-
-
-def warper(
-    skew: NDArray[Any], tail: NDArray[Any], dtype: Any = np.float32
-) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """:func:`warp` for many calls: its moments are computed once."""
-    if not np.any(skew) and np.all(tail == 1):
-        return lambda z: z
-    mean, sd, _ = (moment.astype(dtype) for moment in warp_moments(skew, tail))
-    skew, tail = skew.astype(dtype), tail.astype(dtype)
-    return lambda z: np.asarray((_bend(z, skew, tail) - mean) / sd)
-
-
-def unwarp(
-    residuals: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Inverse of :func:`warp` and the log of its slope dz/dresidual, both (..., n_voxels) float64."""
-    mean, sd, _ = warp_moments(skew, tail)
-    bent = residuals * sd + mean
-    inner = (np.arcsinh(bent) - skew) / tail
-    log_slope = np.log(np.cosh(inner) * sd / tail) - 0.5 * np.log1p(bent**2)
-    return np.sinh(inner), log_slope
+_OWN = ("skew", "tail", "signal_variance", "noise_variance")
+_TRIAL = tuple(field.name for field in fields(TrialNoise))
+_ERROR = ("sd", "loadings", "unique")
+_DISTANCE = ("centre", "size", "axes", "told")

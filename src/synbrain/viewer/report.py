@@ -114,6 +114,12 @@ def _shown(model: SynBrain, dataset: Dataset, evaluation: Evaluation, options: R
         tokens = measured.test.tokens.take(images)
         return model.sample(tokens, options.samples, options.seed, subject=evaluation.subject)
 
+    def predictive(images: Rows) -> Float32:
+        tokens = measured.test.tokens.take(images)
+        return model.sample(
+            tokens, options.samples, options.seed, subject=evaluation.subject, predictive=True
+        )
+
     return Shown(
         test=measured.test,
         predictions={name: evaluation.predictions[name] for name in ("synbrain", "ridge")},
@@ -122,6 +128,7 @@ def _shown(model: SynBrain, dataset: Dataset, evaluation: Evaluation, options: R
         in_mni=options.mni,
         training_mean=measured.mean,
         draw=draw,
+        predictive=predictive,
         stimulus=_stimulus(dataset),
         trials=row.trials,
         variance_ratio=row.per_voxel.get("variance_ratio"),

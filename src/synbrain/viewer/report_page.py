@@ -157,9 +157,10 @@ def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
     elif cover is None:
         third = "Its test images have one trial each, so the spread of its trials could not be checked."
     else:
-        of_ratio = "" if ratio is None else f", and their variance is {ratio:.2f} times the measured one"
-        third = f"The 90 % intervals of its synthetic trials hold {100 * cover:.0f} % of the measured ones"
-        third += f"{of_ratio}."
+        third = f"Its 90 % intervals hold {100 * cover:.0f} % of the measured trials"
+        if ratio is not None:
+            third += f"; within an image its trials vary {ratio:.2f} times as much as measured ones"
+        third += "."
     if part.linear is not None and weight < LEAST_WEIGHT:
         third += " The linear path makes every prediction; networks have no part in it."
     return [first, second, third]
@@ -245,9 +246,12 @@ def _parts(model: SynBrain, part: SubjectPart, weight: float) -> list[dict[str, 
         alone = part.linear is None
         made.append({"name": "networks", "weight": "1.00" if alone else f"{weight:.2f}", "words": words})
     if part.noise is not None:
-        words = f"{part.noise.loadings.shape[1]} common factors, fitted on {part.noise.source}; "
-        words += "it makes the trials, not the mean"
+        record = part.noise.record
+        words = f"{record.trial_factors} common factors, told apart by {record.source}; makes the trials"
         made.append({"name": "trial noise", "weight": "–", "words": words})
+        words = f"{100 * record.error_over_trial_variance:.0f} % of the trial variance (median voxel), "
+        words += f"{record.error_factors} common factors; with the trial noise it makes the intervals"
+        made.append({"name": "error of the mean", "weight": "–", "words": words})
     return made
 
 

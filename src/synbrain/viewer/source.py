@@ -187,7 +187,7 @@ class Source:
         trials = None
         if part.noise is not None:
             trials = part.noise.sample(expected, max(ROI_TRIALS, options.trials), options.seed)[:, 0]
-            maps["sd"] = packing.quantised(np.sqrt(part.noise.variance(expected))[0])
+            maps["sd"] = packing.quantised(np.sqrt(part.noise.trial.variance(expected))[0])
             maps["trials"] = [packing.quantised(trial) for trial in trials[: options.trials]]
         measured = None if row is None else self._measured(row)
         if measured is not None:

@@ -42,4 +42,4 @@ def processes_on(device: str) -> PartialState:
 def accelerator_on(device: str, **settings: object) -> Accelerator:
     """Accelerate's side of a training on ``device``; autocast is the loop's, as stages differ in it."""
     cpu = processes_on(device).device.type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no", **settings)  # type: ignore[arg-type]
+    return Accelerator(cpu=cpu, mixed_precision="no", **settings)

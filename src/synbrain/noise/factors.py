@@ -1,0 +1,119 @@
+"""Factor analysis of standardised residuals: a correlation matrix as ``L L' + diag(u)``, L of few columns."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from sklearn.decomposition import FactorAnalysis
+from sklearn.exceptions import ConvergenceWarning
+
+from synbrain.arrays import Float64, Rows
+from synbrain.metrics.low_rank import log_density
+
+LEAST_UNIQUE = 0.02  # of a voxel's variance, so that the covariance can be inverted
+MANY_VOXELS, ROUNDS = 2000, 15  # beyond, principal axes take the place of maximum likelihood, which is slower
+
+
+def fit_factors(
+    z: Float64, image: Rows, choices: tuple[int, ...], seed: int
+) -> tuple[Float64, Float64, dict[str, float]]:
+    """Loadings and unique variances of correlated standard normals.
+
+    The number of factors is the one of highest log density on the images that a fit on the other half has
+    not seen.
+
+    Args:
+        z: (n_trials, n_voxels), about standard normal.
+        image: (n_trials,) image of each trial; halves are split by image.
+        choices: numbers of factors; more than a third of trials or voxels are left out.
+        seed: of the halves.
+
+    Returns:
+        loadings (n_voxels, k), unique (n_voxels,) with row sums of squares + unique = 1, and the held-out
+        log density per trial and voxel by number of factors.
+    """
+    n_voxels = z.shape[1]
+    images = np.unique(image)
+    half = np.isin(image, np.random.default_rng([seed, 3]).permutation(images)[: len(images) // 2])
+    possible = sorted({k for k in choices if k <= min(n_voxels, half.sum(), (~half).sum()) // 3} | {0})
+    scores: dict[int, float] = {}
+    for k in possible:
+        both = []
+        for train in (half, ~half):
+            loadings, unique = _factors(z[train], k, seed)
+            both.append(float(log_density(z[~train], loadings, unique).mean()) / n_voxels)
+        scores[k] = float(np.mean(both))
+        if scores[k] < max(scores.values()) - 0.01:
+            break  # more factors only fit more noise
+    best = max(scores, key=lambda k: scores[k])
+    loadings, unique = _factors(z, best, seed)
+    return loadings, unique, {str(k): round(value, 5) for k, value in scores.items()}
+
+
+def _factors(z: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
+    n_voxels = z.shape[1]
+    if k == 0:
+        return np.zeros((n_voxels, 0)), np.ones(n_voxels)
+    scaled = z / np.maximum(np.sqrt(np.mean(z**2, axis=0)), 1e-12)
+    if n_voxels > MANY_VOXELS:
+        return _principal_axes(scaled, k, seed)
+    with warnings.catch_warnings():  # 30 iterations are meant to be enough, converged or not
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = FactorAnalysis(k, max_iter=30, tol=1e-3, random_state=seed).fit(scaled)
+    return bounded(fitted.components_.T)
+
+
+def _principal_axes(scaled: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
+    """Leading axes of ``C - diag(u)``, with u refreshed in every round of a subspace iteration.
+
+    C = Z'Z / n is never made: a round costs two products of Z with k + 8 columns.
+    """
+    n, n_voxels = scaled.shape
+    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((n_voxels, min(k + 8, n_voxels))))[0]
+    basis = basis.astype(scaled.dtype)
+    loadings, unique = np.zeros((n_voxels, k)), np.full(n_voxels, 0.5)
+    for _ in range(ROUNDS):
+        product = scaled.T @ (scaled @ basis) / n - unique[:, None] * basis
+        values, inner = np.linalg.eigh(basis.T @ product)
+        vectors = (basis @ inner[:, ::-1])[:, :k]
+        loadings, unique = bounded(vectors * np.sqrt(np.maximum(values[::-1][:k], 0.0)))
+        basis = np.linalg.qr(product)[0].astype(scaled.dtype)
+    return loadings, unique
+
+
+def bounded(loadings: Float64) -> tuple[Float64, Float64]:
+    """Loadings with row sums of squares of at most ``1 - LEAST_UNIQUE``, and what they leave of 1."""
+    shared = np.sum(loadings**2, axis=1)
+    shrink = np.minimum(1, np.sqrt((1 - LEAST_UNIQUE) / np.maximum(shared, 1e-12)))
+    loadings = loadings * shrink[:, None]
+    return loadings, 1 - np.sum(loadings**2, axis=1)
+
+
+def without(
+    loadings: Float64, of_all: Float64, subtracted: Float64, of_subtracted: Float64
+) -> tuple[Float64, Float64]:
+    """Correlation that is left when a part with known correlation is taken out of a sum.
+
+    A sum of two independent parts has the correlation ``C = W R W + N Q N``; given are the factors L of C and
+    M of Q, the wanted ones of R. L L' - N M M' N lives in the span of [L, N M]: its positive eigenvalues,
+    divided by W, are the factors of R.
+
+    Args:
+        loadings: (n_voxels, k) of the sum.
+        of_all: (n_voxels,) W^2, the fraction of variance of the wanted part.
+        subtracted: (n_voxels, m) of the part to take out.
+        of_subtracted: (n_voxels,) N^2.
+    """
+    minus = subtracted * np.sqrt(of_subtracted)[:, None]
+    both = np.concatenate([loadings, minus], axis=1)
+    if not both.shape[1]:
+        return bounded(loadings)
+    basis, coordinates = np.linalg.qr(both)
+    sign = np.repeat([1.0, -1.0], [loadings.shape[1], minus.shape[1]])
+    values, vectors = np.linalg.eigh((coordinates * sign) @ coordinates.T)
+    kept = np.argsort(values)[::-1][: loadings.shape[1]]
+    kept = kept[values[kept] > 1e-8]
+    left = (basis @ vectors[:, kept]) * np.sqrt(values[kept])
+    # where next to nothing of the variance is the wanted part's, its correlation is not known
+    return bounded(left / np.sqrt(np.maximum(of_all, 0.05))[:, None])
