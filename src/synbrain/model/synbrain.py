@@ -319,8 +319,7 @@ class SynBrain:
             SynBrainError: where the run has no noise part, or for a level that is not between 0 and 1.
         """
         ends = [batch.interval(level) for _, batch in self.iter_predictive(images, subject=subject)]
-        empty = np.zeros((2, 0, self.subject(subject).n_voxels), dtype=np.float32)
-        return np.concatenate([empty, *ends], axis=1)
+        return np.concatenate([np.zeros((2, 0, self.subject(subject).n_voxels), np.float32), *ends], axis=1)
 
     def log_prob(
         self, images: Images | TokenSet, responses: NDArray[Any], *, subject: str | None = None
