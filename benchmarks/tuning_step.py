@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from synbrain.networks.fit.precision import autocast, autocast_dtype
 
 from synbrain.features.encoders import get_encoder
 from synbrain.features.tuned import FeatureMap
+from synbrain.networks.precision import autocast, autocast_dtype
 from synbrain.tuning.network import TuningNetwork
 
 LAYERS = ("block7", "block10", "block14")

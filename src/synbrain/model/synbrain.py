@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from synbrain.arrays import Float32
 from synbrain.data.options import PictureOptions
@@ -24,12 +22,13 @@ from synbrain.features.encoding import encode_images
 from synbrain.features.images import Images, check_images
 from synbrain.features.tokens import TokenSet
 from synbrain.model.folder import fetch, load_run, run_digest, save_run
+from synbrain.model.pair import NetworkPair
 from synbrain.model.parts import RunConfig, RunParts, SubjectPart
 from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import Precision
 from synbrain.networks.mapper import Mapper
-from synbrain.networks.precision import autocast, autocast_dtype, chosen_precision
+from synbrain.networks.precision import chosen_precision
 from synbrain.noise.predictive import Predictive
 
 BATCH = 64
@@ -281,7 +280,9 @@ class SynBrain:
             raise SynBrainError("noise_factor with predictive", "give one of them, not both")
         for rows, tokens in self._token_batches(images, batch_size, start):
             if noise_factor is not None:
-                trials = self._latent_trials(tokens, part, n_samples, seed, rows.start, noise_factor)
+                linear = self._linear(tokens, part)
+                noisy = self._pair().noisy(tokens, part.n_voxels, n_samples, seed, rows.start, noise_factor)
+                trials = np.stack([part.mean_of(decoded, linear) for decoded in noisy])
             elif part.noise is not None and predictive:
                 distribution = part.noise.predictive(self._mean(tokens, part), tokens)
                 trials = distribution.sample(n_samples, seed, rows.start)
@@ -307,10 +308,9 @@ class SynBrain:
     def interval(
         self, images: Images | TokenSet, level: float = 0.9, *, subject: str | None = None
     ) -> Float32:
-        """Central intervals that hold a new single trial with probability ``level``.
+        """Central intervals that hold a new single trial with probability ``level``: quantiles, not sampled.
 
-        They hold trial noise and what is not known of the mean, which is more for images unlike the training
-        images. The ends are quantiles of each voxel's predictive distribution; nothing is sampled.
+        They hold trial noise and what is not known of the mean: more for images unlike the training images.
 
         Returns:
             (2, n_images, n_voxels) float32, lower and upper ends, in the subject's unit.
@@ -379,53 +379,23 @@ class SynBrain:
             batch = images.take(np.arange(first, rows.stop)) if isinstance(images, TokenSet) else images[rows]
             yield rows, self.tokens(batch)
 
-    def _mean(self, tokens: TokenSet, part: SubjectPart) -> Float32:
-        linear = None if part.linear is None else part.linear.predict(tokens, self.device)
-        if self.vae is None:
-            assert linear is not None
-            return linear
-        return part.mean_of(self._decode(self._latents(tokens), part.n_voxels), linear)
-
-    def _latents(self, tokens: TokenSet) -> torch.Tensor:
-        """(n_images, tokens, dim) float32 on the networks' device."""
-        assert self.config.mapper_layer is not None
-        x = torch.from_numpy(tokens.read(self.config.mapper_layer)).to(self.device)
-        if self.mapper is None:
-            return x
-        with torch.inference_mode(), self._casting(self.mapper):
-            latents: torch.Tensor = self.mapper(x).float()
-        return latents
-
-    def _decode(self, latents: torch.Tensor, n_voxels: int) -> Float32:
-        assert self.vae is not None
-        if len(latents) == n_voxels == 1:  # torch normalises no group of one value: decode it beside itself
-            return self._decode(torch.cat([latents, latents]), n_voxels)[:1]
-        with torch.inference_mode(), self._casting(self.vae):
-            return np.asarray(self.vae.decode(latents, n_voxels).float().cpu().numpy())
-
     @property
     def network_precision(self) -> Precision:
         """What the networks compute in here and now: auto is resolved."""
         wide = self.vae or self.mapper
         return "fp32" if wide is None else chosen_precision(self.precision, self.device, wide)
 
-    def _casting(self, network: nn.Module) -> AbstractContextManager[Any]:
-        """The context in which ``network`` computes in the model's precision."""
-        precision = chosen_precision(self.precision, self.device, network)
-        context: AbstractContextManager[Any] = autocast(self.device, autocast_dtype(precision, self.device))
-        return context
+    def _pair(self) -> NetworkPair:
+        assert self.vae is not None
+        assert self.config.mapper_layer is not None
+        return NetworkPair(self.vae, self.mapper, self.config.mapper_layer, self.device, self.precision)
 
-    def _latent_trials(
-        self, tokens: TokenSet, part: SubjectPart, n_samples: int, seed: int, first: int, factor: float
-    ) -> Float32:
-        """The paper's stochastic synthesis (appendix E): isotropic noise on the mapped latents."""
-        linear = None if part.linear is None else part.linear.predict(tokens, self.device)
-        latents = self._latents(tokens)
-        trials = np.empty((n_samples, len(tokens), part.n_voxels), dtype=np.float32)
-        shape = tuple(latents.shape[1:])
-        generators = [np.random.Generator(np.random.SFC64([seed, first + i])) for i in range(len(tokens))]
-        for sample in range(n_samples):
-            eps = np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in generators])
-            noisy = latents + factor * torch.from_numpy(eps).to(self.device)
-            trials[sample] = part.mean_of(self._decode(noisy, part.n_voxels), linear)
-        return trials
+    def _linear(self, tokens: TokenSet, part: SubjectPart) -> Float32 | None:
+        return None if part.linear is None else part.linear.predict(tokens, self.device)
+
+    def _mean(self, tokens: TokenSet, part: SubjectPart) -> Float32:
+        linear = self._linear(tokens, part)
+        if self.vae is None:
+            assert linear is not None
+            return linear
+        return part.mean_of(self._pair().decoded(tokens, part.n_voxels), linear)
