@@ -114,6 +114,21 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+def test_a_deepspeed_folder(checkpoint: Path, tmp_path: Path) -> None:
+    step = tmp_path / "last" / "global_step9"
+    step.mkdir(parents=True)
+    (tmp_path / "last" / "latest").write_text("global_step9\n")
+    with pytest.raises(SynBrainError, match="holds 0 files"):
+        import_mindeye2(tmp_path / "last", out=tmp_path / "e")
+    weights = checkpoint_state()
+    torch.save({"module": weights, "dp_world_size": 1}, step / "mp_rank_00_model_states.pt")
+    torch.save({"optimizer_state_dict": {}}, step / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    ours = import_mindeye2(tmp_path / "last", out=tmp_path / "d")
+    plain = import_mindeye2(checkpoint, out=tmp_path / "p")
+    responses = np.random.default_rng(0).standard_normal((3, ours.n_voxels)).astype(np.float32)
+    np.testing.assert_array_equal(ours.embed(responses), plain.embed(responses))
+
+
 def test_wrong_names_and_conventions(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SynBrainError, match="2 ridge layers"):
         import_mindeye2(checkpoint, out=tmp_path / "d", subjects=["subj01"])

@@ -101,7 +101,9 @@ def train_network(
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
     names, identity = [s.name for s in subjects], [method.config(), [s.train.n_trials for s in subjects]]
-    step_module = (TrainingStep if further is None else further.step)(method, names, config)
+    step_module = TrainingStep(method, names, config)
+    if further is not None:
+        step_module = further.step(method, names, config)
     schedule = make_schedule(config.steps, [float(s.train.n_trials) for s in subjects], options.seed)
     share = (accelerator.process_index, accelerator.num_processes)
 
@@ -110,7 +112,7 @@ def train_network(
         subject, turn = subjects[which], int(schedule.turn[step])
         x, y = training_rows(subject, config.batch_size, turn, derived_seed(options.seed, which), share)
         numbers = torch.tensor([which, step], dtype=torch.int64)
-        more = {} if further is None else further.batch(len(x), step, derived_seed(options.seed, 43))
+        more: Batch = {} if further is None else further.batch(len(x), step, derived_seed(options.seed, 43))
         return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers} | more
 
     def validate() -> dict[str, float]:

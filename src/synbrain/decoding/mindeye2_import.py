@@ -200,7 +200,7 @@ def import_mindeye2(
     do nothing are never read.
 
     Args:
-        checkpoint: last.pth of MindEye2's trainer.
+        checkpoint: last.pth of MindEye2's trainer, or the folder that DeepSpeed (ZeRO 1 or 2) wrote.
         out: the decoder folder to write.
         subjects: name of each ridge layer, in order: ascending, without the subject that was left out.
         unit: of the responses that the decoder was trained on.
@@ -210,8 +210,10 @@ def import_mindeye2(
         SynBrainError: a file that is no such checkpoint, or tensors that are missing, extra or misshapen.
     """
     require_replaceable(out, overwrite, [checkpoint])
+    checkpoint = deepspeed_weights(checkpoint) if checkpoint.is_dir() else checkpoint
     content = load_checkpoint(checkpoint)
-    state = tensors_of(content.get("model_state_dict", content), checkpoint, "model_state_dict")
+    weights = content.get("model_state_dict", content.get("module", content))
+    state = tensors_of(weights, checkpoint, "model_state_dict")
     method = published_decoder(state, subjects, checkpoint)
     backbone = method.network.backbone.config
     # MindEye2 gave its embedder pictures in [0, 1] where [-1, 1] was expected
@@ -229,6 +231,23 @@ def import_mindeye2(
     decoder = Decoder(config, method, TokenTargets(source), parts, method.subjects[0])
     save_decoder(decoder, out, half=True, overwrite=overwrite)
     return load_decoder(out)
+
+
+def deepspeed_weights(folder: Path) -> Path:
+    """The file with all weights in a DeepSpeed folder; ``latest`` names the step where there are several.
+
+    Raises:
+        SynBrainError: where there is none, or several and none is the latest, or weights are spread (ZeRO 3).
+    """
+    latest = folder / "latest"
+    inside = folder / latest.read_text().strip() if latest.is_file() else folder
+    files = sorted(inside.rglob("mp_rank_*_model_states.pt"))
+    if len(files) != 1 or list(inside.rglob("zero_pp_rank_*_model_states.pt")):
+        raise SynBrainError(
+            f"{folder} holds {len(files)} files mp_rank_*_model_states.pt with all weights",
+            "pass last.pth, or join the parts with DeepSpeed's zero_to_fp32.py and pass what it writes",
+        )
+    return files[0]
 
 
 def _widths(method: MindEye2) -> list[int]:
