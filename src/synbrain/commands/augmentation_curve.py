@@ -22,7 +22,6 @@ def augmentation_curve(
     out: Path,
     base: Path | None = None,
     images: Dataset | None = None,
-    resume: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Decoders of the same real data with more and more synthetic trials; run again to go on.
@@ -36,7 +35,6 @@ def augmentation_curve(
         out: folder to write.
         base: a decoder to adapt, as published; new decoders where left out.
         images: whose images the synthetic trials show; those of the dataset where left out.
-        resume: extend a finished curve by arms, hours or seeds; its decoders are taken as they are.
         overwrite: start again.
     """
     from synbrain.decoding.augmentation_curve import augmentation_curve as curve
@@ -50,7 +48,6 @@ def augmentation_curve(
         out=out,
         base=base,
         images=images,
-        resume=resume,
         overwrite=overwrite,
         show_progress=True,
     )

@@ -54,6 +54,10 @@ class CurveOptions(DecoderAdaptOptions):
         False, description="steps grow with the hours, as published: more training and more data confounded"
     )
     seeds: int = Field(3, ge=1, description="number of repetitions of the experiment")
+    resume: bool = Field(
+        False,
+        description="extend a finished curve by arms, hours or seeds; its decoders are taken as they are",
+    )
 
 
 AS_ASKED = CurveOptions()
@@ -77,7 +81,6 @@ def augmentation_curve(
     out: Path,
     base: Path | None = None,
     images: Dataset | None = None,
-    resume: bool = False,
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
@@ -94,7 +97,6 @@ def augmentation_curve(
         out: folder for one JSON file a decoder and ``curve.json``.
         base: a decoder to adapt, as published; new decoders where left out.
         images: whose images the synthetic trials show; those of ``dataset`` where left out.
-        resume: extend a finished curve by arms, hours or seeds; its decoders are taken as they are.
         overwrite: start again.
         show_progress: a bar over the decoders.
 
@@ -108,7 +110,7 @@ def augmentation_curve(
     if overwrite:
         shutil.rmtree(out / "cells", ignore_errors=True)
         (out / "curve.json").unlink(missing_ok=True)
-    if not resume:
+    if not options.resume:
         require_absent(out / "curve.json", overwrite)
     if not options.weights or not all(0 <= weight < 1 for weight in options.weights):
         raise SynBrainError(
@@ -147,11 +149,10 @@ def augmentation_curve(
 
 
 def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    """The result of a cell, from its file where it stands there."""
     path = experiment.out / "cells" / f"{cell.name}.json"
-    watched = {"hours", "arms", "seeds", "device"}
+    elsewhere = {"hours", "arms", "seeds", "device", "resume"}  # what does not change a decoder
     identity = digest_of(
-        [experiment.options.model_dump(mode="json", exclude=watched), experiment.arms.run.digest,
+        [experiment.options.model_dump(mode="json", exclude=elsewhere), experiment.arms.run.digest,
          experiment.arms.dataset.info.name, experiment.arms.images.info.name, vars(cell)]
     )  # fmt: skip
     if path.exists():

@@ -129,19 +129,14 @@ def evaluate_decoder(
     if run is not None:
         given |= synthetic_rows(run, dataset, options.seed)
     if responses is not None:
-        given["responses"] = np.asarray(open_array(responses), dtype=np.float32)
-        if given["responses"].shape != given["measured_trial"].shape:
-            raise SynBrainError(
-                f"{responses} has shape {given['responses'].shape}, not {given['measured_trial'].shape}",
-                "give one response to each test image, in the order of the dataset",
-            )
+        given["responses"] = _read_responses(responses, given["measured_trial"].shape)
     painted = None if options.renderer is None else _pictures(options, decoder, dataset, test)
-    rows, each = {}, {}
     embedded = _over_repeats(decoder.embed(test.trial_responses()), test)
     condition = _over_repeats(decoder.backbone(test.trial_responses()), test)
     scored = {"measured_mean": (embedded, condition)} | {
         name: (decoder.embed(x), decoder.backbone(x)) for name, x in given.items()
     }
+    rows, each = {}, {}
     for name, (embed, backbone) in scored.items():
         drawn = decoder.method.predict_tokens(backbone, options.samples, options.seed).mean(axis=0)
         rows[name], each[name] = token_scores(embed, drawn, seen, options)
@@ -166,10 +161,20 @@ def evaluate_decoder(
         # such a decoder flatters what the run synthesized: see synbrain.decoding.flattery
         "reads_the_runs_tokens": run is not None and run.config.encoder == source.encoder,
     }
-    scores = DecoderScores(rows, about, each)
     if out is not None:
-        write_json(out, scores.to_json())
-    return scores
+        write_json(out, DecoderScores(rows, about, each).to_json())
+    return DecoderScores(rows, about, each)
+
+
+def _read_responses(path: Path, shape: tuple[int, ...]) -> Float32:
+    """Responses of the user's own, one to each test image."""
+    values = np.asarray(open_array(path), dtype=np.float32)
+    if values.shape != shape:
+        raise SynBrainError(
+            f"{path} has shape {values.shape}, not {shape}",
+            "give one response to each test image, in the order of the dataset",
+        )
+    return values
 
 
 def _pictures(
