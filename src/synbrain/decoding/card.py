@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from synbrain.markdown import markdown_table
+
 if TYPE_CHECKING:
     from synbrain.decoding.decoder import Decoder
 
@@ -12,6 +14,7 @@ def decoder_card(decoder: Decoder) -> str:
     """What the decoder reads, what it gives, and on what it was fitted, as Markdown."""
     config, space = decoder.config, decoder.space
     source = decoder.targets.source
+    subjects = [[s.name, str(s.n_voxels), s.unit] for s in decoder.subjects.values()]
     lines = [
         f"# A decoder from brain responses to image tokens ({config.kind})",
         "",
@@ -22,9 +25,7 @@ def decoder_card(decoder: Decoder) -> str:
         "tokens = decoder.predict_tokens(responses)  # (1, n, tokens, dim)",
         "```",
         "",
-        "| subject | voxels | unit |",
-        "|---|---|---|",
-        *(f"| {s.name} | {s.n_voxels} | {s.unit} |" for s in decoder.subjects.values()),
+        *markdown_table(["subject", "voxels", "unit"], subjects, numbers=False),
         "",
         f"Output: {space.n_tokens} x {space.dim} tokens of `{space.encoder}`, layer `{space.layer}`"
         + (f" (reduced from {source.n_tokens} x {source.dim})" if space.reduction else "")

@@ -16,6 +16,7 @@ from synbrain.features.tuned import FeatureMap, save_tuned
 from synbrain.features.tuned_folder import KIND, READOUT, READOUTS
 from synbrain.files import write_manifest
 from synbrain.linear.path import LinearPath
+from synbrain.markdown import markdown_table
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.report import SubjectReport, TrainingReport
 from synbrain.model.synbrain import SynBrain
@@ -146,11 +147,9 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Seque
 
 def card(config: dict[str, Any]) -> str:
     """Markdown for ``README.md`` of the folder: what it was tuned on, and what follows for its use."""
-    rows = [
-        f"| {d['name']} | {d['subject']} | {d['units']} | {d['images_tuned_on']} | {d['images_held_out']} "
-        f"| {d['held_out_r']:.3f} |"
-        for d in config["datasets"]
-    ]
+    columns = ("name", "subject", "units", "images_tuned_on", "images_held_out")
+    rows = [[*(str(d[c]) for c in columns), f"{d['held_out_r']:.3f}"] for d in config["datasets"]]
+    head = ["dataset", "subject", "units", "images tuned on", "training images held out", "r on those"]
     layers = ", ".join(f"`{layer}`" for layer in (*config["layers"], READOUT))
     return "\n".join(
         [
@@ -158,9 +157,7 @@ def card(config: dict[str, Any]) -> str:
             f"# {config['name']}: {config['base']} tuned on recordings\n",
             f"Pictures of {config['size']} pixels; layers {layers}. Seed {config['options']['seed']}, "
             f"{config['options']['epochs']} epochs.\n",
-            "| dataset | subject | units | images tuned on | training images held out | r on those |",
-            "|---|---|---|---|---|---|",
-            *rows,
+            *markdown_table(head, rows, numbers=False),
             "\nThe features of an image that it was tuned on know the responses of these subjects to it. "
             "`config.json` keeps the marks of every such image: synbrain fits no model on them and refuses "
             "to score on them. No test image of these datasets was tuned on.\n",
