@@ -16,7 +16,7 @@ from synbrain.check.images import few_features, image_statistics, summarise_toke
 from synbrain.check.report import check_between, check_dataset
 from synbrain.check.sessions import compare_counts, moments_of, recognise_unit
 from synbrain.cli import main
-from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.data.dataset import Dataset, NsdOrigin, load_dataset
 from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
 from synbrain.simulate.experiment import SimulationSize, simulate
@@ -180,11 +180,11 @@ def test_duplicated_subject_under_another_name_unit_and_voxel_order(tree: Path, 
 
 def test_counts_are_compared_for_nsd_itself(dataset: Dataset) -> None:
     assert compare_counts(dataset) is None
-    told = dataset.info.provenance | {
-        "design_is_nsd": True,
-        "notes": ["nsdgeneral has 5 voxels, 15724 are published"],
+    fields = {
+        "nsd": NsdOrigin(subject=1, n_sessions=2),
+        "provenance": {"notes": ["nsdgeneral has 5 voxels, 15724 are published"]},
     }
-    nsd = replace(dataset, info=dataset.info.model_copy(update={"provenance": told}))
+    nsd = replace(dataset, info=dataset.info.model_copy(update=fields))
     odd = compare_counts(nsd)
     assert odd is not None
     assert any("15724" in text for text in odd)

@@ -11,7 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli, load_dataset, open_image, write_tables
+from synbrain.data.dataset import (
+    Dataset,
+    DatasetInfo,
+    NsdOrigin,
+    Stimuli,
+    load_dataset,
+    open_image,
+    write_tables,
+)
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, new_folder, publish_folder, verify_manifest
@@ -170,3 +178,23 @@ def test_a_dataset_tells_what_it_is_and_becomes_xarray(toy: Path) -> None:
     assert array.attrs["units"] == "mV"
     np.testing.assert_array_equal(array[array["image"] == "b.png"], [[4, 5, 6, 7]])
     assert array["split"].values.tolist() == ["train", "train", "test"]
+
+
+def test_facts_that_older_datasets_keep_under_provenance_become_fields() -> None:
+    lineage = {
+        "run": "d", "recipe": "calibrated", "subject": "s", "seed": 3, "kind": "trial", "hours": 1.0,
+        "images_of": "x", "n_images": 9,
+    }  # fmt: skip
+    older = {
+        "name": "x", "subject": "s", "unit": "u", "n_trials": 1, "n_voxels": 1, "n_images": 1,
+        "stimuli": {"kind": "folder", "path": "images"},
+        "provenance": {
+            "synthetic": lineage, "design_is_nsd": True, "subject": 2, "n_sessions": 40, "trials_per_session": 750,
+        },
+    }  # fmt: skip
+    info = DatasetInfo.model_validate(older)
+    assert info.synthetic is not None
+    assert (info.synthetic.seed, info.trials_per_session) == (3, 750)
+    assert info.nsd == NsdOrigin(subject=2, n_sessions=40)
+    assert DatasetInfo.model_validate(info.model_dump()) == info
+    assert DatasetInfo.model_validate(older | {"provenance": {"design_is_nsd": False}}).nsd is None

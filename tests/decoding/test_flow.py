@@ -169,7 +169,8 @@ def test_augmentation(first: Dataset, run: SynBrain, settings: DecoderOptions, t
     options = AugmentOptions(hours=0.2, per_image=2, seed=3)
     made = augment(run, first, options, out=tmp_path / "synthetic")
     assert (made.n_trials, made.info.unit) == (150, first.info.unit)
-    assert made.info.provenance["synthetic"]["seed"] == 3
+    assert made.info.synthetic is not None
+    assert made.info.synthetic.seed == 3
     test = set(image_marks(first, first.image_rows("test")))
     assert not test & set(image_marks(made, np.arange(made.n_images)))
     again = augment(run, first, options, out=tmp_path / "again")

@@ -278,12 +278,11 @@ def compare_counts(dataset: Dataset) -> list[str] | None:
 
     Fewer sessions than published are no contradiction: they may have been asked for.
     """
-    provenance = dataset.info.provenance
-    if provenance.get("reader") != "nsd" or not provenance.get("design_is_nsd"):
+    origin = dataset.info.nsd
+    if origin is None:
         return None
-    subject = int(provenance["subject"]) - 1
-    odd = [str(note) for note in provenance.get("notes", []) if "published" in str(note)]
-    n_sessions, published = int(provenance.get("n_sessions", 0)), nsd_layout.SESSIONS[subject]
+    odd = [str(note) for note in dataset.info.provenance.get("notes", []) if "published" in str(note)]
+    n_sessions, published = origin.n_sessions, nsd_layout.SESSIONS[origin.subject - 1]
     if n_sessions > published and not odd:
         odd.append(f"{n_sessions} sessions, {published} are published")
     n_trials, trials_published = dataset.n_trials, n_sessions * nsd_layout.N_PER_SESSION

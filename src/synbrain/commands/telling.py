@@ -142,10 +142,10 @@ def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
 
 def augmented(made: Dataset, typed: Typed) -> None:
     """A synthetic dataset."""
-    told = made.info.provenance["synthetic"]
+    assert made.info.synthetic is not None
     print(
-        f"{made.path}: {made.n_trials} synthetic trials ({told['kind']}) of {made.n_images} images "
-        f"in {made.info.unit}"
+        f"{made.path}: {made.n_trials} synthetic trials ({made.info.synthetic.kind}) of {made.n_images} "
+        f"images in {made.info.unit}"
     )
 
 

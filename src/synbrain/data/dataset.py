@@ -62,6 +62,28 @@ class Stimuli(PictureOptions):
     key: str = "imgBrick"  # the HDF5 dataset; images.parquet's column `row` indexes it
 
 
+class SyntheticTrials(BaseModel):
+    """Where the responses of a synthetic dataset come from (`synbrain augment`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    run: str = Field(description="digest of the run that made them")
+    recipe: str
+    subject: str
+    seed: int
+    kind: str = Field(description="trial, mean or isotropic")
+    hours: float
+    images_of: str = Field(description="name of the dataset whose images are shown")
+    n_images: int
+
+
+class NsdOrigin(BaseModel):
+    """Of a dataset that comes from the Natural Scenes Dataset itself, not from another tree in its layout."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    subject: int = Field(description="1 to 8")
+    n_sessions: int = Field(description="whose betas were read")
+
+
 class DatasetInfo(BaseModel):
     """What ``dataset.json`` says. ``scaling`` holds what is needed to go back to the raw unit."""
 
@@ -78,16 +100,21 @@ class DatasetInfo(BaseModel):
     trials_per_session: int | None = Field(
         None, description="as scanned, before trials were left out; where all sessions have as many"
     )
+    synthetic: SyntheticTrials | None = Field(None, description="None: the responses were measured")
+    nsd: NsdOrigin | None = None
     provenance: dict[str, Any] = Field(default_factory=dict, description="for people to read")
 
     @model_validator(mode="before")
     @classmethod
     def _of_older(cls, content: Any) -> Any:
-        """Datasets that were prepared before the field was one keep its value under provenance."""
-        if isinstance(content, dict) and "trials_per_session" in content.get("provenance", {}):
-            scanned = content["provenance"]["trials_per_session"]
-            return {"trials_per_session": scanned, **content}
-        return content
+        """Datasets that were prepared before some fields were ones keep their values under provenance."""
+        if not isinstance(content, dict):
+            return content
+        older = content.get("provenance", {})
+        fields = {key: older[key] for key in ("trials_per_session", "synthetic") if key in older}
+        if older.get("design_is_nsd"):
+            fields["nsd"] = {"subject": older["subject"], "n_sessions": older["n_sessions"]}
+        return fields | content
 
 
 @dataclass(frozen=True, repr=False)

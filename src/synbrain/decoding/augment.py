@@ -15,12 +15,12 @@ from synbrain.data.dataset import (
     RESPONSES,
     Dataset,
     DatasetInfo,
+    SyntheticTrials,
     load_dataset,
     relative_to_dataset,
     write_tables,
 )
 from synbrain.data.marks import image_marks, unpacked
-from synbrain.decoding.subjects import SYNTHETIC
 from synbrain.errors import SynBrainError
 from synbrain.features.store import copy_tokens, open_tokens
 from synbrain.features.tokens import TokenSet
@@ -71,7 +71,7 @@ def augment(
         show_progress: show a bar.
 
     Returns:
-        The new dataset; ``info.provenance["synthetic"]`` names the run, the seed and the recipe.
+        The new dataset; ``info.synthetic`` names the run, the seed and the recipe.
 
     Raises:
         SynBrainError: no image is left, missing tokens, an unknown subject.
@@ -104,15 +104,14 @@ def augment(
         stimuli = dataset.info.stimuli.model_copy(
             update={"path": relative_to_dataset(dataset.stimulus_path(), out)}
         )
-        lineage = {
-            "run": run.digest, "recipe": run.config.recipe, "subject": part.name, "seed": options.seed,
-            "kind": options.kind, "hours": options.hours, "images_of": dataset.info.name,
-            "n_images": len(images),
-        }  # fmt: skip
+        lineage = SyntheticTrials(
+            run=run.digest, recipe=run.config.recipe, subject=part.name, seed=options.seed, kind=options.kind,
+            hours=options.hours, images_of=dataset.info.name, n_images=len(images),
+        )  # fmt: skip
         info = DatasetInfo(
             name=f"{dataset.info.name}-synthetic", subject=part.name, unit=part.unit, n_trials=n_trials,
             n_voxels=part.n_voxels, n_images=len(images), stimuli=stimuli, scaling=part.scaling,
-            provenance={SYNTHETIC: lineage},
+            synthetic=lineage,
         )  # fmt: skip
         write_tables(building, info, trials_table, table, part.space)
     made = load_dataset(out)

@@ -151,7 +151,7 @@ def evaluate_decoder(
         "decoder": decoder.config.kind,
         "token_space": decoder.space.model_dump(),
         "trained_on_synthetic_trials": decoder.config.synthetic is not None,
-        "is_synthetic_data": "synthetic" in dataset.info.provenance,
+        "is_synthetic_data": dataset.info.synthetic is not None,
         "n_test_images": len(seen),
         "n_way": min(options.n_way, len(seen)),
         "n_draws": options.n_subsets if len(seen) > options.n_way else 1,

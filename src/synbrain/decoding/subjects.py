@@ -20,8 +20,6 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
 from synbrain.training.leakage import training_images
 
-SYNTHETIC = "synthetic"  # key of a synthetic dataset's lineage in its provenance
-
 
 @dataclass(frozen=True)
 class DecodingData:
@@ -129,7 +127,7 @@ def synthetic_pairs(
     Raises:
         SynBrainError: no synthetic dataset, no trials, another subject, unit or encoder, or test images.
     """
-    if SYNTHETIC not in augment.info.provenance:
+    if augment.info.synthetic is None:
         raise SynBrainError(
             f"{augment.path} holds no synthetic trials", "pass what `synbrain augment` wrote to --augment"
         )

@@ -12,7 +12,7 @@ from synbrain.decoding.folder import save_decoder
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingMethod
 from synbrain.decoding.registry import fit_method
-from synbrain.decoding.subjects import SYNTHETIC, DecodingData, decoding_data
+from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.files import digest_of, require_replaceable
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.networks import Workspace
@@ -70,7 +70,8 @@ def decoder_of(
     subjects = {s.name: DecoderSubject(s.name, data.units[s.name], s.mean, s.sd) for s in data.subjects}
     synthetic: dict[str, Any] | None = None
     if augment is not None:
-        synthetic = dict(augment.info.provenance[SYNTHETIC]) | {"weight": options.synthetic_weight}
+        assert augment.info.synthetic is not None  # or the data would have been refused
+        synthetic = augment.info.synthetic.model_dump() | {"weight": options.synthetic_weight}
     config = DecoderConfig(
         kind=options.method,
         seed=options.seed,

@@ -18,6 +18,7 @@ from synbrain.data.dataset import (
     RESPONSES,
     Dataset,
     DatasetInfo,
+    NsdOrigin,
     Stimuli,
     load_dataset,
     relative_to_dataset,
@@ -105,9 +106,8 @@ def prepare_nsd(
         report = write_sessions(building, plan_of, len(grid.index), plan, how, show_progress)
         trials, images, dropped = drop_trials(building, report["missing_trials"], trials, images)
         notes += dropped
-        voxels, ncsnr_from = _with_ncsnr(
-            voxel_space(src, subject, space, betas, grid, maps), building / RESPONSES, trials
-        )
+        voxels = voxel_space(src, subject, space, betas, grid, maps)
+        voxels, ncsnr_from = _with_ncsnr(voxels, building / RESPONSES, trials)
         info = DatasetInfo(
             name=f"nsd-{subject_name(subject)}",
             subject=subject_name(subject),
@@ -118,9 +118,10 @@ def prepare_nsd(
             trials_per_session=per_session,
             stimuli=stimuli,
             scaling=_scaling_note(scaling, files[0][0].is_integer),
+            nsd=NsdOrigin(subject=subject, n_sessions=len(files)) if design.is_nsd else None,
             provenance={
-                "reader": "nsd", **about, "n_sessions": len(files),
-                "design_is_nsd": design.is_nsd, "ncsnr_from": ncsnr_from, "notes": notes, **report,
+                "reader": "nsd", **about, "n_sessions": len(files), "ncsnr_from": ncsnr_from, "notes": notes,
+                **report,
             },
         )  # fmt: skip
         extra = [SCALING_ARRAYS] if scaling == "session-zscore" else []
