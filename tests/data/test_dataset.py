@@ -189,7 +189,8 @@ def test_facts_that_older_datasets_keep_under_provenance_become_fields() -> None
         "name": "x", "subject": "s", "unit": "u", "n_trials": 1, "n_voxels": 1, "n_images": 1,
         "stimuli": {"kind": "folder", "path": "images"},
         "provenance": {
-            "synthetic": lineage, "design_is_nsd": True, "subject": 2, "n_sessions": 40, "trials_per_session": 750,
+            "synthetic": lineage, "design_is_nsd": True, "subject": 2, "n_sessions": 40,
+            "trials_per_session": 750,
         },
     }  # fmt: skip
     info = DatasetInfo.model_validate(older)
