@@ -258,8 +258,8 @@ def open_array(path: Path, *, writable: bool = False) -> np.memmap[Any, Any]:
         mapped = np.load(path, mmap_mode="r+" if writable else "r", allow_pickle=False)
     except ValueError as error:
         if "Python objects" in str(error) or "pickle" in str(error).lower():
-            told = unreadable(path, error)
-            if "damaged" in told.problem and path.read_bytes()[:6] == b"\x93NUMPY":
+            problem = unreadable(path, error)
+            if "damaged" in problem.problem and path.read_bytes()[:6] == b"\x93NUMPY":
                 raise SynBrainError(
                     f"{path} holds pickled Python objects, which may run code when they are read",
                     f'save plain numbers: r = np.load("{path.name}", allow_pickle=True); '

@@ -88,15 +88,15 @@ def image_statistics(dataset: Dataset, show_progress: bool = False) -> NDArray[n
 
 def _statistics(image: Image.Image) -> NDArray[np.float32]:
     pixels = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32) / 255
-    found = [_cells(pixels)]
+    cells = [_cells(pixels)]
     grey = pixels.mean(axis=2)
     for _ in range(3):
         right, down = np.diff(grey, axis=1)[:-1], np.diff(grey, axis=0)[:, :-1]
         slopes = np.stack([right, down, (right + down) / 2, (right - down) / 2], axis=2)
         # Log contrast energy in four orientations, as simple models of V1 have it.
-        found.append(np.log(_cells(np.abs(slopes)) + 1e-3))
+        cells.append(np.log(_cells(np.abs(slopes)) + 1e-3))
         grey = (grey[::2, ::2] + grey[1::2, ::2] + grey[::2, 1::2] + grey[1::2, 1::2]) / 4
-    return np.concatenate([part.ravel() for part in found])
+    return np.concatenate([part.ravel() for part in cells])
 
 
 def _cells(maps: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -41,7 +41,7 @@ def augmentation_curve(
     from synbrain.figures.augmentation import augmentation_figure
     from synbrain.figures.style import save_png
 
-    found = curve(
+    result = curve(
         run,
         dataset,
         options,
@@ -51,15 +51,15 @@ def augmentation_curve(
         overwrite=overwrite,
         show_progress=True,
     )
-    save_png(augmentation_figure(found), out / "curve.png")
-    for point in found["points"]:
+    save_png(augmentation_figure(result), out / "curve.png")
+    for point in result["points"]:
         gain = point.get("two_way_gain")
-        told = "" if gain is None else f"  gain in two-way {gain:+.3f} {point['two_way_gain_interval']}"
+        gained = "" if gain is None else f"  gain in two-way {gain:+.3f} {point['two_way_gain_interval']}"
         print(
             f"{point['arm']:>14} {point['hours']:>5g} h  images {point['images_ranked']:.3f}  brains "
-            f"{point['brains_ranked']:.3f}  two-way {point['two_way']:.3f}{told}"
+            f"{point['brains_ranked']:.3f}  two-way {point['two_way']:.3f}{gained}"
         )
-    for name, problem in found["failed"].items():
+    for name, problem in result["failed"].items():
         print(f"{name} failed: {problem}")
     print(f"curve -> {out / 'curve.json'}, {out / 'curve.png'}")
-    return found
+    return result

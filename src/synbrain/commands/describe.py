@@ -128,9 +128,9 @@ def describe_dataset(dataset: Dataset) -> str:
     for split in ("train", "test"):
         images = dataset.image_rows(split)
         counts = repeats[images]
-        told = f", {_span(counts)} trials each" if len(images) else ""
+        repeated = f", {_span(counts)} trials each" if len(images) else ""
         n_trials = int((trials["split"] == split).sum())
-        lines.append(f"{split:<10} {len(images)} images, {n_trials} trials{told}")
+        lines.append(f"{split:<10} {len(images)} images, {n_trials} trials{repeated}")
     lines.append(f"stimuli    {about.stimuli.kind}: {dataset.stimulus_path()}")
     lines += _space_lines(dataset)
     encoders = stored_encoders(dataset)

@@ -107,8 +107,8 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
             f"{cost.batch[stage]}, at most {cost.steps[stage]:,} steps"
         )
         sizes = sorted({*BATCHES, cost.batch[stage]})
-        held = ", ".join(f"{n}: {size_text(cost.memory(stage, n))}" for n in sizes)
-        lines.append(f"  memory by batch size (fp32)  {held}")
+        memory = ", ".join(f"{n}: {size_text(cost.memory(stage, n))}" for n in sizes)
+        lines.append(f"  memory by batch size (fp32)  {memory}")
         lines.append(f"  time at most {_time(cost.seconds(stage, rate))}")
     lines.append(
         f"times of the networks are for this machine's CPU at {ATTAINED:.0%} of its {rate:,.0f} GFLOP/s in "

@@ -128,7 +128,7 @@ def parser_of(command: Command, name: str) -> CommandParser:
 
 def options_of(signature: inspect.Signature, doc: Docstring, command: Command) -> list[Option]:
     """The words and options that a signature asks for, in order."""
-    told = {entry.arg_name: entry.description or "" for entry in doc.params}
+    described = {entry.arg_name: entry.description or "" for entry in doc.params}
     options: list[Option] = []
     for key, parameter in signature.parameters.items():
         if key == "show_progress":
@@ -142,7 +142,7 @@ def options_of(signature: inspect.Signature, doc: Docstring, command: Command) -
         is_word = parameter.kind is parameter.POSITIONAL_ONLY or (
             default is REQUIRED and parameter.kind is not parameter.KEYWORD_ONLY
         )
-        options.append(Option(key, hint, default, is_word, told.get(key, "")))
+        options.append(Option(key, hint, default, is_word, described.get(key, "")))
     has_model = any(_folder_kind(option.hint) is RunFolder for option in options)
     if has_model and not any(option.key == "device" for option in options):
         options.append(Option("device", str, "auto", False, DEVICE))
@@ -272,7 +272,7 @@ def _call(
 def _fields(model: Any, default: Any, group: str) -> list[Option]:
     """The fields of a pydantic model or dataclass; ``default`` is an instance, or REQUIRED."""
     hints = get_type_hints(model)
-    told = {e.arg_name: e.description or "" for e in parse_docstring(model.__doc__ or "").params}
+    described = {e.arg_name: e.description or "" for e in parse_docstring(model.__doc__ or "").params}
     options = []
     if issubclass(model, BaseModel):
         for key, field in model.model_fields.items():
@@ -280,7 +280,7 @@ def _fields(model: Any, default: Any, group: str) -> list[Option]:
             if default is not REQUIRED:
                 value = getattr(default, key)
             options.append(
-                Option(key, hints[key], value, False, field.description or told.get(key, ""), group)
+                Option(key, hints[key], value, False, field.description or described.get(key, ""), group)
             )
         return options
     for entry in dataclasses.fields(model):
@@ -289,7 +289,9 @@ def _fields(model: Any, default: Any, group: str) -> list[Option]:
             value = entry.default_factory()
         if default is not REQUIRED:
             value = getattr(default, entry.name)
-        options.append(Option(entry.name, hints[entry.name], value, False, told.get(entry.name, ""), group))
+        options.append(
+            Option(entry.name, hints[entry.name], value, False, described.get(entry.name, ""), group)
+        )
     return options
 
 

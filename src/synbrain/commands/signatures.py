@@ -124,8 +124,8 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if name in self.imports:
             module, attribute = self.imports[name]
-            found = import_module(module)
-            value = found if attribute is None else getattr(found, attribute)
+            loaded = import_module(module)
+            value = loaded if attribute is None else getattr(loaded, attribute)
         elif name in self.assigned:
             value = self.value(self.assigned[name])
         elif hasattr(builtins, name):

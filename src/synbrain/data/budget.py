@@ -119,13 +119,13 @@ def budget_trials(dataset: Dataset, budget: Budget) -> Rows:
 def _images(dataset: Dataset, train: Rows, budget: Budget) -> Rows:
     """Rows of the images that a budget by images takes."""
     image_of = dataset.trials["image"].to_numpy(dtype=np.int64)[train]
-    found, first, repeats = np.unique(image_of, return_index=True, return_counts=True)
+    unique, first, repeats = np.unique(image_of, return_index=True, return_counts=True)
     if budget.seed is None:
         complete = repeats == repeats.max()
-        candidates = found[complete][np.argsort(first[complete], kind="stable")]
+        candidates = unique[complete][np.argsort(first[complete], kind="stable")]
         kind = f"training images with {repeats.max()} repeats"
     else:
-        candidates = np.random.default_rng(budget.seed).permutation(found)
+        candidates = np.random.default_rng(budget.seed).permutation(unique)
         kind = "training images"
     if len(candidates) < budget.amount:
         raise SynBrainError(

@@ -113,11 +113,11 @@ def _separator(header: str, columns: Sequence[str], suffix: str) -> str:
     """The separator that finds most of ``columns`` in the header line, then most columns."""
     order = SEPARATORS if suffix == ".tsv" else (",", *[s for s in SEPARATORS if s != ","])
 
-    def found(separator: str) -> tuple[int, int]:
+    def n_columns(separator: str) -> tuple[int, int]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
         return len(set(columns) & set(names)), len(names)
 
-    return max(order, key=found)
+    return max(order, key=n_columns)
 
 
 def numbers(table: pd.DataFrame, column: str) -> pd.Series[float]:
@@ -136,11 +136,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "there is 'im1.png' (upper and lower case differ)"
     """
     there = list(known)
-    for said, form in _FORMS:
+    for difference, form in _FORMS:
         wanted = form(name)
         match = next((other for other in there if form(other) == wanted), None)
         if match is not None:
-            return f"there is {match!r} ({said})"
+            return f"there is {match!r} ({difference})"
     if len(there) > MANY:
         return ""
     # without suffixes, which most names share: 07.png is no misspelling of 20.png

@@ -214,13 +214,13 @@ def _labels_of(dataset: Dataset, rows: Rows, labels: dict[str, str]) -> list[str
     table = dataset.images.iloc[rows]
     names = table["name"].astype(str).tolist()
     numbers = table["nsd_id"].astype(str).tolist() if "nsd_id" in table else names
-    found = [
+    named = [
         labels.get(name, labels.get(Path(name).stem, labels.get(number)))
         for name, number in zip(names, numbers, strict=True)
     ]
-    if not any(found):
+    if not any(named):
         raise SynBrainError(f"the labels name no image of {dataset.path}", "use the names in images.parquet")
-    return found
+    return named
 
 
 def _same_label(own: Sequence[str | None], theirs: Sequence[str | None]) -> list[Rows]:

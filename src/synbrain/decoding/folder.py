@@ -112,9 +112,9 @@ def load_decoder(folder: str | Path, device: str = "cpu") -> Decoder:
     tensors = load_file(where / WEIGHTS, device="cpu")
     subjects = {
         name: DecoderSubject(
-            name, told["unit"], *(tensors[f"subjects.{name}.{part}"].numpy() for part in ("mean", "sd"))
+            name, facts["unit"], *(tensors[f"subjects.{name}.{part}"].numpy() for part in ("mean", "sd"))
         )
-        for name, told in names.items()
+        for name, facts in names.items()
     }
     return Decoder(
         config=config,

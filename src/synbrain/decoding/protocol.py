@@ -46,9 +46,11 @@ class TokenSpace(BaseModel):
         mine, theirs = self.model_dump(), other.model_dump()
         differing = [name for name in mine if mine[name] != theirs[name]]
         if differing:
-            told = ", ".join(f"{name} {theirs[name]!r} instead of {mine[name]!r}" for name in differing)
+            differences = ", ".join(
+                f"{name} {theirs[name]!r} instead of {mine[name]!r}" for name in differing
+            )
             raise SynBrainError(
-                f"tokens of another space: {told}",
+                f"tokens of another space: {differences}",
                 "encode the images with the decoder's encoder, layer and picture convention",
             )
 

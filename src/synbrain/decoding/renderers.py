@@ -114,9 +114,9 @@ class UnclipRenderer:
             vae = diffusers.AutoencoderKL(**(vae_config or _sdxl_vae()))
         # diffusers tells an SDXL vector ("label_emb") by this entry of the config, and has no word for
         # unCLIP's
-        told = {**unet.config, "class_embed_type": None, "addition_embed_type": "text_time"}
+        config = {**unet.config, "class_embed_type": None, "addition_embed_type": "text_time"}
         try:
-            _fill(unet, convert_ldm_unet_checkpoint(dict(state), told), "UNet")
+            _fill(unet, convert_ldm_unet_checkpoint(dict(state), config), "UNet")
             _fill(vae, convert_ldm_vae_checkpoint(dict(state), vae.config), "VAE")
         except KeyError as error:
             raise SynBrainError(

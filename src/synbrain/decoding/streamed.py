@@ -74,11 +74,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool = Fal
         header[name] = {
             "dtype": NAMES[kinds[name]], "shape": list(tensor.shape), "data_offsets": [start, end]
         }  # fmt: skip
-    told = json.dumps(header, separators=(",", ":")).encode()
-    told += b" " * (-len(told) % 8)  # the data start at a multiple of 8
-    require_space(path.parent, end + len(told))
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # the data start at a multiple of 8
+    require_space(path.parent, end + len(encoded))
     with path.open("wb") as file:
-        file.write(len(told).to_bytes(8, "little") + told)
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name, tensor in tensors.items():
             # contiguous parameters only: a view of all values in order, without a copy
             for block in tensor.detach().reshape(-1).split(BLOCK_VALUES):

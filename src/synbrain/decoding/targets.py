@@ -43,12 +43,14 @@ class TokenTargets:
         """The space of what :meth:`of` returns."""
         if self.mean is None or self.components is None:
             return self.source
-        told = {
+        facts = {
             "grid": self.grid, "scale": self.scale,
             "sums": [float(np.abs(a.astype(np.float64)).sum()) for a in (self.mean, self.components)],
         }  # fmt: skip
         n_tokens, dim = len(self.mean), self.components.shape[1]
-        return self.source.model_copy(update={"n_tokens": n_tokens, "dim": dim, "reduction": digest_of(told)})
+        return self.source.model_copy(
+            update={"n_tokens": n_tokens, "dim": dim, "reduction": digest_of(facts)}
+        )
 
     @classmethod
     def fit(

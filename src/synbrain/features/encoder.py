@@ -85,9 +85,9 @@ class Encoder:
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
         with torch.inference_mode(), casting:
             for part in batch.split(step):
-                found = self.network(part.to(self.device, non_blocking=True), wanted)
+                outputs = self.network(part.to(self.device, non_blocking=True), wanted)
                 for name in wanted:
-                    parts[name].append(found[name].float().cpu())
+                    parts[name].append(outputs[name].float().cpu())
             return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
@@ -102,8 +102,10 @@ def pick_device(device: str | torch.device) -> torch.device:
             chosen = torch.device(device)
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            said = str(error).splitlines()[0]
-            raise SynBrainError(f"no device {device!r} ({said})", "choose auto, cpu, cuda or mps") from error
+            reason = str(error).splitlines()[0]
+            raise SynBrainError(
+                f"no device {device!r} ({reason})", "choose auto, cpu, cuda or mps"
+            ) from error
         return chosen
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -83,10 +83,10 @@ def with_readout(base: Encoder, head: FeatureMap) -> Callable[[Tensor, tuple[str
         inside = tuple(layer for layer in wanted if layer != READOUT)
         needed = head.layers if READOUT in wanted else ()
         tokens = base.network(batch, tuple(dict.fromkeys((*inside, *needed))))
-        found = {layer: tokens[layer] for layer in inside}
+        outputs = {layer: tokens[layer] for layer in inside}
         if READOUT in wanted:
-            found[READOUT] = head.forward(tokens)
-        return found
+            outputs[READOUT] = head.forward(tokens)
+        return outputs
 
     return network
 

@@ -142,14 +142,14 @@ def _layers_that_stay(
 ) -> dict[str, dict[str, Any]]:
     if overwrite or not (folder / TOKENS_JSON).exists():
         return {}
-    said = read_json(folder / TOKENS_JSON)
+    facts = read_json(folder / TOKENS_JSON)
     for key, value, what in (
         ("digest", encoder.digest, "of other weights or preprocessing"),
         ("images", images.digest, "of other images"),
     ):
-        if said.get(key) != value:
+        if facts.get(key) != value:
             raise SynBrainError(f"{folder} holds tokens {what}", "pass --overwrite to replace them")
-    return dict(said["layers"])
+    return dict(facts["layers"])
 
 
 def _prepare(partial: Path, plan: dict[str, Any]) -> None:
@@ -216,8 +216,8 @@ def _encode_missing(
         )
         stack.callback(sync)  # on Ctrl-C or an unreadable image too: finished batches are kept
         batches = (rows_of(int(batch)) for batch in todo)
-        for rows, found in encode_batches(encoder, images.load, batches, layers, threads=options.threads):
-            for layer, tokens in found.items():
+        for rows, tokens_of in encode_batches(encoder, images.load, batches, layers, threads=options.threads):
+            for layer, tokens in tokens_of.items():
                 arrays[layer][rows[0] : rows[-1] + 1] = tokens
             unsynced.append(int(rows[0]) // batch_size)
             encoded += len(rows)
@@ -244,7 +244,7 @@ def _finish(
             "sha256": digest(partial / f"{layer}.npy"),
             "precision": encoder.precision,
         }
-    said = {
+    facts = {
         "format": FORMAT_VERSION,
         "encoder": encoder.name,
         "digest": encoder.digest,
@@ -258,10 +258,10 @@ def _finish(
     if kept:  # more layers for a store that stands: the JSON, written last, makes them known
         for layer in new:
             os.replace(partial / f"{layer}.npy", folder / f"{layer}.npy")
-        write_json(folder / TOKENS_JSON, said)
+        write_json(folder / TOKENS_JSON, facts)
         shutil.rmtree(partial)
         return
-    write_json(partial / TOKENS_JSON, said)
+    write_json(partial / TOKENS_JSON, facts)
     (partial / PLAN).unlink()
     (partial / DONE).unlink()
     publish_folder(partial, folder)

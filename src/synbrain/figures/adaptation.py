@@ -12,7 +12,7 @@ SHOWN = {"adapted": COLOURS["synbrain"], "scratch": COLOURS["oracle"], "ridge": 
 LEVELS = {"full": ("all data, from scratch", "--"), "base": ("base as it is", ":")}
 
 
-def curve_figure(found: dict[str, Any]) -> Figure:
+def curve_figure(curve: dict[str, Any]) -> Figure:
     """voxel_r against distinct training images, with intervals over draws (over test images where one).
 
     Args:
@@ -20,7 +20,7 @@ def curve_figure(found: dict[str, Any]) -> Figure:
     """
     figure = new_figure(5.5, 3.8)
     axes = figure.subplots()
-    points = found["curve"]
+    points = curve["curve"]
     images = [point["n_images"] for point in points]
     for name, colour in SHOWN.items():
         values = [point[name] for point in points]
@@ -39,7 +39,7 @@ def curve_figure(found: dict[str, Any]) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("distinct training images of the new subject")
     axes.set_ylabel("voxel r on test images")
-    axes.set_title(f"{found['dataset']}, base: {', '.join(found['base_subjects'])}", fontsize=9)
+    axes.set_title(f"{curve['dataset']}, base: {', '.join(curve['base_subjects'])}", fontsize=9)
     axes.legend(fontsize=8, frameon=False)
     tidy(axes)
     return figure

@@ -19,17 +19,17 @@ TITLES = {
 }
 
 
-def augmentation_figure(found: dict[str, Any]) -> Figure:
+def augmentation_figure(curve: dict[str, Any]) -> Figure:
     """Scores against added hours, one panel a metric; the dotted line is the decoder without.
 
     Args:
         found: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
     """
     figure = new_figure(10.5, 3.4)
-    without = next((p for p in found["points"] if p["arm"] == "none"), None)
+    without = next((p for p in curve["points"] if p["arm"] == "none"), None)
     for axes, (metric, title) in zip(figure.subplots(1, 3), TITLES.items(), strict=True):
         for arm, (colour, style) in ARMS.items():
-            points = sorted((p for p in found["points"] if p["arm"] == arm), key=lambda p: p["hours"])
+            points = sorted((p for p in curve["points"] if p["arm"] == arm), key=lambda p: p["hours"])
             if not points:
                 continue
             hours = [p["hours"] for p in points]

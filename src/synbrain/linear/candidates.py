@@ -201,8 +201,8 @@ def choose(problem: Problem, responses: Tensor) -> Choice:
     for part in parts_of(mine.stop, floats, mine.start):
         errors = torch.empty((n_folds, len(candidates), part.stop - part.start), device=problem.device)
         errors[:, :n_alphas] = plain[:, :, part]
-        for i, (_, found) in enumerate(_errors(problem, responses[part], range(1, n_kernels), tried)):
-            errors[:, n_alphas + i] = found
+        for i, (_, of_window) in enumerate(_errors(problem, responses[part], range(1, n_kernels), tried)):
+            errors[:, n_alphas + i] = of_window
         chosen = _choice(errors, problem)
         index[:, :, part], weight[:, :, part] = chosen.candidate, chosen.weight
     problem.team.bring_together(index, dim=2)

@@ -69,5 +69,5 @@ def held_out_scores(
     unit = np.maximum(sd.astype(np.float64), 1e-12)
     inverse = np.linalg.pinv(path.mixing / unit)
     scores = (out_of_fold - path.intercept) / unit @ inverse
-    held = np.frombuffer(b"".join(marks), dtype=np.uint8).reshape(len(marks), -1)
-    return HeldOutScores(held, scores.astype(np.float32))
+    packed_marks = np.frombuffer(b"".join(marks), dtype=np.uint8).reshape(len(marks), -1)
+    return HeldOutScores(packed_marks, scores.astype(np.float32))

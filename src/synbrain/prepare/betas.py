@@ -269,11 +269,11 @@ def _read_nifti(about: BetaFile, index: Index) -> tuple[NDArray[Any], float]:
     with about.path.open("rb", buffering=0) as raw:
         header, stream = _nifti_header(raw, about.path)
         slope, inter = _scaling(header)
-        held = bytearray(int(np.prod(about.grid)) * about.dtype.itemsize)
-        volume: NDArray[Any] = np.frombuffer(held, dtype=about.dtype)
+        buffer = bytearray(int(np.prod(about.grid)) * about.dtype.itemsize)
+        volume: NDArray[Any] = np.frombuffer(buffer, dtype=about.dtype)
         out = np.empty((about.n_trials, len(index)), dtype=about.dtype.newbyteorder("="))
         for trial in range(about.n_trials):
-            _fill(stream, memoryview(held), about.path)
+            _fill(stream, memoryview(buffer), about.path)
             out[trial] = volume[there]
         if isinstance(stream, Inflater):
             stream.readinto(memoryview(bytearray(1)))  # reaches the end, where the checksum stands

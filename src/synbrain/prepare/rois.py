@@ -130,13 +130,13 @@ def read_names(
                 kept = [line for line in lines if len(line) > 1 and line[0].lstrip("-").isdigit()]
                 return {int(line[0]): _bare(line[1]) for line in kept if int(line[0]) > 0}, path
     for volume in files:
-        found = label_table(volume, root)
-        if found is not None:
-            table = read_table(found, ("index", "name"), "write the columns index and name")
+        names_file = label_table(volume, root)
+        if names_file is not None:
+            table = read_table(names_file, ("index", "name"), "write the columns index and name")
             table = table[table["name"].notna()]
             values = numbers(table, "index")
             rows = zip(values, table["name"], strict=True)
-            return {int(value): _bare(text) for value, text in rows if value > 0}, found
+            return {int(value): _bare(text) for value, text in rows if value > 0}, names_file
     return {}, None
 
 
@@ -208,7 +208,7 @@ def roi_mask(names: list[str], maps: dict[str, LabelMap], folders: Iterable[Path
         SynBrainError: naming what exists, where a name is unknown or stands in several atlases.
     """
     folders = list(folders)
-    labels = {name: read_names(name, found.files, folders)[0] for name, found in maps.items()}
+    labels = {name: read_names(name, volume.files, folders)[0] for name, volume in maps.items()}
     chosen: NDArray[np.bool_] | None = None
     for wanted in names:
         atlas, _, label = wanted.rpartition("/")

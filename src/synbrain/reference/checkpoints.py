@@ -146,8 +146,8 @@ class Sizes:
 
     def count(self, pattern: str) -> int:
         """1 + the highest index that ``pattern`` captures in the names; 0 where none matches."""
-        found = [int(match[1]) for name in self.state if (match := re.match(pattern, name))]
-        return 1 + max(found, default=-1)
+        numbers = [int(match[1]) for name in self.state if (match := re.match(pattern, name))]
+        return 1 + max(numbers, default=-1)
 
     def distinct(self, pattern: str) -> int:
         return len({match[1] for name in self.state if (match := re.match(pattern, name))})
@@ -250,7 +250,7 @@ def _filled(network: Network, state: State, names: Callable[[str], list[str]], p
         if not missing and not misshapen:
             own_state[ours] = join([piece for piece in pieces if piece is not None], wanted.shape)
     problems = {"missing": missing, "extra": sorted(left), "misshapen": misshapen}
-    listed_problems = [f"{kind}: {listed(found)}" for kind, found in problems.items() if found]
+    listed_problems = [f"{kind}: {listed(tensors)}" for kind, tensors in problems.items() if tensors]
     if listed_problems:
         raise SynBrainError(
             f"{path} does not fit the reference's architecture; {'; '.join(listed_problems)}",

@@ -80,15 +80,15 @@ def tuning_subject(
     Raises:
         SynBrainError: where too few images are left on one side, or counts are negative.
     """
-    held = np.array([is_held_out(mark, fraction, seed) for mark in images.marks], dtype=bool)
-    if held.all() or held.sum() < 2:
+    is_out = np.array([is_held_out(mark, fraction, seed) for mark in images.marks], dtype=bool)
+    if is_out.all() or is_out.sum() < 2:
         raise SynBrainError(
-            f"{len(held)} training images of {dataset.path} cannot be split into tuned and held-out ones",
+            f"{len(is_out)} training images of {dataset.path} cannot be split into tuned and held-out ones",
             "give more images, or another --validation-fraction",
         )
     pairs = _pairs(dataset, images)
     means = pairs.repeat_means()
-    train = np.flatnonzero(~held)
+    train = np.flatnonzero(~is_out)
     mean, sd = means[train].mean(axis=0), means[train].std(axis=0)
     sd = np.where(sd > 1e-6 * np.maximum(np.abs(mean), 1e-30), sd, 1.0).astype(np.float32)
     if loss == "poisson":
@@ -106,7 +106,7 @@ def tuning_subject(
         sd=sd,
         weights=_unit_weights(pairs.take(train), ceiling_weights),
         train=train,
-        held_out=np.flatnonzero(held),
+        held_out=np.flatnonzero(is_out),
         images=images,
     )
 

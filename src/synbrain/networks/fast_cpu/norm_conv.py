@@ -119,10 +119,10 @@ def _convolve_backward(
     if kind == "edge":
         return _to_one_backward(grad, h, weight)
     padding = [weight.shape[2] // 2]
-    found = torch.ops.aten.convolution_backward(
+    gradients = torch.ops.aten.convolution_backward(
         grad, h, weight, None, [1], padding, [1], False, [0], 1, [need_h, need_weight, False]
     )
-    return found[0], found[1]
+    return gradients[0], gradients[1]
 
 
 def _to_one(h: Tensor, weight: Tensor) -> Tensor:

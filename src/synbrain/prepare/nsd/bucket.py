@@ -48,8 +48,8 @@ class Bucket:
 
     def files(self, prefix: str) -> list[RemoteFile]:
         """All files whose key starts with the folder ``prefix``, sorted by key."""
-        found = self.fs.find(f"{self.name}/{prefix}", detail=True)
-        return [self._remote(path, about) for path, about in sorted(found.items())]
+        listing = self.fs.find(f"{self.name}/{prefix}", detail=True)
+        return [self._remote(path, about) for path, about in sorted(listing.items())]
 
     def open(self, key: str) -> Any:
         """A handle whose reads are single range requests that fail where the ETag changed."""
@@ -300,11 +300,11 @@ def verify(path: Path, remote: RemoteFile, bucket: Bucket | None = None) -> str 
     if not count:
         with path.open("rb") as handle:
             return "md5" if hashlib.file_digest(handle, "md5").hexdigest() == etag else None
-    told = bucket.part_size(remote.key) if bucket is not None else None
-    fits = [size for size in _part_sizes(remote.size, int(count)) if size != told]
-    if told is not None and -(-remote.size // told) == int(count):
+    size_of_parts = bucket.part_size(remote.key) if bucket is not None else None
+    fits = [size for size in _part_sizes(remote.size, int(count)) if size != size_of_parts]
+    if size_of_parts is not None and -(-remote.size // size_of_parts) == int(count):
         # The server's word settles it: a mismatch means wrong bytes, unless parts were uneven.
-        return "multipart md5" if multipart_etag(path, told) == remote.etag else None
+        return "multipart md5" if multipart_etag(path, size_of_parts) == remote.etag else None
     for size in fits:
         if multipart_etag(path, size) == remote.etag:
             return "multipart md5"

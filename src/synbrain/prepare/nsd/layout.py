@@ -106,8 +106,8 @@ def find_sessions(
         SynBrainError: where there are none, one lacks in between, or fewer than asked.
     """
     folder = betas_folder(src, subject, space, version)
-    found = session_files(folder, space)
-    if not found:
+    files = session_files(folder, space)
+    if not files:
         there = [name for name in BETA_VERSIONS if betas_folder(src, subject, space, name).exists()]
         raise SynBrainError(
             f"no betas of {subject_name(subject)} in {folder}",
@@ -115,14 +115,14 @@ def find_sessions(
             if there
             else "run `synbrain download nsd`, or check SRC and --subject",
         )
-    last = max(found) if asked == "all" else _count(asked)
-    missing = [number for number in range(1, last + 1) if number not in found]
+    last = max(files) if asked == "all" else _count(asked)
+    missing = [number for number in range(1, last + 1) if number not in files]
     if missing:
         raise SynBrainError(
             f"{subject_name(subject)} lacks sessions {missing} of {last} in {folder}",
             f"download them, or pass --sessions {missing[0] - 1}" if missing[0] > 1 else "download them",
         )
-    return [found[number] for number in range(1, last + 1)]
+    return [files[number] for number in range(1, last + 1)]
 
 
 def _count(asked: str | int) -> int:

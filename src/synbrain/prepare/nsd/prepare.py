@@ -179,8 +179,8 @@ def _completed_sessions(src: Path, design: Design, space: str, betas: str, per_s
     planned = len(design.ordering) // per_session
     counts = []
     for subject in range(1, len(design.images) + 1):
-        found = nsd_layout.session_files(nsd_layout.betas_folder(src, subject, space, betas), space)
-        counts.append(len(found) or planned)
+        files = nsd_layout.session_files(nsd_layout.betas_folder(src, subject, space, betas), space)
+        counts.append(len(files) or planned)
     return counts
 
 

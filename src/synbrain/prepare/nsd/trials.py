@@ -130,8 +130,8 @@ def seen_trials(src: Path, design: Design, subject: int, n_sessions: int, per_se
             )
         trials["coco_id"] = table.loc[ids, "cocoId"].to_numpy(dtype=np.int32)
         if "shared1000" in table:
-            said = table.loc[ids, "shared1000"].to_numpy(dtype=bool)
-            if (said != trials["shared1000"].to_numpy()).any():
+            stated = table.loc[ids, "shared1000"].to_numpy(dtype=bool)
+            if (stated != trials["shared1000"].to_numpy()).any():
                 raise SynBrainError(
                     "nsd_stim_info_merged.csv and nsd_expdesign.mat disagree on the shared images",
                     "use both files of the same tree",
