@@ -117,7 +117,8 @@ def run_train(given: argparse.Namespace) -> dict[str, Any]:
     config = TrainOptions(encoder=ENCODER).config()
     datasets, output = [load_dataset(given.out / "dataset")], Output(given.out / "run", resume=True)
     with Watch() as watch:
-        subjects = training_subjects(datasets, training_images(datasets), ENCODER)
+        tokens = [open_tokens(dataset, ENCODER) for dataset in datasets]
+        subjects = training_subjects(datasets, training_images(datasets), tokens)
         subjects[0] = replace(subjects[0], linear_fit=stored_fit(given))
         networks = None
         if not given.without_networks:
