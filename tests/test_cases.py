@@ -8,6 +8,7 @@ behind a row is tested in depth, with its neighbours, in ``tests/prepare``, ``te
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,13 +94,12 @@ OUTCOMES: dict[str, list[tuple[int, str]]] = {
     "train_only": [(0, "26 training and 0 test images")],
     "zscore_runs": [(0, "z-score within session")],
 }
-# these want an NSD tree to change, other arguments, or a network's weights; they have tests of their own:
+# what each script does to a simulated tree in NSD's layout leaves the same dataset
+NSD = ("nsd_betas_float_percent", "nsd_expdesign_v73", "nsd_no_ncsnr")
+# these want other arguments, a network's weights or another machine; they have tests of their own:
 ELSEWHERE = {
     "clip_truncated",  # test_shared_disks.py
     "evaluate_16bit_vs_8bit",  # model/test_synthesis.py
-    "nsd_betas_float_percent",  # prepare/nsd/test_prepare.py
-    "nsd_expdesign_v73",  # prepare/test_runs.py
-    "nsd_no_ncsnr",  # prepare/nsd/test_prepare.py
     "two_processes_one_output",  # test_shared_disks.py
     "voxels_many_images_few",  # linear/test_fit.py, prepare/test_betas.py
 }
@@ -109,7 +109,7 @@ needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason=f"the scripts are no
 
 @needs_cases
 def test_every_case_has_a_row() -> None:
-    assert {path.stem for path in CASES.glob("*.py")} == set(OUTCOMES) | ELSEWHERE
+    assert {path.stem for path in CASES.glob("*.py")} == set(OUTCOMES) | set(NSD) | ELSEWHERE
 
 
 @needs_cases
@@ -138,3 +138,21 @@ def test_a_case_ends_as_it_should(
     ):
         if (tmp_path / name / file).exists() and dataset.exists():
             np.testing.assert_allclose(values(), np.load(tmp_path / name / file), rtol=1e-5, atol=1e-5)
+
+
+@needs_cases
+def test_odd_nsd_trees_give_the_usual_dataset(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tree = tmp_path / "tree"
+    assert main(["simulate", str(tree), "--subjects", "2", "--size", "tiny"]) == 0
+    usual = None
+    for name in ("usual", *NSD):
+        changed = tmp_path / name
+        shutil.copytree(tree, changed)
+        if name in NSD:
+            subprocess.run([sys.executable, str(CASES / f"{name}.py"), str(changed)], check=True)
+        assert main(["prepare", "nsd", str(changed), str(tmp_path / f"{name}-ds"), "--subject", "1"]) == 0
+        made = load_dataset(tmp_path / f"{name}-ds")
+        usual = usual or made
+        # one script rounds to int16 anew, with a slope of its own
+        np.testing.assert_allclose(made.responses, usual.responses, atol=2e-3)
+        assert made.space.ncsnr is not None
