@@ -9,6 +9,8 @@ import pytest
 
 from synbrain.baselines.ridge import Ridge
 from synbrain.cli import main
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.scores import Scores
 
 
 def test_ridge_is_fitted_once_for_table_and_pictures(
@@ -26,3 +28,21 @@ def test_ridge_is_fitted_once_for_table_and_pictures(
     assert len(fits) == 1
     assert "ridge" in (out / "report.html").read_text()
     assert (out / "figures/accuracy.png").exists()
+
+
+def test_scores_are_seen_where_they_cannot_be_written(
+    run: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(*given: Any, **options: Any) -> None:
+        raise SynBrainError("the disk is full", "free some space")
+
+    monkeypatch.setattr(Scores, "save", full)
+    assert main(["report", str(run), str(dataset), "--out", str(tmp_path / "page"), "--samples", "3"]) == 2
+    printed = capsys.readouterr()
+    assert "synbrain" in printed.out
+    assert "voxel r" in printed.out
+    assert "the disk is full" in printed.err

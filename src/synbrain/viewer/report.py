@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import Evaluation, evaluation_of
 from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.scores import Scores
+from synbrain.evaluation.table import terminal
 from synbrain.features.encoder import pick_device
 from synbrain.figures.report import Shown
 from synbrain.files import require_absent
@@ -80,7 +82,11 @@ def report(
     decode = None if decoder is None else _decoded_pictures(decoder, dataset, str(place))
     scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
     evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
-    evaluation.scores.save(out / "scores.json", overwrite=overwrite)
+    try:
+        evaluation.scores.save(out / "scores.json", overwrite=overwrite)
+    except SynBrainError:  # what was computed is seen even where nothing can be written
+        sys.stdout.write(terminal(evaluation.scores) + "\n")
+        raise
     card = refresh_card(run, evaluation.scores.to_json()) if run.is_dir() else ""
     command = f"synbrain report {run} {dataset.path} --out {out} --samples {options.samples}"
     command += f" --seed {options.seed}" + (" --mni" if options.mni else "")
