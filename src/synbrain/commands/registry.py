@@ -203,10 +203,11 @@ COMMANDS: dict[str, Command] = {
         required=("out",),
     ),
     "augmentation-curve": Command(
-        HERE + "augmentation_curve:augmentation_curve",
+        "synbrain.decoding.augmentation_curve:augmentation_curve",
         "what synthetic hours are worth to a decoder",
         SCORES,
         "synbrain augmentation-curve runs/me data/me --budget 1h --hours 0 1 2 4 --seeds 3 --out curve",
+        HERE + "telling:augmentation_curve",
     ),
     "augment": Command(
         "synbrain.decoding.augment:augment",

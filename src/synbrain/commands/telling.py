@@ -140,6 +140,25 @@ def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
     print(f"table -> {typed['out']}/table.json")
 
 
+def augmentation_curve(result: dict[str, Any], typed: Typed) -> None:
+    """The points of a curve of synthetic hours, and its picture, which is written here."""
+    from synbrain.figures.augmentation import augmentation_figure
+    from synbrain.figures.style import save_png
+
+    out: Path = typed["out"]
+    save_png(augmentation_figure(result), out / "curve.png")
+    for point in result["points"]:
+        gain = point.get("two_way_gain")
+        gained = "" if gain is None else f"  gain in two-way {gain:+.3f} {point['two_way_gain_interval']}"
+        print(
+            f"{point['arm']:>14} {point['hours']:>5g} h  images {point['images_ranked']:.3f}  brains "
+            f"{point['brains_ranked']:.3f}  two-way {point['two_way']:.3f}{gained}"
+        )
+    for name, problem in result["failed"].items():
+        print(f"{name} failed: {problem}")
+    print(f"curve -> {out / 'curve.json'}, {out / 'curve.png'}")
+
+
 def augmented(made: Dataset, typed: Typed) -> None:
     """A synthetic dataset."""
     assert made.info.synthetic is not None
