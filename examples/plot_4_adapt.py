@@ -34,8 +34,12 @@ print(adapted.predict([dataset.load_image(0)]).shape, "voxels of the new subject
 # ``synbrain adaptation-curve RUN DATASET --out curve``.
 
 from synbrain.comparison.adaptation_curve import adaptation_curve
+from synbrain.comparison.options import AdaptationCurveOptions
 
-curve = adaptation_curve(base, dataset, [20, 40, 80], options, draws=1, n_bootstrap=200)
+asked = AdaptationCurveOptions(
+    budgets=["20", "40", "80"], draws=1, n_bootstrap=200, networks=False, shared_test_images="drop"
+)
+curve = adaptation_curve(base, dataset, asked)
 points = curve["curve"]
 fig, axis = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for name, label in (("adapted", "adapted"), ("scratch", "from scratch"), ("ridge", "ridge")):

@@ -38,3 +38,10 @@ def bar(what: str, *, total: int, unit: str = "it", show: bool, initial: int = 0
         initial=initial,
     )
     return moved
+
+
+def announce(text: str, *, show: bool) -> None:
+    """Print ``text`` at once, so that it can be read before long work begins; for the command line."""
+    if show:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()

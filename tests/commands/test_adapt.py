@@ -13,6 +13,7 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.comparison import adaptation_curve as curve_module
+from synbrain.comparison.options import AdaptationCurveOptions
 from synbrain.data.dataset import load_dataset
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import split_pairs
@@ -140,8 +141,10 @@ def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
 
     for module in (curve_module, prior, fit_module):
         monkeypatch.setattr(module, "fit_linear_path", counted)
-    options = AdaptOptions.model_validate({"networks": False, "linear": linear, "seed": 4})
-    found = curve_module.adaptation_curve(base, dataset, ["9"], options, draws=1)
+    given = {"networks": False, "linear": linear, "seed": 4}
+    asked = AdaptationCurveOptions.model_validate(given | {"budgets": ["9"], "draws": 1})
+    found = curve_module.adaptation_curve(base, dataset, asked)
+    options = AdaptOptions.model_validate(given)
     assert len(fits) == 4, "full, scratch, through the base's responses, and from both"
     tokens = open_tokens(dataset, base.config.encoder, base.config.layers)
     options = options.model_copy(update={"budget": 9, "by": "images", "budget_seed": 4})

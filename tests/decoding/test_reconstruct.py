@@ -30,10 +30,10 @@ def decoder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("renderer", ["pixels", "nearest"])
 def test_rows_hold_a_picture_for_each_image(dataset: Dataset, decoder: Path, renderer: str) -> None:
-    decoded = reconstruct(Decoder.from_pretrained(decoder), dataset, renderer=renderer, n_images=3, seed=1)
+    decoded = reconstruct(Decoder.from_pretrained(decoder), dataset, renderer=renderer, images=3, seed=1)
     assert list(decoded.rows) == ["seen", "measured mean", "measured trial"]
     assert all(len(pictures) == len(decoded.names) == 3 for pictures in decoded.rows.values())
-    again = reconstruct(Decoder.from_pretrained(decoder), dataset, renderer=renderer, n_images=3, seed=1)
+    again = reconstruct(Decoder.from_pretrained(decoder), dataset, renderer=renderer, images=3, seed=1)
     for ours, theirs in zip(decoded.rows["measured mean"], again.rows["measured mean"], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     if renderer == "nearest":

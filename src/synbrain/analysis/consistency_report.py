@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, split_pairs
+from synbrain.files import require_absent, write_json, write_text
 from synbrain.markdown import markdown_table
 from synbrain.model.synbrain import SynBrain
 
@@ -79,23 +81,46 @@ class Consistency:
         return head + "\n\n" + "\n\n".join(parts) + "\n"
 
 
-def consistency_report(
-    models: dict[str, SynBrain],
+def consistency(
+    run: SynBrain,
     dataset: Dataset,
-    others: list[Dataset],
     options: ConsistencyOptions = AS_USUAL,
+    *,
+    full_run: SynBrain | None = None,
+    others: Sequence[Dataset] = (),
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> Consistency:
-    """ROI profiles, category selectivity and trial patterns of models of one subject, on its test images.
+    """Compare ROI profiles, category selectivity and trial patterns with the subject's own, with controls.
+
+    Everything is measured on the test images. Writes OUT/consistency.json and OUT/table.md.
 
     Args:
-        models: "adapted" first; "full" where there is one. Each has the dataset's subject, or one subject.
-        dataset: the subject's.
-        others: other subjects' datasets; images are told by name, and only shared ones are compared.
+        run: an adapted run, of the dataset's subject or of one subject.
+        dataset: the subject's, with ROIs and tokens of the run's encoder.
         options: which areas and categories, and how many trials.
+        full_run: a run of the same subject with all its data.
+        others: datasets of other subjects, the between-subject control; images are told by name, and only
+            shared ones are compared.
+        out: folder to write; nothing is written if left out.
+        overwrite: replace what stands at out.
 
     Raises:
         SynBrainError: where the dataset has no ROIs or no test images, or runs have other voxels.
     """
+    if out is not None:
+        require_absent(out, overwrite)
+    models = {"adapted": run} if full_run is None else {"adapted": run, "full": full_run}
+    report = _measure_consistency(models, dataset, others, options)
+    if out is not None:
+        write_json(out / "consistency.json", report.to_json())
+        write_text(out / "table.md", report.table())
+    return report
+
+
+def _measure_consistency(
+    models: dict[str, SynBrain], dataset: Dataset, others: Sequence[Dataset], options: ConsistencyOptions
+) -> Consistency:
     seed = options.seed
     category_of = None if options.categories is None else read_categories(options.categories)
     rois = _areas(dataset, options.min_voxels)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ConsistencyOptions(BaseModel):
-    """How :func:`synbrain.analysis.consistency_report.consistency_report` compares brains.
+    """How :func:`synbrain.analysis.consistency_report.consistency` compares brains.
 
     >>> ConsistencyOptions(samples=5).min_voxels
     10

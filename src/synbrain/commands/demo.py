@@ -31,8 +31,8 @@ def demo(
         overwrite: replace what an earlier demo left.
     """
     from synbrain.commands import telling
-    from synbrain.commands.reconstruct import reconstruct
     from synbrain.decoding.options import DecoderOptions
+    from synbrain.decoding.reconstruct import reconstruct
     from synbrain.decoding.train import train_decoder
     from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
@@ -67,8 +67,9 @@ def demo(
         telling.responses(trials, {})
     with _step(6, "decode pictures from measured and synthetic responses"):
         reader = DecoderOptions(method="ridge", seed=seed)
-        train_decoder([made], reader, out=out / "decoder", overwrite=overwrite, show_progress=True)
-        reconstruct(out / "decoder", made, out=out / "decoded", run=model, seed=seed, overwrite=overwrite)
+        decoder = train_decoder([made], reader, out=out / "decoder", overwrite=overwrite, show_progress=True)
+        decoded = reconstruct(decoder, made, run=model, seed=seed, out=out / "decoded", overwrite=overwrite)
+        telling.reconstructed(decoded, {"out": out / "decoded"})
     with _step(7, "evaluate and report"):
         options = ReportOptions(samples=samples, seed=seed, mni=True, title="SynBrain on a simulated brain")
         written = report(

@@ -4,7 +4,7 @@
 - ``options``, a frozen pydantic model or dataclass, is spread flat (``--seed``); other models are nested
   (``--vae.lr``).
 - ``list[X]`` takes several words; a ``bool`` that is False by default is a flag.
-- ``Dataset`` takes a folder and is opened, ``SynBrain`` a run folder or hub id, on ``--device``.
+- ``Dataset`` takes a folder and is opened, ``SynBrain`` and ``Decoder`` a folder or hub id, on ``--device``.
 - ``show_progress`` is not shown and true. ``--config`` reads any option from YAML, and words win.
 """
 
@@ -26,11 +26,17 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser
 from pydantic import BaseModel, ValidationError
 
+from synbrain.commands.opening import open_dataset, open_decoder, open_run, require_decoder, require_run
 from synbrain.commands.registry import Command
-from synbrain.commands.signatures import DatasetFolder, RunFolder, signature_of, signature_of_function
+from synbrain.commands.signatures import (
+    DatasetFolder,
+    DecoderFolder,
+    RunFolder,
+    signature_of,
+    signature_of_function,
+)
 from synbrain.commands.wording import HelpFormatter, dashed, in_plain_words, plain_text, underscored
 from synbrain.errors import SynBrainError
-from synbrain.files import read_json
 
 LISTS = (list, Sequence, Iterable)
 REQUIRED = inspect.Parameter.empty
@@ -43,7 +49,7 @@ class Option:
 
     Attributes:
         key: its name, with underscores; dashes on the command line.
-        hint: its type; DatasetFolder and RunFolder are folders.
+        hint: its type; DatasetFolder, RunFolder and DecoderFolder are folders.
         default: REQUIRED where it must be given.
         is_word: positional, without a name.
         help: one sentence.
@@ -80,13 +86,15 @@ class Call:
         given = dict(self.typed)
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is DatasetFolder and given.get(key) is not None:
-                given[key] = _each(given[key], _open_dataset)
+                given[key] = _each(given[key], open_dataset)
             elif _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
-                _each(given[key], _require_run)
+                _each(given[key], require_run)
             elif key == "run" and isinstance(given.get(key), Path):
-                _require_run(given[key])
-            elif key == "decoder" and isinstance(given.get(key), Path):
-                _require_decoder(given[key])
+                require_run(given[key])
+            elif isinstance(given.get(key), Path) and (
+                key == "decoder" or _folder_kind(parameter.annotation) is DecoderFolder
+            ):
+                require_decoder(given[key])
             elif key == "images" and isinstance(given.get(key), list):
                 from synbrain.model.image_list import list_images  # needs no torch, unlike the command
 
@@ -94,7 +102,9 @@ class Call:
         function = self.function()
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
-                given[key] = _each(given[key], lambda run: _open_run(run, self.device, self.folded))
+                given[key] = _each(given[key], lambda run: open_run(run, self.device, self.folded))
+            elif _folder_kind(parameter.annotation) is DecoderFolder and given.get(key) is not None:
+                given[key] = open_decoder(given[key], self.device)
         for key, parameter in parameters.items():
             if isinstance(given.get(key), Mapping) and _is_model(parameter.annotation):
                 given[key] = _built(parameter.annotation, given[key])
@@ -143,7 +153,7 @@ def options_of(signature: inspect.Signature, doc: Docstring, command: Command) -
             default is REQUIRED and parameter.kind is not parameter.KEYWORD_ONLY
         )
         options.append(Option(key, hint, default, is_word, described.get(key, "")))
-    has_model = any(_folder_kind(option.hint) is RunFolder for option in options)
+    has_model = any(_folder_kind(option.hint) in (RunFolder, DecoderFolder) for option in options)
     if has_model and not any(option.key == "device" for option in options):
         options.append(Option("device", str, "auto", False, DEVICE))
     return options
@@ -332,9 +342,10 @@ def _is_tuple(hint: Any) -> bool:
 
 
 def _folder_kind(hint: Any) -> Any:
-    """DatasetFolder or RunFolder where a hint is one, a list of them, or optional; else None."""
+    """The folder that stands for a hint, for a list of it, or for it or None; else None."""
     inner = _item_of_list(hint) or hint
-    return next((kind for kind in _union_members(inner) if kind in (DatasetFolder, RunFolder)), None)
+    kinds = (DatasetFolder, RunFolder, DecoderFolder)
+    return next((kind for kind in _union_members(inner) if kind in kinds), None)
 
 
 def _on_command_line(hint: Any) -> Any:
@@ -355,41 +366,6 @@ def _on_command_line_value(value: Any) -> Any:
 
 def _each(value: Any, do: Callable[[Any], Any]) -> Any:
     return [do(item) for item in value] if isinstance(value, (list, tuple)) else do(value)
-
-
-def _open_dataset(folder: Path) -> Any:
-    from synbrain.data.dataset import load_dataset
-
-    return load_dataset(folder)
-
-
-def _require_run(run: Path) -> None:
-    """Refuse what cannot be a run before torch is imported."""
-    if not (run / "config.json").is_file() and (run.exists() or not _is_hub_id(run)):
-        what = "is not a run" if run.exists() else "does not exist"
-        raise SynBrainError(f"{run} {what}", "name a folder that `synbrain train` wrote")
-
-
-def _require_decoder(decoder: Path) -> None:
-    """Refuse what cannot be a decoder before torch is imported."""
-    config = decoder / "config.json"
-    known = (
-        "targets" in read_json(config) if config.is_file() else not decoder.exists() and _is_hub_id(decoder)
-    )
-    if not known:
-        what = "is not a decoder" if decoder.exists() else "does not exist"
-        raise SynBrainError(f"{decoder} {what}", "name a folder that `synbrain decoder train` wrote")
-
-
-def _is_hub_id(path: Path) -> bool:
-    return str(path).count("/") == 1 and not str(path).startswith((".", "/"))
-
-
-def _open_run(run: Path, device: str, folded: bool) -> Any:
-    from synbrain.features.encoder import pick_device
-    from synbrain.model.synbrain import SynBrain
-
-    return SynBrain.from_pretrained(run, device=pick_device(device), fold=folded)
 
 
 def shown_word(option: Option) -> str:

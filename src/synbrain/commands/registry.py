@@ -67,10 +67,12 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:simulated",
     ),
     "download nsd": Command(
-        HERE + "download:download_nsd",
+        "synbrain.prepare.nsd.download:download_nsd",
         "fetch the Natural Scenes Dataset",
         DATA,
         "synbrain download nsd nsd --subjects 1 --sessions 2 --dry-run",
+        HERE + "telling:downloaded",
+        hidden=("retrying",),
     ),
     "prepare table": Command(
         "synbrain.prepare.table:prepare_table",
@@ -125,10 +127,12 @@ COMMANDS: dict[str, Command] = {
         required=("out",),
     ),
     "adaptation-curve": Command(
-        HERE + "adaptation_curve:adaptation_curve",
+        "synbrain.comparison.adaptation_curve:adaptation_curve",
         "scores of adaptation against the number of images",
         MODEL,
         "synbrain adaptation-curve runs/group data/me --out curve --budgets 25 100 all",
+        HERE + "telling:adaptation_curve",
+        required=("out",),
     ),
     "calibrate": Command(
         "synbrain.training.calibrate:calibrate",
@@ -175,10 +179,12 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:decoder",
     ),
     "decoder reconstruct": Command(
-        HERE + "reconstruct:reconstruct",
+        "synbrain.decoding.reconstruct:reconstruct",
         "pictures decoded from measured and synthetic responses",
         MODEL,
         "synbrain decoder reconstruct decoders/me data/me --run runs/me --out pictures",
+        HERE + "telling:reconstructed",
+        required=("out",),
     ),
     "decoder evaluate": Command(
         "synbrain.decoding.evaluate:evaluate_decoder",
@@ -252,9 +258,11 @@ COMMANDS: dict[str, Command] = {
         hidden=("tokens", "registry"),
     ),
     "consistency": Command(
-        HERE + "consistency:consistency",
+        "synbrain.analysis.consistency_report:consistency",
         "ROI profiles across subjects and trials",
         SCORES,
         "synbrain consistency runs/me data/me --out consistency",
+        HERE + "telling:consistent",
+        required=("out",),
     ),
 }

@@ -2,8 +2,8 @@
 
 Help and mistakes shall cost a fraction of a second, but the module of ``train`` imports torch. So the
 ``def`` is read from the source file, and only the names that its annotations and defaults need are
-imported, each from where the module itself would import it. ``Dataset`` and ``SynBrain`` are not imported at
-all: on a command line they are folders. A name that the module defines itself (but for plain
+imported, each from where the module itself would import it. ``Dataset``, ``SynBrain`` and ``Decoder`` are not
+imported at all: on a command line they are folders. A name that the module defines itself (but for plain
 assignments) makes the module be imported after all: correct, only slower.
 """
 
@@ -30,7 +30,11 @@ class RunFolder:
     """Stands for ``SynBrain`` in a signature: a run folder or hub id that is opened before the call."""
 
 
-MARKERS: dict[str, Any] = {"Dataset": DatasetFolder, "SynBrain": RunFolder}
+class DecoderFolder:
+    """Stands for ``Decoder`` in a signature: a decoder's folder that is opened before the call."""
+
+
+MARKERS: dict[str, Any] = {"Dataset": DatasetFolder, "SynBrain": RunFolder, "Decoder": DecoderFolder}
 
 
 def signature_of(home: str, hidden: tuple[str, ...] = ()) -> tuple[inspect.Signature, Docstring]:

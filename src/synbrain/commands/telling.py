@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from synbrain.files import read_json
 
 if TYPE_CHECKING:
+    from synbrain.analysis.consistency_report import Consistency
     from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
     from synbrain.decoding.decoder import Decoder
     from synbrain.decoding.evaluate import DecoderScores
+    from synbrain.decoding.reconstruct import Reconstruction
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
+    from synbrain.prepare.nsd.download import Fetched
     from synbrain.tuning.write import Tuned
     from synbrain.viewer.report import WrittenReport
 
@@ -157,6 +160,54 @@ def augmentation_curve(result: dict[str, Any], typed: Typed) -> None:
     for name, problem in result["failed"].items():
         print(f"{name} failed: {problem}")
     print(f"curve -> {out / 'curve.json'}, {out / 'curve.png'}")
+
+
+def adaptation_curve(curve: dict[str, Any], typed: Typed) -> None:
+    """The table of an adaptation curve, and its picture, which is written here."""
+    from synbrain.comparison.adaptation_curve import curve_table
+    from synbrain.figures.adaptation import curve_figure
+    from synbrain.figures.style import save_png
+
+    out: Path = typed["out"]
+    save_png(curve_figure(curve), out / "curve.png")
+    print(curve_table(curve))
+    print(f"curve -> {out / 'curve.json'}, {out / 'table.md'}, {out / 'curve.png'}")
+
+
+def consistent(made: Consistency, typed: Typed) -> None:
+    """The tables of a subject's consistency; its picture and page are written here."""
+    from synbrain.figures.consistency import consistency_figure
+    from synbrain.figures.style import save_png
+    from synbrain.viewer.consistency_page import write_consistency_page
+
+    out: Path = typed["out"]
+    save_png(consistency_figure(made), out / "consistency.png")
+    page = write_consistency_page(out, made)
+    print(made.table())
+    print(f"consistency -> {out / 'consistency.json'}, {out / 'table.md'}, {out / 'consistency.png'}")
+    print(f"page -> {page}")
+
+
+def downloaded(made: Fetched, typed: Typed) -> None:
+    """How much was fetched, and what comes next."""
+    if typed["dry_run"]:
+        return
+    dest = typed["dest"]
+    print(
+        f"{len(made.fetched)} files fetched ({made.n_bytes / 1e9:.3f} GB), {len(made.present)} were there; "
+        f"all {len(made.plan.files)} verified in {dest}"
+    )
+    print(f"next: synbrain prepare nsd {dest} OUT --subject {typed['subjects'][0]}")
+
+
+def reconstructed(made: Reconstruction, typed: Typed) -> None:
+    """Where decoded pictures lie; the picture of all of them is written here."""
+    from synbrain.figures.decoded import decoded_figure
+    from synbrain.figures.style import save_png
+
+    picture = typed["out"] / "decoded.png"
+    save_png(decoded_figure(made.rows, made.names), picture)
+    print(f"decoded pictures -> {picture}")
 
 
 def augmented(made: Dataset, typed: Typed) -> None:

@@ -3,55 +3,57 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from synbrain.arrays import Float32, Float64
 from synbrain.baselines.ridge import Ridge
+from synbrain.comparison.options import AdaptationCurveOptions
 from synbrain.data.dataset import Dataset
-from synbrain.errors import SynBrainError
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
+from synbrain.files import require_absent, write_json, write_text
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
-from synbrain.training.adapt import AS_PUBLISHED, adapt_to, adaptation_config, new_subject
+from synbrain.training.adapt import adapt_to, adaptation_config, new_subject
 from synbrain.training.config import TrainConfig
 from synbrain.training.options import AdaptOptions
 from synbrain.training.subjects import TrainingSubject
 
+AS_USUAL = AdaptationCurveOptions()
 FITTED = ("adapted", "ridge", "scratch")
 
 
 def adaptation_curve(
     base: SynBrain,
     dataset: Dataset,
-    budgets: Sequence[str | int],
-    options: AdaptOptions = AS_PUBLISHED,
+    options: AdaptationCurveOptions = AS_USUAL,
     *,
-    draws: int = 5,
-    full: SynBrain | None = None,
-    n_bootstrap: int = 1000,
+    full_run: SynBrain | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
     show_progress: bool = False,
 ) -> dict[str, Any]:
-    """Adapt with several numbers of distinct training images and score each on the test images.
+    """Score adaptation on several numbers of training images, beside its baselines.
+
+    The baselines are ridge and a calibrated linear path from scratch on the same images, the base as it is,
+    the mean map and the full-data model. Writes OUT/curve.json and OUT/table.md.
 
     Args:
         base: the run to adapt.
-        dataset: the new subject's, with training and test images.
-        budgets: numbers of images ("25"), "1h" (250 images), or "all".
-        options: of the adaptation; its budget is replaced, its seed is that of the first draw.
-        draws: draws of each budget's images; seeds ``seed``, ``seed + 1``, ... A smaller budget of a draw is
-            part of a larger one. "all" has one draw.
-        full: a model of this subject with all its training data; the calibrated linear path fitted on all
-            of them where left out.
-        n_bootstrap: bootstrap samples over test images.
+        dataset: the new subject's, with training and test images, and tokens of the run's encoder.
+        options: budgets, draws, and settings of the adaptation. A smaller budget of a draw is part of a
+            larger one; "all" has one draw.
+        full_run: a run of this subject with all its data; the linear path is fitted to them if left out.
+        out: folder to write; nothing is written if left out.
+        overwrite: replace what stands at out.
         show_progress: a bar over the fits.
 
     Returns:
@@ -62,32 +64,26 @@ def adaptation_curve(
         "scratch" are paired in both ways.
 
     Raises:
-        SynBrainError: as :func:`synbrain.training.adapt.adapt`, or for no draws.
+        SynBrainError: as :func:`synbrain.training.adapt.adapt`.
     """
-    if draws < 1:
-        raise SynBrainError(f"{draws} draws", "give --draws 1 or more")
+    if out is not None:
+        require_absent(out, overwrite)
     dataset, tokens = open_untuned(dataset, base.config.encoder, base.config.layers)
     tokens = base.tokens(tokens)
     _, test = split_pairs(dataset, tokens)
-    measured = test.repeat_means()
-    weights = image_weights(test.n_images, n_bootstrap, options.seed)
-    fixed = {"base": _base_prediction(base, dataset, test.tokens)}
-    if full is not None:
-        fixed["full"] = full.predict(test.tokens)
-    else:
-        everything = new_subject(base, dataset, tokens, options.model_copy(update={"budget": "all"}))
-        fixed["full"] = _from_scratch(everything, adaptation_config(base, options)).path.predict(test.tokens)
-    constant = {name: _score(prediction, measured) for name, prediction in fixed.items()}
-    jobs = [(b, d) for b in budgets for d in range(1 if str(b) == "all" else draws)]
-    by_budget: dict[str, list[Draw]] = {str(b): [] for b in budgets}
+    constant = _unadapted(base, full_run, dataset, tokens, test, options)
+    weights = image_weights(test.n_images, options.n_bootstrap, options.seed)
+    once = {b for b in options.budgets if str(b) == "all"}
+    jobs = [(b, d) for b in options.budgets for d in range(1 if b in once else options.draws)]
+    by_budget: dict[str, list[Draw]] = {b: [] for b in options.budgets}
     for budget, draw in track(jobs, "adaptation curve", unit="fit", show=show_progress):
         seed = options.seed + draw
         drawn = options.model_copy(
             update={"budget": budget, "by": "images", "budget_seed": seed, "seed": seed}
         )
         subject = new_subject(base, dataset, tokens, drawn)
-        by_budget[str(budget)].append(_one_draw(base, subject, drawn, test, weights))
-    return {
+        by_budget[budget].append(_one_draw(base, subject, drawn, test, weights))
+    curve = {
         "curve": [_entry(budget, scored, constant) for budget, scored in by_budget.items()],
         "metric": "voxel_r on the repeat means of the test images",
         "dataset": dataset.info.name,
@@ -96,6 +92,27 @@ def adaptation_curve(
         "networks": options.networks,
         "update": options.update,
         "seed": options.seed,
+    }
+    if out is not None:
+        write_json(out / "curve.json", curve)
+        write_text(out / "table.md", curve_table(curve))
+    return curve
+
+
+def _unadapted(
+    base: SynBrain, full: SynBrain | None, dataset: Dataset, tokens: TokenSet, test: Pairs,
+    options: AdaptOptions,
+) -> dict[str, float | None]:  # fmt: skip
+    """Scores that no budget changes: of the base as it is, and of a model with all the data."""
+    if full is not None:
+        everything = full.predict(test.tokens)
+    else:
+        subject = new_subject(base, dataset, tokens, options.model_copy(update={"budget": "all"}))
+        everything = _from_scratch(subject, adaptation_config(base, options)).path.predict(test.tokens)
+    measured = test.repeat_means()
+    return {
+        "base": _score(_base_prediction(base, dataset, test.tokens), measured),
+        "full": _score(everything, measured),
     }
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from synbrain.evaluation.options import N_SAMPLES
 from synbrain.metrics.intervals import N_BOOTSTRAP
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
-from synbrain.training.options import MapperOptions, VAEOptions
+from synbrain.training.options import AdaptOptions, MapperOptions, VAEOptions
 from synbrain.training.overrides import given_values
 
 
@@ -44,3 +44,20 @@ class CompareOptions(BaseModel):
     def changes(self) -> dict[str, Any]:
         """Values of the training configuration that differ from every recipe, nested."""
         return given_values({"vae": self.vae, "mapper": self.mapper})
+
+
+class AdaptationCurveOptions(AdaptOptions):
+    """Which budgets of a new subject's images are adapted to; ``budget`` is replaced by each of them.
+
+    >>> AdaptationCurveOptions(budgets=["25", "all"], draws=2, networks=False).by
+    'session'
+    """
+
+    budgets: list[str] = Field(
+        ["10", "25", "50", "100", "all"],
+        description="numbers of distinct training images, 1h (250 images) or all",
+    )
+    draws: int = Field(
+        5, ge=1, description="random draws of each budget's images; --seed is that of the first draw"
+    )
+    n_bootstrap: int = Field(N_BOOTSTRAP, ge=1, description="bootstrap samples over test images")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
@@ -19,6 +20,7 @@ from synbrain.decoding.subjects import require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
+from synbrain.files import new_folder, require_absent
 from synbrain.model.synbrain import SynBrain
 
 Pictures = list[NDArray[np.uint8]]
@@ -40,49 +42,73 @@ class Reconstruction:
     names: list[str]
     rows: dict[str, Pictures]
 
+    def save(self, out: Path, overwrite: bool = False) -> None:
+        """Write a PNG an image into a folder for each row below ``out``."""
+        with new_folder(out, overwrite) as building:
+            for title, pictures in self.rows.items():
+                folder = building / title.replace(" ", "-")
+                folder.mkdir()
+                for name, picture in zip(self.names, pictures, strict=True):
+                    Image.fromarray(picture).save(folder / f"{name}.png")
+
 
 def reconstruct(
     decoder: Decoder,
     dataset: Dataset,
-    model: SynBrain | None = None,
     *,
-    renderer: str | Painter = PIXELS,
-    n_images: int = 6,
+    run: SynBrain | None = None,
+    renderer: str = PIXELS,
+    images: int = 6,
     seed: int = 0,
+    out: Path | None = None,
+    overwrite: bool = False,
 ) -> Reconstruction:
-    """Decode measured and synthetic responses to test images of a dataset.
+    """Decode measured and synthetic responses to test images into pictures.
 
-    Nothing of a test image is used but the responses to it: pixel decoder and nearest pictures know
-    training images alone.
+    Nothing of a test image is used but the responses to it: pixel decoder and nearest pictures know training
+    images alone. Writes a PNG each, in a folder for each row, below OUT.
 
     Args:
-        decoder: of the dataset's subject, with tokens of an encoder that the dataset was encoded with.
+        decoder: of the dataset's subject, of tokens that are stored with the dataset.
         dataset: with test images.
-        model: gives the synthetic responses; None leaves those rows out.
-        renderer: ``pixels`` (ridge from tokens to small pictures), ``nearest`` (the training picture whose
-            tokens are most alike), the path of an unCLIP checkpoint, or what :func:`painter_of` gave.
-        n_images: test images, drawn by the seed.
-        seed: of images, trials and whatever a renderer draws.
+        run: a model of the subject, whose synthetic responses are decoded too.
+        renderer: pixels (ridge from tokens to small pictures), nearest (the training picture whose tokens
+            are most alike), or the path of an unCLIP checkpoint.
+        images: number of test images, drawn by the seed.
+        seed: of images, synthetic trials and whatever a renderer draws.
+        out: folder to write; nothing is written if left out.
+        overwrite: replace what stands at out.
 
     Raises:
         SynBrainError: for voxels, a unit or tokens that do not fit the decoder, test images that it was
             trained on, no test images, or an unknown renderer.
     """
+    if out is not None:
+        require_absent(out, overwrite)
     decoder = decoder.for_dataset(dataset)
     require_untrained(decoder.config.trained_images, dataset)
-    tokens = open_tokens(dataset, decoder.space.encoder, [decoder.space.layer])
-    painter = painter_of(renderer, decoder, dataset, seed=seed) if isinstance(renderer, str) else renderer
-    test = pairs_of(dataset, tokens, "test")
+    painter = painter_of(renderer, decoder, dataset, seed=seed)
+    decoded = decode_test_images(decoder, dataset, painter, run=run, images=images, seed=seed)
+    if out is not None:
+        decoded.save(out, overwrite)
+    return decoded
+
+
+def decode_test_images(
+    decoder: Decoder, dataset: Dataset, painter: Painter, *, run: SynBrain | None, images: int, seed: int
+) -> Reconstruction:
+    """The same for a decoder that is known to fit, with pictures painted by ``painter``."""
+    test = pairs_of(dataset, open_tokens(dataset, decoder.space.encoder, [decoder.space.layer]), "test")
     if test.n_images == 0:
         raise SynBrainError(f"{dataset.path} has no test images", "mark some images' trials as `test`")
-    drawn = np.random.default_rng(seed).permutation(test.n_images)[:n_images]
+    drawn = np.random.default_rng(seed).permutation(test.n_images)[:images]
     chosen = test.take(np.sort(drawn))
     responses = {"measured mean": chosen.repeat_means(), "measured trial": _first_trials(chosen)}
-    if model is not None:
-        read = open_tokens(dataset, model.config.encoder, model.config.layers).take(chosen.tokens.rows)
-        subject = dataset.info.subject if len(model.subjects) > 1 else None
-        responses["synthetic mean"] = model.predict(read, subject=subject)
-        responses["synthetic trial"] = model.sample(read, 1, seed, subject=subject)[0]
+    if run is not None:
+        read = open_tokens(dataset, run.config.encoder, run.config.layers).take(chosen.tokens.rows)
+        subject = dataset.info.subject if len(run.subjects) > 1 else None
+        responses["synthetic mean"] = run.predict(read, subject=subject)
+        responses["synthetic trial"] = run.sample(read, 1, seed, subject=subject)[0]
     rows = {"seen": [np.asarray(dataset.load_image(int(row))) for row in chosen.tokens.rows]}
     for name, values in responses.items():
         rows[name] = painter(decoder.predict_tokens(values, seed=seed)[0])

@@ -13,7 +13,7 @@ from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.gallery import SIDE
-from synbrain.decoding.reconstruct import NEAREST, PIXELS, Painter, painter_of, reconstruct
+from synbrain.decoding.reconstruct import NEAREST, PIXELS, Painter, decode_test_images, painter_of
 from synbrain.decoding.subjects import require_untrained
 from synbrain.model.synbrain import SynBrain
 
@@ -81,7 +81,7 @@ class DecodedPictures:
         seen: list[NDArray[np.uint8]] = []
         kinds = []
         for kind, painter in self.painters.items():
-            made = reconstruct(self.decoder, dataset, model, renderer=painter, n_images=n_images, seed=seed)
+            made = decode_test_images(self.decoder, dataset, painter, run=model, images=n_images, seed=seed)
             names, seen = made.names, made.rows["seen"]
             kinds.append((KINDS[kind], {title: row for title, row in made.rows.items() if title != "seen"}))
         return DecodedTable(names, seen, kinds)

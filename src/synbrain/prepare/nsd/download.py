@@ -29,7 +29,7 @@ from synbrain.prepare.nsd.bucket import (
     verify,
 )
 from synbrain.prepare.nsd.options import DownloadOptions
-from synbrain.progress import bar
+from synbrain.progress import announce, bar
 
 TERMS = "https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions"
 FORM = "https://forms.gle/xue2bCdM9LaFNMeb7"
@@ -68,8 +68,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a download did: keys fetched now, keys that were there, bytes moved now."""
+    """What a download did: its plan, keys fetched now, keys that were there, bytes moved now."""
 
+    plan: Plan
     fetched: list[str]
     present: list[str]
     n_bytes: int
@@ -178,35 +179,40 @@ def download_nsd(
     subjects: Sequence[int],
     options: DownloadOptions = DEFAULTS,
     accept_terms: bool = False,
-    workers: int = 4,
+    dry_run: bool = False,
     overwrite: bool = False,
     retrying: Retrying | None = None,
     show_progress: bool = False,
 ) -> Fetched:
-    """Fetch NSD files into ``dest``, laid out as in the bucket; run again to go on where it stopped.
+    """Fetch the Natural Scenes Dataset; run the same command again to go on after any interruption.
 
     Args:
-        dest: the folder.
+        dest: folder to fetch into; it gets the bucket's layout, which `synbrain prepare nsd` reads.
         subjects: numbers from 1 to 8.
-        options: which files, and from where.
-        accept_terms: you accept NSD's terms (``TERMS``) and filled in its form (``FORM``).
-        workers: files fetched at once.
-        overwrite: replace files in ``dest`` that differ and that no download put there.
+        options: which files, from where, and how many at once.
+        accept_terms: you accept NSD's terms and filled in its form; nothing is fetched without.
+        dry_run: say what would be fetched and how many GB, and stop.
+        overwrite: replace files that differ and that no download put there.
         retrying: back-off; the default gives up after 8 failures without one new byte.
-        show_progress: a bar with rate and remaining time.
+        show_progress: print the plan before anything is fetched, then a bar with rate and remaining time.
 
     Raises:
         SynBrainError: where the terms were not accepted, the disk has too little space, or a file cannot
             be had; what was fetched is kept.
     """
-    require_terms(accept_terms)
+    if not (show_progress or dry_run):  # nobody would read the plan
+        require_terms(accept_terms)
     source = open_bucket(options.bucket, options.endpoint_url)
     plan = plan_nsd(source, subjects, options, retrying=retrying)
+    announce(plan.describe(), show=show_progress)
+    if dry_run:
+        return Fetched(plan, [], [], 0)
+    require_terms(accept_terms)
     return fetch_plan(
         source,
         plan,
         Path(dest),
-        workers=workers,
+        workers=options.workers,
         overwrite=overwrite,
         retrying=retrying,
         show_progress=show_progress,
@@ -263,7 +269,7 @@ def fetch_plan(
         finally:
             progress.close()
     fetched = [file.key for file in missing]
-    return Fetched(fetched, [f.key for f in plan.files if f.key not in set(fetched)], gained[0])
+    return Fetched(plan, fetched, [f.key for f in plan.files if f.key not in set(fetched)], gained[0])
 
 
 def _run_all(one: Any, files: list[RemoteFile], workers: int, stop: Event) -> None:

@@ -83,3 +83,4 @@ class DownloadOptions(BaseModel):
     no_stimuli: bool = Field(False, description="leave out the 73,000 images")
     endpoint_url: str | None = Field(None, description="another S3 server than Amazon's (a mirror)")
     bucket: str = Field(BUCKET, description="the bucket's name")
+    workers: int = Field(4, ge=1, description="files fetched at once")
