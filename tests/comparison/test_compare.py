@@ -36,8 +36,8 @@ def test_means_over_seeds_in_the_order_of_the_registry(run, fakes, tmp_path):
     found = run("good", "poor", seeds=3)
     assert list(found.scores.rows) == ["mean_map", "ridge", "good", "poor", "ceiling"]
     assert fakes["good"].seeds == [0, 1, 2]
-    about = found.scores.about
-    assert about["seeds_of"] == {
+    about = found.about
+    assert about.seeds_of == {
         "mean_map": [0],
         "ridge": [0],
         "good": [0, 1, 2],
@@ -48,7 +48,7 @@ def test_means_over_seeds_in_the_order_of_the_registry(run, fakes, tmp_path):
         json.loads(result_path(tmp_path / "out", "good", s).read_text())["values"]["mse"] for s in range(3)
     ]
     assert found.scores.value("good", "mse") == pytest.approx(np.mean(values))
-    over = about["over_seeds"]["good"]["mse"]
+    over = about.over_seeds["good"]["mse"]
     assert over["values"] == pytest.approx(values)
     assert over["sd"] == pytest.approx(np.std(values, ddof=1))
     assert found.scores.differences["poor"]["mse"]["difference"] > 0
@@ -61,7 +61,7 @@ def test_finished_fits_are_not_made_again(run, fakes):
     assert again.to_json() == first.to_json()
     more = run(resume=True, seeds=3)
     assert fakes["good"].seeds == [0, 1, 2]
-    assert more.scores.about["seeds"] == [0, 1, 2]
+    assert more.about.seeds == [0, 1, 2]
 
 
 def test_what_changed_is_made_again(run, fakes, toy):
@@ -105,7 +105,7 @@ def test_one_seed_that_fails_leaves_the_others_in_the_table(run, registry, fakes
     registry["good"] = Method(Sometimes(fakes["good"].truth, 0.1), "sometimes", "networks")
     found = run(seeds=3)
     assert found.failed == {"good": "seed 1: ValueError: only here"}
-    assert found.scores.about["seeds_of"]["good"] == [0, 2]
+    assert found.about.seeds_of["good"] == [0, 2]
 
 
 def test_an_interrupted_comparison_keeps_what_is_finished(run, fakes):
@@ -121,7 +121,7 @@ def test_what_does_not_apply_is_left_out_with_the_reason(run, fakes, registry):
     fakes["good"].reason = "not on this data"
     registry["oracle"] = METHODS["oracle"]
     found = run()
-    assert found.scores.about["skipped"]["good"] == "not on this data"
+    assert found.about.skipped["good"] == "not on this data"
     assert "good" not in found.scores.rows
     assert found.failed == {}
     assert fakes["good"].seeds == []
@@ -154,21 +154,21 @@ def test_table_json_is_read_as_scores(run, tmp_path):
 
 
 def test_against_gaussian_residuals_only_where_they_are_a_row(run, registry, toy, tmp_path):
-    assert run("good").scores.about["differences_from_ridge_gaussian"] == {}
+    assert run("good").about.differences_from_ridge_gaussian == {}
     with_it = {"ridge_gaussian": METHODS["ridge_gaussian"], **registry}
     options = CompareOptions(methods=["all"], seeds=1, n_bootstrap=100)
     found = compare(toy.dataset, options, out=tmp_path / "other", tokens=toy.tokens, registry=with_it)
-    said = found.scores.about["differences_from_ridge_gaussian"]
+    said = found.about.differences_from_ridge_gaussian
     assert set(said["ridge"]) == {"crps", "energy_score"}
     assert said["ridge"]["crps"]["difference"] > 0
 
 
 def test_ablations_are_held_against_the_row_that_they_change(run, registry, toy, tmp_path):
-    assert run("good").scores.about["differences_from_base"] == {}
+    assert run("good").about.differences_from_base == {}
     changed = dict(registry)
     changed["poor"] = Method(registry["poor"].maker, "worse", "ablations", base="good")
     found = run("good", "poor", registry=changed, out=tmp_path / "other", seeds=1)
-    said = found.scores.about["differences_from_base"]
+    said = found.about.differences_from_base
     assert list(said) == ["poor"]
     scores = found.scores
     apart = scores.value("poor", "voxel_r") - scores.value("good", "voxel_r")

@@ -40,7 +40,7 @@ def test_networks_and_their_ablations_train_and_score(micro, toy, tmp_path):
     found = compare(toy.dataset, options, out=tmp_path / "out", tokens=toy.tokens)
     assert found.failed == {}
     scores = found.scores
-    assert set(scores.about["skipped"]) == {"latent_down1"}
+    assert set(found.about.skipped) == {"latent_down1"}
     differ = {scores.value(name, "mse") for name in names[:-1]}
     assert len(differ) == 4
     assert scores.value("reference", "syn_retrieval") is not None
@@ -55,7 +55,7 @@ def test_networks_and_their_ablations_train_and_score(micro, toy, tmp_path):
     assert len(raw) == 1
     assert "raw_retrieval" not in scores.rows["synbrain_no_networks"]
     assert not (tmp_path / "out/training").exists()
-    assert "--vae.epochs 1 --mapper.steps 3" in scores.about["command"]
+    assert "--vae.epochs 1 --mapper.steps 3" in found.about.command
 
 
 def test_without_a_mapper_the_contrasted_tokens_are_decoded():

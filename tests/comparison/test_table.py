@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from synbrain.comparison.about import ComparisonAbout
 from synbrain.comparison.compare import Comparison
 from synbrain.comparison.table import cell, markdown
 from synbrain.evaluation.scores import Score, Scores
@@ -30,11 +31,11 @@ def scores() -> Scores:
         "net": {"mse": entry(-1.0, 0.01), "voxel_r": entry(0.01, 0.05)},
     }
     gaussian = {"net": {"crps": entry(-0.25, 0.01)}}
-    about = {
+    about = ComparisonAbout.model_validate({
         "dataset": "toy", "seeds": [0, 1], "skipped": {"oracle": "not simulated"}, 
         "command": "synbrain compare toy",
         "differences_from_ridge_gaussian": gaussian,
-    }  # fmt: skip
+    })  # fmt: skip
     return Scores(rows, about=about, differences=differences)
 
 

@@ -78,8 +78,8 @@ def test_a_run_beside_its_controls(brain) -> None:
     assert scores.value("synbrain", "voxel_r") == pytest.approx(scores.value("ridge", "voxel_r"), abs=0.03)
     assert scores.value("mean_map", "voxel_r") == 0
     assert scores.value("ridge", "voxel_r") <= scores.value("ceiling", "voxel_r") + 0.1  # 40 images
-    assert scores.about["n_test_images"] == 40
-    assert scores.about["target"] == "trial"
+    assert scores.about.n_test_images == 40
+    assert scores.about.target == "trial"
     assert set(scores.differences) == {"synbrain", "mean_map"}
     again = evaluate(linear_run(brain), brain.dataset, options(n_bootstrap=100), tokens=brain.tokens)
     assert again == scores
@@ -112,7 +112,7 @@ def test_latent_retrieval_and_its_directions(brain, monkeypatch: pytest.MonkeyPa
     for name in ("raw_retrieval", "syn_retrieval"):
         assert parts.value("synbrain", name) == pytest.approx(scores.value("synbrain", name))
     easier = evaluate(model, brain.dataset, options(rows=[], n_way=2), tokens=brain.tokens)
-    assert easier.about["n_way"] == 2
+    assert easier.about.n_way == 2
     assert easier.value("synbrain", "raw_retrieval") > 0.3
 
 
@@ -146,7 +146,7 @@ def test_bad_input(brain) -> None:
 def test_subjects_of_a_run_by_name_or_alone(brain) -> None:
     renamed = linear_run(brain, name="somebody")
     scores = evaluate(renamed, brain.dataset, options(rows=[]), tokens=brain.tokens)
-    assert scores.about["subject"] == "s1"
+    assert scores.about.subject == "s1"
     with pytest.raises(SynBrainError, match="no subject"):
         evaluate(renamed, brain.dataset, options(rows=[], subject="s1"), tokens=brain.tokens)
 

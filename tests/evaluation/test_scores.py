@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from synbrain.errors import SynBrainError
+from synbrain.evaluation.about import About
 from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.differences import differences
 from synbrain.evaluation.row import Row
@@ -24,7 +25,7 @@ def scores(brain) -> Scores:
         "ceiling": ceiling_row(m),
     }
     rows["synbrain"].values["r2"] = float("nan")
-    about = {"n_test_images": m.test.n_images, "n_test_trials": m.test.n_trials, "target": "trial"}
+    about = About(n_test_images=m.test.n_images, n_test_trials=m.test.n_trials, target="trial")
     return Scores.of_rows(rows, about, differences(rows))
 
 

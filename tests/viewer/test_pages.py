@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from synbrain.analysis.consistency_report import Consistency
+from synbrain.comparison.about import ComparisonAbout
 from synbrain.comparison.compare import Comparison
 from synbrain.evaluation.scores import Score, Scores
 from synbrain.viewer.comparison_page import sentences, write_comparison_page
@@ -35,11 +36,11 @@ def comparison() -> Comparison:
         "synbrain": {"voxel_r": difference_of(0.1, 0.01)},
         "mean_map": {"voxel_r": difference_of(-0.2, 0.01)},
     }
-    about = {
+    about = ComparisonAbout.model_validate({
         "dataset": "toy <&>", "seeds": [0, 1], "command": "synbrain compare toy", "encoder": "pixels",
         "differences_from_ridge_gaussian": {"synbrain": {"crps": difference_of(-0.2, 0.01)}},
         "methods": {"synbrain": "ours"}, "skipped": {"oracle": "not simulated"},
-    }  # fmt: skip
+    })  # fmt: skip
     return Comparison(Scores(rows, about=about, differences=differences), {"other": "seed 0: ValueError"})
 
 
@@ -82,7 +83,7 @@ def test_a_comparison_says_first_what_was_found(pages: dict[str, Path]) -> None:
     assert "toy &lt;&amp;&gt;" in text
     assert "://" not in text
     assert body.count("data:image/png;base64,") == 2
-    assert sentences(Scores({"ridge": {}}, about={}, differences={})) == []
+    assert sentences(Scores({"ridge": {}}), "ridge") == []
 
 
 def test_consistency_has_every_number(pages: dict[str, Path]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from synbrain.comparison.about import ComparisonAbout
 from synbrain.comparison.combine import combined
 from synbrain.comparison.job import Job
 from synbrain.comparison.methods import AGAINST, METHODS, Method, chosen_methods
@@ -53,6 +54,12 @@ class Comparison:
 
     scores: Scores
     failed: dict[str, str]
+
+    @property
+    def about(self) -> ComparisonAbout:
+        """How methods were fitted and compared."""
+        about = self.scores.about
+        return about if isinstance(about, ComparisonAbout) else ComparisonAbout(**about.model_dump())
 
     def to_json(self) -> dict[str, Any]:
         """Content of ``table.json``: that of ``scores.json`` with ``failed`` beside it."""
@@ -104,7 +111,7 @@ def compare(
     results = _all_results(applying, job, out)
     shutil.rmtree(out / TRAINING, ignore_errors=True)
     rows = {name: combined(list(of.values()), name) for name, of in results.rows.items() if of}
-    about = _about(job, chosen, results, rows) | {"skipped": skipped}
+    about = _about(job, chosen, results, rows).model_copy(update={"skipped": skipped})
     return Comparison(Scores.of_rows(rows, about, differences(rows, AGAINST)), results.failed)
 
 
@@ -144,31 +151,36 @@ def _all_results(methods: dict[str, Method], job: Job, out: Path) -> _Results:
     return results
 
 
-def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[str, Row]) -> dict[str, Any]:
+def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[str, Row]) -> ComparisonAbout:
     """What the table says about itself: data, settings, and comparisons beside those with ridge."""
     options, changes = job.options, _flat(job.options.changes)
-    return describe(job.dataset, job.measured, n_samples=options.samples) | {
-        "seeds": list(range(options.seeds)),
-        "seeds_of": {name: sorted(of) for name, of in results.rows.items() if of},
-        "seconds": {name: round(took, 1) for name, took in results.seconds.items() if name in rows},
-        "command": (
+    data = describe(job.dataset, job.measured, n_samples=options.samples).model_copy(
+        update={
+            "encoder": job.tokens.encoder,
+            "layers": list(job.tokens.layers),
+            "n_way": min(options.n_way, job.measured.test.n_images),
+        }
+    )
+    return ComparisonAbout(
+        **data.model_dump(),
+        seeds=list(range(options.seeds)),
+        seeds_of={name: sorted(of) for name, of in results.rows.items() if of},
+        seconds={name: round(took, 1) for name, took in results.seconds.items() if name in rows},
+        command=(
             f"synbrain compare {job.dataset.info.name} --methods {','.join(options.methods)}"
             f" --seeds {options.seeds} --preset {options.preset} --encoder {job.tokens.encoder}"
             f" --samples {options.samples}" + "".join(f" --{name} {value}" for name, value in changes.items())
         ),
-        "preset": options.preset,
-        "changes": changes,
-        "encoder": job.tokens.encoder,
-        "layers": list(job.tokens.layers),
-        "n_way": min(options.n_way, job.measured.test.n_images),
-        "n_bootstrap": options.n_bootstrap,
-        "against": AGAINST,
-        "methods": {name: method.about for name, method in methods.items()},
-        "groups": {name: method.group for name, method in methods.items()},
-        "over_seeds": _over_seeds(results.rows),
-        "differences_from_ridge_gaussian": _against_gaussian(rows),
-        "differences_from_base": _against_base(rows, {name: methods[name].base for name in rows}),
-    }
+        preset=options.preset,
+        changes=changes,
+        n_bootstrap=options.n_bootstrap,
+        against=AGAINST,
+        methods={name: method.about for name, method in methods.items()},
+        groups={name: method.group for name, method in methods.items()},
+        over_seeds=_over_seeds(results.rows),
+        differences_from_ridge_gaussian=_against_gaussian(rows),
+        differences_from_base=_against_base(rows, {name: methods[name].base for name in rows}),
+    )
 
 
 def _prepare(out: Path, resume: bool, overwrite: bool) -> None:

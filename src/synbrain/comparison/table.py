@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from synbrain.comparison.about import ComparisonAbout
 from synbrain.comparison.compare import Comparison
 from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import COLUMNS, header
@@ -84,28 +85,28 @@ def write_table(comparison: Comparison, out: Path) -> str:
 def markdown(comparison: Comparison) -> str:
     """All tables, their words, and what failed or was left out."""
     scores = comparison.scores
-    about = scores.about
-    lines = [f"# Comparison on {about.get('dataset', 'dataset')}", "", header(scores), ""]
-    if "command" in about:
-        lines += [f"    {about['command']}", ""]
+    about = comparison.about
+    lines = [f"# Comparison on {about.dataset}", "", header(scores), ""]
+    if about.command is not None:
+        lines += [f"    {about.command}", ""]
     lines += [legend(about), ""]
     for title, columns in TABLES.items():
         lines += _table(title, columns, scores)
     for apart in other_differences(about):
         lines += _apart(apart)
-    lines += _list("Methods", {n: w for n, w in about.get("methods", {}).items() if n in scores.rows})
+    lines += _list("Methods", {n: w for n, w in about.methods.items() if n in scores.rows})
     lines += _list("Failed", comparison.failed)
-    lines += _list("Left out", about.get("skipped", {}))
+    lines += _list("Left out", about.skipped)
     return "\n".join(lines).rstrip()
 
 
-def legend(about: dict[str, Any]) -> str:
+def legend(about: ComparisonAbout) -> str:
     """How to read values, intervals and bold."""
-    n_seeds = len(about.get("seeds", [0]))
+    n_seeds = len(about.seeds)
     over = "test images" if n_seeds < 2 else f"test images and {n_seeds} seeds"
     return (
         f"Means over seeds [95 % interval over {over}]. **Bold**: differs from "
-        f"{about.get('against', 'ridge')} (paired bootstrap, Holm-corrected over methods, p < {ALPHA}), "
+        f"{about.against} (paired bootstrap, Holm-corrected over methods, p < {ALPHA}), "
         "▲ to the better, ▼ to the worse; metrics without a test are never bold."
     )
 
@@ -183,14 +184,14 @@ class Differences:
     rows: dict[str, dict[str, dict[str, Any]]]
 
 
-def other_differences(about: dict[str, Any]) -> list[Differences]:
+def other_differences(about: ComparisonAbout) -> list[Differences]:
     """Differences from ridge with Gaussian residuals, and of each ablation from what it changes, if any."""
     both = [
         Differences(
             "Distribution scores against ridge with Gaussian residuals",
             "Differences from ridge_gaussian [95 % interval]; negative is better; bold as above.",
             {"crps": "CRPS", "energy_score": "energy"},
-            about.get("differences_from_ridge_gaussian", {}),
+            about.differences_from_ridge_gaussian,
         ),
         Differences(
             "What each ablation changes",
@@ -198,7 +199,7 @@ def other_differences(about: dict[str, Any]) -> list[Differences]:
             "`reference`) [95 % interval over test images and seeds], corrected among that row's ablations; "
             "bold as above.",
             {"voxel_r": "voxel r", "pearson": "Pearson", "mse": "MSE", "skill": "skill", "crps": "CRPS"},
-            about.get("differences_from_base", {}),
+            about.differences_from_base,
         ),
     ]
     return [table for table in both if table.rows]

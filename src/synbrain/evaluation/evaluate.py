@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from synbrain.arrays import Float32
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
+from synbrain.evaluation.about import About
 from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.differences import differences
 from synbrain.evaluation.latents import latent_retrieval
@@ -122,35 +122,37 @@ def evaluation_of(
             rows[name] = row
         if predicted is not None:
             predictions[name] = predicted
-    about = describe(dataset, measured, n_samples=options.samples) | {
-        "n_way": min(options.n_way, test.n_images),
-        "encoder": model.config.encoder,
-        "layers": list(model.config.layers),
-        "recipe": model.config.recipe,
-    }
+    about = describe(dataset, measured, n_samples=options.samples).model_copy(
+        update={
+            "n_way": min(options.n_way, test.n_images),
+            "encoder": model.config.encoder,
+            "layers": list(model.config.layers),
+            "recipe": model.config.recipe,
+        }
+    )
     scores = Scores.of_rows(rows, about, differences(rows))
     return Evaluation(scores, measured, subject, rows, predictions)
 
 
-def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> dict[str, Any]:
+def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:
     """What a score table says about itself: data, sizes, target, seed."""
     repeats = measured.repeats
-    return {
-        "dataset": dataset.info.name,
-        "subject": dataset.info.subject,
-        "unit": dataset.info.unit,
-        "n_test_images": measured.test.n_images,
-        "n_test_trials": measured.test.n_trials,
-        "n_train_images": measured.train.n_images,
-        "n_train_trials": measured.train.n_trials,
-        "repeats": [int(repeats.min()), int(repeats.max())],
-        "n_voxels": measured.test.n_voxels,
-        "n_constant_voxels": int(np.sum(measured.sd == 0)),
-        "n_reliable_voxels": int(measured.reliable.sum()),
-        "target": "trial",
-        "n_samples": n_samples,
-        "seed": measured.seed,
-    }
+    return About(
+        dataset=dataset.info.name,
+        subject=dataset.info.subject,
+        unit=dataset.info.unit,
+        n_test_images=measured.test.n_images,
+        n_test_trials=measured.test.n_trials,
+        n_train_images=measured.train.n_images,
+        n_train_trials=measured.train.n_trials,
+        repeats=[int(repeats.min()), int(repeats.max())],
+        n_voxels=measured.test.n_voxels,
+        n_constant_voxels=int(np.sum(measured.sd == 0)),
+        n_reliable_voxels=int(measured.reliable.sum()),
+        target="trial",
+        n_samples=n_samples,
+        seed=measured.seed,
+    )
 
 
 def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
+from synbrain.evaluation.about import About
 from synbrain.evaluation.row import TARGETS, Row
 from synbrain.files import read_json, require_absent, write_json
 from synbrain.metrics.intervals import Interval
@@ -42,24 +43,22 @@ class Scores:
     Attributes:
         rows: row ("synbrain", "mean_map", "ridge", "ceiling", "oracle", ...) -> metric -> score.
         rois: row -> ROI -> metric -> value.
-        about: dataset, unit, n_test_images, n_test_trials, n_voxels, n_samples, seed, target, n_way, ...
+        about: data, sizes, target and seed.
         differences: row -> metric -> paired difference against ridge: difference, interval, p, p_holm.
 
     >>> score = Score(value=0.5, interval=(0.4, 0.6), ceiling=0.8, target="repeat_mean")
-    >>> scores = Scores({"synbrain": {"voxel_r": score}}, {}, {}, {})
+    >>> scores = Scores({"synbrain": {"voxel_r": score}})
     >>> scores["synbrain"]["voxel_r"].interval, scores.value("synbrain", "crps") is None
     ((0.4, 0.6), True)
     """
 
     rows: dict[str, dict[str, Score]]
     rois: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
+    about: About = field(default_factory=About)
     differences: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
 
     @classmethod
-    def of_rows(
-        cls, rows: dict[str, Row], about: dict[str, Any], differences: dict[str, Any] | None = None
-    ) -> Self:
+    def of_rows(cls, rows: dict[str, Row], about: About, differences: dict[str, Any] | None = None) -> Self:
         """Put scored rows together; the row "ceiling", if any, gives every score its ceiling."""
         top = rows["ceiling"].values if "ceiling" in rows else {}
         table = {
@@ -128,7 +127,7 @@ class Scores:
 
     def _facts(self) -> dict[str, Any]:
         about = self.about
-        facts = {"dataset": about.get("dataset", "?"), "test images": about.get("n_test_images", "?")}
+        facts: dict[str, Any] = {"dataset": about.dataset, "test images": about.n_test_images}
         for name, row in self.rows.items():
             if (score := row.get("voxel_r")) is not None and score.value is not None:
                 low_high = "" if score.interval is None else " [{:.3f}, {:.3f}]".format(*score.interval)
@@ -148,7 +147,7 @@ class Scores:
             for name, row in self.rows.items()
         }
         return {
-            **self.about,
+            **self.about.to_json(),
             "targets": {m: t for m, t in TARGETS.items() if any(m in row for row in self.rows.values())},
             "scores": {name: {m: s.value for m, s in row.items()} for name, row in self.rows.items()},
             "intervals": {name: entry for name, entry in intervals.items() if entry},
@@ -197,7 +196,7 @@ class Scores:
             }
             for name, row in scores.items()
         }
-        return cls(rows, rois, content, differences)
+        return cls(rows, rois, About(**content), differences)
 
 
 def _finite(value: float | None) -> float | None:

@@ -48,9 +48,8 @@ def header(scores: Scores) -> str:
     ceiling = scores.rows.get("ceiling", {}).get("voxel_r")
     known = "unknown" if ceiling is None or ceiling.value is None else f"{ceiling.value:.3f}"
     return (
-        f"{about.get('dataset', 'dataset')}: {about.get('n_test_images', '?')} test images, "
-        f"{about.get('n_test_trials', '?')} trials, {about.get('n_voxels', '?')} voxels, unit "
-        f"{about.get('unit', '?')}; voxel r ceiling of the repeat mean {known}"
+        f"{about.dataset}: {about.n_test_images} test images, {about.n_test_trials} trials, "
+        f"{about.n_voxels} voxels, unit {about.unit}; voxel r ceiling of the repeat mean {known}"
     )
 
 
@@ -71,8 +70,8 @@ def explanations(scores: Scores) -> list[str]:
     head, _ = cells(scores)
     lines = [WORDS[m] for m in COLUMNS if m in WORDS and COLUMNS[m] in head]
     retrieval = {"raw ret.", "syn ret.*"} & set(head)
-    if retrieval and scores.about.get("n_way"):
-        lines.append(f"raw and syn retrieval: top-1 of {scores.about['n_way']} images")
+    if retrieval and scores.about.n_way:
+        lines.append(f"raw and syn retrieval: top-1 of {scores.about.n_way} images")
     missing = {s.note for row in scores.rows.values() for s in row.values() if s.value is None and s.note}
     return [*lines, *(f"left out: {note}" for note in sorted(missing))]
 

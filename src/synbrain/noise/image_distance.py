@@ -33,7 +33,7 @@ class ImageDistance:
         centre: (d,) float32, mean features of the training images, all layers one after the other.
         size: (d,) float32, what centred features are divided by.
         axes: (d, q) float32, orthonormal.
-        told: (q,) float32 in [0, 1], how much of an axis the training images tell, s^2 / (s^2 + a).
+        known: (q,) float32 in [0, 1], how much of an axis the training images tell, s^2 / (s^2 + a).
         unit: mean of ``v`` over training images that were left out of its fit.
     """
 
@@ -41,7 +41,7 @@ class ImageDistance:
     centre: Float32
     size: Float32
     axes: Float32
-    told: Float32
+    known: Float32
     unit: float = 1.0
 
     def of(self, tokens: TokenSet) -> Float64:
@@ -51,7 +51,7 @@ class ImageDistance:
     def of_features(self, features: Float32) -> Float64:
         """:meth:`of` given :func:`pooled` features (n_images, d)."""
         f = (features - self.centre) / self.size
-        seen = (f @ self.axes) ** 2 @ self.told
+        seen = (f @ self.axes) ** 2 @ self.known
         return np.asarray(np.maximum(np.sum(f**2, axis=1) - seen, 0), dtype=np.float64) / self.unit
 
     @classmethod
@@ -75,8 +75,8 @@ class ImageDistance:
         q = max(1, min(MOST_AXES, len(f) // 3, f.shape[1]))
         _, s, axes = randomized_svd(f / size, q, random_state=0)
         a = penalty * float(np.mean(s**2))
-        told = s**2 / (s**2 + a) if a > 0 else np.ones_like(s)
-        return cls(layers, centre, size, np.ascontiguousarray(axes.T, np.float32), told.astype(np.float32))
+        known = s**2 / (s**2 + a) if a > 0 else np.ones_like(s)
+        return cls(layers, centre, size, np.ascontiguousarray(axes.T, np.float32), known.astype(np.float32))
 
     def in_units_of(self, values: Float64) -> Self:
         """The same distance, with ``values`` of it being 1 on average."""

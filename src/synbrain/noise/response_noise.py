@@ -97,7 +97,7 @@ class ResponseNoise:
         tensors |= {f"error.{name}": getattr(self.error, name) for name in _ERROR}
         config: dict[str, Any] = {"record": self.record.model_dump(mode="json"), "slope": self.error.slope}
         if distance is not None:
-            tensors |= {f"distance.{name}": getattr(distance, name) for name in _DISTANCE}
+            tensors |= {f"distance.{stored}": getattr(distance, name) for name, stored in _DISTANCE.items()}
             config["distance"] = {"layers": list(distance.layers), "unit": distance.unit}
         with atomic_path(folder / WEIGHTS) as partial:
             arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}
@@ -111,7 +111,7 @@ class ResponseNoise:
         tensors, config = load_file(folder / WEIGHTS), read_json(folder / CONFIG)
         distance = None
         if kept := config.get("distance"):
-            arrays = {name: tensors[f"distance.{name}"] for name in _DISTANCE}
+            arrays = {name: tensors[f"distance.{stored}"] for name, stored in _DISTANCE.items()}
             distance = ImageDistance(tuple(kept["layers"]), **arrays, unit=float(kept["unit"]))
         error = {name: tensors[f"error.{name}"] for name in _ERROR}
         return cls(
@@ -125,4 +125,5 @@ class ResponseNoise:
 _OWN = ("skew", "tail", "signal_variance", "noise_variance")
 _TRIAL = tuple(field.name for field in fields(TrialNoise))
 _ERROR = ("sd", "loadings", "unique")
-_DISTANCE = ("centre", "size", "axes", "told")
+# attribute -> its name in files
+_DISTANCE = {"centre": "centre", "size": "size", "axes": "axes", "known": "told"}

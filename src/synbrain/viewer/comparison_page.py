@@ -33,7 +33,7 @@ ASKED = {"voxel_r": "mean responses (voxel r)", "crps": "trials (CRPS)"}
 
 def write_comparison_page(out: Path, comparison: Comparison) -> Path:
     """Write ``out/comparison.html`` with the pictures that lie in ``out``."""
-    scores, about = comparison.scores, comparison.scores.about
+    scores, about = comparison.scores, comparison.about
     pictures = [
         Picture(out / name, caption, alt)
         for name, caption, alt in (
@@ -42,7 +42,9 @@ def write_comparison_page(out: Path, comparison: Comparison) -> Path:
         )
         if (out / name).exists()
     ]
-    sections = [Section("What was found", [*sentences(scores), _plain(legend(about))], pictures[:1])]
+    sections = [
+        Section("What was found", [*sentences(scores, about.against), _plain(legend(about))], pictures[:1])
+    ]
     for title, columns in TABLES.items():
         shown, names = shown_table(columns, scores)
         if shown:
@@ -58,13 +60,13 @@ def write_comparison_page(out: Path, comparison: Comparison) -> Path:
         sections.append(Section(apart.title, [_plain(apart.words)], table=table))
     sections += [Section("Training curves", [], pictures[1:])] if len(pictures) > 1 else []
     sections += _lists(comparison)
-    title = f"Comparison on {about.get('dataset', 'a dataset')}"
+    title = f"Comparison on {about.dataset}"
     return write_sections(out / "comparison.html", title, header(scores), sections)
 
 
-def sentences(scores: Scores) -> list[str]:
+def sentences(scores: Scores, against: str) -> list[str]:
     """Which method is best in mean responses and in trials, and how many differ from the base row."""
-    against, made = str(scores.about.get("against", "ridge")), []
+    made = []
     for metric, what in ASKED.items():
         values = {
             name: value
@@ -97,19 +99,19 @@ def _cell(made: Entry) -> Cell:
 def _lists(comparison: Comparison) -> list[Section]:
     from synbrain import __version__
 
-    scores, about = comparison.scores, comparison.scores.about
-    methods = [(name, str(words)) for name, words in about.get("methods", {}).items() if name in scores.rows]
+    scores, about = comparison.scores, comparison.about
+    methods = [(name, words) for name, words in about.methods.items() if name in scores.rows]
     made = [Section("Methods", items=methods, folded=True)] if methods else []
     if comparison.failed:
         made.append(Section("Failed", items=list(comparison.failed.items())))
-    if about.get("skipped"):
-        made.append(Section("Left out", items=list(about["skipped"].items())))
+    if about.skipped:
+        made.append(Section("Left out", items=list(about.skipped.items())))
     facts = {
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "synbrain": __version__,
-        "command": about.get("command"),
-        "seeds": ", ".join(map(str, about.get("seeds", []))),
-        "encoder": about.get("encoder"),
-        "layers": ", ".join(about.get("layers", [])),
+        "command": about.command,
+        "seeds": ", ".join(map(str, about.seeds)),
+        "encoder": about.encoder,
+        "layers": ", ".join(about.layers or []),
     }
     return [*made, Section("Provenance", items=[(key, str(value)) for key, value in facts.items() if value])]

@@ -95,7 +95,7 @@ def write_report(out: Path, report: Report) -> Path:
     weight = float(np.mean(part.shrink)) if report.model.vae is not None else 0.0
     context = {
         "title": report.options.title,
-        "lead": f"{report.run} on {about.get('dataset')}; recipe {config.recipe}, encoder {config.encoder}.",
+        "lead": f"{report.run} on {about.dataset}; recipe {config.recipe}, encoder {config.encoder}.",
         "maps": _plot(drawn.pop("maps", None)),
         "training": _plot(drawn.pop("training", None)),
         "sections": [_plot(plot) for plot in drawn.values()],
@@ -131,9 +131,9 @@ def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
     low_high = "" if ours.interval is None else " (95 % interval {:.3f} to {:.3f})".format(*ours.interval)
     value = "undefined" if ours.value is None else f"{ours.value:.3f}"
     first = (
-        f"Over {about.get('n_test_images')} test images that the model never saw, its expected responses "
+        f"Over {about.n_test_images} test images that the model never saw, its expected responses "
         f"correlate with the measured ones at {value}{low_high} in the mean over "
-        f"{about.get('n_voxels')} voxels{known}."
+        f"{about.n_voxels} voxels{known}."
     )
     paired = scores.differences.get("synbrain", {}).get("voxel_r")
     if paired is None:
@@ -263,14 +263,14 @@ def _provenance(report: Report) -> dict[str, str]:
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "synbrain": __version__,
         "command": report.command,
-        "seed": str(about.get("seed")),
-        "synthetic trials an image": str(about.get("n_samples")),
+        "seed": str(about.seed),
+        "synthetic trials an image": str(about.n_samples),
         "run": f"{report.run}, digest {report.model.digest[:16]}",
         "dataset": f"{report.dataset.path}, digest {digest(manifest)[:16]}"
         if manifest.exists()
         else str(report.dataset.path),
-        "recordings": f"{about.get('n_train_images')} training and {about.get('n_test_images')} test images, "
-        f"{about.get('n_test_trials')} test trials, {about.get('n_voxels')} voxels, {about.get('unit')}",
+        "recordings": f"{about.n_train_images} training and {about.n_test_images} test images, "
+        f"{about.n_test_trials} test trials, {about.n_voxels} voxels, {about.unit}",
         "encoder": f"{report.model.config.encoder}, digest {report.model.config.encoder_digest[:16]}",
     }
     source = report.dataset.info.provenance.get("reader")
