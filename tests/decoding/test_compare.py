@@ -22,16 +22,21 @@ def test_every_row(tmp_path: Path, options) -> None:
     settings = small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update={"sizes": sizes})})
     train_decoder([first], settings, out=tmp_path / "base")
     how = DecoderComparison.model_validate(
-        settings.model_dump() | {"budget": "all", "seeds": 1, "hours": 0.1, "latent": 16}
+        settings.model_dump() | {"budget": "all", "seeds": 1, "hours": [0.1, 0.2], "latent": 16}
     )
     given = {"run": linear_run(second), "known_data": first, "out": tmp_path / "table"}
     table = compare_decoders(tmp_path / "base", second, how, **given)
     assert not table["failed"]
-    assert list(table["rows"]) == how.systems
-    assert "difference_interval" in table["rows"]["mindeye2_da"]["two_way"]
+    names = ["ridge", "mindeye2", "mindaligner", "mindeye2_da_0.1h", "mindeye2_da_0.2h", "full", "repeats"]
+    assert list(table["rows"]) == names
+    assert "difference_interval" in table["rows"]["mindeye2_da_0.1h"]["two_way"]
+    assert set(table["validation"]) == set(names) - {"repeats"}
+    assert table["about"]["validation_images_the_run_saw"] is None  # this run does not say
     assert table["rows"]["repeats"]["two_way"]["value"] > 0.9  # hardly any noise
     assert "correlation_distance" not in table["rows"]["repeats"]
-    assert "| repeats" in table_of(table)
+    words = table_of(table)
+    assert "| repeats" in words
+    assert "| minus mindeye2" in words
     with pytest.raises(SynBrainError, match="exists already"):
         compare_decoders(tmp_path / "base", second, how, **given)
     # as if it had been interrupted before the end: finished decoders are taken as they are
@@ -39,6 +44,11 @@ def test_every_row(tmp_path: Path, options) -> None:
     (tmp_path / "table" / "table.json").unlink()
     again = compare_decoders(tmp_path / "base", second, how, **given)
     assert again["rows"] == table["rows"]
+    assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
+    # further rows are added, the finished ones taken as they are
+    more = how.model_copy(update={"hours": [0.1], "systems": ["mindeye2", "mindeye2_da"], "resume": True})
+    fewer = compare_decoders(tmp_path / "base", second, more, **given)
+    assert fewer["rows"]["mindeye2_da_0.1h"] == table["rows"]["mindeye2_da_0.1h"]
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
     with pytest.raises(SynBrainError, match="no decoders"):
         compare_decoders(tmp_path / "base", second, how.model_copy(update={"systems": ["x"]}), **given)

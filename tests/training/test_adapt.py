@@ -267,6 +267,17 @@ def test_validation_images_come_out_of_the_budget(base: SynBrain, new: Dataset) 
     assert adapted.report.subjects[new.info.subject].n_validation_images == 2, "a fifth of the budget"
 
 
+def test_images_that_are_left_out_are_not_seen(base: SynBrain, new: Dataset) -> None:
+    whole, part = (
+        adapt(base, new, few(budget=10, by="images", networks=False, leave_out=share)) for share in (0.0, 0.2)
+    )
+    seen = [unpacked(model.config.trained_images) for model in (whole, part)]
+    assert seen[1] < seen[0]
+    assert len(seen[0] - seen[1]) == 2
+    assert part.config.adaptation is not None
+    assert (part.config.adaptation.n_images, part.config.adaptation.n_trials) == (8, 16)
+
+
 def test_a_test_image_of_a_base_subject_is_refused_or_dropped(base: SynBrain, tmp_path: Path) -> None:
     # pictures 18 to 23 were the base's test images; here they are 14 training images' neighbours
     dataset = recorded(tmp_path / "overlap", 6, 18, {40, 41})

@@ -11,7 +11,7 @@ from PIL import Image
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.prepare.table import prepare_table
-from synbrain.training.leakage import training_images
+from synbrain.training.leakage import leave_out, training_images
 
 
 def recorded(folder: Path, pictures: list[int], test: set[int]) -> Dataset:
@@ -59,3 +59,20 @@ def test_a_picture_under_two_names_of_one_dataset_is_refused(tmp_path: Path) -> 
     (tmp_path / "b" / "images" / "0.png").write_bytes((tmp_path / "b" / "images" / "3.png").read_bytes())
     with pytest.raises(SynBrainError, match=r"1 training images of .*b.* test images of it"):
         training_images([again])
+
+
+def test_images_left_out_are_the_same_for_every_run(tmp_path: Path) -> None:
+    pictures = list(range(1, 31))
+    first = recorded(tmp_path / "a", pictures, test={30})
+    second = recorded(tmp_path / "b", pictures[::-1], test={30})  # other order, other names
+    one, other = training_images([first, second])
+    left = [set(images.marks) - set(leave_out(images, 0.1).marks) for images in (one, other)]
+    assert left[0] == left[1]
+    assert len(left[0]) == 3
+    kept = leave_out(one, 0.1)
+    assert len(kept.rows) == len(kept.marks) == 26
+    assert set(one.rows) - set(kept.rows) == {one.rows[one.marks.index(mark)] for mark in left[0]}
+    assert leave_out(one, 0.0) == one
+    assert len(leave_out(one, 0.001).rows) == 28  # one at least
+    with pytest.raises(SynBrainError, match="29 of 29 images left out"):
+        leave_out(one, 0.99)

@@ -74,6 +74,7 @@ class SyntheticTrials(BaseModel):
     hours: float
     images_of: str = Field(description="name of the dataset whose images are shown")
     n_images: int
+    trained_images: str = Field("", description="marks of the images that the run saw; empty: not known")
 
 
 class NsdOrigin(BaseModel):

@@ -21,6 +21,7 @@ from synbrain.decoding.mindeye2_fit import train_network
 from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.train import decoder_of, training_folder
+from synbrain.decoding.unseen import note_seen
 from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
 from synbrain.networks.fit.loop import derived_seed
@@ -64,6 +65,8 @@ def adapt_decoder(
     require_replaceable(out, overwrite, [decoder, dataset.path])
     base = Decoder.from_pretrained(decoder)
     data = adaptation_data(base, dataset, options, augment)
+    if augment is not None:
+        note_seen(data.n_validation_images, data.seen)
     alignment = None
     if known_data is not None:
         alignment = make_alignment(base, data, dataset, known_data, options)
@@ -78,16 +81,29 @@ def adapt_decoder(
 
 
 def adaptation_data(
-    base: Decoder, dataset: Dataset, options: DecoderAdaptOptions, augment: Dataset | None = None
+    base: Decoder,
+    dataset: Dataset,
+    options: DecoderAdaptOptions,
+    augment: Dataset | None = None,
+    run_images: str = "",
 ) -> DecodingData:
     """The new subject's images within the budget, in the base's token space.
+
+    Args:
+        base: decoder of other subjects.
+        dataset: the new subject's.
+        options: budget, share of validation images.
+        augment: synthetic trials of the new subject.
+        run_images: marks of the images that the maker of synthetic trials saw (:func:`decoding_data`).
 
     Raises:
         SynBrainError: the base was trained on test images of ``dataset``, or the other way round.
     """
     source = base.targets.source
     tokens = {"encoder": source.encoder, "layer": source.layer}
-    data = decoding_data([dataset], options.model_copy(update=tokens), augment, targets=base.targets)
+    data = decoding_data(
+        [dataset], options.model_copy(update=tokens), augment, targets=base.targets, run_images=run_images
+    )
     seen = unpacked(base.config.trained_images) & unpacked(data.test_images)
     later = unpacked(base.config.test_images) & unpacked(data.trained_images)
     if seen or (later and options.shared_test_images == "refuse"):

@@ -107,6 +107,7 @@ def augment(
         lineage = SyntheticTrials(
             run=run.digest, recipe=run.config.recipe, subject=part.name, seed=options.seed, kind=options.kind,
             hours=options.hours, images_of=dataset.info.name, n_images=len(images),
+            trained_images=run.config.trained_images,
         )  # fmt: skip
         info = DatasetInfo(
             name=f"{dataset.info.name}-synthetic", subject=part.name, unit=part.unit, n_trials=n_trials,

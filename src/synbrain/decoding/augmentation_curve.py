@@ -26,6 +26,7 @@ from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
+from synbrain.decoding.unseen import note_seen
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, read_json, require_absent, write_json
 from synbrain.metrics.intervals import bootstrap_mean
@@ -107,53 +108,74 @@ def augmentation_curve(
     Raises:
         SynBrainError: bad input, before anything is trained.
     """
+    _check(options)
     if overwrite:
         shutil.rmtree(out / "cells", ignore_errors=True)
         (out / "curve.json").unlink(missing_ok=True)
     if not options.resume:
         require_absent(out / "curve.json", overwrite)
+    opened = None if base is None else Decoder.from_pretrained(base)
+    experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out)
+    plain = _data(experiment, 0)
+    note_seen(plain.n_validation_images, plain.seen)
+    _ = experiment.arms.rows  # refuses images that are all test images
+    results: dict[Cell, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for cell in track(_cells(options), "decoders", unit="decoder", show=show_progress):
+        try:
+            results[cell] = _finished(cell, experiment)
+        except SynBrainError as error:
+            failed[cell.name] = str(error)
+    points = curve_points(results)
+    worth = {metric: worth_in_real_hours(points, metric) for metric in METRICS}
+    curve = {"about": _about(experiment, plain), "points": points, "worth": worth, "failed": failed}
+    write_json(out / "curve.json", curve)
+    return curve
+
+
+def _check(options: CurveOptions) -> None:
+    """Refuse shares and hours that make no experiment."""
     if not options.weights or not all(0 <= weight < 1 for weight in options.weights):
         raise SynBrainError(
             f"shares {options.weights} of synthetic samples", "give numbers from 0 to below 1"
         )
     if not options.hours or min(options.hours) < 0 or 0 not in options.hours:
         raise SynBrainError(f"hours {options.hours}", "give 0, the decoder without, and positive numbers")
-    opened = None if base is None else Decoder.from_pretrained(base)
-    experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out)
-    plain = _data(experiment, 0)
-    _ = experiment.arms.rows  # refuses images that are all test images
-    cells = [Cell("none", 0, seed) for seed in range(options.seeds)]
-    positive = [h for h in options.hours if h]
-    cells += [Cell(arm, h, s) for s in range(options.seeds) for arm in options.arms for h in positive]
-    results: dict[Cell, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for cell in track(cells, "decoders", unit="decoder", show=show_progress):
-        try:
-            results[cell] = _finished(cell, experiment)
-        except SynBrainError as error:
-            failed[cell.name] = str(error)
-    more = unpacked(run.config.trained_images) - unpacked(plain.trained_images)
-    curve = {
-        "about": {
-            "dataset": dataset.info.name, "budget": str(options.budget), "method": options.method,
-            "run": run.digest, "images_the_run_saw_beyond_the_budget": len(more),
-            "steps": options.mindeye2.steps, "steps_grow": options.steps_grow, "seeds": options.seeds,
-            "adapted": base is not None,
-        },
-        "points": curve_points(results),
-        "worth": {m: worth_in_real_hours(curve_points(results), m) for m in METRICS},
-        "failed": failed,
-    }  # fmt: skip
-    write_json(out / "curve.json", curve)
-    return curve
+
+
+def _cells(options: CurveOptions) -> list[Cell]:
+    """Decoders without synthetic trials first: the others are compared with them."""
+    seeds, positive = range(options.seeds), [h for h in options.hours if h]
+    without = [Cell("none", 0, seed) for seed in seeds]
+    return without + [Cell(arm, h, seed) for seed in seeds for arm in options.arms for h in positive]
+
+
+def _about(experiment: Experiment, plain: DecodingData) -> dict[str, Any]:
+    """What ``curve.json`` says the curve was measured on."""
+    options, arms = experiment.options, experiment.arms
+    more = unpacked(arms.run.config.trained_images) - unpacked(plain.trained_images)
+    return {
+        "dataset": arms.dataset.info.name,
+        "budget": str(options.budget),
+        "method": options.method,
+        "run": arms.run.digest,
+        "images_the_run_saw_beyond_the_budget": len(more),
+        "validation_images": plain.n_validation_images,
+        "validation_images_the_run_saw": None if plain.seen is None else list(plain.seen),
+        "steps": options.mindeye2.steps,
+        "steps_grow": options.steps_grow,
+        "seeds": options.seeds,
+        "adapted": experiment.base is not None,
+    }
 
 
 def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     path = experiment.out / "cells" / f"{cell.name}.json"
     elsewhere = {"hours", "arms", "seeds", "device", "resume"}  # what does not change a decoder
     identity = digest_of(
-        [experiment.options.model_dump(mode="json", exclude=elsewhere), experiment.arms.run.digest,
-         experiment.arms.dataset.info.name, experiment.arms.images.info.name, vars(cell)]
+        ["validation images unseen", experiment.options.model_dump(mode="json", exclude=elsewhere),
+         experiment.arms.run.digest, experiment.arms.dataset.info.name, experiment.arms.images.info.name,
+         vars(cell)]
     )  # fmt: skip
     if path.exists():
         stored: dict[str, Any] = read_json(path)
@@ -175,7 +197,7 @@ def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
         return _scored(_fitted(data, cell, experiment), experiment, 0.0)
     if cell.arm == "real":
         hours = float(str(experiment.options.budget).removesuffix("h")) + cell.hours
-        data = _data(experiment, cell.seed, budget=f"{int(np.ceil(hours))}h")
+        data = _data(experiment, cell.seed, f"{int(np.ceil(hours))}h")
         return _scored(_fitted(data, cell, experiment), experiment, 0.0)
     synthetic, targets = experiment.arms.trials(cell, data)
     best: tuple[float, float, Decoder] | None = None
@@ -206,12 +228,16 @@ def _score(validation: dict[str, Any], experiment: Experiment) -> float:
 
 
 def _data(experiment: Experiment, seed: int, budget: str | None = None) -> DecodingData:
-    """The real trials of the budget; the seed draws validation images, not the budget."""
+    """The real trials of the budget, or of another one; the seed draws validation images, not the budget.
+
+    With and without synthetic trials a decoder is chosen by the same images, which the run did not see.
+    """
     options = experiment.options.model_copy(
         update={"seed": seed} | ({} if budget is None else {"budget": budget})
     )
     targets = None if experiment.base is None else experiment.base.targets
-    return decoding_data([experiment.arms.dataset], options, targets=targets)
+    run_images = experiment.arms.run.config.trained_images if budget is None else ""
+    return decoding_data([experiment.arms.dataset], options, targets=targets, run_images=run_images)
 
 
 def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: float = 0.0) -> Decoder:

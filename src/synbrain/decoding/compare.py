@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -25,8 +26,9 @@ from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder, iden
 from synbrain.decoding.folder import decoder_digest
 from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.registry import fit_method
-from synbrain.decoding.subjects import mean_and_sd, with_synthetic
+from synbrain.decoding.subjects import DecodingData, mean_and_sd, with_synthetic
 from synbrain.decoding.train import decoder_of
+from synbrain.decoding.unseen import note_seen
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
@@ -40,6 +42,7 @@ from synbrain.training.networks import Workspace
 
 AGAINST = "mindeye2"
 Each = dict[str, Float64]
+Result = tuple[Each, dict[str, float]]  # metric -> values of test images; scores on validation images
 
 
 class DecoderComparison(DecoderAdaptOptions):
@@ -50,8 +53,14 @@ class DecoderComparison(DecoderAdaptOptions):
         ["ridge", "mindeye2", "mindaligner", "mindeye2_da", "full", "repeats"],
         description="mindeye2_da adds synthetic hours, full takes all data, repeats is the ceiling",
     )
-    hours: float = Field(1.0, gt=0, description="synthetic hours of mindeye2_da")
+    hours: list[Annotated[float, Field(gt=0)]] = Field(
+        [1.0], min_length=1, description="synthetic hours of mindeye2_da, a row each"
+    )
     seeds: int = Field(3, ge=1, description="number of repetitions")
+    resume: bool = Field(
+        False,
+        description="extend a finished table by systems, hours or seeds; its decoders are taken as they are",
+    )
 
 
 AS_PUBLISHED = DecoderComparison()
@@ -67,6 +76,19 @@ class Setting:
     arms: Arms
     options: DecoderComparison
     folder: Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decoder of the table: a system, its synthetic hours, and the seed."""
+
+    system: str
+    hours: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.system}_{self.hours:g}h" if self.hours else self.system
 
 
 def compare_decoders(
@@ -97,7 +119,8 @@ def compare_decoders(
 
     Returns:
         "rows": system -> metric -> value (mean over seeds), 95 % interval over test images, and the paired
-        difference from ``mindeye2`` with its interval; "failed"; "about".
+        difference from ``mindeye2`` with its interval; "validation": score on validation images (small is
+        good); "failed"; "about".
 
     Raises:
         SynBrainError: an unknown system or bad input, before anything is trained.
@@ -105,57 +128,103 @@ def compare_decoders(
     unknown = sorted(set(options.systems) - set(SYSTEMS))
     if unknown:
         raise SynBrainError(f"no decoders {unknown}", f"choose among {', '.join(SYSTEMS)}")
-    require_absent(out / "table.json", overwrite)
+    require_absent(out / "table.json", overwrite or options.resume)
     if overwrite:
         shutil.rmtree(out / "results", ignore_errors=True)
     arms = Arms(run, dataset, known_data)
     setting = Setting(Decoder.from_pretrained(base), dataset, known_data, arms, options, out / "results")
-    adaptation_data(setting.base, dataset, options)  # what does not fit is refused here
-    settings = options.model_dump(mode="json", exclude={"systems", "seeds", "device"})
+    first = _data(setting, options)  # what does not fit is refused here
+    note_seen(first.n_validation_images, first.seen)
+    settings = options.model_dump(mode="json", exclude={"systems", "seeds", "hours", "device", "resume"})
     identity = digest_of([settings, run.digest, decoder_digest(base), dataset.info.name])
-    results: dict[str, list[Each]] = {}
+    results: dict[str, list[Result]] = {}
     failed: dict[str, str] = {}
-    todo = [(seed, name) for seed in range(options.seeds) for name in options.systems]
-    for seed, name in track(todo, "decoders", unit="decoder", show=show_progress):
-        if name == "repeats" and seed:
+    todo = [Row(*row, seed) for seed in range(options.seeds) for row in _rows_of(options)]
+    for row in track(todo, "decoders", unit="decoder", show=show_progress):
+        if row.system == "repeats" and row.seed:
             continue  # nothing in it is drawn
         try:
-            results.setdefault(name, []).append(_finished(name, seed, setting, identity))
+            results.setdefault(row.name, []).append(_finished(row, setting, identity))
         except SynBrainError as error:
-            failed[f"{name}-{seed}"] = str(error)
-    rows = {name: _row(each, results.get(AGAINST, []), name) for name, each in results.items() if each}
-    about = {
-        "dataset": dataset.info.name, "run": run.digest, "base": decoder_digest(base), "seeds": options.seeds,
-        "budget": str(options.budget), "synthetic_hours": options.hours, "against": AGAINST,
-        "steps": options.mindeye2.steps, "n_test_images": len(dataset.image_rows("test")),
-    }  # fmt: skip
-    table = {"about": about, "rows": rows, "failed": failed}
+            failed[f"{row.name}-{row.seed}"] = str(error)
+    against = [each for each, _ in results.get(AGAINST, [])]
+    rows = {name: _row([each for each, _ in of], against, name) for name, of in results.items()}
+    validation = {
+        name: float(np.mean([v["score"] for _, v in of])) for name, of in results.items() if of[0][1]
+    }
+    about = {"run": run.digest, "base": decoder_digest(base)} | _about(setting, first)
+    table = {"about": about, "rows": rows, "validation": validation, "failed": failed}
     write_json(out / "table.json", table)
     return table
 
 
+def _about(setting: Setting, first: DecodingData) -> dict[str, Any]:
+    """What ``table.json`` says the table was measured on."""
+    dataset, options = setting.dataset, setting.options
+    return {
+        "dataset": dataset.info.name,
+        "seeds": options.seeds,
+        "budget": str(options.budget),
+        "synthetic_hours": options.hours,
+        "against": AGAINST,
+        "steps": options.mindeye2.steps,
+        "n_test_images": len(dataset.image_rows("test")),
+        "validation_images": first.n_validation_images,
+        "validation_images_the_run_saw": None if first.seen is None else list(first.seen),
+    }
+
+
 def table_of(comparison: dict[str, Any]) -> str:
-    """Markdown: value and interval of every metric, a row a system."""
-    metrics = max((list(row) for row in comparison["rows"].values()), key=len)  # `repeats` has no tokens
-    lines = []
-    for name, row in comparison["rows"].items():
-        cells = [f"{e['value']:.3f} [{e['interval'][0]:.3f}, {e['interval'][1]:.3f}]" for e in row.values()]
-        lines.append([name, *cells, *[""] * (len(metrics) - len(cells))])
-    return "\n".join(markdown_table(["decoder", *metrics], lines, numbers=False))
+    """Markdown: value and interval of every metric, and below them the paired differences."""
+    rows = comparison["rows"]
+    metrics = max((list(row) for row in rows.values()), key=len)  # `repeats` has no tokens
+    values = [[name, *(_cell(row.get(m, {}), "") for m in metrics)] for name, row in rows.items()]
+    apart = [
+        [name, *(_cell(row.get(m, {}), "difference") for m in metrics)]
+        for name, row in rows.items()
+        if any("difference" in entry for entry in row.values())
+    ]
+    lines = markdown_table(["decoder", *metrics], values, numbers=False)
+    if apart:
+        head = [f"minus {comparison['about']['against']}", *metrics]
+        lines += ["", *markdown_table(head, apart, numbers=False)]
+    return "\n".join(lines)
 
 
-def _finished(name: str, seed: int, setting: Setting, identity: str) -> Each:
+def _cell(entry: dict[str, Any], kind: str) -> str:
+    """A value with its interval; empty where there is none."""
+    name, interval = (kind, f"{kind}_interval") if kind else ("value", "interval")
+    if name not in entry:
+        return ""
+    low, high = entry[interval]
+    sign = "+" if kind else ""
+    return f"{entry[name]:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _rows_of(options: DecoderComparison) -> list[tuple[str, float]]:
+    """System and synthetic hours of each row."""
+    return [(s, h) for s in options.systems for h in (options.hours if s == "mindeye2_da" else [0.0])]
+
+
+def _data(setting: Setting, options: DecoderComparison) -> DecodingData:
+    """The real trials; decoders of the budget are chosen by the same images, which the run did not see."""
+    of_budget = options.budget == setting.options.budget
+    run_images = setting.arms.run.config.trained_images if of_budget else ""
+    return adaptation_data(setting.base, setting.dataset, options, run_images=run_images)
+
+
+def _finished(row: Row, setting: Setting, identity: str) -> Result:
     """The result of a system and seed, from its file where it stands there."""
-    path = setting.folder / f"{name}-{seed}.json"
+    path = setting.folder / f"{row.name}-{row.seed}.json"
     if path.exists():
         stored = read_json(path)
         if stored["identity"] != identity:
             raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
-        return {metric: np.asarray(values) for metric, values in stored["each"].items()}
-    each = SYSTEMS[name](setting, seed)
+        return {m: np.asarray(values) for m, values in stored["each"].items()}, stored["validation"]
+    each, validation = SYSTEMS[row.system](setting, row)
     kept = {metric: [float(value) for value in values] for metric, values in each.items()}
-    write_json(path, {"identity": identity, "each": kept})
-    return each
+    write_json(path, {"identity": identity, "each": kept, "validation": validation})
+    return each, validation
 
 
 def _row(each: list[Each], against: list[Each], name: str) -> dict[str, dict[str, Any]]:
@@ -170,26 +239,24 @@ def _row(each: list[Each], against: list[Each], name: str) -> dict[str, dict[str
     return row
 
 
-def _ridge(setting: Setting, seed: int) -> Each:
-    options = setting.options.model_copy(update={"method": "ridge", "seed": seed})
-    data = adaptation_data(setting.base, setting.dataset, options)
+def _ridge(setting: Setting, row: Row) -> Result:
+    options = setting.options.model_copy(update={"method": "ridge", "seed": row.seed})
+    data = _data(setting, options)
     method = fit_method(data.subjects, options, Workspace(setting.folder / ".ridge"))
     return _scored(decoder_of(method, data, options), setting)
 
 
-def _mindeye2(
-    setting: Setting, seed: int, *, hours: float = 0.0, adaptation: str = "finetune", budget: str = ""
-) -> Each:
-    changes = {"seed": seed, "adaptation": adaptation} | ({"budget": budget} if budget else {})
+def _mindeye2(setting: Setting, row: Row, *, adaptation: str = "finetune", budget: str = "") -> Result:
+    changes = {"seed": row.seed, "adaptation": adaptation} | ({"budget": budget} if budget else {})
     options = setting.options.model_copy(update=changes)
-    data = adaptation_data(setting.base, setting.dataset, options)
+    data = _data(setting, options)
     alignment = None
     if adaptation == "mindaligner":
         alignment = make_alignment(setting.base, data, setting.dataset, setting.known_data, options)
-    if hours:
-        trials, targets = setting.arms.trials(Cell("calibrated", hours, seed), data)
+    if row.hours:
+        trials, targets = setting.arms.trials(Cell("calibrated", row.hours, row.seed), data)
         data = with_synthetic(data, trials, targets, options.synthetic_weight)
-    folder = setting.folder / f".{adaptation}-{hours:g}-{budget}-{seed}"
+    folder = setting.folder / f".{row.name}-{row.seed}"
     try:
         workspace = Workspace(folder, device=options.device)
         return _scored(adapt_to(setting.base, data, options, workspace, alignment=alignment), setting)
@@ -197,7 +264,7 @@ def _mindeye2(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _repeats(setting: Setting, seed: int) -> Each:
+def _repeats(setting: Setting, row: Row) -> Result:
     """How well the first trial of an image identifies the mean of its other trials: no decoder sees more."""
     tokens = open_tokens(setting.dataset, setting.base.targets.source.encoder)
     test, train = (pairs_of(setting.dataset, tokens, split) for split in ("test", "train"))
@@ -212,19 +279,19 @@ def _repeats(setting: Setting, seed: int) -> Each:
     similarity = cosine_matrix(one, others)
     right = np.diagonal(similarity)
     below = (similarity < right[:, None]).sum(axis=1) + ((similarity == right[:, None]).sum(axis=1) - 1) / 2
-    return identified(similarity) | {"two_way": below / (test.n_images - 1)}
+    return identified(similarity) | {"two_way": below / (test.n_images - 1)}, {}
 
 
-def _scored(decoder: Decoder, setting: Setting) -> Each:
+def _scored(decoder: Decoder, setting: Setting) -> Result:
     scores = evaluate_decoder(decoder, setting.dataset, DecoderEvaluation(n_way=1_000_000))
-    return scores.each["measured_mean"]
+    return scores.each["measured_mean"], dict(decoder.config.validation)
 
 
-SYSTEMS: dict[str, Callable[[Setting, int], Each]] = {
+SYSTEMS: dict[str, Callable[[Setting, Row], Result]] = {
     "ridge": _ridge,
     "mindeye2": _mindeye2,
-    "mindaligner": lambda setting, seed: _mindeye2(setting, seed, adaptation="mindaligner"),
-    "mindeye2_da": lambda setting, seed: _mindeye2(setting, seed, hours=setting.options.hours),
-    "full": lambda setting, seed: _mindeye2(setting, seed, budget="all"),
+    "mindaligner": partial(_mindeye2, adaptation="mindaligner"),
+    "mindeye2_da": _mindeye2,
+    "full": partial(_mindeye2, budget="all"),
     "repeats": _repeats,
 }

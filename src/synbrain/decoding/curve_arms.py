@@ -12,8 +12,10 @@ from synbrain.arrays import Float32, Rows
 from synbrain.baselines.gaussian import RidgeGaussian
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks
 from synbrain.decoding.augment import AugmentOptions, draw_images, trials_of, usable_images
 from synbrain.decoding.subjects import DecodingData
+from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model.synbrain import SynBrain
@@ -57,6 +59,25 @@ class Arms:
         return usable_images(self.run, self.images, [self.dataset])
 
     @cached_property
+    def marks(self) -> tuple[bytes, ...]:
+        """Of these images."""
+        return image_marks(self.images, self.rows)
+
+    def shown(self, options: AugmentOptions, data: DecodingData) -> Rows:
+        """(n_trials,) rows of ``images.images``, none of them an image that ``data`` chooses decoders by.
+
+        Raises:
+            SynBrainError: where no other image is left.
+        """
+        kept = np.array([mark not in data.validation_images for mark in self.marks], dtype=bool)
+        if not kept.any():
+            raise SynBrainError(
+                f"every usable image of {self.images.path} is a validation image",
+                "let synthetic trials show further images, with --images",
+            )
+        return draw_images(self.rows[kept], round(options.hours * TRIALS_PER_HOUR), options)
+
+    @cached_property
     def tokens(self) -> TokenSet:
         """Of all images, from the run's encoder."""
         return self.run.tokens(open_tokens(self.images, self.run.config.encoder, self.run.config.layers))
@@ -85,7 +106,7 @@ class Arms:
             )  # fmt: skip
             return repeated, subject.targets
         options = AugmentOptions(hours=cell.hours, seed=cell.seed, kind=KINDS.get(cell.arm, "trial"))
-        shown = draw_images(self.rows, n_trials, options)
+        shown = self.shown(options, data)
         at = np.searchsorted(self.rows, shown)
         if cell.arm == "ridge_gaussian":
             # row i has noise of its own, also where an image is shown again

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Rows
 from synbrain.data.budget import budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.targets import TokenTargets
+from synbrain.decoding.unseen import HeldOut, hold_out
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
@@ -31,6 +32,8 @@ class DecodingData:
         units: subject name -> unit.
         trained_images, test_images: marks (training/leakage.py).
         record: numbers of images and trials, and the budget, for the card.
+        validation_images: marks.
+        seen: names of the validation images that the maker of synthetic trials saw; None: not known.
     """
 
     subjects: list[DecodingSubject]
@@ -39,77 +42,88 @@ class DecodingData:
     trained_images: str
     test_images: str
     record: dict[str, Any]
+    validation_images: frozenset[bytes] = frozenset()
+    seen: tuple[str, ...] | None = None
+
+    @property
+    def n_validation_images(self) -> int:
+        return sum(s.validation.n_images for s in self.subjects)
 
 
 def decoding_data(
     datasets: Sequence[Dataset],
     options: DecoderOptions,
     augment: Dataset | None = None,
+    *,
     targets: TokenTargets | None = None,
+    run_images: str = "",
 ) -> DecodingData:
     """Training and validation images of every subject, within the budget, without any test image.
 
     Args:
         datasets: one a subject, with tokens of ``options.encoder``.
         options: budget, token layer, reduction, seed.
-        augment: synthetic trials of the only subject.
+        augment: synthetic trials of the only subject. Those of validation images are left out.
         targets: of a decoder that is to be adapted; fitted here where left out.
+        run_images: marks of the images that a run saw, whose trials are to be added; those that ``augment``
+            names where left out. Validation images are chosen among the others (decoding/unseen.py).
 
     Raises:
         SynBrainError: shared names, missing tokens, an impossible budget, a test image among the training or
             synthetic images, a synthetic dataset of another subject, unit or encoder.
     """
+    if augment is not None and len(datasets) > 1:
+        raise SynBrainError(
+            "synthetic trials for several subjects at once", "train one subject, or adapt to it"
+        )
     allowed = training_images(datasets, options.shared_test_images)
-    names = [dataset.info.name if len(datasets) > 1 else dataset.info.subject for dataset in datasets]
-    if len(set(names)) < len(names):
-        raise SynBrainError(f"two subjects are called {names}", "prepare the datasets with different --name")
-    split: list[tuple[Pairs, Pairs]] = []
-    marks: set[bytes] = set()
-    for dataset, images in zip(datasets, allowed, strict=True):
-        pairs = _within_budget(dataset, images.rows, options)
-        in_use = dataset.image_rows("train")[np.isin(dataset.image_rows("train"), pairs.tokens.rows)]
-        marks |= set(image_marks(dataset, in_use))
-        split.append(pairs.hold_out(options.validation_fraction, options.seed))
-    layer = options.layer or list(split[0][0].tokens.layers)[-1]
+    names = _names(datasets)
+    lineage = None if augment is None else augment.info.synthetic
+    saw = unpacked(run_images or (lineage.trained_images if lineage else ""))
+    chosen = [_chosen(d, images.rows, options, saw) for d, images in zip(datasets, allowed, strict=True)]
+    split = [held for held, _ in chosen]
+    layer = options.layer or list(split[0].train.tokens.layers)[-1]
     if targets is None:
         targets = TokenTargets.fit(
-            [train.tokens for train, _ in split], layer, grid=options.grid, components=options.components
+            [held.train.tokens for held in split], layer, grid=options.grid, components=options.components
         )
-    subjects = [
-        DecodingSubject(
-            name, train, targets.of(train.tokens), validation, targets.of(validation.tokens),
-            *mean_and_sd(train),
+    data = DecodingData(
+        [_subject(name, held, targets) for name, held in zip(names, split, strict=True)], targets,
+        {name: dataset.info.unit for name, dataset in zip(names, datasets, strict=True)},
+        packed(mark for _, marks in chosen for mark in marks),
+        packed(mark for images in allowed for mark in images.test_marks),
+        {
+            "budget": str(options.budget),
+            "n_images": sum(h.train.n_images + h.validation.n_images for h in split),
+            "n_validation_images": sum(h.validation.n_images for h in split),
+            "n_trials": sum(h.train.n_trials + h.validation.n_trials for h in split),
+        },
+        frozenset().union(*(held.marks for held in split)), split[0].seen,
+    )  # fmt: skip
+    return data if augment is None else _augmented(data, datasets[0], augment, options)
+
+
+def _augmented(
+    data: DecodingData, dataset: Dataset, augment: Dataset, options: DecoderOptions
+) -> DecodingData:
+    """``data`` with the trials of a synthetic dataset, but those of validation images."""
+    pairs = synthetic_pairs(augment, dataset, unpacked(data.test_images), data.targets)
+    marks = image_marks(augment, augment.image_rows("train"))
+    kept = np.flatnonzero([mark not in data.validation_images for mark in marks])
+    if not len(kept):
+        raise SynBrainError(
+            f"{augment.path} shows validation images alone", "synthesize responses to further images"
         )
-        for name, (train, validation) in zip(names, split, strict=True)
-    ]  # fmt: skip
-    test_marks = {mark for images in allowed for mark in images.test_marks}
-    record: dict[str, Any] = {
-        "budget": str(options.budget),
-        "n_images": sum(s.train.n_images + s.validation.n_images for s in subjects),
-        "n_validation_images": sum(s.validation.n_images for s in subjects),
-        "n_trials": sum(s.train.n_trials + s.validation.n_trials for s in subjects),
-    }
-    if augment is not None:
-        if len(subjects) > 1:
-            raise SynBrainError(
-                "synthetic trials for several subjects at once", "train one subject, or adapt to it"
-            )
-        synthetic = synthetic_pairs(augment, datasets[0], test_marks, targets)
-        record |= {"n_synthetic_images": synthetic.n_images, "n_synthetic_trials": synthetic.n_trials}
-        marks |= set(image_marks(augment, augment.image_rows("train")))
-        subjects[0] = replace(
-            subjects[0], synthetic=synthetic, synthetic_targets=targets.of(synthetic.tokens),
-            synthetic_weight=options.synthetic_weight,
-        )  # fmt: skip
-    units = {name: dataset.info.unit for name, dataset in zip(names, datasets, strict=True)}
-    return DecodingData(subjects, targets, units, packed(marks), packed(test_marks), record)
+    pairs = pairs.take(kept)
+    more = with_synthetic(data, pairs, data.targets.of(pairs.tokens), options.synthetic_weight)
+    counts = {"n_synthetic_images": pairs.n_images, "n_synthetic_trials": pairs.n_trials}
+    trained = unpacked(data.trained_images) | {marks[i] for i in kept}
+    return replace(more, record=data.record | counts, trained_images=packed(trained))
 
 
 def with_synthetic(data: DecodingData, trials: Pairs, targets: Float32, weight: float) -> DecodingData:
     """The same data with synthetic trials of the only subject, which make up ``weight`` of a batch."""
-    subject = replace(
-        data.subjects[0], synthetic=trials, synthetic_targets=targets, synthetic_weight=weight
-    )  # fmt: skip
+    subject = replace(data.subjects[0], synthetic=trials, synthetic_targets=targets, synthetic_weight=weight)
     return replace(data, subjects=[subject])
 
 
@@ -161,7 +175,24 @@ def require_untrained(trained_images: str, dataset: Dataset) -> None:
         )
 
 
-def _within_budget(dataset: Dataset, rows: Any, options: DecoderOptions) -> Pairs:
+def _names(datasets: Sequence[Dataset]) -> list[str]:
+    names = [dataset.info.name if len(datasets) > 1 else dataset.info.subject for dataset in datasets]
+    if len(set(names)) < len(names):
+        raise SynBrainError(f"two subjects are called {names}", "prepare the datasets with different --name")
+    return names
+
+
+def _subject(name: str, held: HeldOut, targets: TokenTargets) -> DecodingSubject:
+    train, validation = held.train, held.validation
+    return DecodingSubject(
+        name, train, targets.of(train.tokens), validation, targets.of(validation.tokens), *mean_and_sd(train)
+    )
+
+
+def _chosen(
+    dataset: Dataset, rows: Rows, options: DecoderOptions, saw: set[bytes]
+) -> tuple[HeldOut, tuple[bytes, ...]]:
+    """Images of the budget among ``rows``, split, and the marks of them all."""
     tokens = _layer_tokens(dataset, options)
     budget = parse_budget(options.budget, options.by, options.budget_seed)
     trials = budget_trials(dataset, budget)
@@ -172,7 +203,10 @@ def _within_budget(dataset: Dataset, rows: Any, options: DecoderOptions) -> Pair
         raise SynBrainError(
             f"{len(images)} training images within the budget {options.budget}", "choose a larger budget"
         )
-    return Pairs(tokens.take(images), dataset.responses, trials[kept], np.searchsorted(images, shown[kept]))
+    pairs = Pairs(tokens.take(images), dataset.responses, trials[kept], np.searchsorted(images, shown[kept]))
+    marks = image_marks(dataset, images)
+    names = dataset.images["name"].astype(str).to_numpy()[images]
+    return hold_out(pairs, marks, names, options.validation_fraction, (options.seed, saw)), marks
 
 
 def _layer_tokens(dataset: Dataset, options: DecoderOptions) -> TokenSet:

@@ -13,6 +13,7 @@ from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingMethod
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
+from synbrain.decoding.unseen import note_seen
 from synbrain.files import digest_of, require_replaceable
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.networks import Workspace
@@ -45,6 +46,8 @@ def train_decoder(
     require_replaceable(out, overwrite, [dataset.path for dataset in datasets])
     processes_on(options.device)
     data = decoding_data(datasets, options, augment)
+    if augment is not None:
+        note_seen(data.n_validation_images, data.seen)
     # checkpoints lie beside the decoder until it is whole; their own identity refuses other settings
     workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
     method = fit_method(data.subjects, options, workspace)
@@ -71,7 +74,8 @@ def decoder_of(
     synthetic: dict[str, Any] | None = None
     if augment is not None:
         assert augment.info.synthetic is not None  # or the data would have been refused
-        synthetic = augment.info.synthetic.model_dump() | {"weight": options.synthetic_weight}
+        lineage = augment.info.synthetic.model_dump(exclude={"trained_images"})
+        synthetic = lineage | {"weight": options.synthetic_weight}
     config = DecoderConfig(
         kind=options.method,
         seed=options.seed,

@@ -22,7 +22,7 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit import NO_PRIOR, Origin, Prior, fit_model
-from synbrain.training.leakage import adaptation_images
+from synbrain.training.leakage import adaptation_images, leave_out
 from synbrain.training.networks import Networks, Workspace, continued_networks
 from synbrain.training.options import AdaptOptions
 from synbrain.training.overrides import overridden
@@ -122,7 +122,7 @@ def new_subject(base: SynBrain, dataset: Dataset, tokens: TokenSet, options: Ada
         base: the run to adapt.
         dataset: the new subject's.
         tokens: of all its images, from the base's encoder.
-        options: budget, and what to do about shared test images.
+        options: budget, share of it that is left out, and what to do about shared test images.
 
     Raises:
         SynBrainError: for an impossible budget, or images that may not be trained on.
@@ -132,6 +132,7 @@ def new_subject(base: SynBrain, dataset: Dataset, tokens: TokenSet, options: Ada
     part = Pairs(pairs.tokens, pairs.responses, pairs.trials[allowed], pairs.image_of_trial[allowed])
     shown = np.flatnonzero(part.repeats())
     images = adaptation_images(base.config, dataset, rows[shown], options.shared_test_images)
+    images = leave_out(images, options.leave_out)
     return TrainingSubject.of(dataset, part.take(rows.searchsorted(images.rows)), images)
 
 

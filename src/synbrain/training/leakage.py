@@ -106,6 +106,28 @@ def adaptation_images(
     return _without(forbidden, rows, marks, test_marks)
 
 
+def leave_out(images: TrainingImages, share: float) -> TrainingImages:
+    """``images`` but for a share of them, one image at least where ``share`` is not 0.
+
+    Which ones depends on the pictures alone, not on a seed: runs of the same images leave out the same.
+
+    Args:
+        images: of one dataset.
+        share: in [0, 1).
+
+    Raises:
+        SynBrainError: where no image would be left.
+    """
+    if not share:
+        return images
+    n_out = max(1, round(share * len(images.marks)))
+    if n_out >= len(images.marks):
+        raise SynBrainError(f"{n_out} of {len(images.marks)} images left out", "choose a smaller --leave-out")
+    # marks are digests: their order is a draw that every machine repeats
+    out = set(sorted(images.marks)[:n_out])
+    return _without(out, images.rows, images.marks, images.test_marks)
+
+
 def _without(
     forbidden: set[bytes], rows: Rows, marks: tuple[bytes, ...], test_marks: tuple[bytes, ...]
 ) -> TrainingImages:

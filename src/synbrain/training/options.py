@@ -38,6 +38,13 @@ class FitOptions(BaseModel):
     validation_fraction: float | None = Field(
         None, description="of the training images, held out for early stopping"
     )
+    leave_out: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training images that the run does not see, so that decoders with its "
+        "synthetic trials can be chosen by them",
+    )
     linear_path: bool | None = Field(None, description="whether the mean has a linear path")
     response_noise: bool | None = Field(None, description="whether trial noise is fitted")
     shrink: Literal["none", "subject", "voxel"] | None = Field(

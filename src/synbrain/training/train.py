@@ -14,7 +14,7 @@ from synbrain.features.store import open_untuned
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.fit import fit_model
-from synbrain.training.leakage import training_images
+from synbrain.training.leakage import leave_out, training_images
 from synbrain.training.networks import Workspace, network_sizes, new_networks
 from synbrain.training.options import TrainOptions
 from synbrain.training.subjects import check_subjects, training_subjects
@@ -69,6 +69,7 @@ def train(
     opened = [open_untuned(dataset, options.encoder, options.layers) for dataset in datasets]
     datasets = [dataset for dataset, _ in opened]
     images = training_images(datasets, options.shared_test_images, keep_out)
+    images = [leave_out(of_one, options.leave_out) for of_one in images]
     subjects = training_subjects(datasets, images, [tokens for _, tokens in opened])
     check_subjects(subjects, config)
     sizes = network_sizes(subjects[0].pairs.tokens, config)
