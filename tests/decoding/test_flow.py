@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
 from synbrain import Dataset, Decoder, SynBrain
 from synbrain.cli import main
-from synbrain.data.marks import image_marks, packed
+from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.adapt import adapt_decoder, adaptation_data
 from synbrain.decoding.alignment import make_alignment, read_labels
 from synbrain.decoding.augment import AugmentOptions, augment
@@ -23,9 +24,10 @@ from synbrain.decoding.augmentation_curve import (
     worth_in_real_hours,
 )
 from synbrain.decoding.curve_arms import Cell
-from synbrain.decoding.evaluate import DecoderEvaluation, DecoderScores, evaluate_decoder
+from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
 from synbrain.decoding.flattery import evaluate_semantics, flattery
 from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
+from synbrain.decoding.scores import DecoderScores, Draws, ScoredOn, token_scores
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
@@ -115,7 +117,7 @@ def test_pictures_are_scored(ridge: Path, first: Dataset, run: SynBrain) -> None
 
 def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
     alone = evaluate_semantics(run, first, ridge)
-    assert alone.first.about["reads_the_runs_tokens"]
+    assert alone.first.about.reads_the_runs_tokens
     assert not alone.flattery
     assert "12-way, 1 draws" in alone.table()
     with pytest.raises(SynBrainError, match="both decoders read tokens of pixels"):
@@ -141,7 +143,7 @@ def test_flattery_is_what_the_second_decoder_does_not_see() -> None:
         values = {"two_way": np.full(8, measured)}, {"two_way": np.full(8, synthetic)}
         rows = ("measured_trial", "measured_mean"), ("synthetic_trial", "synthetic_mean")
         each = {row: of for names, of in zip(rows, values, strict=True) for row in names}
-        return DecoderScores({}, {}, each)
+        return DecoderScores({}, ScoredOn.model_construct(), each)
 
     entry = flattery(scores(0.9, 0.6), scores(0.7, 0.65))["synthetic_trial"]["two_way"]
     assert entry["advantage"] == pytest.approx(0.3)
@@ -179,7 +181,7 @@ def test_augmentation(first: Dataset, run: SynBrain, settings: DecoderOptions, t
     assert decoder.config.synthetic is not None
     assert decoder.config.synthetic["weight"] == 0.5
     scores = evaluate_decoder(decoder, first)
-    assert scores.about["trained_on_synthetic_trials"]
+    assert scores.about.trained_on_synthetic_trials
     with pytest.raises(SynBrainError, match="no synthetic trials"):
         train_decoder([first], settings, out=tmp_path / "e", augment=first)
     assert not (tmp_path / "e").exists()
@@ -294,13 +296,23 @@ def test_adapting_what_cannot_be(ridge: Path, second: Dataset, tmp_path: Path) -
         adapt_decoder(ridge, second, options, out=tmp_path / "d")
 
 
-def test_chance_and_ties() -> None:
-    from synbrain.decoding.evaluate import token_scores
+def test_test_images_of_the_base_are_refused_or_dropped(ridge: Path, second: Dataset) -> None:
+    base = Decoder.from_pretrained(ridge)
+    shared = image_marks(second, second.image_rows("train")[:7])
+    base = replace(base, config=base.config.model_copy(update={"test_images": packed(shared)}))
+    options = DecoderAdaptOptions(encoder="pixels", budget="all")
+    with pytest.raises(SynBrainError, match=r"trained on 7 test images of the base.*shared-test-images drop"):
+        adaptation_data(base, second, options)
+    data = adaptation_data(base, second, options.model_copy(update={"shared_test_images": "drop"}))
+    assert data.record["n_images"] == N_IMAGES - N_TEST - 7
+    assert not unpacked(data.trained_images) & set(shared)
 
+
+def test_chance_and_ties() -> None:
     rng = np.random.default_rng(0)
     seen = rng.standard_normal((20, 3, 4)).astype(np.float32)
     constant = np.repeat(seen[:1], 20, axis=0)
-    scores, _ = token_scores(constant, constant, seen, DecoderEvaluation())
+    scores, _ = token_scores(constant, constant, seen, Draws(300, 30))
     assert scores["brains_ranked"]["value"] == pytest.approx(1 / 20)  # all brains tie for each image
     assert scores["two_way"]["value"] == pytest.approx(0.5, abs=0.01)
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
     from synbrain.decoding.decoder import Decoder
-    from synbrain.decoding.evaluate import DecoderScores
     from synbrain.decoding.reconstruct import Reconstruction
+    from synbrain.decoding.scores import DecoderScores
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
     from synbrain.prepare.nsd.download import Fetched
@@ -130,7 +130,7 @@ def decoded(scores: DecoderScores, typed: Typed) -> None:
     """Scores of a decoder."""
     about = scores.about
     print(scores.table())
-    print(f"{about['n_test_images']} test images, {about['n_way']}-way, {about['n_draws']} draw(s)")
+    print(f"{about.n_test_images} test images, {about.n_way}-way, {about.n_draws} draw(s)")
 
 
 def decoders_compared(table: dict[str, Any], typed: Typed) -> None:

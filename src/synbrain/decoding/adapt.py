@@ -16,6 +16,7 @@ from synbrain.decoding.aligner import Transfer
 from synbrain.decoding.alignment import Alignment, known_subject, make_alignment
 from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import decoder_digest, save_decoder
+from synbrain.decoding.guards import require_no_test_image
 from synbrain.decoding.mindeye2 import MindEye2
 from synbrain.decoding.mindeye2_fit import train_network
 from synbrain.decoding.options import DecoderAdaptOptions
@@ -101,19 +102,16 @@ def adaptation_data(
     """
     source = base.targets.source
     tokens = {"encoder": source.encoder, "layer": source.layer}
+    base_test = unpacked(base.config.test_images)
     data = decoding_data(
-        [dataset], options.model_copy(update=tokens), augment, targets=base.targets, run_images=run_images
-    )
-    seen = unpacked(base.config.trained_images) & unpacked(data.test_images)
-    later = unpacked(base.config.test_images) & unpacked(data.trained_images)
-    if seen or (later and options.shared_test_images == "refuse"):
-        which = (
-            f"{len(seen)} test images of {dataset.path}" if seen else f"{len(later)} of its own test images"
-        )
-        raise SynBrainError(
-            f"base and adaptation together would be trained on {which}",
-            "make one split for all subjects",
-        )
+        [dataset], options.model_copy(update=tokens), augment, targets=base.targets, run_images=run_images,
+        left_out=base_test if options.shared_test_images == "drop" else frozenset(),
+    )  # fmt: skip
+    who, mend = "base and adaptation together would be trained on {n}", "make one split for all subjects"
+    trained, test = unpacked(base.config.trained_images), unpacked(data.test_images)
+    require_no_test_image(trained, test, f"{who} test images of {dataset.path}", mend)
+    drop = f"{mend}, or pass --shared-test-images drop"
+    require_no_test_image(unpacked(data.trained_images), base_test, f"{who} test images of the base", drop)
     return data
 
 

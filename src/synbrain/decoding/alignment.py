@@ -19,9 +19,10 @@ from torch import Tensor
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
-from synbrain.data.marks import image_marks, unpacked
+from synbrain.data.marks import unpacked
 from synbrain.decoding.aligner import Aligner, Transfer
 from synbrain.decoding.decoder import Decoder
+from synbrain.decoding.guards import Voxels, require_same_voxels, without
 from synbrain.decoding.mindeye2 import MindEye2
 from synbrain.decoding.mindeye2_fit import TrainingStep
 from synbrain.decoding.options import DecoderAdaptOptions, MindEye2Options
@@ -156,22 +157,17 @@ def make_alignment(
         raise SynBrainError(
             "known data for an adaptation by fine-tuning", "pass --adaptation mindaligner, or leave them out"
         )
-    known, novel, test_marks = (
-        known_subject(base, options.known),
-        data.subjects[0],
-        unpacked(data.test_images),
-    )
+    known, novel = known_subject(base, options.known), data.subjects[0]
     subject = base.subjects[known]
-    if known_data.n_voxels != subject.n_voxels or known_data.info.unit != subject.unit:
-        raise SynBrainError(
-            f"{known_data.path} has {known_data.n_voxels} voxels in {known_data.info.unit!r}, the known "
-            f"subject {known!r} {subject.n_voxels} in {subject.unit!r}",
-            "pass the dataset that the decoder was trained on to --known-data",
-        )
+    require_same_voxels(
+        Voxels.of(known_data),
+        Voxels(f"the known subject {known!r}", subject.n_voxels, subject.unit),
+        "pass the dataset that the decoder was trained on to --known-data",
+    )
     source = base.targets.source
     pairs = pairs_of(known_data, open_tokens(known_data, source.encoder, [source.layer]), "train")
-    test_marks, marks = unpacked(data.test_images), image_marks(known_data, known_data.image_rows("train"))
-    pairs = pairs.take(np.flatnonzero([mark not in test_marks for mark in marks]))
+    rows = known_data.image_rows("train")
+    pairs = pairs.take(np.searchsorted(rows, without(known_data, rows, unpacked(data.test_images))))
     own, theirs = novel.targets, base.targets.of(pairs.tokens)
     if options.labels is None:
         partners = _neighbours(own, theirs, min(options.neighbours, len(theirs)))

@@ -21,6 +21,7 @@ from synbrain.data.dataset import (
     write_tables,
 )
 from synbrain.data.marks import image_marks, unpacked
+from synbrain.decoding.guards import without
 from synbrain.errors import SynBrainError
 from synbrain.features.store import copy_tokens, open_tokens
 from synbrain.features.tokens import TokenSet
@@ -80,7 +81,7 @@ def augment(
     part = run.subject(options.subject)
     tokens = run.tokens(open_tokens(dataset, run.config.encoder, run.config.layers))
     rows = usable_images(run, dataset, keep_out or [])
-    n_trials = max(1, round(options.hours * TRIALS_PER_HOUR))
+    n_trials = _n_trials(options)
     shown = draw_images(rows, n_trials, options)
     images = np.unique(shown)
     with new_folder(out, overwrite) as building:
@@ -92,32 +93,46 @@ def augment(
             array[which] = trials_of(part, expected[at[which]], options, start)
         array.flush()
         del array
+        info = _info(run, part, dataset, options, out, len(images))
         table = dataset.images.iloc[images].reset_index(drop=True).assign(split="train")
-        trials_table = pd.DataFrame(
-            {
-                "image": np.searchsorted(images, shown).astype(np.int32),
-                "session": (np.arange(n_trials) // TRIALS_PER_HOUR).astype(np.int16),
-                "repeat": _repeats(shown),
-                "split": "train",
-            }
-        )
-        stimuli = dataset.info.stimuli.model_copy(
-            update={"path": relative_to_dataset(dataset.stimulus_path(), out)}
-        )
-        lineage = SyntheticTrials(
-            run=run.digest, recipe=run.config.recipe, subject=part.name, seed=options.seed, kind=options.kind,
-            hours=options.hours, images_of=dataset.info.name, n_images=len(images),
-            trained_images=run.config.trained_images,
-        )  # fmt: skip
-        info = DatasetInfo(
-            name=f"{dataset.info.name}-synthetic", subject=part.name, unit=part.unit, n_trials=n_trials,
-            n_voxels=part.n_voxels, n_images=len(images), stimuli=stimuli, scaling=part.scaling,
-            synthetic=lineage,
-        )  # fmt: skip
-        write_tables(building, info, trials_table, table, part.space)
+        write_tables(building, info, _trials_table(at, shown), table, part.space)
     made = load_dataset(out)
     copy_tokens(tokens, dataset, made, images)
     return made
+
+
+def _info(
+    run: SynBrain, part: SubjectPart, dataset: Dataset, options: AugmentOptions, out: Path, n_images: int
+) -> DatasetInfo:
+    """What the dataset says of itself, with its lineage."""
+    lineage = SyntheticTrials(
+        run=run.digest, recipe=run.config.recipe, subject=part.name, seed=options.seed, kind=options.kind,
+        hours=options.hours, images_of=dataset.info.name, n_images=n_images,
+        trained_images=run.config.trained_images,
+    )  # fmt: skip
+    path = relative_to_dataset(dataset.stimulus_path(), out)
+    return DatasetInfo(
+        name=f"{dataset.info.name}-synthetic", subject=part.name, unit=part.unit,
+        n_trials=_n_trials(options), n_voxels=part.n_voxels, n_images=n_images,
+        stimuli=dataset.info.stimuli.model_copy(update={"path": path}), scaling=part.scaling,
+        synthetic=lineage,
+    )  # fmt: skip
+
+
+def _trials_table(at: Rows, shown: Rows) -> pd.DataFrame:
+    """One row a trial: number of its image, hour, how often the image was shown before."""
+    return pd.DataFrame(
+        {
+            "image": at.astype(np.int32),
+            "session": (np.arange(len(at)) // TRIALS_PER_HOUR).astype(np.int16),
+            "repeat": _repeats(shown),
+            "split": "train",
+        }
+    )
+
+
+def _n_trials(options: AugmentOptions) -> int:
+    return max(1, round(options.hours * TRIALS_PER_HOUR))
 
 
 def usable_images(run: SynBrain, dataset: Dataset, keep_out: list[Dataset]) -> Rows:
@@ -130,13 +145,12 @@ def usable_images(run: SynBrain, dataset: Dataset, keep_out: list[Dataset]) -> R
     forbidden = unpacked(run.config.test_images)
     for other in (dataset, *keep_out):
         forbidden |= set(image_marks(other, other.image_rows("test")))
-    marks = image_marks(dataset, rows)
-    kept = rows[np.array([mark not in forbidden for mark in marks], dtype=bool)]
+    kept = without(dataset, rows, forbidden)
     if not len(kept):
         raise SynBrainError(
             f"every image of {dataset.path} is a test image", "give a dataset with other images"
         )
-    return np.asarray(kept, dtype=np.int64)
+    return kept
 
 
 def draw_images(rows: Rows, n_trials: int, options: AugmentOptions) -> Rows:

@@ -16,16 +16,16 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from synbrain.arrays import Float64
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.adapt import adapt_to, adaptation_data
 from synbrain.decoding.alignment import make_alignment
 from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder, identified
+from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
 from synbrain.decoding.folder import decoder_digest
 from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.registry import fit_method
+from synbrain.decoding.scores import Each, identified
 from synbrain.decoding.subjects import DecodingData, mean_and_sd, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
@@ -41,7 +41,6 @@ from synbrain.progress import track
 from synbrain.training.networks import Workspace
 
 AGAINST = "mindeye2"
-Each = dict[str, Float64]
 Result = tuple[Each, dict[str, float]]  # metric -> values of test images; scores on validation images
 
 
@@ -139,23 +138,23 @@ def compare_decoders(
     identity = digest_of([settings, run.digest, decoder_digest(base), dataset.info.name])
     results: dict[str, list[Result]] = {}
     failed: dict[str, str] = {}
-    todo = [Row(*row, seed) for seed in range(options.seeds) for row in _rows_of(options)]
-    for row in track(todo, "decoders", unit="decoder", show=show_progress):
-        if row.system == "repeats" and row.seed:
-            continue  # nothing in it is drawn
+    for row in track(_rows_of(options), "decoders", unit="decoder", show=show_progress):
         try:
             results.setdefault(row.name, []).append(_finished(row, setting, identity))
         except SynBrainError as error:
             failed[f"{row.name}-{row.seed}"] = str(error)
-    against = [each for each, _ in results.get(AGAINST, [])]
-    rows = {name: _row([each for each, _ in of], against, name) for name, of in results.items()}
-    validation = {
-        name: float(np.mean([v["score"] for _, v in of])) for name, of in results.items() if of[0][1]
-    }
     about = {"run": run.digest, "base": decoder_digest(base)} | _about(setting, first)
-    table = {"about": about, "rows": rows, "validation": validation, "failed": failed}
+    table = {"about": about, **_table(results), "failed": failed}
     write_json(out / "table.json", table)
     return table
+
+
+def _table(results: dict[str, list[Result]]) -> dict[str, Any]:
+    """Means over seeds, on test images and on validation images."""
+    against = [each for each, _ in results.get(AGAINST, [])]
+    rows = {name: _row([each for each, _ in of], against, name) for name, of in results.items()}
+    scores = {name: [v["score"] for _, v in of if v] for name, of in results.items()}
+    return {"rows": rows, "validation": {n: float(np.mean(values)) for n, values in scores.items() if values}}
 
 
 def _about(setting: Setting, first: DecodingData) -> dict[str, Any]:
@@ -201,9 +200,10 @@ def _cell(entry: dict[str, Any], kind: str) -> str:
     return f"{entry[name]:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def _rows_of(options: DecoderComparison) -> list[tuple[str, float]]:
-    """System and synthetic hours of each row."""
-    return [(s, h) for s in options.systems for h in (options.hours if s == "mindeye2_da" else [0.0])]
+def _rows_of(options: DecoderComparison) -> list[Row]:
+    """All decoders to fit; nothing is drawn in ``repeats``, so that one seed is enough."""
+    rows = [(s, h) for s in options.systems for h in (options.hours if s == "mindeye2_da" else [0.0])]
+    return [Row(s, h, n) for n in range(options.seeds) for s, h in rows if s != "repeats" or n == 0]
 
 
 def _data(setting: Setting, options: DecoderComparison) -> DecodingData:

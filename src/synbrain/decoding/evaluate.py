@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from synbrain.arrays import Float32, Float64
+from synbrain.arrays import Float32
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.feature_networks import COMMON_SIZE, OFFLINE, load_feature_network
+from synbrain.decoding.guards import Voxels, require_same_voxels
 from synbrain.decoding.picture_scores import picture_scores
 from synbrain.decoding.reconstruct import painter_of
+from synbrain.decoding.scores import DecoderScores, Draws, Each, Row, ScoredOn, scored, token_scores
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.oracle_row import true_trials
@@ -24,9 +25,7 @@ from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
-from synbrain.metrics.image import correlation_distance, two_way_wins
-from synbrain.metrics.intervals import bootstrap_mean
-from synbrain.metrics.retrieval import N_SUBSETS, N_WAY, cosine_matrix, top1
+from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.model.synbrain import SynBrain
 
 
@@ -51,31 +50,12 @@ DEFAULTS = DecoderEvaluation()
 
 
 @dataclass(frozen=True)
-class DecoderScores:
-    """Scores of responses that went through one decoder.
+class _Measured:
+    """The test images of a dataset, and the tokens that a decoder should find."""
 
-    Attributes:
-        rows: row -> metric -> {"value", "interval" (95 %, bootstrap over test images, where there is one)}.
-        about: dataset, decoder, sizes, n-way, draws, seed, whether synthetic trials were trained on.
-        each: row -> metric -> (n_images,) values, for paired comparisons.
-    """
-
-    rows: dict[str, dict[str, dict[str, Any]]]
-    about: dict[str, Any]
-    each: dict[str, dict[str, Float64]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Rows and what they were measured on."""
-        return {"about": self.about, "rows": self.rows}
-
-    def table(self) -> str:
-        """One line a row."""
-        metrics = list(next(iter(self.rows.values())))
-        width = max(len(name) for name in self.rows)
-        lines = [f"{'':{width}}  " + "  ".join(f"{m:>24}" for m in metrics)]
-        for name, row in self.rows.items():
-            lines.append(f"{name:{width}}  " + "  ".join(f"{row[m]['value']:24.3f}" for m in metrics))
-        return "\n".join(lines)
+    test: Pairs
+    train: Pairs
+    seen: Float32
 
 
 def evaluate_decoder(
@@ -88,23 +68,18 @@ def evaluate_decoder(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> DecoderScores:
-    """Score a decoder on the test images of a dataset.
+    """Score a decoder on the test images of a dataset, by the columns of :mod:`synbrain.decoding.scores`.
 
     Rows: ``measured_mean`` (outputs averaged over repeats), ``measured_trial`` (the first trial),
     ``mean_map`` and ``shuffled`` (measured trials of other images) show what the decoder makes of real
     responses. With ``run``: ``synthetic_trial``, ``synthetic_mean``, ``ridge`` (predictions of kernel ridge
     from the run's tokens) and, on simulated data, ``oracle`` (a trial of the true brain). With
-    ``responses``: the row ``responses``.
-
-    Columns: ``images_ranked`` (top-1 of the images for each brain), ``brains_ranked`` (top-1 of the brains
-    for each image), ``two_way`` and ``correlation_distance`` of predicted tokens. Retrieval compares
-    ``embed`` with image tokens by cosine. With ``options.renderer``, decoded pictures give ``pixcorr``,
-    ``ssim`` and the columns of ``options.networks`` (:mod:`synbrain.decoding.picture_scores`).
+    ``responses``: the row ``responses``. With ``options.renderer``, decoded pictures are scored too.
 
     Args:
         decoder: of the dataset's subject, or its folder.
         dataset: with test images and tokens of the decoder's encoder.
-        options: samples, candidates, seed.
+        options: samples, candidates, seed, pictures.
         run: a model of the same subject, whose synthetic responses are decoded too.
         responses: .npy (n_test_images, n_voxels) in the dataset's unit, in the order of its test images.
         out: file to write the scores to, as JSON.
@@ -118,52 +93,83 @@ def evaluate_decoder(
     if isinstance(decoder, Path):
         decoder = Decoder.from_pretrained(decoder, device=str(pick_device(options.device)))
     decoder = decoder.for_dataset(dataset)
-    require_untrained(decoder.config.trained_images, dataset)
-    source = decoder.targets.source
-    tokens = open_tokens(dataset, source.encoder, [source.layer])
-    test = pairs_of(dataset, tokens, "test")
-    seen = decoder.image_tokens(test.tokens)
-    if len(seen) < 2:
-        raise SynBrainError(f"{dataset.path} has {len(seen)} test image", "give two at least")
-    given = measured_rows(test, pairs_of(dataset, tokens, "train"), options.seed)
+    measured = _measured(decoder, dataset)
+    given = measured_rows(measured.test, measured.train, options.seed)
     if run is not None:
         given |= synthetic_rows(run, dataset, options.seed)
     if responses is not None:
         given["responses"] = _read_responses(responses, given["measured_trial"].shape)
-    painted = None if options.renderer is None else _pictures(options, decoder, dataset, test)
-    embedded = _over_repeats(decoder.embed(test.trial_responses()), test)
-    condition = _over_repeats(decoder.backbone(test.trial_responses()), test)
-    scored = {"measured_mean": (embedded, condition)} | {
-        name: (decoder.embed(x), decoder.backbone(x)) for name, x in given.items()
-    }
-    rows, each = {}, {}
-    for name, (embed, backbone) in scored.items():
-        drawn = decoder.method.predict_tokens(backbone, options.samples, options.seed).mean(axis=0)
-        rows[name], each[name] = token_scores(embed, drawn, seen, options)
-        if painted is not None:
-            for column, values in painted(drawn).items():
-                each[name][column] = values
-                low, high = bootstrap_mean(values, seed=options.seed)
-                rows[name][column] = {"value": float(values.mean()), "interval": [low, high]}
-    about = {
-        "dataset": dataset.info.name,
-        "subject": decoder.active,
-        "decoder": decoder.config.kind,
-        "token_space": decoder.space.model_dump(),
-        "trained_on_synthetic_trials": decoder.config.synthetic is not None,
-        "is_synthetic_data": dataset.info.synthetic is not None,
-        "n_test_images": len(seen),
-        "n_way": min(options.n_way, len(seen)),
-        "n_draws": options.n_subsets if len(seen) > options.n_way else 1,
-        "samples": options.samples,
-        "seed": options.seed,
-        "renderer": options.renderer,
-        # such a decoder flatters what the run synthesized: see synbrain.decoding.flattery
-        "reads_the_runs_tokens": run is not None and run.config.encoder == source.encoder,
-    }
+    painted = None if options.renderer is None else _pictures(options, decoder, dataset, measured.test)
+    rows, each = _scored_rows(decoder, measured, given, options, painted)
+    scores = DecoderScores(rows, _about(decoder, dataset, options, measured, run), each)
     if out is not None:
-        write_json(out, DecoderScores(rows, about, each).to_json())
-    return DecoderScores(rows, about, each)
+        write_json(out, scores.to_json())
+    return scores
+
+
+def _measured(decoder: Decoder, dataset: Dataset) -> _Measured:
+    """What the decoder is tested on.
+
+    Raises:
+        SynBrainError: test images that it was trained on, or too few of them.
+    """
+    require_untrained(decoder.config.trained_images, dataset)
+    source = decoder.targets.source
+    tokens = open_tokens(dataset, source.encoder, [source.layer])
+    test = pairs_of(dataset, tokens, "test")
+    if test.n_images < 2:
+        raise SynBrainError(f"{dataset.path} has {test.n_images} test image", "give two at least")
+    return _Measured(test, pairs_of(dataset, tokens, "train"), decoder.image_tokens(test.tokens))
+
+
+def _scored_rows(
+    decoder: Decoder,
+    measured: _Measured,
+    given: dict[str, Float32],
+    options: DecoderEvaluation,
+    painted: Callable[[Float32], Each] | None,
+) -> tuple[dict[str, Row], dict[str, Each]]:
+    """Decode ``measured_mean`` and every row of ``given``, (n_test_images, n_voxels) each, and score them."""
+    test, draws = measured.test, Draws(options.n_way, options.n_subsets, options.seed)
+    trials = test.trial_responses()
+    means = _over_repeats(decoder.embed(trials), test), _over_repeats(decoder.backbone(trials), test)
+    decoded = {"measured_mean": means} | {
+        n: (decoder.embed(x), decoder.backbone(x)) for n, x in given.items()
+    }
+    rows: dict[str, Row] = {}
+    each: dict[str, Each] = {}
+    for name, (embed, backbone) in decoded.items():
+        drawn = decoder.method.predict_tokens(backbone, options.samples, options.seed).mean(axis=0)
+        rows[name], each[name] = token_scores(embed, drawn, measured.seen, draws)
+        pictures = {} if painted is None else painted(drawn)
+        rows[name] |= {column: scored(values, options.seed) for column, values in pictures.items()}
+        each[name] |= pictures
+    return rows, each
+
+
+def _about(
+    decoder: Decoder,
+    dataset: Dataset,
+    options: DecoderEvaluation,
+    measured: _Measured,
+    run: SynBrain | None,
+) -> ScoredOn:
+    n = len(measured.seen)
+    return ScoredOn(
+        dataset=dataset.info.name,
+        subject=decoder.active,
+        decoder=decoder.config.kind,
+        token_space=decoder.space,
+        trained_on_synthetic_trials=decoder.config.synthetic is not None,
+        is_synthetic_data=dataset.info.synthetic is not None,
+        n_test_images=n,
+        n_way=min(options.n_way, n),
+        n_draws=options.n_subsets if n > options.n_way else 1,
+        samples=options.samples,
+        seed=options.seed,
+        renderer=options.renderer,
+        reads_the_runs_tokens=run is not None and run.config.encoder == decoder.targets.source.encoder,
+    )
 
 
 def _read_responses(path: Path, shape: tuple[int, ...]) -> Float32:
@@ -179,7 +185,7 @@ def _read_responses(path: Path, shape: tuple[int, ...]) -> Float32:
 
 def _pictures(
     options: DecoderEvaluation, decoder: Decoder, dataset: Dataset, test: Pairs
-) -> Callable[[Float32], dict[str, Float64]]:
+) -> Callable[[Float32], Each]:
     """From predicted tokens (n, n_tokens, dim) to the columns of pictures, (n,) each.
 
     Raises:
@@ -191,7 +197,7 @@ def _pictures(
     seen = [dataset.load_image(int(row)).resize((COMMON_SIZE, COMMON_SIZE)) for row in test.tokens.rows]
     stacked = np.stack([np.asarray(picture) for picture in seen])
 
-    def columns(predicted: Float32) -> dict[str, Float64]:
+    def columns(predicted: Float32) -> Each:
         scores = picture_scores(np.stack(painter(predicted)), stacked, networks=options.networks)
         return {name: score.each for name, score in scores.items()}
 
@@ -216,12 +222,8 @@ def synthetic_rows(run: SynBrain, dataset: Dataset, seed: int) -> dict[str, Floa
     """
     name = dataset.info.subject if dataset.info.subject in run.subjects else None
     part = run.subject(name)
-    if part.n_voxels != dataset.n_voxels or part.unit != dataset.info.unit:
-        raise SynBrainError(
-            f"the run predicts {part.n_voxels} voxels in {part.unit!r}, {dataset.path} has "
-            f"{dataset.n_voxels} in {dataset.info.unit!r}",
-            "give a run of this subject",
-        )
+    mine = Voxels("the run", part.n_voxels, part.unit)
+    require_same_voxels(mine, Voxels.of(dataset), "give a run of this subject")
     tokens = run.tokens(open_tokens(dataset, run.config.encoder, run.config.layers))
     test, train = pairs_of(dataset, tokens, "test"), pairs_of(dataset, tokens, "train")
     rows = {
@@ -231,52 +233,6 @@ def synthetic_rows(run: SynBrain, dataset: Dataset, seed: int) -> dict[str, Floa
     }
     oracle = true_trials(dataset, test.tokens.rows, seed)
     return rows | ({} if oracle is None else {"oracle": oracle})
-
-
-def token_scores(
-    embedded: Float32, predicted: Float32, seen: Float32, options: DecoderEvaluation
-) -> tuple[dict[str, dict[str, Any]], dict[str, Float64]]:
-    """(metric -> value and interval, metric -> value of each image) of decoded responses.
-
-    Args:
-        embedded: (n, n_tokens, dim), for retrieval.
-        predicted: (n, n_tokens, dim), predicted image tokens.
-        seen: (n, n_tokens, dim), tokens of the seen images.
-        options: candidates and draws.
-    """
-    similarity = cosine_matrix(embedded, seen)
-    ways = {"n_way": options.n_way, "n_subsets": options.n_subsets, "seed": options.seed}
-    n = len(seen)
-    each = identified(similarity) | {
-        "two_way": two_way_wins(predicted, seen) / (n - 1),
-        "correlation_distance": correlation_distance(predicted, seen),
-    }
-    values = {name: float(np.mean(value)) for name, value in each.items()}
-    values["images_ranked"] = top1(similarity, **ways)
-    values["brains_ranked"] = top1(similarity.T, **ways)
-    scores: dict[str, dict[str, Any]] = {}
-    for name, value in values.items():
-        scores[name] = {"value": value}
-        if n <= options.n_way or name not in ("images_ranked", "brains_ranked"):
-            low, high = bootstrap_mean(each[name], seed=options.seed)
-            scores[name]["interval"] = [low, high]
-    return scores, each
-
-
-def identified(similarity: Float64) -> dict[str, Float64]:
-    """(n,) each, 1 where row i of (n, n) similarities has its largest at i, and where column i has."""
-    right = np.diagonal(similarity)
-    return {
-        "images_ranked": _hits(similarity, right[:, None], 1),
-        "brains_ranked": _hits(similarity, right[None], 0),
-    }
-
-
-def _hits(similarity: Float64, right: Float64, axis: int) -> Float64:
-    """1 where the right candidate is the most similar one; a tie between k counts 1 / k."""
-    best = similarity.max(axis=axis, keepdims=True)
-    tied = (similarity >= best - 1e-12).sum(axis=axis)
-    return np.asarray((np.ravel(right) >= np.ravel(best) - 1e-12) / tied, dtype=np.float64)
 
 
 def _over_repeats(outputs: Float32, pairs: Pairs) -> Float32:

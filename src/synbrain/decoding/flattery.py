@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from synbrain.data.dataset import Dataset
-from synbrain.decoding.evaluate import DecoderEvaluation, DecoderScores, evaluate_decoder
+from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.scores import DecoderScores
 from synbrain.errors import SynBrainError
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
@@ -83,7 +84,7 @@ def evaluate_semantics(
     if second is None:
         return SemanticScores(first, None, {})
     other = evaluate_decoder(second, dataset, options, run=run)
-    encoders = [scores.about["token_space"]["encoder"] for scores in (first, other)]
+    encoders = [scores.about.token_space.encoder for scores in (first, other)]
     if encoders[0] == encoders[1]:
         raise SynBrainError(
             f"both decoders read tokens of {encoders[0]}",
@@ -114,9 +115,8 @@ def flattery(
 
 def _table(scores: DecoderScores) -> str:
     about = scores.about
-    circle = " (which the run reads too)" if about["reads_the_runs_tokens"] else ""
+    circle = " (which the run reads too)" if about.reads_the_runs_tokens else ""
     return (
-        f"decoder {about['decoder']} on tokens of {about['token_space']['encoder']}{circle}; retrieval "
-        f"{about['n_way']}-way, {about['n_draws']} draws; {about['n_test_images']} test images\n"
-        + scores.table()
+        f"decoder {about.decoder} on tokens of {about.token_space.encoder}{circle}; retrieval "
+        f"{about.n_way}-way, {about.n_draws} draws; {about.n_test_images} test images\n" + scores.table()
     )

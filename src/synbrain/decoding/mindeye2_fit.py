@@ -115,18 +115,11 @@ def train_network(
         more: Batch = {} if further is None else further.batch(len(x), step, derived_seed(options.seed, 43))
         return {"voxels": torch.from_numpy(x), "targets": torch.from_numpy(y), "numbers": numbers} | more
 
-    def validate() -> dict[str, float]:
-        was_training = network.training
-        network.eval()
-        scores = validation_scores(method, subjects)
-        network.train(was_training)
-        return scores
-
     stage = Stage(
         name="mindeye2",
         module=step_module,
         read_batch=read_batch,
-        validate=validate,
+        validate=lambda: _in_eval(method, subjects),
         n_steps=config.steps,
         round_steps=config.round_steps,
         identity=digest_of([*identity, list(trained), "" if further is None else further.identity]),
@@ -137,9 +130,19 @@ def train_network(
         seed=derived_seed(options.seed, 32), show_progress=workspace.show_progress,
     )  # fmt: skip
     log.close()
-    network.eval().requires_grad_(True)
-    method.validation = validation_scores(method, subjects) | {"best_step": end.best_step, "steps": end.step}
+    network.requires_grad_(True)
+    method.validation = _in_eval(method, subjects) | {"best_step": end.best_step, "steps": end.step}
+    network.eval()
     return method
+
+
+def _in_eval(method: MindEye2, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
+    """Scores on validation images, without dropout."""
+    was_training = method.network.training
+    method.network.eval()
+    scores = validation_scores(method, subjects)
+    method.network.train(was_training)
+    return scores
 
 
 class TrainingStep(nn.Module):

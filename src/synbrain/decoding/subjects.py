@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from synbrain.arrays import Float32, Rows
 from synbrain.data.budget import budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, packed, unpacked
+from synbrain.decoding.guards import Voxels, require_no_test_image, require_same_voxels, without
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.targets import TokenTargets
@@ -57,6 +58,7 @@ def decoding_data(
     *,
     targets: TokenTargets | None = None,
     run_images: str = "",
+    left_out: Set[bytes] = frozenset(),
 ) -> DecodingData:
     """Training and validation images of every subject, within the budget, without any test image.
 
@@ -67,6 +69,7 @@ def decoding_data(
         targets: of a decoder that is to be adapted; fitted here where left out.
         run_images: marks of the images that a run saw, whose trials are to be added; those that ``augment``
             names where left out. Validation images are chosen among the others (decoding/unseen.py).
+        left_out: marks of images that are not used.
 
     Raises:
         SynBrainError: shared names, missing tokens, an impossible budget, a test image among the training or
@@ -80,7 +83,8 @@ def decoding_data(
     names = _names(datasets)
     lineage = None if augment is None else augment.info.synthetic
     saw = unpacked(run_images or (lineage.trained_images if lineage else ""))
-    chosen = [_chosen(d, images.rows, options, saw) for d, images in zip(datasets, allowed, strict=True)]
+    usable = [without(d, images.rows, left_out) for d, images in zip(datasets, allowed, strict=True)]
+    chosen = [_chosen(d, rows, options, saw) for d, rows in zip(datasets, usable, strict=True)]
     split = [held for held, _ in chosen]
     layer = options.layer or list(split[0].train.tokens.layers)[-1]
     if targets is None:
@@ -100,24 +104,24 @@ def decoding_data(
         },
         frozenset().union(*(held.marks for held in split)), split[0].seen,
     )  # fmt: skip
-    return data if augment is None else _augmented(data, datasets[0], augment, options)
+    return data if augment is None else _augmented(data, datasets[0], augment, options, left_out)
 
 
 def _augmented(
-    data: DecodingData, dataset: Dataset, augment: Dataset, options: DecoderOptions
+    data: DecodingData, dataset: Dataset, augment: Dataset, options: DecoderOptions, left_out: Set[bytes]
 ) -> DecodingData:
-    """``data`` with the trials of a synthetic dataset, but those of validation images."""
+    """``data`` with the trials of a synthetic dataset, but those of validation images and ``left_out``."""
     pairs = synthetic_pairs(augment, dataset, unpacked(data.test_images), data.targets)
-    marks = image_marks(augment, augment.image_rows("train"))
-    kept = np.flatnonzero([mark not in data.validation_images for mark in marks])
+    rows = augment.image_rows("train")
+    kept = without(augment, rows, data.validation_images | left_out)
     if not len(kept):
         raise SynBrainError(
-            f"{augment.path} shows validation images alone", "synthesize responses to further images"
+            f"{augment.path} shows no image but validation images", "synthesize responses to further images"
         )
-    pairs = pairs.take(kept)
+    pairs = pairs.take(np.searchsorted(rows, kept))
     more = with_synthetic(data, pairs, data.targets.of(pairs.tokens), options.synthetic_weight)
     counts = {"n_synthetic_images": pairs.n_images, "n_synthetic_trials": pairs.n_trials}
-    trained = unpacked(data.trained_images) | {marks[i] for i in kept}
+    trained = unpacked(data.trained_images) | set(image_marks(augment, kept))
     return replace(more, record=data.record | counts, trained_images=packed(trained))
 
 
@@ -145,19 +149,16 @@ def synthetic_pairs(
         raise SynBrainError(
             f"{augment.path} holds no synthetic trials", "pass what `synbrain augment` wrote to --augment"
         )
-    if augment.n_voxels != dataset.n_voxels or augment.info.unit != dataset.info.unit:
-        raise SynBrainError(
-            f"{augment.path} has {augment.n_voxels} voxels in {augment.info.unit!r}, {dataset.path} "
-            f"{dataset.n_voxels} in {dataset.info.unit!r}",
-            "make synthetic trials with a run of this subject",
-        )
+    mend = "make synthetic trials with a run of this subject"
+    require_same_voxels(Voxels.of(augment), Voxels.of(dataset), mend)
     if augment.n_trials == 0:
         raise SynBrainError(f"{augment.path} holds no trials", "pass --hours of at least one trial")
-    leaked = test_marks.intersection(image_marks(augment, np.arange(augment.n_images)))
-    if leaked:
-        raise SynBrainError(
-            f"{len(leaked)} images of {augment.path} are test images", "synthesize responses to other images"
-        )
+    require_no_test_image(
+        set(image_marks(augment, np.arange(augment.n_images))),
+        test_marks,
+        f"{{n}} images of {augment.path} are test images",
+        "synthesize responses to other images",
+    )
     return pairs_of(augment, open_tokens(augment, targets.source.encoder, [targets.source.layer]), "train")
 
 
@@ -167,12 +168,12 @@ def require_untrained(trained_images: str, dataset: Dataset) -> None:
     Raises:
         SynBrainError: naming how many.
     """
-    seen = unpacked(trained_images).intersection(image_marks(dataset, dataset.image_rows("test")))
-    if seen:
-        raise SynBrainError(
-            f"the decoder was trained on {len(seen)} test images of {dataset.path}",
-            "train it without them, or evaluate on another dataset",
-        )
+    require_no_test_image(
+        unpacked(trained_images),
+        set(image_marks(dataset, dataset.image_rows("test"))),
+        f"the decoder was trained on {{n}} test images of {dataset.path}",
+        "train it without them, or evaluate on another dataset",
+    )
 
 
 def _names(datasets: Sequence[Dataset]) -> list[str]:

@@ -56,8 +56,9 @@ def hold_out(
         held = np.sort(np.random.default_rng(seed).permutation(unseen)[:n])
         train = pairs.take(np.setdiff1d(np.arange(pairs.n_images), held))
         validation = pairs.take(held)
-    known = tuple(names[i] for i in held if marks[i] in seen) if seen else None
-    return HeldOut(train, validation, frozenset(marks[i] for i in held), known)
+    chosen = held.tolist()
+    known = tuple(names[i] for i in chosen if marks[i] in seen) if seen else None
+    return HeldOut(train, validation, frozenset(marks[i] for i in chosen), known)
 
 
 def note_seen(n: int, seen: Sequence[str] | None) -> None:
