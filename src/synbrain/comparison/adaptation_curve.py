@@ -16,6 +16,8 @@ from synbrain.data.dataset import Dataset
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.files import require_absent, write_json, write_text
+from synbrain.linear.by_encoder import fit_each_encoder
+from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
@@ -161,7 +163,10 @@ def _one_draw(
 
 
 def _from_scratch(subject: TrainingSubject, config: TrainConfig) -> LinearFit:
-    return fit_linear_path(subject.pairs, config.linear, seed=config.seed)
+    def of_encoder(pairs: Pairs, linear: LinearPathConfig, _: int) -> LinearFit:
+        return fit_linear_path(pairs, linear, seed=config.seed)
+
+    return fit_each_encoder(subject.pairs, config.linear, of_encoder)
 
 
 def _base_prediction(base: SynBrain, dataset: Dataset, tokens: TokenSet) -> Float32 | None:

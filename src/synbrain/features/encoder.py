@@ -41,6 +41,7 @@ class Encoder:
         precision: "float32", or "bfloat16" / "float16" for autocast on a GPU.
         hub_id: where the weights can be had by name, else None (a local path is not told).
         module: what holds the weights that ``network`` computes with; None where there is nothing to train.
+        parts: of a joint encoder (:mod:`synbrain.features.joint`), which has no network of its own.
         in_training: the same function as ``network`` but for rounding, in a form that is cheaper to train;
             None: there is no such form.
     """
@@ -57,6 +58,7 @@ class Encoder:
     hub_id: str | None = None
     module: nn.Module | None = None
     in_training: Network | None = None
+    parts: tuple[Encoder, ...] = ()
 
     def chosen(self, layers: Iterable[str] | None) -> tuple[str, ...]:
         """The layers asked for, without repetition; the default one for None.

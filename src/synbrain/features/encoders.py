@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from synbrain.errors import SynBrainError
 from synbrain.features.efficientnet import efficientnet_lite
 from synbrain.features.encoder import PRECISIONS, Encoder, pick_device
+from synbrain.features.joint import AND, encoders_of, joint_digest, joint_layer, joint_name
 from synbrain.features.pixels import pixels
 from synbrain.features.transformer import transformer
 from synbrain.features.tuned import load_tuned
@@ -52,9 +53,10 @@ def get_encoder(
     """An encoder by name.
 
     Args:
-        name: a key of ``ENCODERS``, or the folder or hub id of a tuned encoder (`synbrain tune-encoder`).
+        name: a key of ``ENCODERS``, or the folder or hub id of a tuned encoder (`synbrain tune-encoder`);
+            several joined by ``+`` are one encoder with the layers of all.
         weights: file, folder or hub id of its weights; None for built-in ones (``clip`` has none). For
-            the name of a tuned encoder, its folder or hub id.
+            the name of a tuned encoder, its folder or hub id; for several of those, joined by ``+``.
         device: as torch names it, or "auto".
         precision: "float32", or "bfloat16" / "float16" (autocast).
         size: of the pictures, pixels; None: the encoder's own. Only EfficientNets take another.
@@ -65,6 +67,8 @@ def get_encoder(
     >>> get_encoder("pixels").layers
     {'grid4': (16, 3), 'final': (256, 3)}
     """
+    if len(names := encoders_of(name)) > 1:
+        return _joint(names, weights, device=device, precision=precision, size=size)
     if precision not in PRECISIONS:
         raise SynBrainError(f"there is no precision {precision!r}", f"choose from {', '.join(PRECISIONS)}")
     where, given = pick_device(device), name
@@ -90,3 +94,27 @@ def get_encoder(
     if size is None:  # an encoder of a user's own need not know of other sizes
         return ENCODERS[name](name, weights, where, precision)
     return ENCODERS[name](name, weights, where, precision, size)
+
+
+def _joint(names: list[str], weights: str | None, **how: Any) -> Encoder:
+    """Several encoders as one; weights are those of the tuned ones among them, in their order."""
+    given = iter(weights.split(AND) if weights is not None else [])
+    parts = tuple(
+        get_encoder(name, weights=next(given, None) if name.startswith(PREFIX) else None, **how)
+        for name in names
+    )
+
+    def no_network(*_: Any) -> Any:
+        raise SynBrainError(f"{joint_name(names)} has no network of its own", "encode with each of its parts")
+
+    return Encoder(
+        name=joint_name(part.name for part in parts),
+        digest=joint_digest([part.digest for part in parts]),
+        layers={joint_layer(p.name, layer): shape for p in parts for layer, shape in p.layers.items()},
+        default_layer=joint_layer(parts[0].name, parts[0].default_layer),
+        preprocess=parts[0].preprocess,
+        describe={part.name: part.describe for part in parts},
+        network=no_network,
+        device=parts[0].device,
+        parts=parts,
+    )

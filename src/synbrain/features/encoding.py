@@ -17,6 +17,7 @@ from synbrain.data.pictures import RULES
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.images import Images, check_images, first_of_each, image_at
+from synbrain.features.joint import joint_tokens, layers_of
 from synbrain.features.tokens import TokenSet
 from synbrain.progress import bar
 
@@ -109,6 +110,17 @@ def encode_images(
         SynBrainError: where an image cannot be read, or shape or dtype are wrong.
     """
     check_images(images)
+    if encoder.parts:
+        names = [part.name for part in encoder.parts]
+        return joint_tokens(
+            [
+                encode_images(
+                    part, images, layers_of(part.name, names, layers), rules=rules, batch_size=batch_size,
+                    threads=threads, show_progress=show_progress,
+                )
+                for part in encoder.parts
+            ]
+        )  # fmt: skip
     wanted = encoder.chosen(layers)
     firsts, which = first_of_each(images)
     arrays = {layer: np.empty((len(firsts), *encoder.layers[layer]), dtype=np.float16) for layer in wanted}

@@ -21,6 +21,7 @@ from synbrain.data.dataset import Dataset, Stimuli, read_brick
 from synbrain.data.options import PictureOptions
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
+from synbrain.features.joint import alone, each_encoder, encoders_of, joint_tokens, layers_of
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenSet
 from synbrain.features.tuned_folder import encoder_name as name_of
@@ -104,7 +105,8 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
 
     Args:
         dataset: whose tokens.
-        encoder_name: a name in ``ENCODERS``; name, folder or hub id of a tuned encoder.
+        encoder_name: a name in ``ENCODERS``; name, folder or hub id of a tuned encoder; several of these
+            joined by ``+``, whose layers then are called ``ENCODER:LAYER``.
         layers: None for all that are stored.
 
     Raises:
@@ -115,6 +117,9 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     >>> open_tokens(toy_dataset(), "pixels").shapes
     {'grid4': (16, 3)}
     """
+    if len(given := encoders_of(encoder_name)) > 1:
+        names = [name_of(one) for one in given]
+        return joint_tokens([open_tokens(dataset, one, layers_of(one, names, layers)) for one in names])
     encoder_name = name_of(encoder_name)
     folder = tokens_folder(dataset, encoder_name)
     command = f"synbrain features {dataset.path} --encoder {encoder_name}"
@@ -200,6 +205,11 @@ def make_tokens(
     from synbrain.features.encoders import get_encoder
     from synbrain.features.writing import device_of_process
 
+    if len(several := encoders_of(options.encoder)) > 1:
+        raise SynBrainError(
+            f"tokens of {' and '.join(several)} are stored apart",
+            f"run `synbrain features` for each: --encoder {several[0]}, then --encoder {several[1]}",
+        )
     device = device_of_process(options.device)
     encoder = get_encoder(
         options.encoder, weights=options.weights, device=device, precision=options.precision
@@ -211,6 +221,10 @@ def make_tokens(
 
 def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
     """Read every stored token file and compare its checksum; raises SynBrainError where one differs."""
+    if len(given := encoders_of(encoder_name)) > 1:
+        for one in given:
+            verify_tokens(dataset, one)
+        return
     folder = tokens_folder(dataset, encoder_name)
     facts = _read(folder)
     if "store" in facts:
@@ -331,6 +345,10 @@ def copy_tokens(tokens: TokenSet, source: Dataset, target: Dataset, rows: NDArra
         target: its image i is image ``rows[i]`` of ``source``.
         rows: (target.n_images,) rows of ``source.images``.
     """
+    if len(parts := each_encoder(tokens)) > 1:
+        for part in parts:
+            copy_tokens(alone(part), source, target, rows)
+        return
     own = tokens_folder(source, tokens.encoder)
     made = _read(own)
     if "store" in made:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from synbrain.arrays import Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.files import atomic_path, read_json, write_json
@@ -130,3 +131,55 @@ def _project(
             x = torch.from_numpy(np.ascontiguousarray(stored[some, part])).to(device).float()
             out[start : start + len(some)].addmm_(x.flatten(1), weights)
     return out.cpu().numpy()
+
+
+def joined(
+    paths: Sequence[LinearPath], shares: Float64, tokens: TokenSet, rank: int, dtype: str
+) -> LinearPath:
+    """The weighted sum of paths (weights per voxel) as one path of bounded rank.
+
+    Truncation keeps the principal components of the predictions on the images at hand.
+
+    Args:
+        paths: of the same voxels, on layers of ``tokens``.
+        shares: (n_paths, n_voxels) weights.
+        tokens: the images at hand.
+        rank: at most.
+        dtype: of the projections that are stored.
+    """
+    layers = list(dict.fromkeys(layer for path in paths for layer in path.layers))
+    shapes = {layer: tokens.shapes[layer] for layer in layers}
+    sizes = {layer: shape[0] * shape[1] for layer, shape in shapes.items()}
+    mixing = np.concatenate([path.mixing * share for path, share in zip(paths, shares, strict=True)])
+    intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
+    projections = {
+        layer: np.concatenate(
+            [
+                np.asarray(path.projections[layer], dtype=np.float32)
+                if layer in path.projections
+                else np.zeros((sizes[layer], len(path.mixing)), dtype=np.float32)
+                for path in paths
+            ],
+            axis=1,
+        )
+        for layer in layers
+    }
+    n_scores, n_voxels = mixing.shape
+    whole = LinearPath(
+        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
+    )
+    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
+    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
+    kept = max(1, min(rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
+    reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept]
+    reduced = {layer: projection @ reduce for layer, projection in projections.items()}
+    # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
+    size = np.max([np.abs(projection).max(axis=0) for projection in reduced.values()], axis=0)
+    size = np.where(size > 0, size, 1)
+    return LinearPath(
+        projections={layer: (projection / size).astype(dtype) for layer, projection in reduced.items()},
+        mixing=(expand * size[:, None]).astype(np.float32),
+        intercept=intercept.astype(np.float32),
+        shapes=shapes,
+        about={},
+    )

@@ -10,7 +10,7 @@ them (they are nearer to the truth), cross-validation takes what the base predic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import HeldOutScores
-from synbrain.linear.path import LinearPath
+from synbrain.linear.path import LinearPath, joined
 from synbrain.linear.stacking import stacked
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
@@ -56,6 +56,19 @@ class ResponseSpace:
     @property
     def layers(self) -> list[str]:
         return list(dict.fromkeys(layer for path in self.paths for layer in path.layers))
+
+    def on(self, layers: Iterable[str]) -> ResponseSpace | None:
+        """That of the base subjects whose paths read none but ``layers``; None where there is none."""
+        there = set(layers)
+        kept = [i for i, path in enumerate(self.paths) if set(path.layers) <= there]
+        if not kept:
+            return None
+        of = self.held_out
+        return ResponseSpace(
+            tuple(self.paths[i] for i in kept),
+            tuple(self.roots[i] for i in kept),
+            tuple(of[i] for i in kept) if of else (),
+        )
 
     def features(self, tokens: TokenSet) -> NDArray[np.float32]:
         """(n_images, dim) float32, in units of the base voxels' sd."""
@@ -170,7 +183,7 @@ def fit_with_prior(
     y = pairs.repeat_means()
     folds = alone.folds
     shares, average = stacked([fit.out_of_fold for fit in judged], y, folds)
-    path = _joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config)
+    path = joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config.rank, config.dtype)
     about = {
         "n_images": len(y),
         "base_subjects": len(space.paths),
@@ -205,50 +218,3 @@ def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:
     for base in space.paths:
         shapes |= dict(base.shapes)
     return replace(path, projections=projections, shapes=shapes)
-
-
-def _joined(
-    paths: list[LinearPath], shares: Float64, tokens: TokenSet, config: LinearPathConfig
-) -> LinearPath:
-    """The weighted sum of paths (weights per voxel) as one path of bounded rank.
-
-    Truncation keeps the principal components of the predictions on the images at hand.
-    """
-    layers = list(dict.fromkeys(layer for path in paths for layer in path.layers))
-    shapes = {layer: tokens.shapes[layer] for layer in layers}
-    sizes = {layer: shape[0] * shape[1] for layer, shape in shapes.items()}
-    mixing = np.concatenate([path.mixing * share for path, share in zip(paths, shares, strict=True)])
-    intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
-    projections = {
-        layer: np.concatenate(
-            [
-                np.asarray(path.projections[layer], dtype=np.float32)
-                if layer in path.projections
-                else np.zeros((sizes[layer], len(path.mixing)), dtype=np.float32)
-                for path in paths
-            ],
-            axis=1,
-        )
-        for layer in layers
-    }
-    n_scores, n_voxels = mixing.shape
-    whole = LinearPath(
-        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
-    )
-    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
-    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
-    rank = max(1, min(config.rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
-    reduce, expand = (u[:, :rank] / spread[:, None]).astype(np.float32), s[:rank, None] * vt[:rank]
-    reduced = {layer: projection @ reduce for layer, projection in projections.items()}
-    # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
-    size = np.max([np.abs(projection).max(axis=0) for projection in reduced.values()], axis=0)
-    size = np.where(size > 0, size, 1)
-    return LinearPath(
-        projections={
-            layer: (projection / size).astype(config.dtype) for layer, projection in reduced.items()
-        },
-        mixing=(expand * size[:, None]).astype(np.float32),
-        intercept=intercept.astype(np.float32),
-        shapes=shapes,
-        about={},
-    )

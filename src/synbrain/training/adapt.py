@@ -7,6 +7,7 @@ trial noise of the new subject are fitted with those of the base subjects as a p
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
+from synbrain.training.bases import joined_bases
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit import NO_PRIOR, Origin, Prior, fit_model
 from synbrain.training.leakage import adaptation_images, leave_out
@@ -46,6 +48,7 @@ def adapt(
     dataset: Dataset,
     options: AdaptOptions = AS_PUBLISHED,
     *,
+    also: Sequence[SynBrain] = (),
     out: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -57,6 +60,8 @@ def adapt(
         model: of one subject or several, any numbers of voxels; it is not touched.
         dataset: the new subject's, with tokens of the model's encoder.
         options: how much data, what is trained further, and settings that differ from the model's.
+        also: further base runs, on tokens of other encoders. The linear path then has a part for each
+            encoder, averaged voxel by voxel; networks are those of ``model``.
         out: the run folder to write; None: nothing is kept on disk.
         resume: continue an adaptation that was interrupted.
         overwrite: replace a run that stands at ``out``.
@@ -80,12 +85,19 @@ def adapt(
     >>> adapted.config.adaptation.n_trials
     40
     """
-    if not model.config.trained_images:
+    if not all(base.config.trained_images for base in (model, *also)):
         note = "the model does not say which images it saw; make sure that no test image is among them"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
-    dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
-    subject = new_subject(model, dataset, model.tokens(tokens), options)
-    return adapt_to(model, subject, options, Output(out, resume, overwrite), show_progress)
+    base = joined_bases([model, *also])
+    dataset, tokens = open_untuned(dataset, base.config.encoder, layers_read(base, options))
+    base.config.require_encoder_of(tokens)
+    subject = new_subject(base, dataset, tokens, options)
+    return adapt_to(base, subject, options, Output(out, resume, overwrite), show_progress)
+
+
+def layers_read(base: SynBrain, options: AdaptOptions) -> list[str]:
+    """The base's layers and those that the new subject's linear path reads besides."""
+    return list(dict.fromkeys((*base.config.layers, *(options.layers or ()))))
 
 
 def adapt_to(
@@ -143,12 +155,13 @@ def adaptation_config(base: SynBrain, options: AdaptOptions) -> TrainConfig:
     paper = base.mapper is not None and base.mapper.config.dim >= PAPER_DIM
     config = recipe(base.config.recipe, preset="paper-4096" if paper else "tiny")
     config = overridden(config, PAPER if paper else SHORTER)
+    linear_layers = tuple(dict.fromkeys((*base.config.linear_layers, *(options.layers or ()))))
     of_base = {
         "network_layer": base.config.mapper_layer,
         "scale": "raw" if raw else "standardise",
         "linear_path": any(p.linear is not None for p in parts),
         "response_noise": any(p.noise is not None for p in parts),
-        "linear": {"layers": base.config.linear_layers or None},
+        "linear": {"layers": linear_layers or None},
     }
     return options.applied_to(overridden(config, of_base))
 

@@ -13,8 +13,11 @@ import torch
 from accelerate import PartialState
 
 from synbrain.data.marks import packed, unpacked
+from synbrain.features.joint import each_encoder
 from synbrain.features.tokens import Pairs
 from synbrain.files import digest_of, read_json, write_json
+from synbrain.linear.by_encoder import fit_each_encoder
+from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.cost import linear_path_cost
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import held_out_scores
@@ -151,37 +154,43 @@ def fit_linear(
     """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
     if not config.linear_path:
         return None
-    if prior.space is not None:
+    if prior.space is None and subject.linear_fit is not None:
+        return subject.linear_fit
+    several = len(each_encoder(subject.pairs.tokens)) > 1
+
+    def of_encoder(pairs: Pairs, linear: LinearPathConfig, number: int) -> LinearFit:
+        space = None if prior.space is None else prior.space.on(pairs.tokens.layers)
+        if space is None:
+            folder = place.folder / subject.name / (f"encoder-{number}" if several else "")
+            return _kept_fit(pairs, linear, config.seed, place, folder)
         return fit_with_prior(
-            subject.pairs,
-            prior.space,
-            config.linear,
+            pairs,
+            space,
+            linear,
             marks=subject.image_marks,
             seed=config.seed,
             device=place.device,
             show_progress=place.show_progress,
-            alone=subject.linear_fit,
+            alone=None if several else subject.linear_fit,
         )
-    if subject.linear_fit is not None:
-        return subject.linear_fit
-    pairs, linear = subject.pairs, config.linear
-    tokens = pairs.tokens if linear.layers is None else pairs.tokens.only(*linear.layers)
-    cost = linear_path_cost(pairs.n_images, pairs.n_voxels, tokens.shapes, linear).total
-    folder = place.folder / subject.name if cost > WORTH_KEEPING else None
-    return _kept_fit(pairs, config, place, folder)
+
+    return fit_each_encoder(subject.pairs, config.linear, of_encoder)
 
 
-def _kept_fit(pairs: Pairs, config: TrainConfig, place: LinearPlace, folder: Path | None) -> LinearFit:
+def _kept_fit(
+    pairs: Pairs, linear: LinearPathConfig, seed: int, place: LinearPlace, folder: Path
+) -> LinearFit:
     """A long fit is kept pass by pass, then whole, so that a training that goes on does not do it again."""
 
     def fit(passes: Path | None) -> LinearFit:
         team = Team.of(place.process)
         return fit_linear_path(
-            pairs, config.linear, seed=config.seed, device=place.device, team=team, folder=passes,
+            pairs, linear, seed=seed, device=place.device, team=team, folder=passes,
             show_progress=place.show_progress,
         )  # fmt: skip
 
-    if folder is None:
+    tokens = pairs.tokens if linear.layers is None else pairs.tokens.only(*linear.layers)
+    if linear_path_cost(pairs.n_images, pairs.n_voxels, tokens.shapes, linear).total <= WORTH_KEEPING:
         return fit(None)
     # the settings of a training that goes on are those of its first call (workspace.py); its data are checked
     identity = digest_of([pairs.n_images, pairs.n_voxels, pairs.n_trials, pairs.tokens.digest])

@@ -114,6 +114,9 @@ class AdaptOptions(FitOptions):
     update: Update = Field(
         "mlp", description="what of the mapper is trained further (the VAE is, whole); mlp as published"
     )
+    layers: list[str] | None = Field(
+        None, description="token layers that the linear path reads beside the base's"
+    )
     networks: bool = Field(True, description="false: linear path and noise alone, no networks")
     prior: bool = Field(True, description="false: linear path and noise without the base's (a control)")
     shared_test_images: SharedTestImages = Field(

@@ -1,0 +1,45 @@
+"""The linear path on tokens of several encoders: one path for each, averaged voxel by voxel.
+
+A kernel over all layers at once lets the larger or noisier encoder drown the other. Averages follow each
+path's cross-validation, as those of candidates within a path do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from synbrain.features.joint import each_encoder
+from synbrain.features.tokens import Pairs
+from synbrain.linear.config import LinearPathConfig
+from synbrain.linear.fit import LinearFit
+from synbrain.linear.path import joined
+from synbrain.linear.stacking import stacked
+from synbrain.metrics.voxel import mean_defined, voxel_r
+
+# pairs with the tokens of one encoder, its settings, its number -> its path
+FitOne = Callable[[Pairs, LinearPathConfig, int], LinearFit]
+
+
+def fit_each_encoder(pairs: Pairs, config: LinearPathConfig, fit: FitOne) -> LinearFit:
+    """``fit`` on the layers of each encoder of ``pairs.tokens``, averaged; one encoder's as it is.
+
+    Args:
+        pairs: training images with their trials.
+        config: settings; ``layers`` may name layers of every encoder.
+        fit: fits one of them; folds must depend on the number of images alone.
+    """
+    tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
+    each = each_encoder(tokens)
+    if len(each) == 1:
+        return fit(pairs, config, 0)
+    free = config.model_copy(update={"layers": None})
+    fits = [fit(replace(pairs, tokens=part), free, number) for number, part in enumerate(each)]
+    y = pairs.repeat_means()
+    shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds)
+    path = joined([of.path for of in fits], shares, tokens, config.rank, config.dtype)
+    owners = [next(iter(part.layers)).rpartition(":")[0] for part in each]
+    about: dict[str, float | None] = {"n_images": len(y), "rank": len(path.mixing)}
+    about |= {f"weight_of_{owner}": float(share.mean()) for owner, share in zip(owners, shares, strict=True)}
+    about["cross_validated_r"] = mean_defined(voxel_r(average, y))[0]
+    return LinearFit(replace(path, about=about), average, fits[0].folds, sum(of.gflop for of in fits))
