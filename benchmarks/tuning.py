@@ -5,7 +5,8 @@
 Datasets are those of `synbrain prepare`. The encoder is tuned on BASE; images that are test images of BASE or
 KEPT are left out. On each kept-back session, for each number of training images: ridge and the linear path
 on frozen layers (224 pixels) and on the tuned layers, the latter also with the readouts of the tuned subjects
-as its prior, and all linear paths stacked voxel by voxel by their cross-validation. `--frozen-prior` also
+as its prior, and linear paths of both encoders averaged voxel by voxel by their cross-validation: "linear both"
+is `synbrain train --encoder A+B`, "prior both" is `synbrain adapt --also`, "all stacked" averages all. `--frozen-prior` also
 fits the linear paths of BASE on frozen layers, as a prior on those. Test images are looked at once, at the
 end; the cross-validated r of the training images stands beside. What is done in FOLDER is taken from there.
 """
@@ -80,7 +81,12 @@ def main() -> None:
     cells = [(d, budget) for budget in typed.budgets for d in kept]
     done = [rows_of(d, budget, kind, typed) for kind in kinds for d, budget in cells]
     rows = [row for of_cell in done for row in of_cell]
-    rows += [stacked_row(d, budget, kinds, typed) for d, budget in cells]
+    names = [f"{way} {kind.name}" for kind in kinds for way in kind.ways if way != "ridge"]
+    averages = {"linear both": ["linear frozen", "linear tuned"], "all stacked": names}
+    if typed.frozen_prior:
+        averages["prior both"] = ["prior frozen", "prior tuned"]
+    for way, of in averages.items():
+        rows += [stacked_row(d, budget, way, of, typed) for d, budget in cells]
     table = [summary(rows, budget) for budget in typed.budgets]
     (typed.work / "table.json").write_text(json.dumps({"rows": rows, "table": table}, indent=1))
     print(as_markdown(rows, "r"))
@@ -150,16 +156,15 @@ def rows_of(dataset: Dataset, budget: str, kind: Kind, typed: Any) -> list[dict[
     return [json.loads(file.read_text()) for file in files.values()]
 
 
-def stacked_row(dataset: Dataset, budget: str, kinds: list[Kind], typed: Any) -> dict[str, Any]:
-    """Linear paths on frozen and on tuned layers, averaged by voxel as their cross-validation says."""
-    names = [f"{way} {kind.name}" for kind in kinds for way in kind.ways if way != "ridge"]
+def stacked_row(dataset: Dataset, budget: str, way: str, names: list[str], typed: Any) -> dict[str, Any]:
+    """Linear paths ``names``, averaged by voxel as their cross-validation says."""
     fits = [np.load(cell_file(typed.work, dataset, budget, name).with_suffix(".npz")) for name in names]
     tokens = tokens_of(dataset, FROZEN, FROZEN_LAYERS)
     train = drawn(pairs_of(dataset, tokens, "train"), budget, typed.seed)
     predictions = [fit["out_of_fold"] for fit in fits]
     shares, average = stacked(predictions, train.repeat_means(), fits[0]["folds"])
     predicted = sum(share * fit["test"] for share, fit in zip(shares, fits, strict=True))
-    row = row_of(dataset, budget, "all stacked", np.asarray(predicted), train, average)
+    row = row_of(dataset, budget, way, np.asarray(predicted), train, average)
     return row | {"shares": dict(zip(names, shares.mean(axis=1).round(3).tolist(), strict=True))}
 
 
@@ -204,7 +209,13 @@ def summary(rows: list[dict[str, Any]], budget: str) -> str:
     sessions = list(dict.fromkeys(session for session, _ in of))
     ways = {way for _, way in of}
     lines = []
-    pairs = [(one, two) for one in ("prior tuned", "all stacked") for two in AGAINST if two in ways]
+    pairs = [
+        (one, two)
+        for one in ("prior tuned", "prior both", "linear both", "all stacked")
+        if one in ways
+        for two in AGAINST
+        if two in ways
+    ]
     for one, two in pairs:
         differences = [np.array(of[s, one]["r"]) - np.array(of[s, two]["r"]) for s in sessions]
         units = np.concatenate(differences)

@@ -25,7 +25,7 @@ class CompareOptions(BaseModel):
     )
     seeds: int = Field(3, ge=1, description="number of seeds; what does not depend on a seed is fitted once")
     preset: str = Field("tiny", description="sizes of the networks")
-    encoder: str = Field("efficientnet-lite0", description="whose tokens to use")
+    encoder: str = Field("efficientnet-lite0", description="whose tokens to use; A+B reads those of both")
     layers: list[str] | None = Field(None, description="token layers; all that were made if left out")
     samples: int = Field(
         N_SAMPLES, ge=2, description="synthetic trials per test image (at least 19 for 90 % intervals)"

@@ -79,7 +79,9 @@ class TrainOptions(FitOptions):
         description="`calibrated` (a linear path, networks and noise) or `reference` (as published)",
     )
     preset: str | None = Field(None, description="sizes of the networks; the recipe's if left out")
-    encoder: str = Field("efficientnet-lite0", description="whose tokens to train on")
+    encoder: str = Field(
+        "efficientnet-lite0", description="whose tokens to train on; A+B reads those of both"
+    )
     layers: list[str] | None = Field(None, description="token layers to use; all that were made if left out")
     network_layer: str | None = Field(
         None, description="the layer that the networks read; the last if left out"
