@@ -5,10 +5,11 @@
 Datasets are those of `synbrain prepare`. The encoder is tuned on BASE; images that are test images of BASE or
 KEPT are left out. On each kept-back session, for each number of training images: ridge and the linear path
 on frozen layers (224 pixels) and on the tuned layers, the latter also with the readouts of the tuned subjects
-as its prior, and linear paths of both encoders averaged voxel by voxel by their cross-validation: "linear both"
-is `synbrain train --encoder A+B`, "prior both" is `synbrain adapt --also`, "all stacked" averages all. `--frozen-prior` also
-fits the linear paths of BASE on frozen layers, as a prior on those. Test images are looked at once, at the
-end; the cross-validated r of the training images stands beside. What is done in FOLDER is taken from there.
+as its prior. `--frozen-prior` also fits the linear paths of BASE on frozen layers, as a prior on those. Paths
+of both encoders are averaged voxel by voxel by their cross-validation: "linear both" is
+`synbrain train --encoder A+B`, "prior both" is `synbrain adapt --also`, "all stacked" averages all four. Test
+images are looked at once, at the end; the cross-validated r of the training images stands beside. What is
+done in FOLDER is taken from there.
 """
 
 from __future__ import annotations
