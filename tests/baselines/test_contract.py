@@ -52,7 +52,7 @@ def test_contract(name: str, make_pairs) -> None:
     assert np.isfinite(predicted).all()
     np.testing.assert_allclose(model.predict(test.tokens), predicted, rtol=1e-5)  # predicting changes nothing
     order = np.array([3, 0, 7])
-    np.testing.assert_allclose(model.predict(test.tokens.take(order)), predicted[order], atol=2e-3)
+    np.testing.assert_allclose(model.predict(test.tokens.take(order)), predicted[order], atol=5e-3)
     samples = model.sample(test.tokens, 4, seed=5)
     assert samples.shape == (4, test.n_images, train.n_voxels)
     assert samples.dtype == np.float32

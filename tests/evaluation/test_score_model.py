@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from synbrain.baselines.controls import MeanMap
 from synbrain.baselines.gaussian import RidgeGaussian
@@ -185,3 +186,15 @@ def test_trials_are_judged_as_trials_and_predictive_draws_as_intervals(brain) ->
     assert both["coverage_90"] > 0.99
     for score in ("crps", "energy_score"):
         assert both[score] > 1.1 * plain[score]
+
+
+def test_scores_do_not_depend_on_the_number_of_threads(brain, monkeypatch: pytest.MonkeyPatch) -> None:
+    m = brain.measured()
+    monkeypatch.setattr(module, "BLOCK_VALUES", 20 * m.test.n_voxels * 7)  # blocks of seven images
+    rows = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        rows.append(score_arrays(brain.truth, brain.draw, m, summary=True))
+    assert rows[0].values == rows[1].values
+    assert np.array_equal(rows[0].replicates["crps"], rows[1].replicates["crps"])
+    assert np.array_equal(rows[0].trials.covered, rows[1].trials.covered)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,8 +47,9 @@ def test_take_only_and_read() -> None:
         tokens.only("a", "c")
 
 
-@given(pairs())
-def test_repeat_means_equal_a_plain_loop(given_pairs: Pairs) -> None:
+@pytest.mark.parametrize("at_once", [2**23, 3])
+@given(given_pairs=pairs())
+def test_repeat_means_equal_a_plain_loop(at_once: int, given_pairs: Pairs) -> None:
     p = given_pairs
     expected = [
         np.mean(
@@ -54,7 +57,8 @@ def test_repeat_means_equal_a_plain_loop(given_pairs: Pairs) -> None:
         )
         for image in range(p.n_images)
     ]
-    np.testing.assert_allclose(p.repeat_means(), expected, rtol=1e-6)
+    with mock.patch("synbrain.features.tokens.SUMMED_VALUES", at_once):
+        np.testing.assert_allclose(p.repeat_means(), expected, rtol=1e-6)
     assert p.repeats().sum() == p.n_trials
 
 

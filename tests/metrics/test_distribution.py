@@ -17,6 +17,16 @@ def drawn() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.normal(1, 2, (7, 3, 5)), rng.normal(1, 2, (6, 5)), image
 
 
+def test_intervals_end_at_weibulls_quantiles(drawn: tuple[np.ndarray, ...]) -> None:
+    samples, trials, image = drawn
+    for level in (0.25, 0.5, 0.9):
+        if len(samples) < d.min_samples(level):
+            samples = np.random.default_rng(0).normal(size=(40, *samples.shape[1:]))
+        ends = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
+        expected = (trials >= ends[0][image]) & (trials <= ends[1][image])
+        np.testing.assert_array_equal(d.covered(samples, trials, image, level), expected)
+
+
 def test_crps_and_energy_against_scoringrules(drawn: tuple[np.ndarray, ...]) -> None:
     samples, trials, image = drawn
     per_trial = np.moveaxis(samples[:, image], 0, -1)

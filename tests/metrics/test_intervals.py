@@ -22,6 +22,19 @@ def test_replicates_equal_resampled_scores() -> None:
         assert got == pytest.approx(np.nanmean(voxel_r(predicted[rows], measured[rows])), abs=1e-9)
 
 
+def test_replicates_of_groups_are_those_of_their_voxels() -> None:
+    rng = np.random.default_rng(0)
+    predicted, measured = rng.normal(size=(15, 6)), rng.normal(size=(15, 6))
+    weights = intervals.image_weights(15, 20, seed=1)
+    groups = np.array([[1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 0, 1], [0, 0, 0, 0, 0, 0]], dtype=bool)
+    every, some, none = intervals.voxel_r_replicates_of(groups, weights, predicted, measured)
+    np.testing.assert_allclose(every, intervals.voxel_r_replicates(weights, predicted, measured))
+    used = groups[1]
+    alone = intervals.voxel_r_replicates(weights, predicted[:, used], measured[:, used])
+    np.testing.assert_allclose(some, alone)
+    assert np.isnan(none).all()
+
+
 def test_mean_replicates_weigh_images_by_their_items() -> None:
     weights = np.array([[1.0, 1.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
     totals, counts = np.array([2.0, 9.0, 0.0]), np.array([1.0, 3.0, 0.0])

@@ -8,22 +8,22 @@ of penalties fits all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
-from synbrain.linear.kernels import token_kernel
+from synbrain.linear.kernels import LayerGrid, token_kernel
 from synbrain.metrics.voxel import blocks
 from synbrain.progress import track
 
 MANY_IMAGES = 2500  # from here on Gram matrices stay float32
-BLOCK_VALUES = 2**25  # float32 token values in memory at a time: 128 MiB
+BLOCK_VALUES = 2**25  # float32 token values of new images in memory at a time: 128 MiB
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,13 @@ class TokenKernels:
             )
         tokens = tokens.only(*self.means)
         out = np.zeros((len(self.means), len(tokens), len(self.train)))
-        for k, (layer, mean) in enumerate(self.means.items()):
-            for part, (new, train) in _token_blocks(layer, [tokens, self.train]):
-                left = (new - mean[part]).reshape(len(new), -1)
-                out[k] += left @ (train - mean[part]).reshape(len(train), -1).T
+        for k, layer in enumerate(self.means):
+            total, stored = torch.from_numpy(out[k]), tokens.layers[layer]
+            grid = LayerGrid(layer, None, self.train.layers[layer], self.train.rows)
+            for start, train, mean in grid.stretches(total.device):
+                for rows in blocks(len(tokens), mean.numel(), BLOCK_VALUES):
+                    some = stored[tokens.rows[rows], start : start + len(mean)]
+                    new = torch.from_numpy(np.ascontiguousarray(some)).float().sub_(mean)
+                    total[rows] += new.flatten(1) @ train.flatten(1).T
             out[k] /= self.scales[layer]
         return out
-
-
-def _token_blocks(layer: str, sets: list[TokenSet]) -> Iterator[tuple[slice, list[Float32]]]:
-    """Some tokens of one layer at a time, for all images of each set, float32 (n, tokens, dim)."""
-    n_tokens, dim = sets[0].shapes[layer]
-    for part in blocks(n_tokens, dim * sum(len(s) for s in sets), BLOCK_VALUES):
-        yield part, [np.asarray(s.layers[layer][s.rows, part], dtype=np.float32) for s in sets]

@@ -3,31 +3,33 @@
 The same function as himalaya's ``solve_kernel_ridge_cv_eigenvalues``: no intercept, the penalty of least
 squared error, mean over folds. Instead of decomposing the kernel of every fold, each penalty is factorised
 once on all images, ``S = (K + alpha I)^-1``; the residuals of fold f without it are ``(S_ff)^-1 (S y)_f``
-(Cawley and Talbot 2007). Penalties far from any voxel's choice are tried on some voxels alone.
+(Cawley and Talbot 2007).
+
+A penalty costs ``n^3`` for S and ``2 n^2`` for each voxel that tries it. Every penalty is therefore tried on
+few images only. The best penalty is a ratio of variances (of a voxel's noise to that of its weights), so it
+hardly depends on how many images there are: with more of them a voxel tries the best one so far and its
+neighbours, and goes on while an end of what it tried is best; from the largest one as well, where what it
+found is worse than to predict nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from synbrain.arrays import Float32, Float64, Rows
-from synbrain.linear.candidates import parts_of
-from synbrain.linear.meter import Meter
-from synbrain.linear.ridge import (
-    SINGLE_PRECISION_CONDITION,
-    FoldInverses,
-    FoldLayout,
-    largest_eigenvalue,
-    residuals,
-)
+from synbrain.linear.ridge import SINGLE_PRECISION_CONDITION, largest_eigenvalue
+from synbrain.linear.scratch import Scratch
 from synbrain.progress import bar
 
-PROBED, STRIDE = 512, 3  # voxels on which every third penalty is tried first
+FEW = 1500  # images on which every voxel tries every penalty
+GROWTH = 3  # from one number of images to the next, up to all
+COMMON = 0.01  # of voxels; guesses beyond this quantile begin at it, lest few voxels factorise many penalties
+MATRICES_BYTES = 1 << 28  # of S in memory; more of them lie on disk
+BLOCK_VALUES = 2**24  # of a block of voxels: 64 MiB
 
 
 def chosen_ridge(
@@ -35,8 +37,8 @@ def chosen_ridge(
 ) -> tuple[Float64, Float32]:
     """The penalty of each voxel, and dual weights on all images.
 
-    The error is taken to have one minimum along the penalties: a voxel whose best penalty lies at the end of
-    those tried is tried further until it does not.
+    Of an error with several minima along the penalties, the one that few images point to is taken: a handful
+    of voxels that are nearly all noise, at an error that is higher by parts of a per cent.
 
     Args:
         gram: (n_images, n_images), centred kernel.
@@ -48,97 +50,122 @@ def chosen_ridge(
     Returns:
         (n_voxels,) penalties, and (n_images, n_voxels) float32.
     """
-    search = _Search.begun(gram, targets, alphas, folds)
-    n_voxels = targets.shape[1]
-    some = torch.linspace(0, n_voxels - 1, min(PROBED, n_voxels)).long().unique()
-    progress = bar("choose penalties", total=len(alphas), unit="penalty", show=show_progress)
-    coarse = range(0, len(alphas), STRIDE)
-    for a in coarse:
-        search.try_penalty(a, some)
-        progress.update(1)
-    at = search.best[some]
-    low, high = int(at.min()) - STRIDE + 1, int(at.max()) + STRIDE - 1
-    tried = range(max(0, low), min(len(alphas), high + 1))
-    search.forget()
-    everyone = torch.arange(n_voxels)
-    for a in tried:
-        search.try_penalty(a, everyone)
-        progress.update(1)
-    for step, end in ((-1, tried[0]), (1, tried[-1])):
-        while 0 <= end + step < len(alphas):
-            undecided = torch.nonzero(search.best == end)[:, 0]
-            if len(undecided) == 0:
-                break
-            end += step
-            search.try_penalty(end, undecided)
-            progress.update(1)
-    progress.close()
-    weights = search.weights[:, search.layout.place].T.contiguous().numpy()
+    n, n_voxels = targets.shape
+    order = np.argsort(folds, kind="stable")
+    sizes = [n]
+    while sizes[0] > FEW:
+        sizes.insert(0, max(FEW, sizes[0] // GROWTH))
+    first, last = torch.zeros(n_voxels).long(), torch.full((n_voxels,), len(alphas) - 1)
+    for size in sizes:
+        some = order[np.linspace(0, n - 1, size).astype(np.int64)]
+        search = _Search.on(some, gram, targets, alphas, folds, keep=size == n)
+        with Scratch(memory_bytes=MATRICES_BYTES) as scratch:
+            search.walk(first, last, scratch, show_progress=show_progress)
+        low, high = (int(search.best.float().quantile(q)) for q in (COMMON, 1 - COMMON))
+        guess = search.best.clamp(low, high)
+        first, last = (guess - 1).clamp_min(0), (guess + 1).clamp_max(len(alphas) - 1)
+    weights = np.empty((n, n_voxels), dtype=np.float32)
+    for voxels in torch.arange(n_voxels).split(max(1, BLOCK_VALUES // n)):
+        weights[order, voxels[0] : voxels[-1] + 1] = search.weights[voxels].T.numpy()
     return alphas[search.best.numpy()], weights
 
 
 @dataclass
 class _Search:
-    """Penalties that were tried, and the best of each voxel so far.
+    """Penalties that were tried on some images, and the best of each voxel so far.
 
     Attributes:
-        kernel: (n_places, n_places) float32 laid out by folds.
+        kernel: (n, n) float32, fold by fold.
         largest: eigenvalue of it.
-        y: (n_voxels, n_places) float32.
-        layout: of the images.
+        y: (n_voxels, n) float32.
+        folds: each fold's places.
         alphas: penalties.
+        weights: (n_voxels, n) float32, dual weights under the best penalty; (n_voxels, 0) where not kept.
         error, best: (n_voxels,) least error, and its penalty's number.
-        weights: (n_voxels, n_places) float32 dual weights under it.
     """
 
     kernel: Tensor
     largest: float
     y: Tensor
-    layout: FoldLayout
+    folds: list[slice]
     alphas: Float64
-    error: Tensor
-    best: Tensor
     weights: Tensor
+    error: Tensor = field(init=False)
+    best: Tensor = field(init=False)
 
-    @classmethod
-    def begun(cls, gram: Float32, targets: Float32, alphas: Float64, folds: Rows) -> _Search:
-        cpu = torch.device("cpu")
-        layout = FoldLayout.of(folds, np.ones(len(folds)), int(folds.max()) + 1, cpu)
-        kernel = layout.lay_kernel(torch.from_numpy(gram).float())
-        y = layout.lay_columns(torch.from_numpy(np.ascontiguousarray(targets.T, dtype=np.float32)))
-        search = cls(
-            kernel, largest_eigenvalue(kernel), y, layout, alphas, torch.empty(len(y)), torch.empty(0),
-            torch.zeros_like(y),
-        )  # fmt: skip
-        search.forget()
-        return search
-
-    def forget(self) -> None:
-        """Begin anew."""
+    def __post_init__(self) -> None:
         self.error = torch.full((len(self.y),), torch.inf)
         self.best = torch.full((len(self.y),), -1)
 
-    def try_penalty(self, a: int, voxels: Tensor) -> None:
+    @classmethod
+    def on(
+        cls, images: Rows, gram: Float32, targets: Float32, alphas: Float64, folds: Rows, *, keep: bool
+    ) -> _Search:
+        """Begin on ``images``, which are in the order of folds; weights are kept on request."""
+        kernel = torch.from_numpy(gram[np.ix_(images, images)]).float()
+        y = torch.empty((targets.shape[1], len(images)))
+        y.copy_(torch.from_numpy(targets[images]).T)
+        ends = np.cumsum(np.bincount(folds[images]))
+        places = [slice(int(a), int(b)) for a, b in zip([0, *ends], ends, strict=False) if b > a]
+        weights = torch.zeros(y.shape if keep else (len(y), 0))
+        return cls(kernel, largest_eigenvalue(kernel), y, places, alphas, weights)
+
+    def walk(self, first: Tensor, last: Tensor, scratch: Scratch, *, show_progress: bool) -> None:
+        """Try penalties ``first`` to ``last`` of each voxel, and on where the best lies at an end.
+
+        Once down the penalties and once up; what was factorised on the way down is kept in ``scratch``.
+        """
+        last, top = last.clone(), len(self.alphas) - 1
+        factorised: dict[int, tuple[Tensor, list[Tensor]]] = {}
+        what = f"penalties on {len(self.kernel)} images"
+        progress = bar(what, total=top + 1, unit="penalty", show=show_progress)
+
+        def try_on(a: int, due: Tensor) -> None:
+            if not due.any():
+                return
+            if a not in factorised:
+                factorised[a] = self._factorised(float(self.alphas[a]), scratch)
+            self._try(a, torch.nonzero(due)[:, 0], *factorised[a])
+
+        for a in range(top, -1, -1):
+            going_down = (self.best == a + 1) & (first > a)
+            try_on(a, ((first <= a) & (a <= last)) | going_down)
+            progress.update(1)
+        for a in range(1, top + 1):
+            going_up = (self.best == a - 1) & (last == a - 1)
+            try_on(a, going_up)
+            last[going_up] = a
+        nothing = torch.stack([self.y[:, fold].square().mean(dim=1) for fold in self.folds]).mean(dim=0)
+        unpredictable = (nothing < self.error) & (last < top)
+        for a in range(top, -1, -1):
+            try_on(a, unpredictable if a == top else unpredictable & (self.best == a + 1))
+        progress.close()
+
+    def _try(self, a: int, voxels: Tensor, matrix: Tensor, inverses: list[Tensor]) -> None:
         """Hold penalty ``a`` against the best so far of some voxels."""
-        matrix, inverses = self._factorised(float(self.alphas[a]))
-        in_fold = self.layout.filled.view(self.layout.n_folds, self.layout.size).sum(dim=1)
-        for part in self._parts(len(voxels)):
-            rows = voxels[part]
+        for rows in voxels.split(max(1, BLOCK_VALUES // len(matrix))):
             dual = self.y[rows] @ matrix
-            left = residuals(dual, inverses.one, Meter()).square_()
-            error = (left.view(len(rows), self.layout.n_folds, -1).sum(dim=2) / in_fold).mean(dim=1)
+            by_fold = [
+                (dual[:, fold] @ inverse).square_().mean(dim=1)
+                for fold, inverse in zip(self.folds, inverses, strict=True)
+            ]
+            error = torch.stack(by_fold).mean(dim=0)
             better = error < self.error[rows]
             improved = rows[better]
             self.error[improved], self.best[improved] = error[better], a
-            self.weights[improved] = dual[better]
+            if self.weights.shape[1]:
+                self.weights[improved] = dual[better]
 
-    def _parts(self, n: int) -> Iterator[slice]:
-        return parts_of(n, 4 * self.layout.n_places)
-
-    def _factorised(self, alpha: float) -> tuple[Tensor, FoldInverses]:
-        """``S`` float32 and its inverted blocks; float64 on the way where the penalty is small."""
+    def _factorised(self, alpha: float, scratch: Scratch) -> tuple[Tensor, list[Tensor]]:
+        """``S`` float32 and the inverses of its folds' blocks; float64 on the way where alpha is small."""
         single = self.largest / alpha < SINGLE_PRECISION_CONDITION
         g = self.kernel.clone() if single else self.kernel.double()
         g.diagonal().add_(alpha)
-        matrix = torch.cholesky_inverse(torch.linalg.cholesky(g))
-        return matrix.float(), FoldInverses.of(matrix, self.layout, 0, Meter())
+        factor = torch.linalg.cholesky(g)
+        del g
+        matrix = torch.cholesky_inverse(factor)
+        del factor
+        blocks = (matrix[fold, fold] for fold in self.folds)
+        inverses = [torch.cholesky_inverse(torch.linalg.cholesky(block)).float() for block in blocks]
+        kept = torch.from_numpy(scratch.empty(matrix.shape, np.float32))
+        return kept.copy_(matrix), inverses

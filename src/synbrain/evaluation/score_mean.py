@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from synbrain.evaluation.measured import BLOCK_VALUES, Measured
 from synbrain.evaluation.row import Row
 from synbrain.metrics.ceiling import correlation_ceiling, fraction_of_ceiling
-from synbrain.metrics.intervals import mean_replicates, voxel_r_replicates
+from synbrain.metrics.intervals import mean_replicates, voxel_r_replicates_of
 from synbrain.metrics.retrieval import response_retrieval
 from synbrain.metrics.similarity import rdm, rdm_correlation
 from synbrain.metrics.voxel import (
@@ -85,31 +85,38 @@ def _per_voxel(predicted: NDArray[Any], measured: Measured) -> Row:
     row.values["voxel_r"], n_undefined = mean_defined(r)
     if n_undefined:
         row.notes["voxel_r"] = f"{n_undefined} voxels are constant over the test images and left out"
-    row.replicates["voxel_r"] = voxel_r_replicates(measured.weights, predicted, target)
+    fraction, used = _fraction(r, measured)
+    groups = np.stack([np.ones_like(used), used])
+    every, of_used = voxel_r_replicates_of(groups, measured.weights, predicted, target)
+    row.replicates["voxel_r"] = every
+    if measured.snr is not None and used.any():
+        ceiling = correlation_ceiling(measured.snr[used], measured.repeats)
+        fraction.replicates["voxel_r_fraction"] = of_used / float(ceiling.mean())
     row.values["r2"], _ = mean_defined(r2(predicted, target))
     trial_r = [
         voxel_r(predicted[:, part][measured.test.image_of_trial], measured.test_trials(part))
         for part in blocks(measured.test.n_voxels, measured.test.n_trials, BLOCK_VALUES)
     ]
     row.values["voxel_r_trial"], _ = mean_defined(np.concatenate(trial_r))
-    return row | _fraction(r, predicted, measured)
+    return row | fraction
 
 
-def _fraction(r: NDArray[Any], predicted: NDArray[Any], measured: Measured) -> Row:
+def _fraction(r: NDArray[Any], measured: Measured) -> tuple[Row, NDArray[np.bool_]]:
+    """``voxel_r`` over its ceiling, and (n_voxels,) the voxels that it is taken over."""
     name = "voxel_r_fraction"
+    none = np.zeros(len(r), dtype=np.bool_)
     if measured.snr is None:
-        return Row(values={name: None}, notes={name: UNKNOWN_CEILING})
+        return Row(values={name: None}, notes={name: UNKNOWN_CEILING}), none
     ceiling = correlation_ceiling(measured.snr, measured.repeats)
     fraction = fraction_of_ceiling(r, ceiling, measured.reliable)
     if fraction is None:
-        return Row(values={name: None}, notes={name: "no voxel is reliable"})
+        return Row(values={name: None}, notes={name: "no voxel is reliable"}), none
     used = measured.reliable & np.isfinite(r) & np.isfinite(ceiling)
-    drawn = voxel_r_replicates(measured.weights, predicted[:, used], measured.repeat_means[:, used])
     rois: dict[str, dict[str, float | None]] = {
         roi: {name: fraction_of_ceiling(r, ceiling, measured.reliable & mask)}
         for roi, mask in measured.space.roi_masks().items()
     }
-    return Row({name: fraction}, {name: drawn / float(ceiling[used].mean())}, rois=rois)
+    return Row({name: fraction}, rois=rois), used
 
 
 def _structure(predicted: NDArray[Any], measured: Measured) -> Row:

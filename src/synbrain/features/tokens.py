@@ -16,6 +16,7 @@ from synbrain.metrics.voxel import blocks
 # Of a voxel's mean: an sd below it is what rounding leaves of a constant. float32 holds 7 digits, so a sum or
 # a change of unit moves a constant by some 1e-7 of itself; no recorded voxel varies by less than a millionth.
 CONSTANT = 1e-6
+SUMMED_VALUES = 2**23  # float64 sums of repeats in memory at a time: 64 MiB
 
 
 def some_of(rows: Rows, most: int, seed: tuple[int, ...]) -> Rows:
@@ -110,12 +111,16 @@ class Pairs:
 
     def repeat_means(self) -> NDArray[np.float32]:
         """(n_images, n_voxels) float32, mean response of each image over its trials."""
-        total = np.zeros((self.n_images, self.n_voxels), dtype=np.float64)
-        for start in range(0, self.n_trials, 2048):  # bounded memory however many trials there are
-            part = slice(start, start + 2048)
-            np.add.at(total, self.image_of_trial[part], self.responses[self.trials[part]])
-        counts = np.maximum(self.repeats(), 1)[:, None]
-        return (total / counts).astype(np.float32)
+        order = np.argsort(self.image_of_trial, kind="stable")
+        ends = np.concatenate([[0], np.cumsum(self.repeats())])
+        means = np.zeros((self.n_images, self.n_voxels), dtype=np.float32)
+        for images in blocks(self.n_images, self.n_voxels, SUMMED_VALUES):
+            which = order[ends[images.start] : ends[images.stop]]
+            total = np.zeros((images.stop - images.start, self.n_voxels))
+            np.add.at(total, self.image_of_trial[which] - images.start, self.responses[self.trials[which]])
+            counts = np.maximum(np.diff(ends[images.start : images.stop + 1]), 1)
+            means[images] = total / counts[:, None]
+        return means
 
     def take(self, images: Rows) -> Pairs:
         """The images ``images`` (rows of ``tokens``) in that order, with all their trials."""

@@ -7,10 +7,10 @@ take one block of images, so that samples of many images never stand in memory t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scoringrules
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 
@@ -34,17 +34,43 @@ def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> F
         (n_trials, n_voxels) float64, in the unit of the responses; smaller is better. Single values can be
         slightly negative (the price of no bias), means are not.
     """
+    return crps_and_covered(samples, trials, image_of_trial, ())[0]
+
+
+def crps_and_covered(
+    samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, levels: Sequence[float]
+) -> tuple[Float64, dict[float, NDArray[np.bool_]]]:
+    """:func:`crps`, and :func:`covered` for each level, from one sorting of the samples."""
+    for level in levels:
+        if len(samples) < min_samples(level):
+            raise ValueError(f"{min_samples(level)} samples at least for a {level:.0%} interval")
     if is_point_mass(samples):
-        point = np.asarray(samples[0], dtype=np.float64)
-        return np.asarray(np.abs(trials - point[image_of_trial]))
-    ordered = np.sort(np.moveaxis(np.asarray(samples, dtype=np.float64), 0, -1), axis=-1)
-    out = np.empty(trials.shape)
-    for row, image in enumerate(image_of_trial):  # probability-weighted moments: fair, and no M x M array
-        observed = np.asarray(trials[row], dtype=np.float64)
-        out[row] = scoringrules.crps_ensemble(
-            observed, ordered[image], estimator="pwm", sorted_ensemble=True, backend="numpy"
-        )
-    return out
+        point = np.asarray(samples[0])[image_of_trial]
+        error = np.abs(np.asarray(trials, dtype=np.float64) - point)
+        return np.asarray(error), {level: np.asarray(trials == point) for level in levels}
+    n, scores = len(samples), np.empty(trials.shape)
+    inside = {level: np.empty(trials.shape, dtype=np.bool_) for level in levels}
+    pairs = (2 * np.arange(n) - n + 1) / (n * (n - 1))  # on sorted samples: sum_i<k |x_i - x_k| / n (n - 1)
+    for image in np.unique(image_of_trial):
+        shown = np.flatnonzero(image_of_trial == image)
+        drawn = np.asarray(samples[:, image], dtype=np.float64)
+        ordered = np.sort(np.ascontiguousarray(drawn.T), axis=-1)
+        spread = ordered @ pairs
+        for row in shown:  # E|x - y| - E|x - x'| / 2, over pairs of different samples
+            scores[row] = np.abs(drawn - trials[row]).mean(axis=0) - spread
+        for level in levels:
+            low, high = (_quantile(ordered, (1 + sign * level) / 2) for sign in (-1, 1))
+            inside[level][shown] = (trials[shown] >= low) & (trials[shown] <= high)
+    return scores, inside
+
+
+def _quantile(ordered: Float64, share: float) -> Float64:
+    """Quantile (n,) of sorted (n, n_samples) by Weibull's position, ``share * (n_samples + 1)`` from 1."""
+    at = share * (ordered.shape[1] + 1) - 1
+    below = int(np.clip(np.floor(at + 1e-9), 0, ordered.shape[1] - 1))
+    above = min(below + 1, ordered.shape[1] - 1)
+    part = min(max(at - below, 0.0), 1.0)
+    return np.asarray(ordered[:, below] + part * (ordered[:, above] - ordered[:, below]))
 
 
 def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Float64:
@@ -65,9 +91,18 @@ def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Ro
     for image in np.unique(image_of_trial):
         shown = image_of_trial == image
         drawn = np.asarray((samples[:1] if point else samples)[:, image], dtype=np.float64)
-        spread = float(np.mean(pdist(drawn))) / 2 if len(drawn) > 1 else 0.0
+        spread = _mean_distance(drawn) / 2 if len(drawn) > 1 else 0.0
         out[shown] = cdist(np.asarray(trials[shown], dtype=np.float64), drawn).mean(axis=1) - spread
     return out
+
+
+def _mean_distance(values: Float64) -> float:
+    """Mean Euclidean distance of two different rows of (n, n_voxels), by one product instead of n^2 sums."""
+    centred = values - values.mean(axis=0)  # so that little is lost where distances are small
+    products = centred @ centred.T
+    squares = np.diagonal(products)[:, None] + np.diagonal(products) - 2 * products
+    upper = np.triu_indices(len(values), 1)
+    return float(np.mean(np.sqrt(np.maximum(squares[upper], 0.0))))
 
 
 def expected_scores(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:
@@ -137,13 +172,7 @@ def covered(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, l
     Returns:
         (n_trials, n_voxels) bool.
     """
-    if len(samples) < min_samples(level):
-        raise ValueError(f"{min_samples(level)} samples at least for a {level:.0%} interval")
-    if is_point_mass(samples):
-        return np.asarray(trials == samples[0][image_of_trial])
-    ends = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
-    low, high = ends[0][image_of_trial], ends[1][image_of_trial]
-    return np.asarray((trials >= low) & (trials <= high))
+    return crps_and_covered(samples, trials, image_of_trial, (level,))[1][level]
 
 
 def noise_products(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, int]:

@@ -53,9 +53,25 @@ def voxel_r_replicates(weights: Float64, predicted: NDArray[Any], measured: NDAr
     Returns:
         (n_bootstrap,) float64.
     """
+    everything = np.ones((1, predicted.shape[1]), dtype=np.bool_)
+    return np.asarray(voxel_r_replicates_of(everything, weights, predicted, measured)[0])
+
+
+def voxel_r_replicates_of(
+    groups: NDArray[np.bool_], weights: Float64, predicted: NDArray[Any], measured: NDArray[Any]
+) -> Float64:
+    """:func:`voxel_r_replicates` of several groups of voxels at the cost of one.
+
+    Args:
+        groups: (n_groups, n_voxels).
+        weights, predicted, measured: as there.
+
+    Returns:
+        (n_groups, n_bootstrap) float64.
+    """
     n_bootstrap, n = weights.shape
     share = weights / n
-    total, used = np.zeros(n_bootstrap), np.zeros(n_bootstrap)
+    total, used = (np.zeros((n_bootstrap, len(groups))) for _ in range(2))
     for voxels in blocks(predicted.shape[1], 6 * (n + n_bootstrap)):
         a = np.asarray(predicted[:, voxels], dtype=np.float64)
         b = np.asarray(measured[:, voxels], dtype=np.float64)
@@ -67,9 +83,10 @@ def voxel_r_replicates(weights: Float64, predicted: NDArray[Any], measured: NDAr
         alive_a, alive_b = np.sqrt(var_a) > CONSTANT * size_a, np.sqrt(var_b) > CONSTANT * size_b
         norm = np.sqrt(np.where(alive_a & alive_b, var_a * var_b, 1.0))
         r = np.where(alive_a & alive_b, (share @ (a * b) - mean_a * mean_b) / norm, 0.0)
-        total += r.sum(axis=1)
-        used += alive_b.sum(axis=1)
-    return np.asarray(np.where(used > 0, total / np.maximum(used, 1), np.nan), dtype=np.float64)
+        inside = groups[:, voxels].T.astype(np.float64)
+        total += r @ inside
+        used += alive_b @ inside
+    return np.asarray(np.where(used > 0, total / np.maximum(used, 1), np.nan).T, dtype=np.float64)
 
 
 def percentile_interval(replicates: NDArray[Any], level: float = LEVEL) -> Interval | None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,16 @@ def warper(
     """:func:`warp` for many calls: its moments are computed once."""
     if not np.any(skew) and np.all(tail == 1):
         return lambda z: z
-    mean, sd = (moment.astype(dtype) for moment in warp_moments(skew, tail)[:2])
+    skew, tail = (np.asarray(shape, dtype=np.float64) for shape in (skew, tail))
+    mean, sd = (moment.astype(dtype) for moment in _kept_moments(skew.tobytes(), tail.tobytes()))
     skew, tail = skew.astype(dtype), tail.astype(dtype)
     return lambda z: np.asarray((_bend(z, skew, tail) - mean) / sd)
+
+
+@lru_cache(maxsize=8)  # draws come in blocks of images, all of one shape
+def _kept_moments(skew: bytes, tail: bytes) -> tuple[Float64, Float64]:
+    mean, sd, _, _ = warp_moments(np.frombuffer(skew), np.frombuffer(tail))
+    return mean, sd
 
 
 def unwarp(residuals: NDArray[Any], skew: NDArray[Any], tail: NDArray[Any]) -> tuple[Float64, Float64]:
