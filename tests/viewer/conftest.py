@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def model_on(space: VoxelSpace, unit: str = "percent signal change", name: str =
     linear = LinearPath(
         {layer: projection}, rng.normal(size=(3, n)).astype(np.float32), 0 * ones, {layer: shape}, {}
     )
-    noise = plain_noise(np.full((n, 1), 0.8))
+    noise = replace(plain_noise(np.full((n, 1), 0.8), error_variance=0.25), skew=0.3 * ones, tail=1.1 * ones)
     part = SubjectPart(name, space, unit, 0 * ones, ones, linear=linear, noise=noise)
     config = RunConfig(encoder="pixels", encoder_digest=encoder.digest, linear_layers=(layer,))
     return SynBrain(config, {name: part})

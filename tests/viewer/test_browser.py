@@ -62,6 +62,9 @@ def test_one_file_shows_the_cortex_without_server_or_network(
         shown.page.get_by_label("surface", exact=True).select_option(sheet)
         assert shown.colours() > 100, sheet
     shown.page.get_by_label("surface", exact=True).select_option("inflated")
+    shown.page.get_by_role("button", name="sd of what is not known of the mean").click()
+    assert shown.page.locator(".sv-bar b").inner_text().startswith("sd of what is not known of the mean (")
+    assert shown.page.locator(".sv-bar span").first.inner_text() == "0.00"
     for view in ("below", "left", "right", "inside"):
         shown.page.get_by_label("view", exact=True).select_option(view)
         assert shown.colours() > 100, view
@@ -85,11 +88,67 @@ def test_hover_tells_roi_value_and_ceiling_and_is_never_stale(
     assert source.dataset is not None
     value = source.model.predict([source.dataset.load_image(row)])[0, voxel] - source._statistics[0][voxel]
     assert f"{value:.2f} percent" in first.replace("−", "-")
-    shown.page.keyboard.press("4")  # measured
+    image = [source.dataset.load_image(row)]
+    base = source._statistics[0][voxel]
+    expected = source.model.predict(image)[0, voxel] - base
+    low, high = source.model.interval(image, 0.9)[:, 0, voxel] - base
+    told = first.replace("−", "-")
+    assert f"expected {expected:.2f}, trial sd 1.00" in told
+    assert f"90 % of new trials: {low:.2f} to {high:.2f}" in told
+    assert "mean known to ± 0.50 (sd)" in told
+    shown.page.keyboard.press("5")  # measured
     second = tip.inner_text()
     assert "measured mean" in second
     value = source._measured(row)[voxel] - source._statistics[0][voxel]
     assert f"{value:.2f} percent" in second
+
+
+def test_roi_bars_show_both_uncertainties_apart(
+    watch: Callable[..., Any], exported_page: Path, source: Source
+) -> None:
+    shown = watch(exported_page.as_uri())
+    table = shown.page.locator(".sv-rois table")
+    head = table.locator("thead th").all_inner_texts()
+    assert head[2:5] == ["expected", "trial sd", "mean ±"]
+    row = table.locator("tbody tr").first
+    name, cells = row.locator("th").inner_text(), row.locator("td").all_inner_texts()
+    atlas = shown.page.evaluate("document.querySelector('.sv').viewer.atlases[0].name")
+    mask = source.part.space.roi_masks()[f"{atlas}/{name}"]
+    assert source.dataset is not None
+    image = source.dataset.load_image(int(source.test_rows[0]))
+    [(_, known)] = source.model.iter_predictive([image])
+    drawn = known.sample(4000, 0)[:, 0, mask].mean(axis=1).std()
+    trial, error = float(cells[2]), float(cells[3])
+    assert np.hypot(trial, error) == pytest.approx(drawn, rel=0.12)  # trials of ROIs are 100 draws
+    line, block = (row.locator(f".sv-track {tag}").bounding_box() for tag in ("u", "b"))
+    assert block["width"] < line["width"]
+    assert block["height"] > 2 * line["height"]
+    colours = [
+        row.locator(f".sv-track {tag}").evaluate("e => getComputedStyle(e).backgroundColor")
+        for tag in ("u", "b", "i")
+    ]
+    assert len(set(colours)) == 3
+    assert "not known of the mean" in table.locator("caption").inner_text()
+
+
+def test_a_run_without_trial_noise_claims_no_uncertainty(
+    watch: Callable[..., Any], source: Source, tmp_path: Path
+) -> None:
+    assert source.dataset is not None
+    model = SynBrain(source.model.config, {"subj01": replace(source.part, noise=None)})
+    shown = watch(export_page(model, tmp_path / "page.html", source.dataset, ViewOptions(images=1)).as_uri())
+    x, y = find_vertex(shown.page)
+    shown.page.mouse.move(x, y)
+    told = shown.page.locator(".sv-tip").inner_text()
+    assert "expected response" in told
+    assert "trials" not in told
+    assert shown.page.locator(".sv-maps button").count() == 3  # expected, measured, their difference
+    assert shown.page.locator(".sv-rois thead th").all_inner_texts()[2:] == [
+        "expected",
+        "measured",
+        "ceiling r",
+    ]
+    assert shown.errors == []
 
 
 def test_two_brains_share_one_scale(watch: Callable[..., Any], exported_page: Path) -> None:
@@ -155,6 +214,10 @@ def test_downloads_open_in_other_tools(
     expected = source.model.predict([source.dataset.load_image(int(source.test_rows[0]))])[0]
     top = np.abs(expected).max()
     np.testing.assert_allclose([float(r["expected"]) for r in rows], expected, atol=top / 30000)
+    low, high = source.model.interval([source.dataset.load_image(int(source.test_rows[0]))], 0.9)[:, 0]
+    np.testing.assert_allclose([float(r["lower_90"]) for r in rows], low, atol=top / 10000)
+    np.testing.assert_allclose([float(r["upper_90"]) for r in rows], high, atol=top / 10000)
+    np.testing.assert_allclose([float(r["mean_error_sd"]) for r in rows], 0.5, atol=1e-4)
     with shown.page.expect_download() as waiting:
         shown.page.get_by_role("button", name="PNG").click()
     assert np.asarray(Image.open(waiting.value.path()).convert("RGB")).std() > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens
 from synbrain.model.folder import demo_dataset
+from synbrain.model.synbrain import SynBrain
 from synbrain.simulate.example import toy_dataset
 
 
@@ -46,6 +48,7 @@ def test_it_says_first_what_was_found_and_leaves_nothing_out(report: Path) -> No
         "Scores on test images",
         "The cortex",
         ">ROIs<",
+        "Two uncertainties",
         "Calibration",
         "Decoded pictures",
         "Which part",
@@ -67,6 +70,22 @@ def test_it_says_first_what_was_found_and_leaves_nothing_out(report: Path) -> No
         assert fact in body
     images = body.split("<img")[1:]
     assert all('alt="' in image and 'alt=""' not in image for image in images)
+
+
+def test_both_uncertainties_stand_in_it(report: Path) -> None:
+    dataset = load_dataset(report.parent / "data")
+    model = SynBrain.from_pretrained(report.parent / "run")
+    pictures = [dataset.load_image(int(row)) for row in dataset.image_rows("test")]
+    [(_, known)] = model.iter_predictive(pictures)
+    low, high = model.interval(pictures, 0.9)
+    trial = np.sqrt(known.trial.variance(known.mean)).mean()
+    error = np.sqrt(known.error_variance).mean()
+    text = (report / "report.html").read_text()
+    section = text.partition('id="uncertainties"')[2].partition("</section>")[0]
+    rows = dict(re.findall(r'<th scope="row">(.*?)</th>(.*?)</tr>', section))
+    shown = [float(cell) for cell in re.findall("<td>(.*?)</td>", rows.pop("all"))]
+    np.testing.assert_allclose(shown, [trial, error, (high - low).mean()], atol=6e-3)
+    assert rows  # ROIs too
 
 
 def test_it_reads_on_a_phone_in_the_dark(watch: Callable[..., Any], report: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_picture_gives_what_the_model_predicts(port: int, source: Source) -> N
     values = np.frombuffer(base64.b64decode(packed["data"]), "<i2") * packed["scale"]
     expected = source.model.predict([Image.open(io.BytesIO(png())).convert("RGB")])[0]
     np.testing.assert_allclose(values, expected, atol=np.abs(expected).max() / 30000)
-    assert {"expected", "sd", "trials"} == set(answer["maps"])
+    assert {"expected", "sd", "error", "trials"} == set(answer["maps"])
     assert answer["rois"][0].keys() >= {"atlas", "name", "expected", "sd", "baseline", "ceiling"}
 
 

@@ -103,6 +103,19 @@ class MeanError:
             return np.ones(len(tokens))
         return self.growth_at(self.distance.of(tokens))
 
+    def sd_of_means(self, weights: Float32) -> Float64:
+        """(n_means,) sd of the error of weighted means over voxels, of an image of v = 1.
+
+        ``w' C w`` with the covariance C above: errors of voxels go together, so that an ROI's mean is known
+        less well than its size alone would say.
+
+        Args:
+            weights: (n_voxels, n_means), such as those of :func:`synbrain.model.request.roi_means`.
+        """
+        scaled = self.sd[:, None].astype(np.float64) * weights
+        shared = np.sum((self.loadings.T @ scaled) ** 2, axis=0)
+        return np.asarray(np.sqrt(shared + self.unique @ scaled**2))
+
     def growth_at(self, distance: Float64) -> Float64:
         """:meth:`growth` of images at these values of v."""
         return growth(distance, self.slope)

@@ -15,6 +15,18 @@ from synbrain.noise.margins import unwarp, warp, warper
 from synbrain.noise.parts import MeanError, TrialNoise, correlated_normals
 
 
+def interval_ends(level: float, skew: Float32, tail: Float32) -> Float32:
+    """(2, n_voxels) float32, ends of the central interval around a mean of 0 in sd: the same for all images.
+
+    Raises:
+        SynBrainError: for a level that is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise SynBrainError(f"an interval of level {level}", "give a level between 0 and 1, such as 0.9")
+    ends = np.repeat(ndtri([[(1 - level) / 2], [(1 + level) / 2]]), len(skew), axis=1)
+    return warp(ends, skew, tail).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Predictive:
     """Distribution of one trial of each of some images: ``mean + sd * warp(z)``.
@@ -67,11 +79,7 @@ class Predictive:
         Raises:
             SynBrainError: for a level that is not between 0 and 1.
         """
-        if not 0 < level < 1:
-            raise SynBrainError(f"an interval of level {level}", "give a level between 0 and 1, such as 0.9")
-        ends = np.repeat(ndtri([[(1 - level) / 2], [(1 + level) / 2]]), len(self.skew), axis=1)
-        standard = warp(ends, self.skew, self.tail).astype(np.float32)
-        return np.asarray(self.mean + standard[:, None] * self.sd)
+        return np.asarray(self.mean + interval_ends(level, self.skew, self.tail)[:, None] * self.sd)
 
     def log_prob(self, responses: Float32) -> Float64:
         """(n_images,) float64, log density of ``responses`` (n_images, n_voxels), one trial an image.

@@ -26,13 +26,14 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.viewer.options import ReportOptions, ViewOptions
 from synbrain.viewer.packing import picture
 from synbrain.viewer.page import as_script_data, bundle, environment, exported
-from synbrain.viewer.source import Source
+from synbrain.viewer.source import LEVEL, Source
 
 if TYPE_CHECKING:
     from synbrain.viewer.decoded import DecodedPictures
 
 N_CORTEX_IMAGES = 4
 N_DECODED, DECODED_SIDE = 6, 112
+BLOCK = 64  # images whose uncertainties are in memory at once
 DECODED_FROM = {
     "measured mean": "mean over repeats",
     "measured trial": "one measured trial",
@@ -107,6 +108,9 @@ def write_report(out: Path, report: Report) -> Path:
         "interval_words": "In brackets: 95 % intervals over test images. Differences are paired by image; "
         "p is two-sided and corrected for the number of systems.",
         "rois": _roi_rows(report),
+        "uncertainties": _uncertainty_rows(report),
+        "level": f"{100 * LEVEL:.0f} %",
+        "unit": report.shown.unit,
         "decoded": None if report.decode is None else _decoded(report, report.decode),
         "parts": _parts(report.model, part, weight),
         "networks_weigh": weight >= LEAST_WEIGHT,
@@ -226,6 +230,31 @@ def _roi_rows(report: Report) -> list[dict[str, Any]]:
                 "spread": f"{200 * se:.1f}", "top": None if top is None else f"{100 * min(top, 0.99):.1f}",
             }
         )  # fmt: skip
+    return made
+
+
+def _uncertainty_rows(report: Report) -> list[dict[str, str]]:
+    """Both uncertainties of a single voxel, mean over voxels and test images, of all voxels and each ROI."""
+    noise = report.model.subject(report.evaluation.subject).noise
+    if noise is None:
+        return []
+    tokens, mean = report.shown.test.tokens, report.evaluation.predictions["synbrain"]
+    sums = np.zeros((3, noise.n_voxels))
+    for start in range(0, len(mean), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(mean)))
+        known = noise.predictive(np.asarray(mean[rows], dtype=np.float32), tokens.take(rows))
+        low, high = known.interval(LEVEL)
+        parts = (np.sqrt(noise.trial.variance(known.mean)), np.sqrt(known.error_variance), high - low)
+        sums += [part.sum(axis=0, dtype=np.float64) for part in parts]
+    per_voxel = sums / len(mean)
+    groups = {"all": np.ones(noise.n_voxels, dtype=bool)} | noticeable_rois(report.dataset.space)
+    made = []
+    for name, mask in groups.items():
+        trial, error, width = per_voxel[:, mask].mean(axis=1)
+        made.append(
+            {"name": name.split("/")[-1], "trial": f"{trial:.3f}", "error": f"{error:.3f}"}
+            | {"width": f"{width:.3f}"}
+        )
     return made
 
 

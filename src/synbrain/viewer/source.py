@@ -19,6 +19,7 @@ from synbrain.features.tokens import TokenSet
 from synbrain.model.parts import SubjectPart
 from synbrain.model.request import roi_means
 from synbrain.model.synbrain import SynBrain
+from synbrain.noise.predictive import Predictive, interval_ends
 from synbrain.viewer import packing
 from synbrain.viewer.options import ViewOptions
 from synbrain.viewer.packing import Json
@@ -26,6 +27,7 @@ from synbrain.viewer.packing import Json
 if TYPE_CHECKING:
     from synbrain.viewer.decoded import DecodedPictures
 
+LEVEL = 0.9  # of the predictive interval
 ROI_TRIALS = 100  # trials of a picture from which the sd of an ROI's mean is taken
 MAX_NEIGHBOURS = 2000  # training images that are searched for similar responses
 N_NEAREST, BLOCK = 6, 512
@@ -156,10 +158,19 @@ class Source:
             "geometry": packing.geometry(part.space, self.options.mni),
             "atlases": packing.atlases(part.space),
             "ceiling": ceiling,
+            "interval": self._interval(),
             "baseline": baseline,
             "images": names,
             "decoder": None if self.decode is None else self.decode.words,
         }
+
+    def _interval(self) -> Json | None:
+        """Level and ends of the predictive interval, in sd around the mean; the page puts it together."""
+        noise = self.part.noise
+        if noise is None:
+            return None
+        ends = interval_ends(LEVEL, noise.skew, noise.tail)
+        return {"level": LEVEL, "low": packing.quantised(ends[0]), "high": packing.quantised(ends[1])}
 
     @property
     def unit_name(self) -> str:
@@ -184,16 +195,18 @@ class Source:
         tokens = self.model.tokens([image]) if tokens is None else tokens
         expected = self.model.predict(tokens, subject=part.name)
         maps: Json = {"expected": packing.quantised(expected[0])}
-        trials = None
+        trials, unknown = None, None
         if part.noise is not None:
             trials = part.noise.sample(expected, max(ROI_TRIALS, options.trials), options.seed)[:, 0]
             maps["sd"] = packing.quantised(np.sqrt(part.noise.trial.variance(expected))[0])
+            unknown = part.noise.predictive(expected, tokens)
+            maps["error"] = packing.quantised(np.sqrt(unknown.error_variance)[0])
             maps["trials"] = [packing.quantised(trial) for trial in trials[: options.trials]]
         measured = None if row is None else self._measured(row)
         if measured is not None:
             maps["measured"] = packing.quantised(measured)
         made: Json = {"name": name, "picture": packing.picture(image, PICTURE_SIDE), "maps": maps}
-        made["rois"] = self._rois(expected[0], trials, measured)
+        made["rois"] = self._rois(expected[0], trials, unknown, measured)
         made["nearest"] = self._nearest(expected)
         if self.decode is not None:
             made["decoded"] = self._decoded(self.decode, expected, measured)
@@ -209,14 +222,22 @@ class Source:
             for label, row in pictures.items()
         ]
 
-    def _rois(self, expected: Float32, trials: Float32 | None, measured: Float32 | None) -> list[Json]:
-        """Means over each ROI. The sd is that of the ROI's mean over trials: voxels vary together."""
+    def _rois(
+        self,
+        expected: Float32,
+        trials: Float32 | None,
+        unknown: Predictive | None,
+        measured: Float32 | None,
+    ) -> list[Json]:
+        """Means over each ROI. Both sds are those of the ROI's mean: voxels vary, and err, together."""
         if not self.part.space.roi_masks():
             return []
         names, weights = roi_means(self.part.space)
         columns = {"expected": expected @ weights}
         if trials is not None:
             columns["sd"] = (trials @ weights).std(axis=0, ddof=1)
+        if unknown is not None:
+            columns["error"] = np.sqrt(unknown.growth[0]) * unknown.error.sd_of_means(weights)
         if measured is not None:
             columns["measured"] = measured @ weights
         if self._statistics is not None:

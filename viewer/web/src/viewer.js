@@ -8,9 +8,11 @@ const MAPS = {
   expected: "expected response",
   trial: "one synthetic trial",
   sd: "sd of single trials",
+  error: "sd of what is not known of the mean",
   measured: "measured mean",
   difference: "measured minus expected",
 };
+const SPREADS = ["sd", "error"]; // from 0 up, and without a mean map to subtract
 const SHEETS = ["inflated", "white", "flat"];
 const MAX_UPLOAD = 20e6;
 
@@ -32,6 +34,7 @@ class Viewer {
     this.data = data;
     this.baseline = unpack(data.baseline);
     this.ceiling = unpack(data.ceiling);
+    this.ends = data.interval && ["low", "high"].map((end) => unpack(data.interval[end]));
     this.atlases = data.atlases.map((atlas) => ({ ...atlas, voxels: unpack(atlas.voxels) }));
     this.cache = new Map();
     this.state = {
@@ -174,7 +177,7 @@ class Viewer {
     if (this.data.geometry.kind === "surface") row.append(make("button", { onclick: () => this.saveGifti() }, "GIfTI"));
     row.append(make("button", { onclick: () => this.toggleDark(), "aria-label": "light or dark" }, "◐"),
       make("details", { class: "sv-keys" }, make("summary", {}, "keys"),
-        "n, p: next and previous image · 1 to 5: maps · v: view · s: surface · b: keep as B · d: dark · on the cortex: arrows turn, + − zoom"));
+        "n, p: next and previous image · 1 to 6: maps · v: view · s: surface · b: keep as B · d: dark · on the cortex: arrows turn, + − zoom"));
     return row;
   }
 
@@ -216,7 +219,7 @@ class Viewer {
     const maps = [...this.mapBox.children];
     if (event.key === "n") this.step(1);
     else if (event.key === "p") this.step(-1);
-    else if (/^[1-5]$/.test(event.key) && maps[event.key - 1]) maps[event.key - 1].click();
+    else if (/^[1-6]$/.test(event.key) && maps[event.key - 1]) maps[event.key - 1].click();
     else if (event.key === "v" && this.cortex) this.setView(cycle(Object.keys(VIEWS), this.cortex.view));
     else if (event.key === "s" && this.cortex?.isSurface) this.setSheet(cycle(SHEETS, this.cortex.sheet));
     else if (event.key === "b") this.togglePin();
@@ -281,7 +284,7 @@ class Viewer {
     if (!this.has(response, map)) return null;
     if (map === "difference") return minus(maps.measured, maps.expected);
     const raw = map === "trial" ? maps.trials[Math.min(this.state.trial, maps.trials.length - 1)] : maps[map];
-    return this.state.relative && map !== "sd" ? minus(raw, this.baseline) : raw;
+    return this.state.relative && !SPREADS.includes(map) ? minus(raw, this.baseline) : raw;
   }
 
   show(response) {
@@ -305,10 +308,10 @@ class Viewer {
 
   paint() {
     const { state } = this;
-    const sequential = state.map === "sd";
+    const sequential = SPREADS.includes(state.map);
     this.shown = this.panelsOf();
     // one range for expected, trial and measured maps, so that they can be compared by eye
-    const like = sequential ? ["sd"] : state.map === "difference" ? ["difference"] : ["expected", "measured"];
+    const like = sequential ? [state.map] : state.map === "difference" ? ["difference"] : ["expected", "measured"];
     const base = [this.current, this.pinned].filter(Boolean).flatMap((r) => like.map((m) => this.values(r, m)))
       .filter(Boolean);
     const limit = absQuantile(base, 0.98) * state.limit;
@@ -336,7 +339,7 @@ class Viewer {
 
   drawBar() {
     const { scale, state } = this;
-    const what = MAPS[state.map] + (state.relative && !["sd", "difference"].includes(state.map) ? ", minus the mean map" : "");
+    const what = MAPS[state.map] + (state.relative && ![...SPREADS, "difference"].includes(state.map) ? ", minus the mean map" : "");
     const low = scale.sequential ? 0 : -scale.limit;
     this.bar.replaceChildren(
       make("span", {}, short(low)), make("i", { style: `background:${gradient(scale.map)}` }),
@@ -361,13 +364,21 @@ class Viewer {
     if (!rows.length) return;
     const { relative } = this.state;
     const value = (roi, key) => (roi[key] === null || roi[key] === undefined ? NaN : roi[key] - (relative ? roi.baseline ?? 0 : 0));
-    const reach = Math.max(...rows.flatMap((r) => [Math.abs(value(r, "expected")) + (r.sd || 0), Math.abs(value(r, "measured")) || 0])) || 1;
+    const reach = Math.max(...rows.flatMap((r) =>
+      [Math.abs(value(r, "expected")) + Math.max(r.sd || 0, r.error || 0), Math.abs(value(r, "measured")) || 0])) || 1;
+    const has = (key) => rows.some((r) => Number.isFinite(r[key]));
+    const columns = [["expected", "expected"], ["sd", "trial sd"], ["error", "mean ±"], ["measured", "measured"], ["ceiling", "ceiling r"]]
+      .filter(([key]) => has(key));
     const at = (v) => 50 + (48 * v) / reach;
-    const table = make("table", {}, make("caption", {},
-      `Mean over each ROI${relative ? ", minus the mean map" : ""} (${this.data.unit}): bar expected, line ± sd of the ROI's mean in single trials` +
-      (rows.some((r) => Number.isFinite(r.measured)) ? ", ◆ measured" : "")));
-    table.append(make("thead", {}, make("tr", {},
-      ...["ROI", "", "expected", "sd", "measured", "ceiling r"].map((t) => make("th", { scope: "col" }, t)))));
+    const key = (tag, text) => make("span", {}, make(tag), text);
+    const caption = make("caption", {}, `Mean over each ROI${relative ? ", minus the mean map" : ""} (${this.data.unit})`);
+    const legend = make("div", { class: "sv-key" }, key("i", "expected"));
+    if (has("sd")) legend.append(key("u", "± sd of single trials"));
+    if (has("error")) legend.append(key("b", "± sd of what is not known of the mean"));
+    if (has("measured")) legend.append(make("span", {}, make("em", {}, "◆"), "measured"));
+    caption.append(legend);
+    const table = make("table", {}, caption, make("thead", {}, make("tr", {},
+      ...["ROI", "", ...columns.map(([, title]) => title)].map((t) => make("th", { scope: "col" }, t)))));
     const body = make("tbody");
     for (const roi of rows) {
       const [e, m] = [value(roi, "expected"), value(roi, "measured")];
@@ -375,9 +386,11 @@ class Viewer {
       const track = make("div", { class: "sv-track", "aria-hidden": "true" }, make("s"),
         make("i", { style: `left:${Math.min(50, at(e))}%;width:${Math.abs(at(e) - 50)}%` }),
         make("u", { style: `left:${at(e - sd)}%;width:${(96 * sd) / reach}%` }));
+      // a block apart from the line: repeats vary by the line, the bar's own end may move by the block
+      if (roi.error) track.append(make("b", { style: `left:${at(e - roi.error)}%;width:${(96 * roi.error) / reach}%` }));
       if (Number.isFinite(m)) track.append(make("em", { style: `left:${at(m)}%` }, "◆"));
       body.append(make("tr", {}, make("th", { scope: "row" }, roi.name), make("td", {}, track),
-        ...[e, roi.sd, m, roi.ceiling].map((v) => make("td", {}, short(v ?? NaN)))));
+        ...columns.map(([name]) => make("td", {}, short((name === "expected" || name === "measured" ? value(roi, name) : roi[name]) ?? NaN)))));
     }
     table.append(body);
     this.rois.append(table);
@@ -427,12 +440,34 @@ class Viewer {
       `${name ? name + ": " : ""}${short(this.vertices[hit.panel][hit.vertex])} ${this.data.unit}`,
       `${MAPS[this.state.map]} · ${this.data.unit_name} ${voxel}`,
     ];
+    lines.push(...this.uncertainty(hit.panel, voxel));
     if (this.ceiling) lines.push(`ceiling r ${short(this.ceiling[voxel])}`);
     this.tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
     const [x, y] = this.pointer;
     const w = this.stage.clientWidth;
     this.tip.style.left = `${Math.max(4, Math.min(x + 14, w - this.tip.offsetWidth - 4))}px`;
     this.tip.style.top = `${Math.max(4, y - this.tip.offsetHeight - 10)}px`;
+  }
+
+  /** What is expected of a voxel, and both uncertainties of it; nothing of the difference of two pictures. */
+  uncertainty(panel, voxel) {
+    const response = [this.current, this.pinned][panel];
+    if (!response?.maps.sd) return [];
+    const { sd, error } = response.maps;
+    const lines = [`expected ${short(this.values(response, "expected")[voxel])}, trial sd ${short(sd[voxel])}`];
+    if (this.ends) {
+      const [low, high] = this.interval(response, voxel);
+      lines.push(`${Math.round(100 * this.data.interval.level)} % of new trials: ${short(low)} to ${short(high)}`,
+        `mean known to ± ${short(error[voxel])} (sd)`);
+    }
+    return lines;
+  }
+
+  /** Ends of the predictive interval of a voxel: trial noise and what is not known of the mean in one. */
+  interval(response, voxel, relative = this.state.relative) {
+    const { expected, sd, error } = response.maps;
+    const middle = expected[voxel] - (relative ? this.baseline[voxel] : 0);
+    return this.ends.map((end) => middle + end[voxel] * Math.hypot(sd[voxel], error[voxel]));
   }
 
   togglePin() {
@@ -510,7 +545,14 @@ class Viewer {
     for (const atlas of this.atlases) columns[atlas.name] = Array.from(atlas.voxels, (v) => atlas.labels[v]);
     if (this.ceiling) columns.ceiling_r = this.ceiling;
     const { trials = [], ...maps } = this.current.maps;
-    for (const [name, values] of Object.entries(maps)) if (values) columns[name] = values;
+    const called = { sd: "trial_sd", error: "mean_error_sd" };
+    for (const [name, values] of Object.entries(maps)) if (values) columns[called[name] || name] = values;
+    if (this.ends && maps.sd) {
+      const percent = Math.round(100 * this.data.interval.level);
+      const ends = Array.from(maps.sd, (_, voxel) => this.interval(this.current, voxel, false));
+      columns[`lower_${percent}`] = ends.map(([low]) => low);
+      columns[`upper_${percent}`] = ends.map(([, high]) => high);
+    }
     trials.forEach((values, i) => (columns[`trial_${i + 1}`] = values));
     if (this.baseline) columns.mean_map = this.baseline;
     save(`${this.stem()}.csv`, csv(columns), "text/csv");
