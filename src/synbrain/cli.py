@@ -59,12 +59,14 @@ def _take_work(words: list[str]) -> list[str]:
 
 
 def _run(name: str, words: list[str]) -> int:
+    from synbrain.commands.outputs import require_outputs
     from synbrain.commands.parsing import prepare_call
     from synbrain.errors import SynBrainError, of_os_error
 
     command = COMMANDS[name]
     try:
         call = prepare_call(command, name, words)
+        require_outputs(name, call.typed)
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
             result = call.run()

@@ -18,7 +18,8 @@ from synbrain.features.encoders import get_encoder
 from synbrain.files import read_json
 from synbrain.linear.path import LinearPath
 from synbrain.model.options import PredictOptions
-from synbrain.model.outputs import Responses, require_output, suffix_of, write_responses
+from synbrain.model.output_names import suffix_of
+from synbrain.model.outputs import Responses, require_output, write_responses
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.prediction import predict_to
 from synbrain.model.synbrain import SynBrain

@@ -26,9 +26,8 @@ from synbrain.viewer.view import export_page
 
 @pytest.fixture(scope="module")
 def exported_page(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    assert source.dataset is not None
     out = tmp_path_factory.mktemp("page") / "page.html"
-    return export_page(source.model, out, source.dataset, ViewOptions(images=3, trials=2))
+    return export_page(replace(source, options=ViewOptions(images=3, trials=2)), out)
 
 
 def find_vertex(page: Any) -> tuple[float, float]:
@@ -134,9 +133,9 @@ def test_roi_bars_show_both_uncertainties_apart(
 def test_a_run_without_trial_noise_claims_no_uncertainty(
     watch: Callable[..., Any], source: Source, tmp_path: Path
 ) -> None:
-    assert source.dataset is not None
     model = SynBrain(source.model.config, {"subj01": replace(source.part, noise=None)})
-    shown = watch(export_page(model, tmp_path / "page.html", source.dataset, ViewOptions(images=1)).as_uri())
+    silent = Source(model, source.dataset, ViewOptions(images=1))
+    shown = watch(export_page(silent, tmp_path / "page.html").as_uri())
     x, y = find_vertex(shown.page)
     shown.page.mouse.move(x, y)
     told = shown.page.locator(".sv-tip").inner_text()

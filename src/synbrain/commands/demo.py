@@ -6,7 +6,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
 
 N_STEPS = 7
 SUBJECT = 1
@@ -34,27 +37,17 @@ def demo(
     from synbrain.decoding.options import DecoderOptions
     from synbrain.decoding.reconstruct import reconstruct
     from synbrain.decoding.train import train_decoder
-    from synbrain.features.store import make_tokens
     from synbrain.files import require_absent
     from synbrain.model.options import SynthesizeOptions
     from synbrain.model.synthesis import synthesize
-    from synbrain.prepare.nsd.prepare import prepare_nsd
-    from synbrain.simulate.experiment import simulate
     from synbrain.training.options import TrainOptions
     from synbrain.training.train import train
     from synbrain.viewer.options import ReportOptions
     from synbrain.viewer.report import report
 
     require_absent(out, overwrite)
-    tree, dataset, run = out / "simulated-nsd", out / "dataset", out / "run"
-    started = time.monotonic()
-    with _step(1, "simulate a subject who looks at drawn scenes"):
-        simulate(tree, size=size, seed=seed, overwrite=overwrite, show_progress=True)
-    with _step(2, "prepare: NSD layout to a dataset"):
-        made = prepare_nsd(tree, dataset, subject=SUBJECT, overwrite=overwrite, show_progress=True)
-        telling.prepared(made, {})
-    with _step(3, "features: images to tokens"):
-        telling.encoded(make_tokens(made, overwrite=overwrite, show_progress=True), {})
+    run, started = out / "run", time.monotonic()
+    made = _simulated(out, size, seed, overwrite)
     with _step(4, "train"):
         model = train([made], TrainOptions(seed=seed), out=run, overwrite=overwrite, show_progress=True)
         telling.trained(model, {"out": run})
@@ -77,6 +70,24 @@ def demo(
         )
         telling.reported(written, {})
     print(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
+
+
+def _simulated(out: Path, size: Literal["tiny", "demo", "small"], seed: int, overwrite: bool) -> Dataset:
+    """The dataset of a simulated subject, with tokens."""
+    from synbrain.commands import telling
+    from synbrain.features.store import make_tokens
+    from synbrain.prepare.nsd.prepare import prepare_nsd
+    from synbrain.simulate.experiment import simulate
+
+    tree = out / "simulated-nsd"
+    with _step(1, "simulate a subject who looks at drawn scenes"):
+        simulate(tree, size=size, seed=seed, overwrite=overwrite, show_progress=True)
+    with _step(2, "prepare: NSD layout to a dataset"):
+        made = prepare_nsd(tree, out / "dataset", subject=SUBJECT, overwrite=overwrite, show_progress=True)
+        telling.prepared(made, {})
+    with _step(3, "features: images to tokens"):
+        telling.encoded(make_tokens(made, overwrite=overwrite, show_progress=True), {})
+    return made
 
 
 def _draw_new_images(folder: Path, seed: int) -> Path:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import threading
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synbrain.viewer.options import ViewOptions
+
+if TYPE_CHECKING:
+    from synbrain.data.dataset import Dataset
+    from synbrain.viewer.source import Source
 
 AS_USUAL = ViewOptions()
 
@@ -35,19 +40,33 @@ def view(
     """
     from synbrain.data.dataset import load_dataset
     from synbrain.errors import SynBrainError
-    from synbrain.features.encoder import pick_device
     from synbrain.model.folder import DEMO, demo_dataset
-    from synbrain.model.synbrain import SynBrain
-    from synbrain.viewer.view import export_page, require_server
+    from synbrain.viewer.requirements import require_server
+    from synbrain.viewer.view import export_page
 
     if export is None:
         require_server()
     if str(model) in ("demo", DEMO) and not model.exists():
         model, dataset = Path(DEMO), dataset or demo_dataset()
-    recordings = None if dataset is None else load_dataset(dataset)
-    if recordings is None and (export is not None or decoder is not None):
+    if dataset is None and (export is not None or decoder is not None):
         what = "--export shows test images" if export is not None else "--decoder shows training images"
         raise SynBrainError(what, "give a dataset: synbrain view RUN DATASET ...")
+    source = _source(model, None if dataset is None else load_dataset(dataset), decoder, options, device)
+    if export is None:
+        _serve(source, options)
+    else:
+        export_page(source, export, overwrite=overwrite)
+        print(f"{export}: {export.stat().st_size / 1e6:.2f} MB, open it in a browser")
+
+
+def _source(
+    model: Path, recordings: Dataset | None, decoder: Path | None, options: ViewOptions, device: str
+) -> Source:
+    """The run, the dataset and the decoder, opened."""
+    from synbrain.features.encoder import pick_device
+    from synbrain.model.synbrain import SynBrain
+    from synbrain.viewer.source import Source
+
     place = pick_device(device)
     run = SynBrain.from_pretrained(model, device=place)
     decode = None
@@ -56,16 +75,16 @@ def view(
         from synbrain.viewer.decoded import DecodedPictures
 
         decode = DecodedPictures.of(Decoder.from_pretrained(decoder, device=str(place)), recordings)
-    if export is not None and recordings is not None:
-        export_page(run, export, recordings, options, decode=decode, overwrite=overwrite)
-        print(f"{export}: {export.stat().st_size / 1e6:.2f} MB, open it in a browser")
-        return
+    return Source(run, recordings, options, decode)
+
+
+def _serve(source: Source, options: ViewOptions) -> None:
+    """Answer on a local page until Ctrl-C."""
     from synbrain.viewer.server import bind, hosts_of, make_app, serve
-    from synbrain.viewer.source import Source
 
     listening = bind(options.port)
     port = listening.getsockname()[1]
-    app = make_app(Source(run, recordings, options, decode), hosts_of(port))
+    app = make_app(source, hosts_of(port))
     address = f"http://127.0.0.1:{port}/"
     print(f"{address}   (Ctrl-C ends)", flush=True)
     if options.browser:

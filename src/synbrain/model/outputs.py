@@ -29,19 +29,10 @@ from synbrain.arrays import Float32
 from synbrain.data.fsaverage import has_surface, on_surface
 from synbrain.data.space import VoxelSpace, import_xarray
 from synbrain.errors import SynBrainError
-from synbrain.files import atomic_path, require_absent, require_space, write_json
+from synbrain.files import atomic_path, require_space, write_json
+from synbrain.model.output_names import FORM_OF, files_of, require_free, sidecar_of, suffix_of
 
-HEMISPHERE_TAGS = ("_hemi-L", "_hemi-R")
 STRUCTURES = ("CortexLeft", "CortexRight")
-SUFFIX_OF = {
-    "npy": ".npy",
-    "nifti": ".nii.gz",
-    "gifti": ".func.gii",
-    "cifti": ".dscalar.nii",
-    "csv": ".csv",
-    "parquet": ".parquet",
-    "netcdf": ".nc",
-}
 NO_SURFACE = "the voxels have no known place on a cortical surface"
 
 
@@ -74,28 +65,6 @@ class Responses:
         return f"synbrain {shown} ({self.unit}); volume = image*{len(self.maps)}+map"[:79]
 
 
-def suffix_of(out: Path, format: str | None = None) -> str:
-    """The suffix of ``out`` that decides how it is written.
-
-    Args:
-        out: the file's name.
-        format: a name of :data:`SUFFIX_OF` that must agree with it; None: the suffix alone decides.
-
-    Raises:
-        SynBrainError: where no writer knows it, or ``format`` says another.
-    """
-    name = out.name.lower()
-    # the longest first: .dscalar.nii is no .nii
-    suffix = next((s for s in sorted(WRITERS, key=len, reverse=True) if name.endswith(s)), None)
-    if suffix is None or name == suffix:
-        raise SynBrainError(f"{out} names no format that is known", f"end it in one of {', '.join(WRITERS)}")
-    if format is not None and WRITERS[suffix] is not WRITERS[SUFFIX_OF[format]]:
-        raise SynBrainError(
-            f"--format {format} contradicts the name {out.name}", f"end it in {SUFFIX_OF[format]}"
-        )
-    return suffix
-
-
 def require_output(
     out: Path, space: VoxelSpace, *, by_roi: bool = False, format: str | None = None, overwrite: bool = False
 ) -> str:
@@ -105,11 +74,7 @@ def require_output(
         SynBrainError: where ``out`` exists, its format is unknown or contradicts ``format``, the space has
             no such form, or a package is missing.
     """
-    suffix = suffix_of(out, format)
-    for path in (*files_of(out, suffix), sidecar_of(out)):
-        require_absent(path, overwrite)
-    if out.is_dir():
-        raise SynBrainError(f"{out} is a folder", "name a file")
+    suffix = require_free(out, format=format, overwrite=overwrite)
     kind = space.kind
     if suffix in (".nii", ".nii.gz") and kind != "volume":
         raise SynBrainError(f"a {kind} space cannot be written as NIfTI", "end --out in .npy, .csv or .nc")
@@ -126,21 +91,6 @@ def require_output(
     return suffix
 
 
-def files_of(out: Path, suffix: str) -> list[Path]:
-    """What is written for ``out``: itself, or a file a hemisphere for GIfTI."""
-    if not suffix.endswith(".gii"):
-        return [out]
-    stem = out.name[: -len(suffix)]
-    return [out.with_name(stem + tag + suffix) for tag in HEMISPHERE_TAGS]
-
-
-def sidecar_of(out: Path) -> Path:
-    """``responses.npy``, ``responses.nii.gz`` or ``responses.func.gii`` -> ``responses.json``."""
-    name = out.name.lower()
-    suffix = next((s for s in sorted(WRITERS, key=len, reverse=True) if name.endswith(s)), out.suffix)
-    return out.with_name(out.name[: len(out.name) - len(suffix)] + ".json")
-
-
 def write_responses(out: Path, responses: Responses) -> list[Path]:
     """Write ``responses`` in the form that the suffix of ``out`` says, and the sidecar; whole or not at all.
 
@@ -152,7 +102,7 @@ def write_responses(out: Path, responses: Responses) -> list[Path]:
     suffix = suffix_of(out)
     files = files_of(out, suffix)
     out.parent.mkdir(parents=True, exist_ok=True)
-    WRITERS[suffix](files, responses)
+    WRITERS[FORM_OF[suffix]](files, responses)
     axes = ["map", "image", "voxel" if responses.rois is None else "roi"]
     names: dict[str, Any] = {"axes": axes, "shape": list(responses.values.shape), "maps": responses.maps}
     names |= {"images": responses.images, "unit": responses.unit}
@@ -305,13 +255,11 @@ def _write_netcdf(files: list[Path], responses: Responses) -> None:
 
 
 WRITERS: dict[str, Callable[[list[Path], Responses], None]] = {
-    ".npy": _write_npy,
-    ".nii.gz": _write_nifti,
-    ".nii": _write_nifti,
-    ".func.gii": _write_gifti,
-    ".shape.gii": _write_gifti,
-    ".dscalar.nii": _write_cifti,
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-    ".nc": _write_netcdf,
+    "npy": _write_npy,
+    "nifti": _write_nifti,
+    "gifti": _write_gifti,
+    "cifti": _write_cifti,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "netcdf": _write_netcdf,
 }

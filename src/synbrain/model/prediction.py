@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, alone
 from synbrain.model.options import PredictOptions
 from synbrain.model.outputs import write_responses
-from synbrain.model.request import requested
+from synbrain.model.request import Request, requested
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.predictive import Predictive
 from synbrain.progress import bar
@@ -54,35 +55,40 @@ def predict_to(
             for, an image that cannot be read.
     """
     asked = requested(model, images, out, options, overwrite)
-    part, files, rois = asked.part, asked.files, asked.rois
+    part, files = asked.part, asked.files
     maps = _map_names(options)
     if len(maps) > 1 and part.noise is None:
         raise SynBrainError(
             f"the run has no trial noise for {part.name}, so no sd and no interval",
             "leave out --sd and --interval, or `synbrain calibrate` the run",
         )
-    n_columns = part.n_voxels if rois is None else len(rois[0])
     with (
         alone(out),
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch,
         bar("predict", total=len(files), unit="image", show=show_progress) as moving,
     ):
-        shape = (len(maps), len(files), n_columns)
+        shape = (len(maps), len(files), part.n_voxels if asked.rois is None else len(asked.rois[0]))
         values = allocate_array(Path(scratch) / "values.npy", shape, np.float32)
-        weights, size = None if rois is None else rois[1], options.batch_size
-        if len(maps) == 1 or part.noise is None:
-            for rows, mean in asked.model.iter_means(files, subject=part.name, batch_size=size):
-                values[0, rows] = mean if weights is None else mean @ weights
-                moving.update(rows.stop - rows.start)
-        else:
-            for rows, batch in asked.model.iter_predictive(files, subject=part.name, batch_size=size):
-                values[:, rows] = _statistics(batch, weights, rows.start, options)
-                moving.update(rows.stop - rows.start)
+        for rows, statistics in _batches(asked, options, len(maps)):
+            values[:, rows] = statistics
+            moving.update(rows.stop - rows.start)
         about = {"kind": "prediction", "subject": part.name, "run": model.digest, "seed": options.seed}
         about |= {"background": options.background, "orientation": options.orientation}
         written = write_responses(out, asked.responses(values, maps, about))
         del values
     return written
+
+
+def _batches(asked: Request, options: PredictOptions, n_maps: int) -> Iterator[tuple[slice, Float32]]:
+    """Batch by batch the places of the images and their maps, (n_maps, n, n_columns)."""
+    weights = None if asked.rois is None else asked.rois[1]
+    named: dict[str, Any] = {"subject": asked.part.name, "batch_size": options.batch_size}
+    if n_maps == 1:
+        for rows, mean in asked.model.iter_means(asked.files, **named):
+            yield rows, (mean if weights is None else mean @ weights)[None]
+    else:
+        for rows, batch in asked.model.iter_predictive(asked.files, **named):
+            yield rows, _statistics(batch, weights, rows.start, options)
 
 
 def _map_names(options: PredictOptions) -> list[str]:

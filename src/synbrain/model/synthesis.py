@@ -12,7 +12,8 @@ import numpy as np
 from synbrain.arrays import Float32
 from synbrain.files import allocate_array, alone, digest_of, open_array, read_json, write_json
 from synbrain.model.options import SynthesizeOptions
-from synbrain.model.outputs import sidecar_of, write_responses
+from synbrain.model.output_names import sidecar_of
+from synbrain.model.outputs import write_responses
 from synbrain.model.request import Request, requested
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import bar

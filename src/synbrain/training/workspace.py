@@ -18,18 +18,8 @@ from accelerate import PartialState
 
 from synbrain.errors import SynBrainError
 from synbrain.files import alone, read_json, require_absent, write_json
-from synbrain.model.folder import CONFIG
 from synbrain.model.synbrain import SynBrain
-
-TRAINING, RESOLVED = "training", "config.json"
-UNFINISHED = (
-    "linear",
-    "vae",
-    "mapper",
-    "targets",
-    "tuning",
-    "pixels",
-)  # in TRAINING while a training is not finished
+from synbrain.training.interrupted import CONFIG, RESOLVED, TRAINING, UNFINISHED, is_interrupted
 
 
 @dataclass(frozen=True)
@@ -92,9 +82,7 @@ def _begin(out: Path, settings: dict[str, Any], resume: bool, overwrite: bool) -
     """Make ``out/training`` ready, or say why not; nothing is removed that was not given up."""
     folder = out / TRAINING
     replaces = (out / CONFIG).exists()  # a finished run: its weights stay until the new ones are whole
-    interrupted = (folder / RESOLVED).exists() and (
-        not replaces or any((folder / name).exists() for name in UNFINISHED)
-    )
+    interrupted = is_interrupted(out)
     if resume and interrupted:
         if replaces:
             require_absent(out, overwrite)

@@ -20,7 +20,7 @@ from synbrain.markdown import markdown_table
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.report import SubjectReport, TrainingReport
 from synbrain.model.synbrain import SynBrain
-from synbrain.training.workspace import TRAINING, UNFINISHED
+from synbrain.training.interrupted import TRAINING, UNFINISHED
 from synbrain.tuning.network import Readout
 from synbrain.tuning.options import TuneOptions
 from synbrain.tuning.subjects import TuningSubject
