@@ -34,7 +34,8 @@ model = adapt(example_model(), dataset, few)
 # As a dataset, for pictures that the other subject saw. Test pictures of either subject are never used. From the command
 # line: ``synbrain augment RUN DATASET --hours 1 --out SYNTHETIC``.
 
-from synbrain.decoding.augment import AugmentOptions, augment
+from synbrain.decoding.augment import augment
+from synbrain.decoding.options import AugmentOptions
 
 work = Path(tempfile.mkdtemp())
 synthetic = augment(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fixtures.colours import linear_run, make_dataset
-from synbrain.decoding.compare import DecoderComparison, compare_decoders, table_of
-from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.compare import compare_decoders, table_of
+from synbrain.decoding.options import DecoderComparison, DecoderOptions
 from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError
 

@@ -16,7 +16,7 @@ from synbrain.cli import main
 from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.adapt import adapt_decoder, adaptation_data
 from synbrain.decoding.alignment import make_alignment, read_labels
-from synbrain.decoding.augment import AugmentOptions, augment
+from synbrain.decoding.augment import augment
 from synbrain.decoding.augmentation_curve import (
     CurveOptions,
     augmentation_curve,
@@ -24,9 +24,9 @@ from synbrain.decoding.augmentation_curve import (
     worth_in_real_hours,
 )
 from synbrain.decoding.curve_arms import Cell
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.flattery import evaluate_semantics, flattery
-from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
+from synbrain.decoding.options import AugmentOptions, DecoderAdaptOptions, DecoderEvaluation, DecoderOptions
 from synbrain.decoding.scores import DecoderScores, Draws, ScoredOn, token_scores
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder

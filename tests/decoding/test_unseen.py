@@ -12,10 +12,10 @@ import pytest
 from fixtures.colours import linear_run, make_dataset
 from synbrain import Dataset, SynBrain
 from synbrain.data.marks import image_marks, packed, unpacked
-from synbrain.decoding.augment import AugmentOptions, augment
-from synbrain.decoding.augmentation_curve import CurveOptions, augmentation_curve
+from synbrain.decoding.augment import augment
+from synbrain.decoding.augmentation_curve import augmentation_curve
 from synbrain.decoding.curve_arms import Arms, Cell
-from synbrain.decoding.options import DecoderOptions
+from synbrain.decoding.options import AugmentOptions, CurveOptions, DecoderOptions
 from synbrain.decoding.subjects import decoding_data
 from synbrain.decoding.train import train_decoder
 from synbrain.decoding.unseen import note_seen

@@ -72,8 +72,8 @@ def _decode(
     renderer: str | None,
     out: Path | None,
 ) -> None:
-    from synbrain.decoding.evaluate import DecoderEvaluation
     from synbrain.decoding.flattery import evaluate_semantics
+    from synbrain.decoding.options import DecoderEvaluation
     from synbrain.files import write_json
 
     how = DecoderEvaluation(n_way=options.n_way, seed=options.seed, renderer=renderer)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.budget import TRIALS_PER_HOUR
@@ -22,6 +20,7 @@ from synbrain.data.dataset import (
 )
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.decoding.guards import without
+from synbrain.decoding.options import AugmentOptions
 from synbrain.errors import SynBrainError
 from synbrain.features.store import copy_tokens, open_tokens
 from synbrain.features.tokens import TokenSet
@@ -31,19 +30,6 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
 AT_ONCE = 64  # images
-
-
-class AugmentOptions(BaseModel):
-    """What synthetic trials are made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    hours: float = Field(1.0, gt=0, description="of 750 trials each, as one NSD session")
-    per_image: int = Field(1, ge=1, description="trials an image; images are used again where they run out")
-    kind: Literal["trial", "mean", "isotropic"] = Field(
-        "trial", description="with the run's noise, the expected response, or with isotropic noise"
-    )
-    subject: str | None = Field(None, description="of a run with several subjects")
-    seed: int = Field(0, ge=0, description="of images and noise")
 
 
 ONE_HOUR = AugmentOptions()

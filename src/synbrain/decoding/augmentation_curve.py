@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from synbrain.arrays import Float64
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
 from synbrain.decoding.adapt import adapt_to
-from synbrain.decoding.curve_arms import Arm, Arms, Cell
+from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
-from synbrain.decoding.options import DecoderAdaptOptions
+from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.options import CurveOptions, DecoderEvaluation
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
@@ -35,30 +34,6 @@ from synbrain.progress import track
 from synbrain.training.networks import Workspace
 
 METRICS = ("images_ranked", "brains_ranked", "two_way")
-
-
-class CurveOptions(DecoderAdaptOptions):
-    """The arms of the experiment, beside the settings of each decoder."""
-
-    budget: int | str = Field("1h", description="real data of every decoder but those of the arm `real`")
-    hours: list[float] = Field([0, 1, 2, 4, 8, 16, 32], description="synthetic hours of 750 trials")
-    arms: list[Arm] = Field(
-        ["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"],
-        description="calibrated trials, expected responses, isotropic noise, ridge with Gaussian residuals, "
-        "as many further real hours, the real trials repeated",
-    )
-    weights: list[float] = Field(
-        [0, 0.25, 0.5, 0.75],
-        description="shares of synthetic samples tried; validation images choose, 0 is the decoder without",
-    )
-    steps_grow: bool = Field(
-        False, description="steps grow with the hours, as published: more training and more data confounded"
-    )
-    seeds: int = Field(3, ge=1, description="number of repetitions of the experiment")
-    resume: bool = Field(
-        False,
-        description="extend a finished curve by arms, hours or seeds; its decoders are taken as they are",
-    )
 
 
 AS_ASKED = CurveOptions()

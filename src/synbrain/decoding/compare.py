@@ -11,19 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.adapt import adapt_to, adaptation_data
 from synbrain.decoding.alignment import make_alignment
 from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.folder import decoder_digest
-from synbrain.decoding.options import DecoderAdaptOptions
+from synbrain.decoding.options import DecoderComparison, DecoderEvaluation
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.scores import Each, identified
 from synbrain.decoding.subjects import DecodingData, mean_and_sd, with_synthetic
@@ -42,24 +41,6 @@ from synbrain.training.networks import Workspace
 
 AGAINST = "mindeye2"
 Result = tuple[Each, dict[str, float]]  # metric -> values of test images; scores on validation images
-
-
-class DecoderComparison(DecoderAdaptOptions):
-    """Which decoders are compared, beside the settings of each."""
-
-    budget: int | str = Field("1h", description="real data of every decoder but `full`")
-    systems: list[str] = Field(
-        ["ridge", "mindeye2", "mindaligner", "mindeye2_da", "full", "repeats"],
-        description="mindeye2_da adds synthetic hours, full takes all data, repeats is the ceiling",
-    )
-    hours: list[Annotated[float, Field(gt=0)]] = Field(
-        [1.0], min_length=1, description="synthetic hours of mindeye2_da, a row each"
-    )
-    seeds: int = Field(3, ge=1, description="number of repetitions")
-    resume: bool = Field(
-        False,
-        description="extend a finished table by systems, hours or seeds; its decoders are taken as they are",
-    )
 
 
 AS_PUBLISHED = DecoderComparison()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
@@ -13,14 +12,14 @@ from synbrain.baselines.gaussian import RidgeGaussian
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
-from synbrain.decoding.augment import AugmentOptions, draw_images, trials_of, usable_images
+from synbrain.decoding.augment import draw_images, trials_of, usable_images
+from synbrain.decoding.options import AugmentOptions
 from synbrain.decoding.subjects import DecodingData
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model.synbrain import SynBrain
 
-Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
 KINDS = {"calibrated": "trial", "expected": "mean", "isotropic": "isotropic"}
 
 

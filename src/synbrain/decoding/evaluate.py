@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.feature_networks import COMMON_SIZE, OFFLINE, load_feature_network
+from synbrain.decoding.feature_networks import COMMON_SIZE, load_feature_network
 from synbrain.decoding.guards import Voxels, require_same_voxels
+from synbrain.decoding.options import DecoderEvaluation
 from synbrain.decoding.picture_scores import picture_scores
 from synbrain.decoding.reconstruct import painter_of
 from synbrain.decoding.scores import DecoderScores, Draws, Each, Row, ScoredOn, scored, token_scores
@@ -25,26 +25,7 @@ from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
-from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.model.synbrain import SynBrain
-
-
-class DecoderEvaluation(BaseModel):
-    """How a decoder is evaluated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    samples: int = Field(1, ge=1, description="token samples of the prior, averaged before scoring")
-    n_way: int = Field(N_WAY, ge=2, description="candidates in retrieval")
-    n_subsets: int = Field(N_SUBSETS, ge=1, description="random draws of candidates")
-    seed: int = Field(0, ge=0, description="of synthetic trials, samples and draws")
-    renderer: str | None = Field(
-        None, description="score pictures too: pixels, nearest, or the path of an unCLIP checkpoint"
-    )
-    networks: list[str] = Field(
-        list(OFFLINE), description="that pictures are judged by: lite2, alexnet, inception, clip, ..."
-    )
-    device: str = Field("auto", description="where decoder and run work: auto, cpu, cuda, ...")
-
 
 DEFAULTS = DecoderEvaluation()
 

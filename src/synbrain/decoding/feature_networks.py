@@ -172,7 +172,6 @@ FEATURE_NETWORKS: dict[str, FeatureNetwork] = {
     ),
 }  # fmt: skip
 PUBLISHED = ("alexnet", "inception", "clip", "efficientnet-b1", "swav")
-OFFLINE = ("lite2",)
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from synbrain.data.dataset import Dataset
-from synbrain.decoding.evaluate import DecoderEvaluation, evaluate_decoder
+from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.options import DecoderEvaluation
 from synbrain.decoding.scores import DecoderScores
 from synbrain.errors import SynBrainError
 from synbrain.metrics.intervals import bootstrap_mean

@@ -1,14 +1,18 @@
-"""What a user may say about a decoder's training."""
+"""What a user may say about decoders: their training, their scores, and what they are trained on."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.data.budget import By
+from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.networks.config import LoopConfig
+
+OFFLINE = ("lite2",)  # networks that judge pictures and come with the package
+Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
 
 
 class PriorSizes(BaseModel):
@@ -118,3 +122,75 @@ class DecoderAdaptOptions(DecoderOptions):
         None, description="CSV of image and label: pairs are of one label; token neighbours if left out"
     )
     neighbours: int = Field(10, ge=1, description="images of the known subject that may be an image's pair")
+
+
+class DecoderEvaluation(BaseModel):
+    """How a decoder is evaluated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    samples: int = Field(1, ge=1, description="token samples of the prior, averaged before scoring")
+    n_way: int = Field(N_WAY, ge=2, description="candidates in retrieval")
+    n_subsets: int = Field(N_SUBSETS, ge=1, description="random draws of candidates")
+    seed: int = Field(0, ge=0, description="of synthetic trials, samples and draws")
+    renderer: str | None = Field(
+        None, description="score pictures too: pixels, nearest, or the path of an unCLIP checkpoint"
+    )
+    networks: list[str] = Field(
+        list(OFFLINE), description="that pictures are judged by: lite2, alexnet, inception, clip, ..."
+    )
+    device: str = Field("auto", description="where decoder and run work: auto, cpu, cuda, ...")
+
+
+class AugmentOptions(BaseModel):
+    """What synthetic trials are made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hours: float = Field(1.0, gt=0, description="of 750 trials each, as one NSD session")
+    per_image: int = Field(1, ge=1, description="trials an image; images are used again where they run out")
+    kind: Literal["trial", "mean", "isotropic"] = Field(
+        "trial", description="with the run's noise, the expected response, or with isotropic noise"
+    )
+    subject: str | None = Field(None, description="of a run with several subjects")
+    seed: int = Field(0, ge=0, description="of images and noise")
+
+
+class DecoderComparison(DecoderAdaptOptions):
+    """Which decoders are compared, beside the settings of each."""
+
+    budget: int | str = Field("1h", description="real data of every decoder but `full`")
+    systems: list[str] = Field(
+        ["ridge", "mindeye2", "mindaligner", "mindeye2_da", "full", "repeats"],
+        description="mindeye2_da adds synthetic hours, full takes all data, repeats is the ceiling",
+    )
+    hours: list[Annotated[float, Field(gt=0)]] = Field(
+        [1.0], min_length=1, description="synthetic hours of mindeye2_da, a row each"
+    )
+    seeds: int = Field(3, ge=1, description="number of repetitions")
+    resume: bool = Field(
+        False,
+        description="extend a finished table by systems, hours or seeds; its decoders are taken as they are",
+    )
+
+
+class CurveOptions(DecoderAdaptOptions):
+    """The arms of the experiment, beside the settings of each decoder."""
+
+    budget: int | str = Field("1h", description="real data of every decoder but those of the arm `real`")
+    hours: list[float] = Field([0, 1, 2, 4, 8, 16, 32], description="synthetic hours of 750 trials")
+    arms: list[Arm] = Field(
+        ["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"],
+        description="calibrated trials, expected responses, isotropic noise, ridge with Gaussian residuals, "
+        "as many further real hours, the real trials repeated",
+    )
+    weights: list[float] = Field(
+        [0, 0.25, 0.5, 0.75],
+        description="shares of synthetic samples tried; validation images choose, 0 is the decoder without",
+    )
+    steps_grow: bool = Field(
+        False, description="steps grow with the hours, as published: more training and more data confounded"
+    )
+    seeds: int = Field(3, ge=1, description="number of repetitions of the experiment")
+    resume: bool = Field(
+        False,
+        description="extend a finished curve by arms, hours or seeds; its decoders are taken as they are",
+    )

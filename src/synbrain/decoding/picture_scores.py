@@ -13,12 +13,12 @@ from synbrain.arrays import Float64
 from synbrain.decoding.feature_networks import (
     COMMON_SIZE,
     FEATURE_NETWORKS,
-    OFFLINE,
     as_pictures,
     load_feature_network,
     picture_features,
     resized,
 )
+from synbrain.decoding.options import OFFLINE
 from synbrain.errors import SynBrainError
 from synbrain.metrics.image import (
     correlation_distance,

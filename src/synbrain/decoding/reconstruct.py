@@ -26,7 +26,8 @@ from synbrain.model.synbrain import SynBrain
 Pictures = list[NDArray[np.uint8]]
 # predicted tokens (n, n_tokens, dim) -> pictures
 Painter = Callable[[Float32], Pictures]
-PIXELS, NEAREST = "pixels", "nearest"  # renderers that know nothing but training images
+PIXELS = "pixels"  # these two renderers know nothing but training images
+NEAREST = "nearest"
 
 
 @dataclass(frozen=True)
