@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from synbrain.arrays import Float64
 from synbrain.metrics.voxel import CONSTANT, blocks
@@ -102,6 +101,8 @@ def bootstrap_mean(
     values: NDArray[Any], *, level: float = LEVEL, n_bootstrap: int = 2000, seed: int = 0
 ) -> Interval:
     """Bootstrap interval (bias-corrected and accelerated, scipy) of the mean of (n_items,) values."""
+    from scipy import stats  # half a second: not for those who need the constants above alone
+
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     if len(finite) < 2 or np.ptp(finite) == 0:
@@ -134,6 +135,8 @@ def bootstrap_subjects(
 
 def seed_interval(values: NDArray[Any], level: float = LEVEL) -> Interval | None:
     """Student's t interval of the mean over (n_seeds,) values; None for a single seed."""
+    from scipy import stats
+
     if len(values) < 2:
         return None
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
@@ -152,6 +155,8 @@ def paired_p(difference: NDArray[Any]) -> float:
 
 def sign_flip_p(difference: NDArray[Any], *, n_resamples: int = 9999, seed: int = 0) -> float:
     """Two-sided p-value that paired differences (n_items,) have mean 0, by flipping signs (scipy)."""
+    from scipy import stats
+
     result = stats.permutation_test(
         (np.asarray(difference, dtype=np.float64),),
         lambda x, axis: np.mean(x, axis=axis),
