@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from synbrain.decoding import feature_networks
+from synbrain.decoding import picture_scores as picture_scores_module
 from synbrain.decoding.feature_networks import (
     FEATURE_NETWORKS,
     PUBLISHED,
     load_feature_network,
     picture_features,
 )
-from synbrain.decoding.picture_scores import picture_scores
+from synbrain.decoding.picture_scores import SeenPictures, picture_scores
 from synbrain.errors import SynBrainError
 
 
@@ -50,6 +51,21 @@ def test_scores_tell_the_right_pictures_from_wrong_ones(seen: np.ndarray) -> Non
     grey = picture_scores(np.full_like(seen, 128), seen)
     assert grey["lite2"].value == pytest.approx(0.5, abs=0.15), "one picture for all is at chance"
     assert grey["pixcorr"].value == 0
+
+
+def test_seen_pictures_are_looked_at_once(seen: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    features = picture_scores_module.picture_features
+
+    def counted(name: str, pictures: np.ndarray, *, device: str) -> dict[str, np.ndarray]:
+        looked.append(id(pictures))
+        return features(name, pictures, device=device)
+
+    monkeypatch.setattr(picture_scores_module, "picture_features", counted)
+    judged, decoded = SeenPictures(seen), np.full_like(seen, 128)
+    rows = [judged.scores(decoded), judged.scores(seen)]
+    assert looked.count(id(judged.pictures)) == 2  # once as what was seen, once as what was decoded
+    assert rows[1]["lite2"].value == 1 > rows[0]["lite2"].value
 
 
 def test_bytes_and_floats_are_one_picture(seen: np.ndarray) -> None:

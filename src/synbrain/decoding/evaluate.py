@@ -12,10 +12,10 @@ from synbrain.arrays import Float32
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.feature_networks import COMMON_SIZE, load_feature_network
+from synbrain.decoding.feature_networks import COMMON_SIZE
 from synbrain.decoding.guards import Voxels, require_same_voxels
 from synbrain.decoding.options import DecoderEvaluation
-from synbrain.decoding.picture_scores import picture_scores
+from synbrain.decoding.picture_scores import SeenPictures
 from synbrain.decoding.reconstruct import painter_of
 from synbrain.decoding.scores import DecoderScores, Draws, Each, Row, ScoredOn, scored, token_scores
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
@@ -172,15 +172,12 @@ def _pictures(
     Raises:
         SynBrainError: for an unknown renderer, or a network that is not at hand; before anything is decoded.
     """
-    for name in options.networks:
-        load_feature_network(name)
-    painter = painter_of(str(options.renderer), decoder, dataset, seed=options.seed)
     seen = [dataset.load_image(int(row)).resize((COMMON_SIZE, COMMON_SIZE)) for row in test.tokens.rows]
-    stacked = np.stack([np.asarray(picture) for picture in seen])
+    judged = SeenPictures(np.stack([np.asarray(picture) for picture in seen]), tuple(options.networks))
+    painter = painter_of(str(options.renderer), decoder, dataset, seed=options.seed)
 
     def columns(predicted: Float32) -> Each:
-        scores = picture_scores(np.stack(painter(predicted)), stacked, networks=options.networks)
-        return {name: score.each for name, score in scores.items()}
+        return {name: score.each for name, score in judged.scores(np.stack(painter(predicted))).items()}
 
     return columns
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float64
+from synbrain.arrays import Float32, Float64
 from synbrain.decoding.feature_networks import (
     COMMON_SIZE,
     FEATURE_NETWORKS,
@@ -71,26 +72,55 @@ def picture_scores(
         >>> round(scores["lite2"].value, 3), round(scores["ssim"].value, 3)
         (1.0, 1.0)
     """
-    if len(decoded) != len(seen) or len(seen) < 2:
-        raise SynBrainError(
-            f"{len(decoded)} decoded pictures for {len(seen)} seen ones",
-            "give one decoded picture an image, and two images at least",
-        )
-    chosen = list(dict.fromkeys(networks))
-    for name in chosen:
-        load_feature_network(name, device)
-    scores = _pixels(decoded, seen)
-    for name in chosen:
-        ours, theirs = (picture_features(name, pictures, device=device) for pictures in (decoded, seen))
-        for column, (layer, kind) in FEATURE_NETWORKS[name].columns.items():
-            if kind == "two_way":
-                wins = two_way_wins(ours[layer], theirs[layer]) / (len(seen) - 1)
-                scores[column] = PictureScore(wins, "larger", 0.5)
-            else:
-                scores[column] = PictureScore(
-                    correlation_distance(ours[layer], theirs[layer]), "smaller", 1.0
-                )
-    return scores
+    return SeenPictures(seen, tuple(dict.fromkeys(networks)), device).scores(decoded)
+
+
+@dataclass(frozen=True)
+class SeenPictures:
+    """Pictures that were seen. Their features are computed once, however many rows are judged by them.
+
+    Attributes:
+        pictures: (n, h, w, 3) uint8 or floats in [0, 1].
+        networks: keys of ``FEATURE_NETWORKS``; one that is not at hand is refused at once.
+        device: where they run.
+    """
+
+    pictures: NDArray[Any]
+    networks: tuple[str, ...] = OFFLINE
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in self.networks:
+            load_feature_network(name, self.device)
+
+    @cached_property
+    def features(self) -> dict[str, dict[str, Float32]]:
+        """Network -> layer -> (n, d) float32."""
+        return {name: picture_features(name, self.pictures, device=self.device) for name in self.networks}
+
+    def scores(self, decoded: NDArray[Any]) -> dict[str, PictureScore]:
+        """Every column of ``decoded``, (n, h, w, 3), whose row i was decoded from responses to picture i.
+
+        Raises:
+            SynBrainError: for pictures that do not pair up.
+        """
+        n = len(self.pictures)
+        if len(decoded) != n or n < 2:
+            raise SynBrainError(
+                f"{len(decoded)} decoded pictures for {n} seen ones",
+                "give one decoded picture an image, and two images at least",
+            )
+        scores = _pixels(decoded, self.pictures)
+        for name in self.networks:
+            ours, theirs = picture_features(name, decoded, device=self.device), self.features[name]
+            for column, (layer, kind) in FEATURE_NETWORKS[name].columns.items():
+                if kind == "two_way":
+                    wins = two_way_wins(ours[layer], theirs[layer]) / (n - 1)
+                    scores[column] = PictureScore(wins, "larger", 0.5)
+                else:
+                    distance = correlation_distance(ours[layer], theirs[layer])
+                    scores[column] = PictureScore(distance, "smaller", 1.0)
+        return scores
 
 
 def _pixels(decoded: NDArray[Any], seen: NDArray[Any]) -> dict[str, PictureScore]:
