@@ -67,9 +67,9 @@ def on_a_run(run: Path, data: Path, seeds: list[int], steps: int) -> None:
     sizes, and goes through :func:`train_mapper`, in the settings of recipe ``reference`` at small sizes.
     """
     model, dataset = SynBrain.from_pretrained(run), load_dataset(data)
-    vae, sizes, stage = model.vae, model.mapper and model.mapper.config, model.config.mapper_layer
+    vae, mapper, stage = model.vae, model.mapper, model.config.mapper_layer
     assert vae is not None
-    assert sizes is not None
+    assert mapper is not None
     assert stage is not None
     trained = TrainConfig.model_validate(read_json(run / "training" / "config.json"))
     pairs = pairs_of(dataset, open_tokens(dataset, model.config.encoder, [stage]), "train")
@@ -90,7 +90,7 @@ def on_a_run(run: Path, data: Path, seeds: list[int], steps: int) -> None:
         ):
             torch.manual_seed(seed)
             told = config.model_copy(update=changes)
-            curves[kind] = _through_stage(Mapper(sizes), vae, subject, told, stage, seed)
+            curves[kind] = _through_stage(Mapper(mapper.config), vae, subject, told, stage, seed)
         for kind in ("trials", "samples of trials"):
             _show(f"{run.name}, seed {seed}, {kind}", curves[kind], curves["means"])
 

@@ -116,7 +116,7 @@ def ratio_of(noise: ResponseNoise, mean: NDArray[Any], pairs: Pairs) -> float:
     squares, freedom = within_image_squares(pairs.trial_responses(), pairs.image_of_trial)
     weights = np.maximum(pairs.repeats() - 1, 0)
     ours = np.average(noise.trial.variance(mean), axis=0, weights=weights)
-    return float(np.nanmedian(variance_ratio(ours, squares / freedom)))
+    return float(np.nanmedian(variance_ratio(ours.astype(np.float64), squares / freedom)))
 
 
 def by_distance(paths: list[Path], encoder: str, layers: list[str], on_test: bool) -> None:

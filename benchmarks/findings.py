@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,8 @@ def main() -> None:
         one.add_argument("--out", type=Path, required=True)
     given = vars(parser.parse_args())
     kind = given.pop("kind")
-    {"static": static, "circular": circular, "ablations": ablations}[kind](**given)
+    parts: dict[str, Callable[..., None]] = {"static": static, "circular": circular, "ablations": ablations}
+    parts[kind](**given)
 
 
 if __name__ == "__main__":

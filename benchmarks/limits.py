@@ -76,9 +76,9 @@ def main() -> None:
     alone = LinearPathConfig(share=False, alphas=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0))
     clean = fit_linear_path(one_trial_each(rest, true), alone, seed=given.seed)
     tell("fitted on noise-free targets", clean.path.predict(held.tokens))
-    y = rest.repeat_means().astype(np.float64)
+    y = rest.repeat_means()
     units = noise_units(rest, y, seed=given.seed)
-    scaled, signal = units.into(y), units.into(true)
+    scaled, signal = units.into(y), units.into(true.astype(np.float32))
     axes = np.linalg.svd(signal - signal.mean(axis=0), full_matrices=False)[2]
     for k in given.patterns:
         scores = one_trial_each(rest, scaled @ axes[:k].T)

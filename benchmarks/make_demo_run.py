@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from synbrain.data.dataset import DatasetInfo, Stimuli, load_dataset, write_tables
+from synbrain.data.dataset import DatasetInfo, Split, Stimuli, load_dataset, write_tables
 from synbrain.evaluation.evaluate import evaluate
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens
@@ -71,11 +71,9 @@ def main(scratch: Path) -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     small.save_pretrained(OUT / "run", scores=scores.to_json())
     rng = np.random.default_rng(0)
+    chosen: tuple[tuple[Split, int], ...] = (("test", N_TEST), ("train", N_TRAIN))
     rows = np.concatenate(
-        [
-            np.sort(rng.choice(dataset.image_rows(split), n, replace=False))
-            for split, n in (("test", N_TEST), ("train", N_TRAIN))
-        ]
+        [np.sort(rng.choice(dataset.image_rows(split), n, replace=False)) for split, n in chosen]
     )
     with new_folder(OUT / "dataset") as building:
         (building / "images").mkdir()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from PIL import Image
 
 from synbrain.data.dataset import Dataset
 from synbrain.features.encoder import Encoder, encoder_digest
+from synbrain.features.preprocessing import Preprocessing
 from synbrain.features.store import write_tokens
 from synbrain.prepare.table import prepare_table
 from synbrain.progress import track
@@ -60,8 +62,8 @@ def made_encoder() -> Encoder:
     layers = {"final": (GRID**2, DIM)}
     describe = {"tokens": "made from the picture's number", "layers": {"final": [GRID**2, DIM]}}
     return Encoder(
-        ENCODER, encoder_digest(ENCODER, "none", describe), layers, "final", preprocess, describe, network,
-        torch.device("cpu"),
+        ENCODER, encoder_digest(ENCODER, "none", describe), layers, "final",
+        cast(Preprocessing, preprocess), describe, network, torch.device("cpu"),
     )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def truth(numbers: np.ndarray, n_voxels: int, seed: int) -> np.ndarray:
             mine = np.flatnonzero(field_of == f)
             out[start : start + 500, mine] = seen[f] @ weights[mine].T
             out[start : start + 500, mine] += 1.5 * np.abs(seen[f]) @ bent[mine].T
-    return (out - out.mean(axis=0)) / out.std(axis=0)
+    return np.asarray((out - out.mean(axis=0)) / out.std(axis=0))
 
 
 def picture(folder: Path, number: int) -> None:

@@ -104,7 +104,9 @@ def run_noise(given: argparse.Namespace) -> dict[str, Any]:
     train, _ = split_pairs(*opened(given.out / "dataset"))
     stored = (given.out / "linear" / "out_of_fold.npy").exists()
     predicted = (
-        stored_fit(given).out_of_fold if stored else 0.7 * truth(np.arange(train.n_images), train.n_voxels, 0)
+        stored_fit(given).out_of_fold
+        if stored
+        else np.float32(0.7) * truth(np.arange(train.n_images), train.n_voxels, 0)
     )
     with Watch() as watch:
         fit_response_noise(train, predicted, NoiseConfig(), seed=0)

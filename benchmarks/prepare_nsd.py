@@ -59,7 +59,7 @@ def write_tree(tree: Path, n_sessions: int, kind: str) -> Path:
         },
     )
     radius = sum(axis**2 for axis in np.meshgrid(*[np.linspace(-1, 1, n) for n in GRID], indexing="ij"))
-    brain = radius < 0.9
+    brain = np.asarray(radius) < 0.9
     roi = tree / "nsddata/ppdata/subj01/func1pt8mm/roi"
     betas = tree / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
     roi.mkdir(parents=True)

@@ -16,7 +16,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class Bench:
     def bf16(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def compare(self, name: str, gflop: float, sides: dict[str, Callable[[], object]]) -> None:
+    def compare(self, name: str, gflop: float, sides: Mapping[str, Callable[[], object]]) -> None:
         """Run the sides in turn and print medians; the first one is the reference."""
         wall: dict[str, list[float]] = {side: [] for side in sides}
         cpu: dict[str, list[float]] = {side: [] for side in sides}
@@ -131,9 +131,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 def has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    return any(ask is not None and ask() for ask in asked)
+    return any(bool(ask()) for ask in asked if ask is not None)
 
 
 def gradient(network: nn.Module) -> list[Tensor]:

@@ -7,6 +7,9 @@ LayerNorm and modulation one after another, parameter-by-parameter AdamW and EMA
 
 from __future__ import annotations
 
+from itertools import zip_longest
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +27,7 @@ def swish(x: Tensor) -> Tensor:
 def res_block(block: ResBlock, x: Tensor) -> Tensor:
     h = block.conv1(swish(block.norm1(x)))
     h = block.conv2(swish(block.norm2(h)))
-    return (x if block.shortcut is None else block.shortcut(x)) + h
+    return cast(Tensor, (x if block.shortcut is None else block.shortcut(x)) + h)
 
 
 def attention(block: AttentionBlock, x: Tensor) -> Tensor:
@@ -40,14 +43,18 @@ def middle(mid: Middle, x: Tensor) -> Tensor:
     return res_block(mid.block2, attention(mid.attention, res_block(mid.block1, x)))
 
 
+def level(blocks: Any, h: Tensor) -> Tensor:
+    for block in blocks:
+        h = res_block(block, h)
+    return h
+
+
 def encode(vae: BrainVAE, y: Tensor) -> Posterior:
     net = vae.encoder
     h = net.pool(net.conv_in(y.unsqueeze(1)))
-    for level, blocks in enumerate(net.levels):
-        for block in blocks:
-            h = res_block(block, h)
-        if level < len(net.downs):
-            h = net.downs[level](h)
+    for blocks, down in zip_longest(net.levels, net.downs):
+        h = level(blocks, h)
+        h = h if down is None else down(h)
     h = net.conv_out(swish(net.norm_out(middle(net.middle, h))))
     moments = torch.cat((vae.mean_head(h), vae.logvar_head(h)), dim=1)
     return Posterior(*torch.chunk(moments, 2, dim=1))
@@ -56,13 +63,11 @@ def encode(vae: BrainVAE, y: Tensor) -> Posterior:
 def decode(vae: BrainVAE, z: Tensor, n_voxels: int) -> Tensor:
     net = vae.decoder
     h = middle(net.middle, net.conv_in(vae.post(z)))
-    for level, blocks in enumerate(net.levels):
-        for block in blocks:
-            h = res_block(block, h)
-        if level < len(net.ups):
-            h = net.ups[level](h)
+    for blocks, up in zip_longest(net.levels, net.ups):
+        h = level(blocks, h)
+        h = h if up is None else up(h)
     h = F.interpolate(h, size=n_voxels, mode="linear", align_corners=True)
-    return net.conv_out(swish(net.norm_out(h))).squeeze(1)
+    return cast(Tensor, net.conv_out(swish(net.norm_out(h))).squeeze(1))
 
 
 def run_vae(vae: BrainVAE, y: Tensor, noise: Tensor) -> tuple[Tensor, Posterior, Tensor]:
@@ -82,6 +87,7 @@ def run_mapper(mapper: Mapper, tokens: Tensor) -> Tensor:
     code[:, : code.shape[1] // 2] = 1.0
     c = mapper.timestep.fc2(F.silu(mapper.timestep.fc1(code)))
     x = tokens + mapper.positions
+    block: Any
     for block in mapper.blocks:
         shift1, scale1, gate1, shift2, scale2, gate2 = block.modulation.linear(F.silu(c)).chunk(6, dim=-1)
         h = modulate(F.layer_norm(x, (dim,), eps=1e-6), shift1, scale1)
@@ -91,8 +97,9 @@ def run_mapper(mapper: Mapper, tokens: Tensor) -> Tensor:
         x = x + gate1.unsqueeze(1) * block.out(h.transpose(1, 2).reshape(batch, n, dim))
         h = modulate(F.layer_norm(x, (dim,), eps=1e-6), shift2, scale2)
         x = x + gate2.unsqueeze(1) * block.fc2(F.gelu(block.fc1(h), approximate="tanh"))
+    assert mapper.final_modulation.linear is not None
     shift, scale = mapper.final_modulation.linear(F.silu(c)).chunk(2, dim=-1)
-    return mapper.final(modulate(F.layer_norm(x, (dim,), eps=1e-6), shift, scale))
+    return cast(Tensor, mapper.final(modulate(F.layer_norm(x, (dim,), eps=1e-6), shift, scale)))
 
 
 def default_adamw(network: nn.Module, weight_decay: float) -> torch.optim.AdamW:

@@ -18,7 +18,7 @@ import torch
 
 from synbrain.features.encoders import get_encoder
 from synbrain.features.tuned import FeatureMap
-from synbrain.networks.precision import autocast, autocast_dtype
+from synbrain.networks.precision import Precision, autocast, autocast_dtype
 from synbrain.tuning.network import TuningNetwork
 
 LAYERS = ("block7", "block10", "block14")
@@ -30,9 +30,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     typed = parser.parse_args()
     torch.set_num_threads(1)
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
     steps = {
         f"{form}, {precision}, {'frozen' if frozen else 'all trained'}": made(form, precision, frozen)
-        for form, precision, frozen in itertools.product(("plain", "folded"), ("fp32", "bf16"), ((), FROZEN))
+        for form, precision, frozen in itertools.product(("plain", "folded"), precisions, ((), FROZEN))
     }
     least = dict.fromkeys(steps, float("inf"))
     for turn in range(typed.rounds + 1):
@@ -45,7 +46,7 @@ def main() -> None:
         print(f"{name:30} {seconds:.2f}")
 
 
-def made(form: str, precision: str, frozen: tuple[str, ...]) -> Callable[[], None]:
+def made(form: str, precision: Precision, frozen: tuple[str, ...]) -> Callable[[], None]:
     """One step, to be called again and again."""
     base = get_encoder("efficientnet-lite0", size=112)
     assert base.module is not None

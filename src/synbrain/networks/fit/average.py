@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def ema_decay_at(decay: float, step: int, warmup: bool) -> float:
 
 
 @torch.no_grad()
-def update_ema(average: dict[str, Tensor], parameters: dict[str, Tensor], decay: float) -> None:
+def update_ema(average: Mapping[str, Tensor], parameters: Mapping[str, Tensor], decay: float) -> None:
     """Move ``average`` towards ``parameters`` in place: a <- decay * a + (1 - decay) * p."""
     averages = list(average.values())
     if averages:
