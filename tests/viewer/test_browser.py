@@ -121,13 +121,17 @@ def test_roi_bars_show_both_uncertainties_apart(
     assert np.hypot(trial, error) == pytest.approx(drawn, rel=0.12)  # trials of ROIs are 100 draws
     line, block = (row.locator(f".sv-track {tag}").bounding_box() for tag in ("u", "b"))
     assert block["width"] < line["width"]
-    assert block["height"] > 2 * line["height"]
+    assert block["y"] > line["y"] + 3 * line["height"]
     colours = [
         row.locator(f".sv-track {tag}").evaluate("e => getComputedStyle(e).backgroundColor")
         for tag in ("u", "b", "i")
     ]
     assert len(set(colours)) == 3
     assert "not known of the mean" in table.locator("caption").inner_text()
+    for width in (1280, 390):  # every column is seen, none is cut off
+        shown.page.set_viewport_size({"width": width, "height": 800})
+        section = shown.page.locator(".sv-rois")
+        assert section.evaluate("s => s.scrollWidth - s.clientWidth") <= 0, width
 
 
 def test_a_run_without_trial_noise_claims_no_uncertainty(

@@ -386,7 +386,7 @@ class Viewer {
       const track = make("div", { class: "sv-track", "aria-hidden": "true" }, make("s"),
         make("i", { style: `left:${Math.min(50, at(e))}%;width:${Math.abs(at(e) - 50)}%` }),
         make("u", { style: `left:${at(e - sd)}%;width:${(96 * sd) / reach}%` }));
-      // a block apart from the line: repeats vary by the line, the bar's own end may move by the block
+      // below the bar: repeats vary by the line, and the bar's own end may lie anywhere along the block
       if (roi.error) track.append(make("b", { style: `left:${at(e - roi.error)}%;width:${(96 * roi.error) / reach}%` }));
       if (Number.isFinite(m)) track.append(make("em", { style: `left:${at(m)}%` }, "◆"));
       body.append(make("tr", {}, make("th", { scope: "row" }, roi.name), make("td", {}, track),
