@@ -59,11 +59,9 @@ def adaptation_curve(
         show_progress: a bar over the fits.
 
     Returns:
-        "curve" is a list of points with "budget", "n_images", "n_trials", "adapted", "ridge", "scratch",
-        "base", "mean_map", "full", "draws", "intervals" and "differences". Scores are voxel_r (mean over
-        voxels of Pearson across test images, repeat means) averaged over draws. Intervals (95 %) are over
-        draws (Student's t) and over test images (bootstrap); differences of "adapted" from "ridge" and
-        "scratch" are paired in both ways.
+        "curve" is a list of points: "budget", "n_images", "n_trials", voxel_r (repeat means) of "adapted",
+        "ridge", "scratch", "base", "mean_map" and "full", averaged over draws, "draws", "intervals" (95 %,
+        over draws and over test images) and "differences" of "adapted", paired in both ways.
 
     Raises:
         SynBrainError: as :func:`synbrain.training.adapt.adapt`.
@@ -71,12 +69,10 @@ def adaptation_curve(
     if out is not None:
         require_absent(out, overwrite)
     dataset, tokens = open_untuned(dataset, base.config.encoder, base.config.layers)
-    tokens = base.tokens(tokens)
-    _, test = split_pairs(dataset, tokens)
+    _, test = split_pairs(dataset, tokens := base.tokens(tokens))
     constant = _unadapted(base, full_run, dataset, tokens, test, options)
     weights = image_weights(test.n_images, options.n_bootstrap, options.seed)
-    once = {b for b in options.budgets if str(b) == "all"}
-    jobs = [(b, d) for b in options.budgets for d in range(1 if b in once else options.draws)]
+    jobs = [(b, d) for b in options.budgets for d in range(1 if b == "all" else options.draws)]
     by_budget: dict[str, list[Draw]] = {b: [] for b in options.budgets}
     for budget, draw in track(jobs, "adaptation curve", unit="fit", show=show_progress):
         seed = options.seed + draw
@@ -91,9 +87,7 @@ def adaptation_curve(
         "dataset": dataset.info.name,
         "base_subjects": list(base.subjects),
         "n_test_images": test.n_images,
-        "networks": options.networks,
-        "update": options.update,
-        "seed": options.seed,
+        **options.model_dump(include={"networks", "update", "seed"}),
     }
     if out is not None:
         write_json(out / "curve.json", curve)

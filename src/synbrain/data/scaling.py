@@ -15,6 +15,13 @@ from synbrain.errors import SynBrainError
 RAW_PER_PERCENT = 300  # NSD manual: int16 = percent signal change x 300; its surface files hold percent
 REFERENCE_DIVISOR = 2000  # the published training data: int16 / 2000, that is percent x 0.15
 SCALING_ARRAYS = "scaling.npz"
+
+
+def scaling_arrays(scaling: str) -> list[str]:
+    """Files that lead back from ``scaling`` to the raw unit, of a dataset's folder."""
+    return [SCALING_ARRAYS] if scaling == "session-zscore" else []
+
+
 ENOUGH_VOXELS = 20
 
 

@@ -85,24 +85,15 @@ def linear_path_cost(
     solved = candidates * (1 - (1 - min(1.0, used / candidates / 3)) ** (v + (n_folds + 1) * k))
     voxels = solved * (n**3 + pairs) + used * v * of_voxel
 
-    width = min(v, rank + OVERSAMPLES)
-    if not shared:
-        patterns = 0.0
-    elif v <= max(DENSE_VOXELS, 2 * rank):
-        patterns = (n_folds + 1) * 2.0 * n * v**2
-    else:
-        patterns = (n_folds + 1) * (POWER_STEPS + 2) * 8.0 * n * v * width
+    patterns = _pattern_flop(n, v, n_folds, rank) if shared else 0.0
     columns = rank + (n_folds + 1) * k
     duals = solved * (n**3 / 3 + 2 * n**2 * columns) + 2 * used / USED * n * v * rank
     stored = min(rank + k, v)
+    projection = 2.0 * n * (tokens + blurred) * stored
     gflop = {
-        "kernels": kernels,
-        "choice": choice,
-        "voxels": voxels,
-        "patterns": patterns,
-        "duals": duals,
-        "projection": 2.0 * n * (tokens + blurred) * stored,
-    }
+        "kernels": kernels, "choice": choice, "voxels": voxels, "patterns": patterns, "duals": duals,
+        "projection": projection,
+    }  # fmt: skip
     outer = 2 * n_folds * n * v * (2 if 4 * n_folds * n * v <= SINGLE_BYTES else 1) if shared else 0
     inverting = (5 + n_folds * n_folds * size**2 / n**2) * 4 * n**2  # kernel, factor, inverse and blocks
     fitting = 3 * 4 * n * v + outer + inverting + 2 * BLOCK_BYTES
@@ -111,11 +102,14 @@ def linear_path_cost(
     making = 4 * len(windows) * n**2 + 4 * n * v + 2 * CHUNK_BYTES
     memory = PROGRAM_BYTES + max(fitting, sharing, projecting, making)
     scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
-    return LinearPathCost(
-        {step: flop / 1e9 for step, flop in gflop.items()},
-        memory=round(memory),
-        scratch=round(scratch),
-    )
+    return LinearPathCost({step: flop / 1e9 for step, flop in gflop.items()}, round(memory), round(scratch))
+
+
+def _pattern_flop(n: int, v: int, n_folds: int, rank: int) -> float:
+    """Of the patterns of v voxels over n images: all of them, or ``rank`` by power iterations."""
+    if v <= max(DENSE_VOXELS, 2 * rank):
+        return (n_folds + 1) * 2.0 * n * v**2
+    return (n_folds + 1) * (POWER_STEPS + 2) * 8.0 * n * v * min(v, rank + OVERSAMPLES)
 
 
 def _positions(n_tokens: int, config: LinearPathConfig) -> int:

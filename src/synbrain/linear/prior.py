@@ -181,8 +181,7 @@ def fit_with_prior(
     fits = [alone, *through_base(features)]
     judged = fits if n_shared == 0 else [alone, *through_base(unseen_features)]
     y = pairs.repeat_means()
-    folds = alone.folds
-    shares, average = stacked([fit.out_of_fold for fit in judged], y, folds)
+    shares, average = stacked([fit.out_of_fold for fit in judged], y, alone.folds)
     path = joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config.rank, config.dtype)
     about = {
         "n_images": len(y),
@@ -196,7 +195,7 @@ def fit_with_prior(
         "cross_validated_r": mean_defined(voxel_r(average, y))[0],
         "rank": len(path.mixing),
     }
-    return LinearFit(replace(path, about=about), average, folds)
+    return LinearFit(replace(path, about=about), average, alone.folds)
 
 
 def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:

@@ -1,4 +1,9 @@
-"""Single-trial NIfTI betas with BIDS events and a mask (GLMsingle, fMRIPrep-style) to a dataset."""
+"""Single-trial NIfTI betas with BIDS events and a mask (GLMsingle, fMRIPrep-style) to a dataset.
+
+A file of betas (``sub-01_ses-02_task-x[_run-03]_betas.nii.gz``) belongs to the ``_events.tsv`` whose session,
+task and run entities agree with its own; without a run entity, to all runs of the session in order. Its
+volumes are the events that name an image, in order; events with ``n/a`` there are no trials.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,12 @@ from synbrain.data.dataset import (
     RESPONSES,
     Dataset,
     DatasetInfo,
-    Stimuli,
     load_dataset,
-    relative_to_dataset,
     write_tables,
 )
 from synbrain.data.reliability import ncsnr_of
-from synbrain.data.scaling import SCALING_ARRAYS
-from synbrain.data.space import VoxelSpace
+from synbrain.data.scaling import SCALING_ARRAYS, scaling_arrays
+from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.data.tables import nearest, read_list, read_table
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
@@ -28,7 +31,7 @@ from synbrain.prepare import rois as nsd_rois
 from synbrain.prepare.entities import entities, matched, walk
 from synbrain.prepare.grid import Grid, is_turned, positions_in, with_affine
 from synbrain.prepare.options import BidsOptions
-from synbrain.prepare.pictures import check_images, files_below
+from synbrain.prepare.pictures import check_images, files_below, stimuli_in
 from synbrain.prepare.runs import Run, columns_with_images, read_source, session_numbers
 from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
 from synbrain.prepare.table import check_trials, index_images
@@ -46,10 +49,6 @@ def prepare_bids(
     show_progress: bool = False,
 ) -> Dataset:
     """Make a dataset of betas with one volume per trial, events tables and a mask.
-
-    A file of betas (``sub-01_ses-02_task-x[_run-03]_betas.nii.gz``) belongs to the ``_events.tsv`` whose
-    session, task and run entities agree with its own; without a run entity, to all runs of the session in
-    order. Its volumes are the events that name an image, in order; events with ``n/a`` there are no trials.
 
     The split is the events' column ``split`` where there is one, or the list ``options.test_images``, or else
     ``options.test_fraction`` of the images, drawn with ``options.seed``.
@@ -75,45 +74,54 @@ def prepare_bids(
     trials, table = index_images(check_trials(named, src))
     mask_path = options.mask if options.mask is not None else _only_mask(src, who)
     grid = with_affine(runs[0].files[0].place, [mask_path])
-    index = np.flatnonzero(nsd_rois.load_flat((mask_path,), (grid,)) > 0)
-    if len(index) == 0:
-        raise SynBrainError(f"{mask_path} holds no voxel", "give a mask that is above 0 somewhere")
+    index = _voxels_in(mask_path, grid)
     labels = nsd_rois.read_atlases(options.atlases or [], grid, index, src)
     sessions, turned = _plan(runs, index, grid, trials, scaling)
+    notes = [*source.notes, *notes, *turned]
     pictures = check_images(folder, table, options, show_progress)
-    notes = [*source.notes, *notes, *turned, *pictures.notes]
-    names = [about.path.name for run in runs for about in run.files]
-    plan = _digest_of_plan(names, index, trials, options)
+    plan = _digest_of_plan(names := [f.path.name for run in runs for f in run.files], index, trials, options)
     with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, 1, options.missing_trials, workers)
         report = write_sessions(building, sessions, len(index), plan, how, show_progress)
         trials, table, dropped = drop_trials(building, report["missing_trials"], trials, table)
         ncsnr, origin = ncsnr_of(open_array(building / RESPONSES), trials)
-        is_z = scaling == "session-zscore"
+        name, is_z = f"sub-{who}", scaling == "session-zscore"
         info = DatasetInfo(
-            name=f"sub-{who}",
-            subject=f"sub-{who}",
-            unit="z-score within session" if is_z else options.unit,
-            n_trials=len(trials),
-            n_voxels=len(index),
-            n_images=len(table),
-            stimuli=Stimuli(
-                kind="folder", path=relative_to_dataset(folder, out),
-                background=options.background, orientation=options.orientation,
-            ),
+            name=name, subject=name, unit="z-score within session" if is_z else options.unit,
+            n_trials=len(trials), n_voxels=len(index), n_images=len(table),
+            stimuli=stimuli_in(folder, out, options),
             scaling={"kind": scaling, "raw_per_percent": 1} | ({"arrays": SCALING_ARRAYS} if is_z else {}),
             provenance={
                 "reader": "bids", "source": src.resolve().name, "betas": names,
                 "mask": mask_path.name, "ncsnr_from": origin and f"trials of the {origin} split",
-                "pictures": pictures.summary, "notes": [*notes, *dropped], **report,
+                "pictures": pictures.summary, "notes": [*notes, *pictures.notes, *dropped], **report,
             },
         )  # fmt: skip
-        space = VoxelSpace(
-            len(index), "volume", grid.shape, grid.affine, index.astype(np.int64), labels, ncsnr,
-            in_mni=entities(runs[0].files[0].path).get("space", "").startswith("MNI"),
-        )  # fmt: skip
-        write_tables(building, info, trials, table, space, [SCALING_ARRAYS] if is_z else [])
+        space = _volume_space(runs, index, grid, labels, ncsnr)
+        write_tables(building, info, trials, table, space, scaling_arrays(scaling))
     return load_dataset(out)
+
+
+def _volume_space(
+    runs: list[Run],
+    index: NDArray[np.int64],
+    grid: Grid,
+    labels: dict[str, Atlas],
+    ncsnr: NDArray[np.float32] | None,
+) -> VoxelSpace:
+    """Where the voxels ``index`` lie; in MNI space where the files' entities say so."""
+    in_mni = entities(runs[0].files[0].path).get("space", "").startswith("MNI")
+    return VoxelSpace(
+        len(index), "volume", grid.shape, grid.affine, index.astype(np.int64), labels, ncsnr, in_mni=in_mni
+    )  # fmt: skip
+
+
+def _voxels_in(mask: Path, grid: Grid) -> NDArray[np.int64]:
+    """Flat indices on the grid where ``mask`` is above 0."""
+    index = np.flatnonzero(nsd_rois.load_flat((mask,), (grid,)) > 0)
+    if len(index) == 0:
+        raise SynBrainError(f"{mask} holds no voxel", "give a mask that is above 0 somewhere")
+    return index
 
 
 def _digest_of_plan(

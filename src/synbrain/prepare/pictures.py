@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from synbrain.data.dataset import Stimuli, relative_to_dataset
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import RULES, PictureFacts, inspect_image
 from synbrain.data.tables import nearest
@@ -187,3 +188,9 @@ def files_below(folder: Path) -> list[str]:
 
 def _listed(items: list[str]) -> str:
     return ", ".join(items[:SHOWN]) + (", ..." if len(items) > SHOWN else "")
+
+
+def stimuli_in(folder: Path | None, out: Path, options: PictureOptions) -> Stimuli:
+    """What a dataset at ``out`` says of pictures in ``folder``; None: they were copied into the dataset."""
+    path = "images" if folder is None else relative_to_dataset(folder, out)
+    return Stimuli(kind="folder", path=path, background=options.background, orientation=options.orientation)

@@ -1,4 +1,11 @@
-"""images/ + trials.csv + responses.npy to a dataset: the simplest way to bring one's own recordings."""
+"""images/ + trials.csv + responses.npy to a dataset: the simplest way to bring one's own recordings.
+
+``trials.csv`` has one row per response row: ``image`` (file name in images/), ``repeat`` (0-based), ``split``
+("train" or "test", the same for all trials of an image), and optionally ``session`` (0-based, or labels).
+``responses.npy`` is (n_trials, n_units), any real dtype. Where the units lie, which ROIs they belong to and
+how reliable they are comes from ``voxels.csv`` or ``mask.nii.gz`` (:mod:`synbrain.prepare.positions`). Units
+that never vary over the training trials are kept, so that columns stay those of the source.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +23,17 @@ from synbrain.data.dataset import (
     RESPONSES,
     Dataset,
     DatasetInfo,
-    Stimuli,
     load_dataset,
-    relative_to_dataset,
     write_tables,
 )
 from synbrain.data.reliability import ncsnr_of
+from synbrain.data.space import VoxelSpace
 from synbrain.data.tables import numbers, read_table
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, digest, new_folder, open_array, require_replaceable, require_space
 from synbrain.prepare.entities import natural
 from synbrain.prepare.options import TableOptions
-from synbrain.prepare.pictures import check_images
+from synbrain.prepare.pictures import check_images, stimuli_in
 from synbrain.prepare.positions import read_space
 
 ROW_BLOCK = 1024  # response rows in memory at a time
@@ -47,16 +53,9 @@ def prepare_table(
 ) -> Dataset:
     """Make a dataset of ``src/images/``, ``src/trials.csv`` and ``src/responses.npy``.
 
-    ``trials.csv`` has one row per response row: ``image`` (file name in images/), ``repeat`` (0-based),
-    ``split`` ("train" or "test", the same for all trials of an image), and optionally ``session``
-    (0-based, or labels). ``responses.npy`` is (n_trials, n_units), any real dtype. Every image is decoded
-    once.
-
-    Where the units lie, which ROIs they belong to and how reliable they are comes from ``src/voxels.csv`` or
-    ``src/mask.nii.gz``, see :func:`synbrain.prepare.positions.read_space`.
-
-    Units that never vary over the training trials are kept, so that columns stay those of the source;
-    they are listed in ``info.provenance["constant_voxels"]`` and have ncsnr 0.
+    ``trials.csv`` has a row per response row: ``image`` (file name in images/), ``repeat`` (0-based),
+    ``split`` ("train" or "test", by image), and optionally ``session``. ``voxels.csv`` or ``mask.nii.gz`` say
+    where the units lie. Units that never vary are kept, and listed in ``info.provenance``.
 
     Args:
         src: the folder to read.
@@ -78,52 +77,58 @@ def prepare_table(
     'spikes'
     """
     src, out = Path(src), Path(out)
-    images_folder = src / "images"
     require_replaceable(out, overwrite, inputs=[src])
     trials, images = index_images(read_trials(src / "trials.csv"))
     raw = _open_responses(src, len(trials))
     space, notes = read_space(src, options, raw.shape[1])
-    pictures = check_images(images_folder, images, options, show_progress)
+    pictures = check_images(src / "images", images, options, show_progress)
     constant = check_responses(raw, _fitting_rows(trials), src / RESPONSES)
     with new_folder(out, overwrite) as building:
-        responses = allocate_array(building / RESPONSES, raw.shape, np.float32)
-        for start in range(0, len(raw), ROW_BLOCK):
-            responses[start : start + ROW_BLOCK] = raw[start : start + ROW_BLOCK]
-        responses.flush()
+        responses = _write_responses(raw, building / RESPONSES)
         if copy_images:
-            _copy_images(images_folder, building / "images", images["name"])
-        origin: str | None = "voxels.csv"
-        if space.ncsnr is None:
-            ncsnr, split = ncsnr_of(responses, trials)
-            space = replace(space, ncsnr=ncsnr)
-            origin = split and f"trials of the {split} split"
+            _copy_images(src / "images", building / "images", images["name"])
+        space, origin = _with_ncsnr(space, responses, trials)
+        called = name or src.resolve().name
         info = DatasetInfo(
-            name=name or src.resolve().name,
-            subject=name or src.resolve().name,
-            unit=unit,
-            n_trials=len(trials),
-            n_voxels=raw.shape[1],
-            n_images=len(images),
-            stimuli=Stimuli(
-                kind="folder",
-                path="images" if copy_images else relative_to_dataset(images_folder, out),
-                background=options.background,
-                orientation=options.orientation,
-            ),
-            scaling={"kind": "none"},
-            provenance={
-                "reader": "table",
-                "source": src.resolve().name,
-                "responses_sha256": digest(src / RESPONSES),
-                "trials_sha256": digest(src / "trials.csv"),
-                "constant_voxels": constant,
-                "ncsnr_from": origin,
-                "pictures": pictures.summary,
+            name=called, subject=called, unit=unit,
+            n_trials=len(trials), n_voxels=raw.shape[1], n_images=len(images),
+            stimuli=stimuli_in(None if copy_images else src / "images", out, options),
+            scaling={"kind": "none"}, provenance=_read_from(src) | {
+                "constant_voxels": constant, "ncsnr_from": origin, "pictures": pictures.summary,
                 "notes": [*notes, *pictures.notes],
             },
-        )
+        )  # fmt: skip
         write_tables(building, info, trials, images, space)
     return load_dataset(out)
+
+
+def _write_responses(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    """``raw`` as float32, some rows in memory at a time."""
+    responses = allocate_array(path, raw.shape, np.float32)
+    for start in range(0, len(raw), ROW_BLOCK):
+        responses[start : start + ROW_BLOCK] = raw[start : start + ROW_BLOCK]
+    responses.flush()
+    return responses
+
+
+def _with_ncsnr(
+    space: VoxelSpace, responses: NDArray[np.float32], trials: pd.DataFrame
+) -> tuple[VoxelSpace, str | None]:
+    """The space with the reliability of its units, and where that is from; None where it is not known."""
+    if space.ncsnr is not None:
+        return space, "voxels.csv"
+    ncsnr, split = ncsnr_of(responses, trials)
+    return replace(space, ncsnr=ncsnr), split and f"trials of the {split} split"
+
+
+def _read_from(src: Path) -> dict[str, Any]:
+    """What was read, for the dataset's provenance."""
+    return {
+        "reader": "table",
+        "source": src.resolve().name,
+        "responses_sha256": digest(src / RESPONSES),
+        "trials_sha256": digest(src / "trials.csv"),
+    }
 
 
 def read_trials(path: Path) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
-from synbrain.training.leakage import training_images
+from synbrain.training.leakage import TrainingImages, training_images
 from synbrain.training.workspace import Output, training_folder
 from synbrain.tuning.adapters import merge_lora, use_lora
 from synbrain.tuning.network import TuningNetwork, standardise
@@ -80,22 +80,10 @@ def tune_encoder(
     settings = options.model_dump(mode="json", exclude={"device", "checkpoint_minutes"})
     settings |= {"datasets": [dataset.info.name for dataset in datasets]}
     with training_folder(Output(out, resume, overwrite), settings) as folder:
-        files = [folder / "pixels" / f"{i}-{digest_of([m.hex() for m in part.marks])[:8]}.npy"
-                 for i, part in enumerate(images)]  # fmt: skip
-        if accelerator.is_main_process:
-            for dataset, part, file in zip(datasets, images, files, strict=True):
-                decode_pixels(dataset, part.rows, base.preprocess, file, show_progress)
-        accelerator.wait_for_everyone()
-        subjects = [
-            tuning_subject(
-                dataset, part, decode_pixels(dataset, part.rows, base.preprocess, file, False),
-                fraction=options.validation_fraction, seed=options.seed, loss=options.loss,
-                ceiling_weights=options.ceiling_weights,
-            )
-            for dataset, part, file in zip(datasets, images, files, strict=True)
-        ]  # fmt: skip
+        surroundings = Surroundings(accelerator, folder, show_progress)
+        subjects = _subjects(datasets, images, base, options, surroundings)
         network = _new_network(base, subjects, options)
-        _train(network, subjects, options, Surroundings(accelerator, folder, show_progress))
+        _train(network, subjects, options, surroundings)
         accelerator.wait_for_everyone()
         tuned = _finished(network, base, subjects, options, PREFIX + out.name)
         tuned = replace(tuned, is_main=accelerator.is_main_process)
@@ -113,6 +101,28 @@ class Surroundings:
     accelerator: Accelerator
     folder: Path
     show_progress: bool
+
+
+def _subjects(
+    datasets: list[Dataset], images: Sequence[TrainingImages], base: Encoder, options: TuneOptions,
+    where: Surroundings,
+) -> list[TuningSubject]:  # fmt: skip
+    """Grey levels and responses of every subject; pictures are decoded once, by the main process."""
+    names = [digest_of([mark.hex() for mark in part.marks])[:8] for part in images]
+    files = [where.folder / "pixels" / f"{i}-{name}.npy" for i, name in enumerate(names)]
+    parts = list(zip(datasets, images, files, strict=True))
+    if where.accelerator.is_main_process:
+        for dataset, part, file in parts:
+            decode_pixels(dataset, part.rows, base.preprocess, file, where.show_progress)
+    where.accelerator.wait_for_everyone()
+    return [
+        tuning_subject(
+            dataset, part, decode_pixels(dataset, part.rows, base.preprocess, file, False),
+            fraction=options.validation_fraction, seed=options.seed, loss=options.loss,
+            ceiling_weights=options.ceiling_weights,
+        )
+        for dataset, part, file in parts
+    ]  # fmt: skip
 
 
 def _accelerator(device: str) -> Accelerator:

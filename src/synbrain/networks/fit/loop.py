@@ -111,10 +111,7 @@ def run_stage(
     if at.finished:
         load_weights(run.weights, run.kept)
         return at
-    if config.compile:
-        stage.module.compile()
-    model = accelerator.prepare_model(stage.module) if accelerator.num_processes > 1 else stage.module
-    stage.module.train()
+    model = run.in_training()
     saved_at = time.monotonic()
     progress = bar(f"train {stage.name}", total=stage.n_steps, unit="step", show=show_progress and
                    accelerator.is_main_process, initial=at.step)  # fmt: skip
@@ -179,6 +176,16 @@ class _Run:
     kept: dict[str, Tensor] = field(default_factory=dict)
     at: Position = field(default_factory=Position)
     sums: dict[str, Tensor] = field(default_factory=dict)
+
+    def in_training(self) -> nn.Module:
+        """The stage's module, compiled and shared between processes where asked for, in training mode."""
+        module = self.stage.module
+        if self.config.compile:
+            module.compile()
+        module.train()
+        several = self.accelerator.num_processes > 1
+        shared: nn.Module = self.accelerator.prepare_model(module) if several else module
+        return shared
 
     @classmethod
     def begun(

@@ -96,12 +96,7 @@ def plan_nsd(
             or a server that cannot be reached.
     """
     sessions, space = options.sessions, options.space
-    unknown = sorted(set(subjects) - set(SESSIONS))
-    if unknown or not subjects:
-        raise SynBrainError(f"NSD has no subjects {unknown}", "name some of 1 to 8 with --subjects")
-    if sessions != "all" and not (sessions.isdigit() and int(sessions) > 0):
-        raise SynBrainError(f"--sessions {sessions}", "say 'all' or a number")
-
+    _check_wanted(subjects, sessions)
     patience = retrying or Retrying(attempts=4)
 
     def pick(prefix: str, pattern: str, *, optional: bool = False) -> list[RemoteFile]:
@@ -141,6 +136,15 @@ def plan_nsd(
             files += pick(f"nsddata/ppdata/{name}/transforms/", to_surface, optional=True)
         notes += note
     return Plan(files, notes)
+
+
+def _check_wanted(subjects: Sequence[int], sessions: str) -> None:
+    """Refuse what cannot be asked for before the bucket is looked at."""
+    unknown = sorted(set(subjects) - set(SESSIONS))
+    if unknown or not subjects:
+        raise SynBrainError(f"NSD has no subjects {unknown}", "name some of 1 to 8 with --subjects")
+    if sessions != "all" and not (sessions.isdigit() and int(sessions) > 0):
+        raise SynBrainError(f"--sessions {sessions}", "say 'all' or a number")
 
 
 def _list(bucket: Bucket, prefix: str, retrying: Retrying) -> list[RemoteFile]:

@@ -30,6 +30,7 @@ from synbrain.data.scaling import (
     RAW_PER_PERCENT,
     REFERENCE_DIVISOR,
     SCALING_ARRAYS,
+    scaling_arrays,
 )
 from synbrain.data.space import VoxelSpace
 from synbrain.data.units import UNITS, ScalingKind
@@ -46,6 +47,7 @@ from synbrain.prepare.nsd.voxels import ChosenVoxels, choose_voxels, voxel_space
 from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
 
 DEFAULTS = NsdOptions()
+CHOICES = {"betas", "space", "scaling", "missing_trials", "test_set", "repeats", "other_shared"}
 
 
 def prepare_nsd(
@@ -60,9 +62,8 @@ def prepare_nsd(
 ) -> Dataset:
     """Make a dataset of one subject of a tree in NSD's layout.
 
-    Sessions are streamed, so that memory does not grow with their number; an interrupted run leaves a
-    hidden folder beside ``out``, from which the same call goes on at the next session. Voxels without data
-    in some session, and voxels that never vary, are kept and listed in ``info.provenance``.
+    Sessions are streamed; after an interruption the same call goes on at the next one. Voxels without data in
+    some session, and voxels that never vary, are kept and listed in ``info.provenance``.
 
     Args:
         src: the root, in which ``nsddata`` and ``nsddata_betas`` lie.
@@ -81,51 +82,33 @@ def prepare_nsd(
     subject = nsd_layout.subject_number(subject)
     betas, space, scaling = options.betas, options.space, options.scaling
     design = nsd_trials.read_design(src)
-    files = [
-        tuple(describe(path) for path in paths)
-        for paths in nsd_layout.find_sessions(src, subject, space, betas, options.sessions)
-    ]
+    sessions = nsd_layout.find_sessions(src, subject, space, betas, options.sessions)
+    files = [tuple(describe(path) for path in paths) for paths in sessions]
     per_session = _trials_per_session(files)
     seen, notes = _seen_trials(src, design, subject, len(files), per_session, options)
     trials, images = _tables(seen)
-    rows_kept = np.flatnonzero(seen["split"].notna().to_numpy())
     grid, maps = choose_voxels(src, subject, space, files[0], options.mask, options.rois)
-    stimuli, stimulus_notes = _stimuli(src, out, images)
-    notes += stimulus_notes + _compare_with_published(design, subject, space, len(files), grid)
-    plan_of = _plan_sessions(files, grid, rows_kept, trials, per_session)
-    about = {
-        "subject": subject, "betas": betas, "space": space, "mask": grid.mask, "scaling": scaling,
-        "missing_trials": options.missing_trials, "test_set": options.test_set, "repeats": options.repeats,
-        "other_shared": options.other_shared,
-    }  # fmt: skip
-    plan = digest_of(
-        about | {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
-    )
+    stimuli, of_stimuli = _stimuli(src, out, images)
+    notes += of_stimuli + _compare_with_published(design, subject, space, len(files), grid)
+    plan_of = _plan_sessions(files, grid, np.flatnonzero(seen["split"].notna()), trials, per_session)
+    about = {"subject": subject, "mask": grid.mask} | options.model_dump(include=CHOICES)
+    content = {"index": _hash(grid.index), "trials": _hash(pd.util.hash_pandas_object(trials))}
+    plan = digest_of(about | content)
     with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, missing=options.missing_trials, workers=workers)
         report = write_sessions(building, plan_of, len(grid.index), plan, how, show_progress)
         trials, images, dropped = drop_trials(building, report["missing_trials"], trials, images)
-        notes += dropped
-        voxels = voxel_space(src, subject, space, betas, grid, maps)
-        voxels, ncsnr_from = _with_ncsnr(voxels, building / RESPONSES, trials)
+        bare = voxel_space(src, subject, space, betas, grid, maps)
+        voxels, ncsnr_from = _with_ncsnr(bare, building / RESPONSES, trials)
+        made = {"n_sessions": len(files), "ncsnr_from": ncsnr_from, "notes": notes + dropped}
         info = DatasetInfo(
-            name=f"nsd-{subject_name(subject)}",
-            subject=subject_name(subject),
-            unit=UNITS[scaling],
-            n_trials=len(trials),
-            n_voxels=len(grid.index),
-            n_images=len(images),
-            trials_per_session=per_session,
-            stimuli=stimuli,
-            scaling=_scaling_note(scaling, files[0][0].is_integer),
-            nsd=NsdOrigin(subject=subject, n_sessions=len(files)) if design.is_nsd else None,
-            provenance={
-                "reader": "nsd", **about, "n_sessions": len(files), "ncsnr_from": ncsnr_from, "notes": notes,
-                **report,
-            },
+            name=f"nsd-{subject_name(subject)}", subject=subject_name(subject), unit=UNITS[scaling],
+            n_trials=len(trials), n_voxels=len(grid.index), n_images=len(images),
+            trials_per_session=per_session, scaling=_scaling_note(scaling, files[0][0].is_integer),
+            stimuli=stimuli, nsd=NsdOrigin(subject=subject, n_sessions=len(files)) if design.is_nsd else None,
+            provenance={"reader": "nsd", **about, **made, **report},
         )  # fmt: skip
-        extra = [SCALING_ARRAYS] if scaling == "session-zscore" else []
-        write_tables(building, info, trials, images, voxels, extra)
+        write_tables(building, info, trials, images, voxels, scaling_arrays(scaling))
     return load_dataset(out)
 
 
