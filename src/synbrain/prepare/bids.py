@@ -68,8 +68,7 @@ def prepare_bids(
     require_replaceable(out, overwrite, inputs=[src])
     source = read_source(src, options)
     who, runs = source.who, source.runs
-    folder = _images_folder(src, options.images)
-    named, notes = _named_trials(runs, options)
+    folder, (named, notes) = _images_folder(src, options.images), _named_trials(runs, options)
     _require_images(folder, named, source.events)
     trials, table = index_images(check_trials(named, src))
     mask_path = options.mask if options.mask is not None else _only_mask(src, who)
