@@ -3,6 +3,7 @@
 ::
 
     python benchmarks/calibration.py distance DATASET... [--layers final] [--test]
+    python benchmarks/calibration.py run RUN DATASET
     python benchmarks/calibration.py repeats DATASET [--draws 10]
     python benchmarks/calibration.py simulated WORK [--size small] [--noise low high] [--seeds 3]
     python benchmarks/calibration.py cost RUN DATASET
@@ -10,8 +11,9 @@
 ``distance`` fits the linear path and the noise and prints one row a dataset: variance ratio, coverage of 50
 and 90 % intervals, of 90 % intervals by quintile of an image's distance from the training images, CRPS
 (exact, by quantiles) and energy score. It judges on training images (noise fitted on half of the out-of-fold
-errors, judged on the other half, both ways) or, with ``--test``, on test images. ``repeats`` is for
-recordings of few images with many repeats (miyawaki_v1): half of each image's repeats to fit on, half to
+errors, judged on the other half, both ways) or, with ``--test``, on test images, with 95 % intervals of
+coverage over images (bootstrap). ``run`` does so for a finished run, such as an adapted one. ``repeats`` is
+for recordings of few images with many repeats (miyawaki_v1): half of each image's repeats to fit on, half to
 judge by, around means of the other images. ``simulated`` runs commands whose output does not stand in WORK
 yet. ``cost`` times ``predict`` and 20 trials and predictive draws in turn.
 """
@@ -94,6 +96,22 @@ def exact_crps(predictive: Predictive, pairs: Pairs, sd: NDArray[Any]) -> float:
     return 2 * total / N_QUANTILES
 
 
+def over_images(of_trial: NDArray[Any], pairs: Pairs) -> str:
+    """95 % bootstrap interval of the mean over trials; images are drawn with all their trials."""
+    sums = np.bincount(pairs.image_of_trial, of_trial, pairs.n_images)
+    drawn = np.random.default_rng(0).integers(0, pairs.n_images, (2000, pairs.n_images))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / pairs.repeats()[drawn].sum(axis=1), [0.025, 0.975])
+    return f"[{low:.3f}, {high:.3f}]"
+
+
+def coverage_intervals(case: Judged) -> str:
+    """How well a test set's images tell the coverage at 50 and 90 %."""
+    pairs, mean, noise, _ = case
+    predictive = noise.predictive(mean, pairs.tokens)
+    of = {level: over_images(hits(predictive, pairs, level), pairs) for level in (0.5, 0.9)}
+    return f"95 % over images: 50 % {of[0.5]}, 90 % {of[0.9]}"
+
+
 def judge(case: Judged, sd: NDArray[Any]) -> dict[str, float]:
     """Scores of one case, by name of a column."""
     pairs, mean, noise, far = case
@@ -119,25 +137,50 @@ def ratio_of(noise: ResponseNoise, mean: NDArray[Any], pairs: Pairs) -> float:
     return float(np.nanmedian(variance_ratio(ours.astype(np.float64), squares / freedom)))
 
 
+COLUMNS = ["variance ratio", "50 %", "90 %", *(f"90 %, fifth {k}" for k in range(1, 6)), "CRPS", "energy"]
+
+
+def heading() -> None:
+    print("| data | images | trials | " + " | ".join(COLUMNS) + " |")
+    print("|---" * (3 + len(COLUMNS)) + "|")
+
+
+def row(name: str, judged: list[Judged], sd: NDArray[Any]) -> None:
+    """Scores of one or two cases, averaged."""
+    scores = [judge(case, sd) for case in judged]
+    cells = [
+        "-" if column not in scores[0] else f"{np.mean([one[column] for one in scores]):.4f}"
+        for column in COLUMNS
+    ]
+    counts = [sum(case[0].n_images for case in judged), sum(case[0].n_trials for case in judged)]
+    print("| " + " | ".join([name, *map(str, counts), *cells]) + " |", flush=True)
+
+
 def by_distance(paths: list[Path], encoder: str, layers: list[str], on_test: bool) -> None:
     """One row a dataset."""
-    columns = ["variance ratio", "50 %", "90 %", *(f"90 %, fifth {k}" for k in range(1, 6)), "CRPS", "energy"]
-    print("| data | images | trials | " + " | ".join(columns) + " |")
-    print("|---" * (3 + len(columns)) + "|")
+    heading()
     for path in paths:
         dataset = load_dataset(path)
         tokens = open_tokens(dataset, encoder)
         tokens = tokens.only(*layers) if layers else tokens
         sd = pairs_of(dataset, tokens, "train").trial_responses().std(axis=0)
         judged = list(cases(dataset, tokens, on_test))
-        scores = [judge(case, sd) for case in judged]
-        cells = [
-            "-" if name not in scores[0] else f"{np.mean([one[name] for one in scores]):.4f}"
-            for name in columns
-        ]
-        counts = [sum(case[0].n_images for case in judged), sum(case[0].n_trials for case in judged)]
-        row = [f"{dataset.info.name} ({', '.join(tokens.layers)})", *map(str, counts), *cells]
-        print("| " + " | ".join(row) + " |", flush=True)
+        row(f"{dataset.info.name} ({', '.join(tokens.layers)})", judged, sd)
+        if on_test:
+            print(coverage_intervals(judged[0]))
+
+
+def finished_run(folder: Path, dataset: Dataset) -> None:
+    """The row of a run's test images."""
+    model = SynBrain.from_pretrained(folder)
+    tokens = open_tokens(dataset, model.config.encoder, model.config.layers)
+    train, test = pairs_of(dataset, tokens, "train"), pairs_of(dataset, tokens, "test")
+    noise = model.subject().noise
+    assert noise is not None
+    case = test, model.predict(test.tokens), noise, distance(train.tokens, test.tokens)
+    heading()
+    row(f"{folder.name} on {dataset.info.name}", [case], train.trial_responses().std(axis=0))
+    print(coverage_intervals(case))
 
 
 def simulated(work: Path, size: str, noises: list[str], layers: list[str], seeds: int) -> None:
@@ -230,6 +273,9 @@ if __name__ == "__main__":
     on_simulated.add_argument("--noise", nargs="+", default=["low", "high"])
     on_simulated.add_argument("--layers", nargs="+", default=["block7", "block10", "block14", "final"])
     on_simulated.add_argument("--seeds", type=int, default=3)
+    of_run = modes.add_parser("run")
+    of_run.add_argument("run", type=Path)
+    of_run.add_argument("dataset", type=Path)
     on_repeats = modes.add_parser("repeats")
     on_repeats.add_argument("dataset", type=Path)
     on_repeats.add_argument("--draws", type=int, default=10)
@@ -242,6 +288,8 @@ if __name__ == "__main__":
         by_distance(given.datasets, given.encoder, given.layers, given.test)
     elif given.mode == "simulated":
         simulated(given.work, given.size, given.noise, given.layers, given.seeds)
+    elif given.mode == "run":
+        finished_run(given.run, load_dataset(given.dataset))
     elif given.mode == "repeats":
         repeats(load_dataset(given.dataset), given.draws, given.encoder)
     else:

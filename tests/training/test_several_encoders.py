@@ -188,6 +188,18 @@ def test_base_runs_of_two_encoders_are_adapted_together(dataset: Dataset, tmp_pa
     assert voxel_r(model.predict(test.tokens), measured).mean() > alone - 0.05
     with pytest.raises(SynBrainError, match="one run for each encoder"):
         synbrain.adapt(one, new, few, also=[base("pixels")])
+    folders = {name: run.save_pretrained(tmp_path / name) for name, run in (("one", one), ("other", other))}
+    words = ["adapt", str(folders["one"]), str(new.path), "--also", str(folders["other"]), "--budget=20"]
+    words += [
+        "--by=images",
+        "--networks=false",
+        "--linear.n-folds=3",
+        "--linear.windows=0",
+        "--linear.blur=0",
+    ]
+    assert main([*words, "--out", str(tmp_path / "typed")]) == 0
+    typed = SynBrain.from_pretrained(tmp_path / "typed")
+    np.testing.assert_allclose(typed.predict(test.tokens), model.predict(test.tokens), atol=1e-4)
 
 
 def test_networks_of_the_first_base_are_trained_further(dataset: Dataset, tmp_path: Path) -> None:
