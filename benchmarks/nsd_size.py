@@ -192,7 +192,9 @@ def run_law(given: argparse.Namespace) -> dict[str, Any]:
         with Watch() as watch:
             fit = fitted(some, given)
         cost = linear_path_cost(images, some.n_voxels, some.tokens.shapes, LinearPathConfig())
-        row = watch.row(fit.gflop) | {"foretold_gflop": cost.total, "foretold_own": cost.memory}
+        row = watch.row(fit.gflop)
+        row |= {"foretold_gflop": cost.total, "foretold_own": cost.memory}
+        row["foretold_seconds"] = cost.seconds(row["rate"])
         sizes[f"{images} x {some.n_voxels}"] = row
         print(images, some.n_voxels, row, flush=True)
         total = {k: max(x, row[k]) if k in ("own", "resident") else x + row[k] for k, x in total.items()}

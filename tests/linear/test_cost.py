@@ -48,3 +48,15 @@ def test_growth_is_that_of_the_formula() -> None:
     assert gflop(80_000, 100) / gflop(40_000, 100) == pytest.approx(8, rel=0.1)
     cost = linear_path_cost(9000, 15724, {"final": (256, 1664)}, config)
     assert cost.memory < 8 << 30
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_voxels", "rate", "measured"), [(200, 250, 92, 8.4), (400, 1000, 91, 19.8)]
+)
+def test_small_fits_take_longer_than_their_arithmetic(
+    n_images: int, n_voxels: int, rate: float, measured: float
+) -> None:
+    """CPU seconds as measured with 256 x 1664 tokens (docs/research/performance.md)."""
+    cost = linear_path_cost(n_images, n_voxels, {"final": (256, 1664)}, LinearPathConfig())
+    assert measured / 1.5 < cost.seconds(rate) < 1.5 * measured
+    assert cost.seconds(rate) - cost.moved < measured / 1.5

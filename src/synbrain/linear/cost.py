@@ -16,6 +16,9 @@ from synbrain.linear.voxels import SINGLE_BYTES
 TRIED, USED = 0.9, 1.3
 # Of the rate of large float32 products: what the fit reaches on a CPU, factorisations and copies included.
 ATTAINED = 0.45
+# Seconds beside arithmetic: for a token value that is read, widened and centred in all passes,
+# and for a weight on the tokens that is summed, brought to size and stored. Fits of 200 and 400 images.
+A_TOKEN, A_WEIGHT = 10e-9, 45e-9
 PROGRAM_BYTES = 400 << 20  # what the imported libraries take
 
 
@@ -27,11 +30,13 @@ class LinearPathCost:
         gflop: step -> GFLOP; "kernels", "choice", "voxels", "patterns", "duals" and "projection".
         memory: bytes of own memory at most, data and mapped files not counted.
         scratch: bytes of mapped files.
+        moved: seconds for what is read and written rather than computed.
     """
 
     gflop: Mapping[str, float]
     memory: int
     scratch: int
+    moved: float = 0.0
 
     @property
     def total(self) -> float:
@@ -39,8 +44,8 @@ class LinearPathCost:
         return sum(self.gflop.values())
 
     def seconds(self, gflop_per_second: float) -> float:
-        """Time at the share ``ATTAINED`` of a measured rate of float32 products."""
-        return self.total / (ATTAINED * gflop_per_second)
+        """Time at the share ``ATTAINED`` of a measured rate of float32 products, and for moving values."""
+        return self.moved + self.total / (ATTAINED * gflop_per_second)
 
 
 def linear_path_cost(
@@ -102,7 +107,12 @@ def linear_path_cost(
     making = 4 * len(windows) * n**2 + 4 * n * v + 2 * CHUNK_BYTES
     memory = PROGRAM_BYTES + max(fitting, sharing, projecting, making)
     scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
-    return LinearPathCost({step: flop / 1e9 for step, flop in gflop.items()}, round(memory), round(scratch))
+    return LinearPathCost(
+        {step: flop / 1e9 for step, flop in gflop.items()},
+        memory=round(memory),
+        scratch=round(scratch),
+        moved=tokens * (A_TOKEN * n + A_WEIGHT * stored),
+    )
 
 
 def _pattern_flop(n: int, v: int, n_folds: int, rank: int) -> float:
