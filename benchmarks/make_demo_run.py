@@ -9,8 +9,8 @@ the linear path alone (two encoder layers, its strongest RANK patterns over trai
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,4 +100,6 @@ def main(scratch: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("scratch", type=Path, help="folder for what is made on the way")
+    main(parser.parse_args().scratch)
