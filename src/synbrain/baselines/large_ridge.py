@@ -14,6 +14,7 @@ found is worse than to predict nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,7 +78,8 @@ class _Search:
     Attributes:
         kernel: (n, n) float32, fold by fold.
         largest: eigenvalue of it.
-        y: (n_voxels, n) float32.
+        images: (n,) rows of ``targets``.
+        targets: (n_images, n_voxels) float32, of all images.
         folds: each fold's places.
         alphas: penalties.
         weights: (n_voxels, n) float32, dual weights under the best penalty; (n_voxels, 0) where not kept.
@@ -86,7 +88,8 @@ class _Search:
 
     kernel: Tensor
     largest: float
-    y: Tensor
+    images: Tensor
+    targets: Tensor
     folds: list[slice]
     alphas: Float64
     weights: Tensor
@@ -94,8 +97,9 @@ class _Search:
     best: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.error = torch.full((len(self.y),), torch.inf)
-        self.best = torch.full((len(self.y),), -1)
+        n_voxels = self.targets.shape[1]
+        self.error = torch.full((n_voxels,), torch.inf)
+        self.best = torch.full((n_voxels,), -1)
 
     @classmethod
     def on(
@@ -103,12 +107,20 @@ class _Search:
     ) -> _Search:
         """Begin on ``images``, which are in the order of folds; weights are kept on request."""
         kernel = torch.from_numpy(gram[np.ix_(images, images)]).float()
-        y = torch.empty((targets.shape[1], len(images)))
-        y.copy_(torch.from_numpy(targets[images]).T)
         ends = np.cumsum(np.bincount(folds[images]))
         places = [slice(int(a), int(b)) for a, b in zip([0, *ends], ends, strict=False) if b > a]
-        weights = torch.zeros(y.shape if keep else (len(y), 0))
-        return cls(kernel, largest_eigenvalue(kernel), y, places, alphas, weights)
+        weights = torch.zeros((targets.shape[1], len(images) if keep else 0))
+        rows, y = torch.from_numpy(images), torch.from_numpy(targets)
+        return cls(kernel, largest_eigenvalue(kernel), rows, y, places, alphas, weights)
+
+    def _blocks(self, voxels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some voxels at a time, and their responses (k, n) float32."""
+        for some in voxels.split(max(1, BLOCK_VALUES // len(self.kernel))):
+            yield some, self.targets[self.images[:, None], some].T.float()
+
+    def _mean_square(self, residuals: Iterable[Tensor]) -> Tensor:
+        """Mean over folds of the mean square (k,) of each fold's (k, m)."""
+        return torch.stack([left.square().mean(dim=1) for left in residuals]).mean(dim=0)
 
     def walk(self, first: Tensor, last: Tensor, scratch: Scratch, *, show_progress: bool) -> None:
         """Try penalties ``first`` to ``last`` of each voxel, and on where the best lies at an end.
@@ -135,21 +147,20 @@ class _Search:
             going_up = (self.best == a - 1) & (last == a - 1)
             try_on(a, going_up)
             last[going_up] = a
-        nothing = torch.stack([self.y[:, fold].square().mean(dim=1) for fold in self.folds]).mean(dim=0)
-        unpredictable = (nothing < self.error) & (last < top)
+        unpredictable = torch.zeros(len(last), dtype=torch.bool)
+        for some, y in self._blocks(torch.arange(len(last))):
+            nothing = self._mean_square(y[:, fold] for fold in self.folds)
+            unpredictable[some] = (nothing < self.error[some]) & (last[some] < top)
         for a in range(top, -1, -1):
             try_on(a, unpredictable if a == top else unpredictable & (self.best == a + 1))
         progress.close()
 
     def _try(self, a: int, voxels: Tensor, matrix: Tensor, inverses: list[Tensor]) -> None:
         """Hold penalty ``a`` against the best so far of some voxels."""
-        for rows in voxels.split(max(1, BLOCK_VALUES // len(matrix))):
-            dual = self.y[rows] @ matrix
-            by_fold = [
-                (dual[:, fold] @ inverse).square_().mean(dim=1)
-                for fold, inverse in zip(self.folds, inverses, strict=True)
-            ]
-            error = torch.stack(by_fold).mean(dim=0)
+        for rows, y in self._blocks(voxels):
+            dual = y @ matrix
+            by_fold = zip(self.folds, inverses, strict=True)
+            error = self._mean_square(dual[:, fold] @ inverse for fold, inverse in by_fold)
             better = error < self.error[rows]
             improved = rows[better]
             self.error[improved], self.best[improved] = error[better], a
