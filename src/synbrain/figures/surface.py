@@ -48,11 +48,11 @@ def surface_maps(
             axes = grid[r][c]
             values: dict[Side, NDArray[Any]] = {side: projected[side][r * n_columns + c] for side in SIDES}
             painted = draw_brain(axes, values, limit, outlines)
-        grid[r][0].text(
-            -0.02, 0.5, name, transform=grid[r][0].transAxes, rotation=90, va="center", ha="right"
-        )
+        grid[r][0].text(-0.1, 0.5, name, transform=grid[r][0].transAxes, rotation=90, va="center", ha="right")
     if painted is not None:
-        figure.colorbar(painted, ax=grid, fraction=0.02, pad=0.01, label=unit)
+        figure.colorbar(
+            painted, ax=figure.axes, fraction=0.02, pad=0.01, shrink=0.6, label=unit, panchor=False
+        )
     return figure
 
 
@@ -178,9 +178,9 @@ def scatter_maps(
             )
             axes.set_aspect("equal")
             axes.set_axis_off()
-        grid[r][0].text(
-            -0.02, 0.5, name, transform=grid[r][0].transAxes, rotation=90, va="center", ha="right"
-        )
+        grid[r][0].text(-0.1, 0.5, name, transform=grid[r][0].transAxes, rotation=90, va="center", ha="right")
     if painted is not None:
-        figure.colorbar(painted, ax=grid, fraction=0.02, pad=0.01, label=unit)
+        figure.colorbar(
+            painted, ax=figure.axes, fraction=0.02, pad=0.01, shrink=0.6, label=unit, panchor=False
+        )
     return figure
