@@ -246,7 +246,11 @@ def _mindeye2(setting: Setting, row: Row, *, adaptation: str = "finetune", budge
 
 
 def _repeats(setting: Setting, row: Row) -> Result:
-    """How well the first trial of an image identifies the mean of its other trials: no decoder sees more."""
+    """How well the first trial of an image identifies the mean of its other trials, by cosine of z-scores.
+
+    It says how noisy a trial is. It is no bound on decoders, which read the mean of all repeats and know
+    which voxels to trust.
+    """
     tokens = open_tokens(setting.dataset, setting.base.targets.source.encoder)
     test, train = (pairs_of(setting.dataset, tokens, split) for split in ("test", "train"))
     test = test.take(np.flatnonzero(test.repeats() > 1))

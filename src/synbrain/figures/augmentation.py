@@ -23,7 +23,7 @@ def augmentation_figure(curve: dict[str, Any]) -> Figure:
     """Scores against added hours, one panel a metric; the dotted line is the decoder without.
 
     Args:
-        found: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
+        curve: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
     """
     figure = new_figure(10.5, 3.4)
     without = next((p for p in curve["points"] if p["arm"] == "none"), None)
