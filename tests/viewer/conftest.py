@@ -26,6 +26,7 @@ from synbrain.viewer.options import ViewOptions
 from synbrain.viewer.source import Source
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 180_000  # ms: software rendering on a busy machine
 FLAGS = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
 
 
@@ -110,6 +111,7 @@ class Watched:
         self.context = browser.new_context(
             viewport={"width": width, "height": 800}, color_scheme=scheme, accept_downloads=True
         )
+        self.context.set_default_timeout(PATIENCE)
         self.page = self.context.new_page()
         self.errors: list[str] = []
         self.outside: list[str] = []
@@ -122,7 +124,7 @@ class Watched:
         )
         self.page.goto(url)
         if ready:  # the cortex; other pages have none
-            self.page.wait_for_selector("[data-ready]", timeout=60_000)
+            self.page.wait_for_selector("[data-ready]")
 
     def colours(self) -> int:
         """Pixels of the canvas that are neither grey nor background."""
