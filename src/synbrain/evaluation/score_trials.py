@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from synbrain.arrays import Rows
 from synbrain.evaluation.measured import Measured
@@ -208,7 +209,8 @@ def _in_turn(blocks: Iterator[_Block], levels: Sequence[float]) -> Iterator[_Sum
         yield from (_Sums.of(block, levels) for block in blocks)
         return
     waiting: deque[Future[_Sums]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
+    # small products in each thread: threads of BLAS would wait for each other, busily
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         for block in blocks:
             waiting.append(pool.submit(_Sums.of, block, levels))
             if len(waiting) > workers:
