@@ -157,3 +157,27 @@ def test_ctrl_c_then_resume_gives_the_uninterrupted_run(
     assert logs[0] == logs[1]
     weights = [(out / "mapper" / "model.safetensors").read_bytes() for out in (whole, cut)]
     assert weights[0] == weights[1]
+
+
+def test_a_model_without_networks_is_the_linear_path_and_noise(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(dataset), "--encoder=pixels", "--networks=false", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    run = SynBrain.from_pretrained(tmp_path / "run")
+    assert run.vae is None
+    assert run.config.mapper_layer is None
+    part = run.subject()
+    assert part.linear is not None
+    assert part.noise is not None
+    images = [load_dataset(dataset).load_image(row) for row in (20, 21)]
+    assert run.sample(images, 3).shape == (3, 2, 5)
+    whole = ["train", str(dataset), *SHORT, "--out", str(tmp_path / "whole")]
+    assert main(whole) == 0
+    same = SynBrain.from_pretrained(tmp_path / "whole").subject().linear
+    assert same is not None
+    np.testing.assert_array_equal(same.mixing, part.linear.mixing)
+    capsys.readouterr()
+    assert main([*words[:-1], str(tmp_path / "other"), "--recipe=reference"]) == 2
+    assert "leave --networks at true" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

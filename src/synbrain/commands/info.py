@@ -17,7 +17,6 @@ from synbrain.errors import SynBrainError
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
-    from synbrain.training.config import TrainConfig
     from synbrain.training.options import TrainOptions
 
 NSD_TRIALS = 27_000  # training trials of NSD's subject 1, where no dataset is named
@@ -56,8 +55,8 @@ def _dataset(path: Path) -> Dataset:
     return load_dataset(path)
 
 
-def training_config(path: Path) -> tuple[TrainConfig, str]:
-    """The training that a YAML file for ``synbrain train`` resolves to, and its encoder.
+def training_options(path: Path) -> TrainOptions:
+    """What a YAML file for ``synbrain train`` says.
 
     Raises:
         SynBrainError: where the file is missing or a value is refused.
@@ -69,7 +68,7 @@ def training_config(path: Path) -> tuple[TrainConfig, str]:
 
     call = prepare_call(COMMANDS["train"], "train", ["-", "--out", "-", "--config", str(path)])
     options: TrainOptions = call.typed["options"]
-    return options.config(), options.encoder
+    return options
 
 
 def describe_training(path: Path, dataset: Dataset | None = None) -> str:
@@ -78,7 +77,8 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     from synbrain.prepare.nsd.layout import NSDGENERAL_VOXELS
     from synbrain.training.cost import ATTAINED, BATCHES, matmul_rate, training_cost
 
-    config, encoder = training_config(path)
+    options = training_options(path)
+    config, encoder = options.config(), options.encoder
     tokens, shapes, n_images = None, None, None
     n_trials, n_voxels = NSD_TRIALS, NSDGENERAL_VOXELS[0]
     source = "NSD subject 1 (name a dataset for its own size)"
@@ -100,7 +100,7 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
             f"  memory {size_text(cost.linear.memory)}, scratch files {size_text(cost.linear.scratch)}",
             f"  time about {_time(cost.linear.seconds(rate))}",
         ]
-    for stage in ("vae", "mapper"):
+    for stage in ("vae", "mapper") if options.networks else ():
         millions = cost.parameters[stage] / 1e6
         lines.append(
             f"{stage:<10} {millions:.1f} M parameters; {cost.step_gflop(stage):,.1f} GFLOP a step of "

@@ -45,6 +45,9 @@ class FitOptions(BaseModel):
         description="share of the training images that the run does not see, so that decoders with its "
         "synthetic trials can be chosen by them",
     )
+    networks: bool = Field(
+        True, description="false: linear path and noise alone; seconds, and often as good on few images"
+    )
     linear_path: bool | None = Field(None, description="whether the mean has a linear path")
     response_noise: bool | None = Field(None, description="whether trial noise is fitted")
     shrink: Literal["none", "subject", "voxel"] | None = Field(
@@ -119,7 +122,6 @@ class AdaptOptions(FitOptions):
     layers: list[str] | None = Field(
         None, description="token layers that the linear path reads beside the base's"
     )
-    networks: bool = Field(True, description="false: linear path and noise alone, no networks")
     prior: bool = Field(True, description="false: linear path and noise without the base's (a control)")
     shared_test_images: SharedTestImages = Field(
         "refuse", description="what to do about training images that are test images of a base subject"

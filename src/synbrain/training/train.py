@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from synbrain.data.dataset import Dataset
-from synbrain.errors import SynBrainWarning
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
@@ -72,9 +72,15 @@ def train(
     images = [leave_out(of_one, options.leave_out) for of_one in images]
     subjects = training_subjects(datasets, images, [tokens for _, tokens in opened])
     check_subjects(subjects, config)
+    if not (options.networks or config.linear_path):
+        raise SynBrainError(
+            f"the recipe {config.recipe} is networks alone, and none are wanted", "leave --networks at true"
+        )
     sizes = network_sizes(subjects[0].pairs.tokens, config)
-    with training_folder(output, config.model_dump(mode="json")) as folder:
+    settings = config.model_dump(mode="json") | ({} if options.networks else {"networks": False})
+    with training_folder(output, settings) as folder:
         workspace = Workspace(folder, options.tensorboard, show_progress, options.device)
-        model = fit_model(subjects, config, new_networks(sizes, config.seed), workspace)
+        networks = new_networks(sizes, config.seed) if options.networks else None
+        model = fit_model(subjects, config, networks, workspace)
         save_finished(model, output)
     return model
