@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from synbrain.cli import main
-from synbrain.commands.info import training_config
+from synbrain.commands.info import training_options
 from synbrain.data.space import VoxelSpace
 from synbrain.features.encoders import get_encoder
 from synbrain.files import write_json
@@ -46,7 +46,8 @@ def test_dataset(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_config_with_a_dataset(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("recipe: calibrated\npreset: tiny\nvae:\n  batch_size: 7\n  epochs: 2\n")
-    config, encoder = training_config(path)
+    options = training_options(path)
+    config, encoder = options.config(), options.encoder
     assert (config.preset, config.vae.batch_size, encoder) == ("tiny", 7, "efficientnet-lite0")
     assert main(["info", str(prepared), "--config", str(path)]) == 0
     printed = capsys.readouterr().out
@@ -59,7 +60,7 @@ def test_config_with_a_dataset(prepared: Path, tmp_path: Path, capsys: pytest.Ca
 def test_cost_adds_up(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("recipe: reference\npreset: tiny\nvalidation_fraction: 0.1\n")
-    config, _ = training_config(path)
+    config = training_options(path).config()
     cost = training_cost(config, n_voxels=100, n_trials=1000)
     assert cost.steps == {"vae": config.vae.epochs * np.ceil(900 / 24), "mapper": config.mapper.steps}
     assert cost.state_bytes["vae"] == 16 * cost.parameters["vae"]
