@@ -338,6 +338,13 @@ def test_arms_and_resuming(first, run, tmp_path: Path) -> None:
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items() if p != gone)
     assert json.loads((tmp_path / "c" / "curve.json").read_text()) == found
     assert augmentation_figure(found).axes
+    # an arm that is added later stands beside the others
+    fewer = CURVE.model_copy(update={"arms": ["expected"], "hours": [0.0, 0.2], "seeds": 1, "resume": True})
+    more = augmentation_curve(run, first, fewer, out=tmp_path / "c")
+    assert not more["failed"]
+    known = {(p["arm"], p["hours"]) for p in more["points"]}
+    assert known == {(p["arm"], p["hours"]) for p in found["points"]} | {("expected", 0.2)}
+    assert all(p.stat().st_mtime_ns == t for p, t in stamps.items() if p != gone)
 
 
 def test_a_failure_loses_nothing(first, run, tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def augmentation_curve(
     _ = experiment.arms.rows  # refuses images that are all test images
     results: dict[Cell, dict[str, Any]] = {}
     failed: dict[str, str] = {}
-    for cell in track(_cells(options), "decoders", unit="decoder", show=show_progress):
+    cells = dict.fromkeys(_cells(options) + (_finished_before(out) if options.resume else []))
+    for cell in track(list(cells), "decoders", unit="decoder", show=show_progress):
         try:
             results[cell] = _finished(cell, experiment)
         except SynBrainError as error:
@@ -123,6 +124,15 @@ def _cells(options: CurveOptions) -> list[Cell]:
     seeds, positive = range(options.seeds), [h for h in options.hours if h]
     without = [Cell("none", 0, seed) for seed in seeds]
     return without + [Cell(arm, h, seed) for seed in seeds for arm in options.arms for h in positive]
+
+
+def _finished_before(out: Path) -> list[Cell]:
+    """Decoders of earlier calls, which stay in the curve that is extended."""
+    cells = []
+    for path in sorted((out / "cells").glob("*.json")):
+        arm, hours, seed = path.stem.rsplit("-", 2)
+        cells.append(Cell(arm, float(hours.removesuffix("h")) if arm != "none" else 0, int(seed)))
+    return cells
 
 
 def _about(experiment: Experiment, plain: DecodingData) -> dict[str, Any]:
@@ -249,7 +259,9 @@ def curve_points(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     Intervals (95 %) are over test images, of differences averaged over seeds.
     """
     points = []
-    for arm, hours in dict.fromkeys((cell.arm, cell.hours) for cell in results):
+    arms = list(dict.fromkeys(cell.arm for cell in results))
+    shown = {(cell.arm, cell.hours) for cell in results}
+    for arm, hours in sorted(shown, key=lambda point: (arms.index(point[0]), point[1])):
         cells = [cell for cell in results if (cell.arm, cell.hours) == (arm, hours)]
         point: dict[str, Any] = {"arm": arm, "hours": hours, "seeds": [cell.seed for cell in cells],
                                  "weights": [results[cell]["weight"] for cell in cells]}  # fmt: skip

@@ -43,6 +43,8 @@ def augmentation_figure(curve: dict[str, Any]) -> Figure:
         if without is not None:
             axes.axhline(without[metric], color="black", linestyle=":", linewidth=0.9)
         axes.set_xscale("log", base=2)
+        shown = sorted({p["hours"] for p in curve["points"] if p["hours"]})
+        axes.set_xticks(shown, [f"{h:g}" for h in shown])
         axes.set_xlabel("added hours")
         axes.set_title(title, fontsize=9)
         tidy(axes)
