@@ -172,10 +172,9 @@ class _Search:
         single = self.largest / alpha < SINGLE_PRECISION_CONDITION
         g = self.kernel.clone() if single else self.kernel.double()
         g.diagonal().add_(alpha)
-        factor = torch.linalg.cholesky(g)
-        del g
-        matrix = torch.cholesky_inverse(factor)
-        del factor
+        matrix = g.mT  # symmetric, and laid out as LAPACK wants it: factor and inverse take g's own memory
+        torch.linalg.cholesky(matrix, out=matrix)
+        torch.cholesky_inverse(matrix, out=matrix)
         blocks = (matrix[fold, fold] for fold in self.folds)
         inverses = [torch.cholesky_inverse(torch.linalg.cholesky(block)).float() for block in blocks]
         kept = torch.from_numpy(scratch.empty(matrix.shape, np.float32))
