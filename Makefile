@@ -8,13 +8,21 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: demo test lint docs notebooks check-notebooks viewer clean
 .DEFAULT_GOAL := demo
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# What the demo needs, and what developers need on top; each is installed once.
+$(VENV)/core: pyproject.toml constraints.txt
+	@echo "1/2 torch, some 200 MB, into $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	@echo "2/2 SynBrain and what it needs; a minute or two"
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed: $(VENV)/core
+	@echo "tools for tests and docs"
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed
+demo: $(VENV)/core
 	$(RUN)/synbrain demo --out demo-out --overwrite
 
 test: $(VENV)/installed

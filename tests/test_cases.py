@@ -87,7 +87,7 @@ OUTCOMES: dict[str, list[tuple[int, str]]] = {
     "spaces_two": [(2, "pass --pattern that matches one of them"), (0, BIDS)],
     "split_val": [(2, "line 5: split is val")],
     "statmaps_3d": [(0, "8 trials x 18 voxels")],
-    "stim_glob": [(2, "the nearest name is 'im010.png'")],
+    "stim_glob": [(2, "the nearest name is 'im000.png'")],
     "stim_prefix": [(2, "the folder in front of it differs")],
     "subject_label": [(2, "pass --subject with one of ['01', '02']"), (0, BIDS)],
     "symlinked_subject": [(0, BIDS)],

@@ -166,6 +166,7 @@ def _cut_responses(src: Path) -> None:
 
 BAD = {
     "missing image": (_missing_image, "1 of 6 images named in the trials are missing"),
+    "missing image, others named": (_missing_image, "restore the files, or drop their trials"),
     "cut image": (_cut_image, "im2.png cannot be read"),
     "no image": (_no_image, "im2.png cannot be read"),
     "one picture, two names, two splits": (_same_image_in_both, "are the same image"),
@@ -179,6 +180,7 @@ BAD = {
     ),
     "all constant": (_responses(lambda r: r * 0), "no unit"),
     "one axis": (_responses(lambda r: r[:, 0]), "shape (13,)"),
+    "images, repeats, units": (_responses(lambda r: r[None]), "r.reshape(-1, r.shape[-1])"),
     "no numbers": (_responses(lambda r: r.astype(str)), "save real numbers"),
     "cut responses": (_cut_responses, "damaged or cut short"),
     "no responses": (lambda src: (src / "responses.npy").unlink(), "is missing"),

@@ -41,6 +41,7 @@ def view(
     from synbrain.data.dataset import load_dataset
     from synbrain.errors import SynBrainError
     from synbrain.model.folder import DEMO, demo_dataset
+    from synbrain.progress import announce
     from synbrain.viewer.requirements import require_server
     from synbrain.viewer.view import export_page
 
@@ -51,6 +52,7 @@ def view(
     if dataset is None and (export is not None or decoder is not None):
         what = "--export shows test images" if export is not None else "--decoder shows training images"
         raise SynBrainError(what, "give a dataset: synbrain view RUN DATASET ...")
+    announce("opening the run", show=True)  # torch takes seconds
     source = _source(model, None if dataset is None else load_dataset(dataset), decoder, options, device)
     if export is None:
         _serve(source, options)

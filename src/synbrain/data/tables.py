@@ -28,6 +28,8 @@ def read_text(path: Path) -> str:
     Raises:
         SynBrainError: where it is missing, not fetched, or no text.
     """
+    if not path.parent.exists():
+        raise SynBrainError(f"there is no folder {path.parent}", "check the path")
     try:
         raw = path.read_bytes()
     except OSError as error:

@@ -166,7 +166,8 @@ def _require_all(folder: Path, images: pd.DataFrame) -> None:
     if linked is not None:
         inspect_image(folder / linked)  # says what the link needs
     if missing:
-        hint = nearest(missing[0], files_below(folder))
+        named = set(images["name"])  # a file that another row names is no misspelling of this one
+        hint = nearest(missing[0], [file for file in files_below(folder) if file not in named])
         raise SynBrainError(
             f"{len(missing)} of {len(images)} images named in the trials are missing from {folder}, "
             f"such as {missing[0]}" + (f"; {hint}" if hint else ""),

@@ -224,6 +224,7 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
         (raw.dtype.kind == "c", "np.abs(r), or r.real"),
         (raw.dtype.kind not in "fiu", 'r.astype("float32")'),
         (raw.ndim == 1, "r[:, None]"),
+        (raw.ndim == 3 and raw.shape[0] * raw.shape[1] == n_trials, "r.reshape(-1, r.shape[-1])"),
         (raw.ndim != 2, "r.reshape(len(r), -1)"),
     ]
     mend = next((code for is_so, code in mends if is_so), None)
@@ -231,7 +232,8 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
         raise SynBrainError(
             f"{path} holds {raw.dtype} of shape {raw.shape}",
             "save real numbers as (n_trials, n_units)"
-            + (f': r = np.load("{RESPONSES}"); np.save("{RESPONSES}", {mend})' if mend else ""),
+            + (f': r = np.load("{RESPONSES}"); np.save("{RESPONSES}", {mend})' if mend else "")
+            + ("; rows then are all repeats of the first image, then of the next" if raw.ndim == 3 else ""),
         )
     if len(raw) != n_trials:
         is_turned = raw.shape[1] == n_trials

@@ -106,7 +106,8 @@ def write_report(out: Path, report: Report) -> Path:
         "score_words": SCORE_WORDS,
         "has_differences": has_differences,
         "interval_words": "In brackets: 95 % intervals over test images. Differences are paired by image; "
-        "p is two-sided and corrected for the number of systems.",
+        "p is two-sided and corrected for the number of systems; the smallest that bootstrap samples can show "
+        "is the number of systems over half the number of samples, so that clear differences have one p.",
         "rois": _roi_rows(report),
         "uncertainties": _uncertainty_rows(report),
         "level": f"{100 * LEVEL:.0f} %",
@@ -166,7 +167,10 @@ def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
             third += f"; within an image its trials vary {ratio:.2f} times as much as measured ones"
         third += "."
     if part.linear is not None and weight < LEAST_WEIGHT:
-        third += " The linear path makes every prediction; networks have no part in it."
+        third += (
+            " The linear path makes every prediction; networks have no part in it, as is usual with few "
+            "images (linear path: ridge regression with receptive fields, and patterns that voxels share)."
+        )
     return [first, second, third]
 
 
