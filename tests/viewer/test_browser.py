@@ -61,8 +61,8 @@ def test_one_file_shows_the_cortex_without_server_or_network(
         shown.page.get_by_label("surface", exact=True).select_option(sheet)
         assert shown.colours() > 100, sheet
     shown.page.get_by_label("surface", exact=True).select_option("inflated")
-    shown.page.get_by_role("button", name="sd of what is not known of the mean").click()
-    assert shown.page.locator(".sv-bar b").inner_text().startswith("sd of what is not known of the mean (")
+    shown.page.get_by_role("button", name="error of the mean (sd)").click()
+    assert shown.page.locator(".sv-bar b").inner_text().startswith("error of the mean (sd) (")
     assert shown.page.locator(".sv-bar span").first.inner_text() == "0.00"
     for view in ("below", "left", "right", "inside"):
         shown.page.get_by_label("view", exact=True).select_option(view)
@@ -108,7 +108,7 @@ def test_roi_bars_show_both_uncertainties_apart(
     shown = watch(exported_page.as_uri())
     table = shown.page.locator(".sv-rois table")
     head = table.locator("thead th").all_inner_texts()
-    assert head[2:5] == ["expected", "trial sd", "mean ±"]
+    assert head[2:5] == ["expected", "trial sd", "error of mean"]
     row = table.locator("tbody tr").first
     name, cells = row.locator("th").inner_text(), row.locator("td").all_inner_texts()
     atlas = shown.page.evaluate("document.querySelector('.sv').viewer.atlases[0].name")
@@ -127,7 +127,7 @@ def test_roi_bars_show_both_uncertainties_apart(
         for tag in ("u", "b", "i")
     ]
     assert len(set(colours)) == 3
-    assert "not known of the mean" in table.locator("caption").inner_text()
+    assert "error of the mean" in table.locator("caption").inner_text()
     for width in (1280, 390):  # every column is seen, none is cut off
         shown.page.set_viewport_size({"width": width, "height": 800})
         section = shown.page.locator(".sv-rois")

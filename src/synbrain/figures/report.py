@@ -144,16 +144,16 @@ def _maps(shown: Shown, means: NDArray[Any]) -> tuple[str, str, Any, str]:
     strength = np.linalg.norm(means - base, axis=1)
     chosen = np.argsort(-strength)[: 4 * N_MAP_IMAGES : 4]
     rows = {"measured": means[chosen] - base}
-    rows |= {"synthetic": shown.predictions[model][chosen] - base}
+    rows |= {"expected response": shown.predictions[model][chosen] - base}
     if shown.draw is not None:
         rows |= {"one synthetic trial": shown.draw(chosen)[0] - base}
     titles = [f"test image {int(i)}" for i in chosen]
     draw = surface_maps if has_surface(shown.space, shown.in_mni) else scatter_maps
     stimuli = None if shown.stimulus is None else [shown.stimulus(int(i)) for i in chosen]
     words = (
-        "Mean over repeats (measured), expected response and one trial (synthetic), each minus the mean map "
-        "of the training trials. Images are picked by the size of the measured response, not by how well "
-        "they are predicted."
+        "Mean over repeats (measured), the response that the model expects, and one synthetic trial, each "
+        "minus the mean map of the training trials. Images are picked by the size of the measured response, "
+        "not by how well they are predicted."
     )
     return (
         "Measured and synthetic responses",

@@ -8,7 +8,7 @@ const MAPS = {
   expected: "expected response",
   trial: "one synthetic trial",
   sd: "sd of single trials",
-  error: "sd of what is not known of the mean",
+  error: "error of the mean (sd)",
   measured: "measured mean",
   difference: "measured minus expected",
 };
@@ -367,14 +367,14 @@ class Viewer {
     const reach = Math.max(...rows.flatMap((r) =>
       [Math.abs(value(r, "expected")) + Math.max(r.sd || 0, r.error || 0), Math.abs(value(r, "measured")) || 0])) || 1;
     const has = (key) => rows.some((r) => Number.isFinite(r[key]));
-    const columns = [["expected", "expected"], ["sd", "trial sd"], ["error", "mean ±"], ["measured", "measured"], ["ceiling", "ceiling r"]]
+    const columns = [["expected", "expected"], ["sd", "trial sd"], ["error", "error of mean"], ["measured", "measured"], ["ceiling", "ceiling r"]]
       .filter(([key]) => has(key));
     const at = (v) => 50 + (48 * v) / reach;
     const key = (tag, text) => make("span", {}, make(tag), text);
     const caption = make("caption", {}, `Mean over each ROI${relative ? ", minus the mean map" : ""} (${this.data.unit})`);
     const legend = make("div", { class: "sv-key" }, key("i", "expected"));
     if (has("sd")) legend.append(key("u", "± sd of single trials"));
-    if (has("error")) legend.append(key("b", "± sd of what is not known of the mean"));
+    if (has("error")) legend.append(key("b", "± error of the mean (one sd each)"));
     if (has("measured")) legend.append(make("span", {}, make("em", {}, "◆"), "measured"));
     caption.append(legend);
     const table = make("table", {}, caption, make("thead", {}, make("tr", {},
