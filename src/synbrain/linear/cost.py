@@ -53,9 +53,8 @@ def linear_path_cost(
 ) -> LinearPathCost:
     """Arithmetic and memory of :func:`synbrain.linear.fit.fit_linear_path`.
 
-    With n images, V voxels, F folds of m = n / F images and c candidates in use: n^2 times the tokens' values
-    for the kernels, n^3 (and m^3 F^2) for each factorisation, n^2 V for each candidate of a voxel, n V r for
-    patterns. Time grows with the cube of images where these are many, and with voxels one to one.
+    With n images, V voxels, F folds of m = n / F images: n^2 times the tokens' values for the kernels, n^3 (and
+    m^3 F^2) for each factorisation, n^2 V for each candidate of a voxel, n V r for patterns.
 
     Args:
         n_images: distinct training images.
@@ -94,11 +93,8 @@ def linear_path_cost(
     columns = rank + (n_folds + 1) * k
     duals = solved * (n**3 / 3 + 2 * n**2 * columns) + 2 * used / USED * n * v * rank
     stored = min(rank + k, v)
-    projection = 2.0 * n * (tokens + blurred) * stored
-    gflop = {
-        "kernels": kernels, "choice": choice, "voxels": voxels, "patterns": patterns, "duals": duals,
-        "projection": projection,
-    }  # fmt: skip
+    gflop = {"kernels": kernels, "choice": choice, "voxels": voxels, "patterns": patterns, "duals": duals}
+    gflop["projection"] = 2.0 * n * (tokens + blurred) * stored
     outer = 2 * n_folds * n * v * (2 if 4 * n_folds * n * v <= SINGLE_BYTES else 1) if shared else 0
     inverting = (5 + n_folds * n_folds * size**2 / n**2) * 4 * n**2  # kernel, factor, inverse and blocks
     fitting = 3 * 4 * n * v + outer + inverting + 2 * BLOCK_BYTES
@@ -107,12 +103,9 @@ def linear_path_cost(
     making = 4 * len(windows) * n**2 + 4 * n * v + 2 * CHUNK_BYTES
     memory = PROGRAM_BYTES + max(fitting, sharing, projecting, making)
     scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
-    return LinearPathCost(
-        {step: flop / 1e9 for step, flop in gflop.items()},
-        memory=round(memory),
-        scratch=round(scratch),
-        moved=tokens * (A_TOKEN * n + A_WEIGHT * stored),
-    )
+    moved = tokens * (A_TOKEN * n + A_WEIGHT * stored)
+    gflop = {step: flop / 1e9 for step, flop in gflop.items()}
+    return LinearPathCost(gflop, memory=round(memory), scratch=round(scratch), moved=moved)
 
 
 def _pattern_flop(n: int, v: int, n_folds: int, rank: int) -> float:

@@ -68,14 +68,12 @@ def train(
         warnings.warn(note, SynBrainWarning, stacklevel=2)
     opened = [open_untuned(dataset, options.encoder, options.layers) for dataset in datasets]
     datasets = [dataset for dataset, _ in opened]
-    images = training_images(datasets, options.shared_test_images, keep_out)
-    images = [leave_out(of_one, options.leave_out) for of_one in images]
+    allowed = training_images(datasets, options.shared_test_images, keep_out)
+    images = [leave_out(of_one, options.leave_out) for of_one in allowed]
     subjects = training_subjects(datasets, images, [tokens for _, tokens in opened])
     check_subjects(subjects, config)
     if not (options.networks or config.linear_path):
-        raise SynBrainError(
-            f"the recipe {config.recipe} is networks alone, and none are wanted", "leave --networks at true"
-        )
+        raise SynBrainError(f"the recipe {config.recipe} is networks alone", "leave --networks at true")
     sizes = network_sizes(subjects[0].pairs.tokens, config)
     settings = config.model_dump(mode="json") | ({} if options.networks else {"networks": False})
     with training_folder(output, settings) as folder:
