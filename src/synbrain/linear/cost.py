@@ -53,8 +53,8 @@ def linear_path_cost(
 ) -> LinearPathCost:
     """Arithmetic and memory of :func:`synbrain.linear.fit.fit_linear_path`.
 
-    With n images, V voxels, F folds of m = n / F images: n^2 times the tokens' values for the kernels, n^3 (and
-    m^3 F^2) for each factorisation, n^2 V for each candidate of a voxel, n V r for patterns.
+    With n images, V voxels, F folds of m = n / F images: n^2 times the tokens' values for the kernels, n^3
+    (and m^3 F^2) for each factorisation, n^2 V for each candidate of a voxel, n V r for patterns.
 
     Args:
         n_images: distinct training images.
