@@ -34,6 +34,8 @@ def test_a_failure_is_exit_code_1_and_a_wrong_name_2(words, fakes, tmp_path, cap
     assert "poor failed: seed 0: ValueError: broken" in capsys.readouterr().out
     assert list((tmp_path / "out").rglob("*.error.txt"))
     assert main([*words, "nobody"]) == 2
+    assert "exists already" in capsys.readouterr().err  # told before anything is opened
+    assert main([*words, "nobody", "--out", str(tmp_path / "other")]) == 2
     assert "nobody" in capsys.readouterr().err
 
 
