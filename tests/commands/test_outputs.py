@@ -125,3 +125,17 @@ def test_what_may_go_on_or_be_replaced_is_left_to_the_command(taken: Path, tmp_p
 def test_one_process_of_several_speaks(taken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "RANK", "1")
     require_outputs("train", {"out": taken, "overwrite": False})
+
+
+def test_missing_tokens_are_told_before_torch_is_imported(tmp_path: Path) -> None:
+    asked = [
+        [name, str(DATA), "--encoder", "clip", "--out", str(tmp_path / "new")]
+        for name in ("train", "compare")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], input=json.dumps(asked), capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("has no tokens of clip: run `synbrain features") == 2
+    for code, heavy in json.loads(done.stdout).values():
+        assert code == 2
+        assert not {"torch", "accelerate"} & set(heavy)

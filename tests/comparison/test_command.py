@@ -10,6 +10,7 @@ from synbrain.cli import main
 @pytest.fixture
 def words(toy, registry, tmp_path, monkeypatch):
     monkeypatch.setattr("synbrain.data.dataset.load_dataset", lambda path: toy.dataset)
+    monkeypatch.setattr("synbrain.commands.parsing.require_tokens", lambda dataset, options: None)
     monkeypatch.setattr(
         "synbrain.comparison.compare.open_untuned", lambda dataset, *given: (dataset, toy.tokens)
     )

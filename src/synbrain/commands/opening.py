@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synbrain.errors import SynBrainError
 from synbrain.files import read_json
+
+if TYPE_CHECKING:
+    from synbrain.comparison.options import CompareOptions
+    from synbrain.data.dataset import Dataset
+    from synbrain.training.options import TrainOptions
 
 
 def open_dataset(folder: Path) -> Any:
@@ -52,3 +57,10 @@ def open_decoder(decoder: Path, device: str) -> Any:
     from synbrain.features.encoder import pick_device
 
     return Decoder.from_pretrained(decoder, device=str(pick_device(device)))
+
+
+def require_tokens(dataset: Dataset, options: TrainOptions | CompareOptions) -> None:
+    """Refuse a dataset that was not encoded yet, by reading the token store alone."""
+    from synbrain.features.store import open_tokens
+
+    open_tokens(dataset, options.encoder, options.layers)

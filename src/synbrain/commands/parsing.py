@@ -26,7 +26,14 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionConfigFile, ArgumentParser
 from pydantic import BaseModel, ValidationError
 
-from synbrain.commands.opening import open_dataset, open_decoder, open_run, require_decoder, require_run
+from synbrain.commands.opening import (
+    open_dataset,
+    open_decoder,
+    open_run,
+    require_decoder,
+    require_run,
+    require_tokens,
+)
 from synbrain.commands.registry import Command
 from synbrain.commands.signatures import (
     DatasetFolder,
@@ -72,6 +79,7 @@ class Call:
         typed: values by parameter; folders are not opened yet; only what ``function`` takes.
         device: for models, where the command has such an option.
         folded: whether models are opened for prediction alone.
+        reads_tokens: whether tokens of the options' encoder must lie with the datasets.
     """
 
     function: Callable[[], Callable[..., Any]]
@@ -79,6 +87,7 @@ class Call:
     typed: dict[str, Any]
     device: str
     folded: bool = False
+    reads_tokens: bool = False
 
     def run(self) -> Any:
         """Open datasets, then models, and call the function."""
@@ -99,6 +108,9 @@ class Call:
                 from synbrain.model.image_list import list_images  # needs no torch, unlike the command
 
                 list_images(given[key])
+        if self.reads_tokens:
+            for key in {"dataset", "datasets"} & set(given):
+                _each(given[key], lambda dataset: require_tokens(dataset, given["options"]))
         function = self.function()
         for key, parameter in parameters.items():
             if _folder_kind(parameter.annotation) is RunFolder and given.get(key) is not None:
@@ -276,7 +288,9 @@ def _call(
             typed[key] = _built(parameter.annotation, {name: values[name] for name in fields})
         elif key in values:
             typed[key] = values[key]
-    return Call(function, signature, typed, str(values.get("device", "auto")), command.folded)
+    return Call(
+        function, signature, typed, str(values.get("device", "auto")), command.folded, command.reads_tokens
+    )
 
 
 def _fields(model: Any, default: Any, group: str) -> list[Option]:

@@ -15,7 +15,8 @@ in :mod:`synbrain.commands.parsing`. Help is built from the source file, without
 keep options objects in a module that imports no torch. ``tell`` gets what the function returned and the
 typed values by parameter (paths, not opened). ``hidden`` names parameters that only Python code passes,
 ``required`` those that Python code may leave out, but not the command line. ``folded`` opens runs for
-prediction alone: a folded mapper takes less memory and predicts the same.
+prediction alone: a folded mapper takes less memory and predicts the same. ``reads_tokens`` looks for the
+tokens of the options' encoder before torch is imported.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Command:
     hidden: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     folded: bool = False
+    reads_tokens: bool = False
 
 
 COMMANDS: dict[str, Command] = {
@@ -117,6 +119,7 @@ COMMANDS: dict[str, Command] = {
         "synbrain train data/me --out runs/me",
         HERE + "telling:trained",
         required=("out",),
+        reads_tokens=True,
     ),
     "adapt": Command(
         "synbrain.training.adapt:adapt",
@@ -256,6 +259,7 @@ COMMANDS: dict[str, Command] = {
         "synbrain compare data/me --out comparison --methods linear",
         HERE + "telling:compared",
         hidden=("tokens", "registry"),
+        reads_tokens=True,
     ),
     "consistency": Command(
         "synbrain.analysis.consistency_report:consistency",
