@@ -42,8 +42,13 @@ def describe_folder(folder: Path) -> str | None:
             path.suffix in (".npy", ".gz") and path.with_name(path.name.partition(".")[0] + ".json").is_file()
         ):
             about = read_json(path.with_name(path.name.partition(".")[0] + ".json"))
-            lines.append(f"synthetic  {path}: {_synthesis(about)}")
-    known = any(line.startswith(("dataset", "run", "decoder", "encoder", "synthetic")) for line in lines)
+            kind = about.get("kind") if isinstance(about, dict) else None
+            lines.append(
+                f"{'expected' if kind == 'prediction' else 'synthetic':<10} {path}: {_synthesis(about)}"
+            )
+    known = any(
+        line.startswith(("dataset", "run", "decoder", "encoder", "synthetic", "expected")) for line in lines
+    )
     if not known:
         return None
     if (folder / SCORES).is_file():

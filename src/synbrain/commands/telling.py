@@ -70,6 +70,10 @@ def trained(model: SynBrain, typed: Typed) -> None:
         return
     assert model.report is not None
     for name, figures in model.report.subjects.items():
+        if figures.cross_validated_r_linear is not None and not figures.n_validation_images:
+            score = f"voxel_r {figures.cross_validated_r_linear:.3f} of the linear path"
+            print(f"{name}: {score}, cross-validated on the training images")
+            continue
         linear = figures.validation_r_linear
         beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
         r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"

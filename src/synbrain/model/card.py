@@ -19,7 +19,7 @@ def model_card(run: RunParts, scores: dict[str, Any] | None = None) -> str:
     """
     sections = [
         _head(run),
-        *(_subject(subject) for subject in run.subjects.values()),
+        *(_subject(subject, run.vae is not None) for subject in run.subjects.values()),
         _scores(scores),
         _use(run.subjects),
     ]
@@ -47,12 +47,11 @@ def _head(run: RunParts) -> str:
     return f"{tags}\n\n# SynBrain run: images to synthetic brain responses\n\n" + _table(rows)
 
 
-def _subject(subject: SubjectPart) -> str:
-    rows: dict[str, Any] = {
-        "voxels": f"{subject.n_voxels} ({subject.space.kind})",
-        "unit": subject.unit,
-        "weight of the networks beside the linear path": f"{float(np.mean(subject.shrink)):.2f} on average",
-    }
+def _subject(subject: SubjectPart, has_networks: bool) -> str:
+    rows: dict[str, Any] = {"voxels": f"{subject.n_voxels} ({subject.space.kind})", "unit": subject.unit}
+    if has_networks:
+        weight = float(np.mean(subject.shrink))
+        rows["weight of the networks beside the linear path"] = f"{weight:.2f} on average"
     if subject.linear is not None:
         rows |= {
             f"linear path: {key.replace('_', ' ')}": _short(v) for key, v in subject.linear.about.items()

@@ -147,9 +147,7 @@ def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
         low, high = paired["interval"]
         word = "more" if paired["difference"] > 0 else "less"
         sure = (
-            "a difference that the images show clearly"
-            if low > 0 or high < 0
-            else "which the images cannot tell from none"
+            "95 % interval over images" if low > 0 or high < 0 else "which the images cannot tell from none"
         )
         second = (
             f"That is {abs(paired['difference']):.3f} {word} than ridge regression on the same tokens "
