@@ -102,6 +102,24 @@ def test_hover_tells_roi_value_and_ceiling_and_is_never_stale(
     assert f"{value:.2f} percent" in second
 
 
+TAP = """([x, y]) => {
+  const canvas = document.querySelector(".sv-stage canvas");
+  for (const [name, pointerType] of [["pointerdown", "touch"], ["pointerleave", "touch"]])
+    canvas.dispatchEvent(new PointerEvent(name, { clientX: x, clientY: y, pointerType, pointerId: 1 }));
+}"""
+
+
+def test_what_a_finger_tapped_on_stays(watch: Callable[..., Any], exported_page: Path) -> None:
+    shown = watch(exported_page.as_uri())
+    place = find_vertex(shown.page)
+    tip = shown.page.locator(".sv-tip")
+    shown.page.mouse.move(1, 1)  # a mouse that leaves takes the words along
+    assert not tip.is_visible()
+    shown.page.evaluate(TAP, place)
+    assert "ceiling r" in tip.inner_text()
+    assert tip.is_visible()
+
+
 def test_roi_bars_show_both_uncertainties_apart(
     watch: Callable[..., Any], exported_page: Path, source: Source
 ) -> None:

@@ -182,12 +182,16 @@ class Viewer {
   }
 
   listen() {
-    this.canvas.addEventListener("pointermove", (event) => {
+    const point = (event) => {
       const box = this.canvas.getBoundingClientRect();
       this.pointer = [event.clientX - box.left, event.clientY - box.top];
       this.hover();
-    });
-    this.canvas.addEventListener("pointerleave", () => {
+    };
+    this.canvas.addEventListener("pointermove", point);
+    this.canvas.addEventListener("pointerdown", point);
+    // a finger that is lifted leaves the cortex, too: what it pointed at stays until the next tap
+    this.canvas.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "touch") return;
       this.pointer = null;
       this.hover();
     });
