@@ -14,7 +14,7 @@ import numpy as np
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
-from synbrain.features.tuned_folder import encoder_name, tuned_folder
+from synbrain.features.tuned_folder import tuned_folder
 from synbrain.files import digest_of
 
 AND, OF = "+", ":"
@@ -37,15 +37,6 @@ def encoders_of(given: str) -> list[str]:
     return names
 
 
-def stored_name(given: str) -> str:
-    """The name that tokens of an encoder, given by name, folder or hub id, or of several, go by.
-
-    >>> stored_name("efficientnet-lite0+pixels")
-    'efficientnet-lite0+pixels'
-    """
-    return joint_name([encoder_name(name) for name in encoders_of(given)])
-
-
 def joint_name(names: Iterable[str]) -> str:
     """The name of several encoders as one."""
     return AND.join(names)
@@ -61,7 +52,12 @@ def joint_layer(encoder: str, layer: str) -> str:
     return f"{encoder}{OF}{layer}"
 
 
-def layers_of(encoder: str, names: Iterable[str] | None, layers: Iterable[str] | None) -> list[str] | None:
+def owner_of(layer: str) -> str:
+    """The encoder of a layer that :func:`joint_layer` named; empty for a layer of one encoder alone."""
+    return layer.rpartition(OF)[0]
+
+
+def layers_of(encoder: str, names: Sequence[str], layers: Iterable[str] | None) -> list[str] | None:
     """Those of joint ``layers`` that are ``encoder``'s, by their own names; None where all are meant.
 
     Args:
@@ -74,12 +70,11 @@ def layers_of(encoder: str, names: Iterable[str] | None, layers: Iterable[str] |
     """
     if layers is None:
         return None
-    known = [encoder] if names is None else list(names)
     split = [layer.rpartition(OF) for layer in layers]
-    odd = [layer for of, _, layer in split if of not in known]
+    odd = [layer for of, _, layer in split if of not in names]
     if odd:
         raise SynBrainError(
-            f"layers {odd} of the encoders {' and '.join(known)}", f"say whose they are: {known[0]}{OF}LAYER"
+            f"layers {odd} of the encoders {' and '.join(names)}", f"say whose they are: {names[0]}{OF}LAYER"
         )
     own = [layer for of, _, layer in split if of == encoder]
     if not own:
@@ -111,17 +106,17 @@ def joint_tokens(parts: Sequence[TokenSet]) -> TokenSet:
 
 def each_encoder(tokens: TokenSet) -> list[TokenSet]:
     """The same images through the layers of each encoder alone; layers keep their names."""
-    owners = dict.fromkeys(layer.rpartition(OF)[0] for layer in tokens.layers)
+    owners = dict.fromkeys(owner_of(layer) for layer in tokens.layers)
     if len(owners) < 2:
         return [tokens]
     return [
-        replace(tokens, layers={k: v for k, v in tokens.layers.items() if k.rpartition(OF)[0] == owner})
+        replace(tokens, layers={k: v for k, v in tokens.layers.items() if owner_of(k) == owner})
         for owner in owners
     ]
 
 
 def alone(tokens: TokenSet) -> TokenSet:
     """One of :func:`each_encoder` as its own encoder names it, without the digest, which is not known."""
-    owner = next(iter(tokens.layers)).rpartition(OF)[0]
+    owner = owner_of(next(iter(tokens.layers)))
     layers = {name.rpartition(OF)[2]: array for name, array in tokens.layers.items()}
     return replace(tokens, encoder=owner, digest="", layers=layers)

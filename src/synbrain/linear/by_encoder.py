@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from synbrain.features.joint import each_encoder
+from synbrain.features.joint import each_encoder, owner_of
 from synbrain.features.tokens import Pairs
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit
@@ -38,7 +38,7 @@ def fit_each_encoder(pairs: Pairs, config: LinearPathConfig, fit: FitOne) -> Lin
     y = pairs.repeat_means()
     shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds)
     path = joined([of.path for of in fits], shares, tokens, config.rank, config.dtype)
-    owners = [next(iter(part.layers)).rpartition(":")[0] for part in each]
+    owners = [owner_of(next(iter(part.layers))) for part in each]
     about: dict[str, float | None] = {"n_images": len(y), "rank": len(path.mixing)}
     about |= {f"weight_of_{owner}": float(share.mean()) for owner, share in zip(owners, shares, strict=True)}
     about["cross_validated_r"] = mean_defined(voxel_r(average, y))[0]
