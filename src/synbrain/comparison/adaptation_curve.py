@@ -24,7 +24,7 @@ from synbrain.metrics.intervals import image_weights, percentile_interval, seed_
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
-from synbrain.training.adapt import adapt_to, adaptation_config, new_subject
+from synbrain.training.adapt import adapt_to, adaptation_config, layers_read, new_subject
 from synbrain.training.config import TrainConfig
 from synbrain.training.options import AdaptOptions
 from synbrain.training.subjects import TrainingSubject
@@ -51,8 +51,7 @@ def adaptation_curve(
     Args:
         base: the run to adapt.
         dataset: the new subject's, with training and test images, and tokens of the run's encoder.
-        options: budgets, draws, and settings of the adaptation. A smaller budget of a draw is part of a
-            larger one; "all" has one draw.
+        options: budgets, draws (a smaller budget is part of a larger one), settings of the adaptation.
         full_run: a run of this subject with all its data; the linear path is fitted to them if left out.
         out: folder to write; nothing is written if left out.
         overwrite: replace what stands at out.
@@ -68,8 +67,9 @@ def adaptation_curve(
     """
     if out is not None:
         require_absent(out, overwrite)
-    dataset, tokens = open_untuned(dataset, base.config.encoder, base.config.layers)
-    _, test = split_pairs(dataset, tokens := base.tokens(tokens))
+    dataset, tokens = open_untuned(dataset, base.config.encoder, layers_read(base, options))
+    base.config.require_encoder_of(tokens)
+    _, test = split_pairs(dataset, tokens)
     constant = _unadapted(base, full_run, dataset, tokens, test, options)
     weights = image_weights(test.n_images, options.n_bootstrap, options.seed)
     jobs = [(b, d) for b in options.budgets for d in range(1 if b == "all" else options.draws)]
