@@ -345,8 +345,13 @@ def test_an_interrupted_overwrite_keeps_both_the_run_and_the_checkpoint(
 
 
 def test_the_sidecar_of_a_synthesis_replaces_nothing(own: Path, refused: Callable[..., None]) -> None:
-    Path("scores.json").write_text("precious")
-    refused("synthesize run source/images --out scores.npy", "scores.json exists already", "--overwrite")
+    for precious in ("precious", '{"scores": {}}'):
+        Path("scores.json").write_text(precious)
+        for words in ("", " --overwrite"):
+            refused(
+                f"synthesize run source/images --out scores.npy{words}", "scores.json, which", "another name"
+            )
+        assert Path("scores.json").read_text() == precious
 
 
 @pytest.mark.parametrize("name", ["config.json", "vae/model.safetensors", "subjects/source/subject.json"])

@@ -125,6 +125,21 @@ def test_run_with_scores(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "score      none" not in printed
 
 
+def test_files_of_responses_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    older = {"axes": ["sample", "image", "voxel"], "images": ["a"], "unit": "percent", "seed": 3}
+    newer = {"axes": ["map", "image", "voxel"], "images": ["a"], "kind": "prediction", "shape": [1, 1, 5]}
+    write_json(tmp_path / "drawn.json", older)  # before sidecars named their files
+    write_json(tmp_path / "mean.v2.json", newer | {"files": ["mean.v2.csv"]})
+    write_json(tmp_path / "other.json", {})
+    for name in ("drawn.npy", "mean.v2.csv", "other.npy"):
+        (tmp_path / name).write_text("")
+    assert main(["info", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert f"synthetic  {tmp_path / 'drawn.npy'}: unit percent, seed 3\n" in printed
+    assert f"expected   {tmp_path / 'mean.v2.csv'}: shape [1, 1, 5]\n" in printed
+    assert "other" not in printed
+
+
 def test_unfinished_and_altered_runs_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.json").write_text("{}")
     assert main(["info", str(run)]) == 2

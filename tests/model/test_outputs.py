@@ -15,7 +15,7 @@ from fixtures.noise import plain_noise
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
-from synbrain.files import read_json
+from synbrain.files import read_json, write_json
 from synbrain.linear.path import LinearPath
 from synbrain.model.options import PredictOptions
 from synbrain.model.output_names import suffix_of
@@ -23,6 +23,7 @@ from synbrain.model.outputs import Responses, require_output, write_responses
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.prediction import predict_to
 from synbrain.model.synbrain import SynBrain
+from synbrain.model.synthesis import synthesize
 
 SHAPE = (20, 24, 20)
 EVERYTHING = PredictOptions(sd=True, interval=0.8, samples=400)
@@ -84,6 +85,47 @@ def test_npy_and_its_sidecar(volume: VoxelSpace, pictures: list[Path], tmp_path:
     # the interval is that of a normal with sd 2
     np.testing.assert_allclose(values[3] - values[0], 2 * 1.2816, rtol=1e-4)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "y.json", "y.npy"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("y.npy", "y.nii.gz"), ("y.dscalar.nii", "y.npy"), ("y.func.gii", "y.csv"), ("y.csv", "y.parquet")],
+)
+def test_one_sidecar_describes_one_output(
+    volume: VoxelSpace, pictures: list[Path], tmp_path: Path, first: str, second: str
+) -> None:
+    model = model_on(volume)
+    written = predict_to(model, pictures, out=tmp_path / first)
+    about = read_json(tmp_path / "y.json")
+    assert about["files"] == [path.name for path in written[:-1]]
+    for overwrite in (False, True):  # what describes another file is never replaced
+        with pytest.raises(SynBrainError, match=r"y\.json describes .* already: choose another name"):
+            predict_to(model, pictures, out=tmp_path / second, overwrite=overwrite)
+        with pytest.raises(SynBrainError, match=r"y\.json describes .* already: choose another name"):
+            synthesize(model, pictures, out=tmp_path / second, overwrite=overwrite)
+    assert read_json(tmp_path / "y.json") == about
+    with pytest.raises(SynBrainError, match="exists already: pass --overwrite"):
+        predict_to(model, pictures, out=tmp_path / first)
+    synthesize(model, pictures, out=tmp_path / first, overwrite=True)
+    assert read_json(tmp_path / "y.json")["maps"][0] == "trial_0" if first != "y.npy" else True
+    (tmp_path / "y.json").rename(tmp_path / "z.json")  # without the sidecar of the first the name is free
+    predict_to(model, pictures, out=tmp_path / second)
+
+
+def test_sidecars_of_earlier_versions_belong_to_what_stands_there(
+    volume: VoxelSpace, pictures: list[Path], tmp_path: Path
+) -> None:
+    model = model_on(volume)
+    predict_to(model, pictures, out=tmp_path / "y.npy")
+    about = read_json(tmp_path / "y.json")
+    del about["files"]
+    write_json(tmp_path / "y.json", about)
+    with pytest.raises(SynBrainError, match=r"y\.json describes y\.npy already"):
+        predict_to(model, pictures, out=tmp_path / "y.csv", overwrite=True)
+    predict_to(model, pictures, out=tmp_path / "y.npy", overwrite=True)
+    (tmp_path / "y.npy").unlink()  # what it described is gone
+    predict_to(model, pictures, out=tmp_path / "y.csv", overwrite=True)
+    assert read_json(tmp_path / "y.json")["files"] == ["y.csv"]
 
 
 def test_nifti_opens_in_nilearn(volume: VoxelSpace, pictures: list[Path], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from synbrain.errors import SynBrainError
 from synbrain.files import MANIFEST, read_json, verify_manifest
+from synbrain.model.output_names import described_by
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
@@ -38,14 +39,8 @@ def describe_folder(folder: Path) -> str | None:
             lines.append(_model_line(path, read_json(path / CONFIG)))
         elif path.name in WHAT_IS_INSIDE:
             lines.append(f"{'folder' if path.is_dir() else 'file':<10} {path}: {WHAT_IS_INSIDE[path.name]}")
-        elif (
-            path.suffix in (".npy", ".gz") and path.with_name(path.name.partition(".")[0] + ".json").is_file()
-        ):
-            about = read_json(path.with_name(path.name.partition(".")[0] + ".json"))
-            kind = about.get("kind") if isinstance(about, dict) else None
-            lines.append(
-                f"{'expected' if kind == 'prediction' else 'synthetic':<10} {path}: {_synthesis(about)}"
-            )
+        elif path.suffix == ".json":
+            lines += _response_lines(path)
     known = any(
         line.startswith(("dataset", "run", "decoder", "encoder", "synthetic", "expected")) for line in lines
     )
@@ -109,11 +104,15 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _synthesis(about: Any) -> str:
-    if not isinstance(about, dict):
-        return "synthetic trials"
-    shown = [f"{key} {about[key]}" for key in ("shape", "unit", "subject", "seed") if key in about]
-    return ", ".join(shown) or "synthetic trials"
+def _response_lines(sidecar: Path) -> list[str]:
+    """One line a file of responses that ``sidecar`` describes; none where it is another JSON file."""
+    files = [path for path in described_by(sidecar) if path.exists()]
+    if not files:
+        return []
+    about = read_json(sidecar)
+    shown = ", ".join(f"{key} {about[key]}" for key in ("shape", "unit", "subject", "seed") if key in about)
+    kind = "expected" if about.get("kind") == "prediction" else "synthetic"
+    return [f"{kind:<10} {path}: {shown}" for path in files]
 
 
 def describe_dataset(dataset: Dataset) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from synbrain.errors import SynBrainError
-from synbrain.files import require_absent
+from synbrain.files import alone, read_json, require_absent
 
 HEMISPHERE_TAGS = ("_hemi-L", "_hemi-R")
 # suffix -> form; two suffixes may name one form
@@ -61,15 +63,58 @@ def sidecar_of(out: Path) -> Path:
     return out.with_name(out.name[: len(out.name) - len(suffix)] + ".json")
 
 
+def described_by(sidecar: Path) -> list[Path]:
+    """Files that ``sidecar`` describes; none where it is no sidecar of responses."""
+    try:
+        about = read_json(sidecar)
+    except SynBrainError:
+        return []
+    if not isinstance(about, dict) or not {"axes", "images"} <= about.keys():
+        return []
+    if "files" in about:
+        return [sidecar.with_name(name) for name in about["files"]]
+    # written before sidecars named their files: whatever of the name stands there
+    named = [(suffix, sidecar.with_name(sidecar.stem + suffix)) for suffix in FORM_OF]
+    return [path for suffix, out in named for path in files_of(out, suffix) if path.exists()]
+
+
 def require_free(out: Path, *, format: str | None = None, overwrite: bool = False) -> str:
     """The suffix of ``out``, where its name says a format and nothing stands there.
 
     Raises:
-        SynBrainError: where ``out`` exists, or its format is unknown or contradicts ``format``.
+        SynBrainError: where ``out`` exists, its format is unknown or contradicts ``format``, or the name of
+            its sidecar is taken by the sidecar of another output or by another JSON file; these are kept even
+            under ``overwrite``.
     """
     suffix = suffix_of(out, format)
-    for path in (*files_of(out, suffix), sidecar_of(out)):
-        require_absent(path, overwrite)
     if out.is_dir():
         raise SynBrainError(f"{out} is a folder", "name a file")
+    for path in files_of(out, suffix):
+        require_absent(path, overwrite)
+    _require_own_sidecar(out, suffix)
+    require_absent(sidecar_of(out), overwrite)
     return suffix
+
+
+def _require_own_sidecar(out: Path, suffix: str) -> None:
+    """Refuse a sidecar that is not of ``out``: as in BIDS, a name without its suffix has one."""
+    sidecar = sidecar_of(out)
+    if not sidecar.is_file():
+        return
+    described = described_by(sidecar)
+    if set(files_of(out, suffix)) & set(described):
+        return
+    other = next((path for path in described if path.exists()), None)
+    if other is not None:
+        raise SynBrainError(f"{sidecar} describes {other.name} already", "choose another name or folder")
+    if not described and sidecar.read_bytes():
+        raise SynBrainError(
+            f"{sidecar}, which would describe {out.name}, is another file", "choose another name or folder"
+        )
+
+
+@contextmanager
+def making(out: Path) -> Iterator[None]:
+    """Be the only process that makes ``out`` and its sidecar, as :func:`synbrain.files.alone`."""
+    with alone(out), alone(sidecar_of(out)):
+        yield

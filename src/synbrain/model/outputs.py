@@ -105,7 +105,7 @@ def write_responses(out: Path, responses: Responses) -> list[Path]:
     WRITERS[FORM_OF[suffix]](files, responses)
     axes = ["map", "image", "voxel" if responses.rois is None else "roi"]
     names: dict[str, Any] = {"axes": axes, "shape": list(responses.values.shape), "maps": responses.maps}
-    names |= {"images": responses.images, "unit": responses.unit}
+    names |= {"images": responses.images, "unit": responses.unit, "files": [file.name for file in files]}
     if responses.rois is not None:
         names["rois"] = responses.rois
     write_json(sidecar_of(out), (responses.about or {}) | names)

@@ -12,8 +12,9 @@ import numpy as np
 
 from synbrain.arrays import Float32
 from synbrain.errors import SynBrainError
-from synbrain.files import allocate_array, alone
+from synbrain.files import allocate_array
 from synbrain.model.options import PredictOptions
+from synbrain.model.output_names import making
 from synbrain.model.outputs import write_responses
 from synbrain.model.request import Request, requested
 from synbrain.model.synbrain import SynBrain
@@ -63,7 +64,7 @@ def predict_to(
             "leave out --sd and --interval, or `synbrain calibrate` the run",
         )
     with (
-        alone(out),
+        making(out),
         tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch,
         bar("predict", total=len(files), unit="image", show=show_progress) as moving,
     ):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from synbrain.arrays import Float32
-from synbrain.files import allocate_array, alone, digest_of, open_array, read_json, write_json
+from synbrain.files import allocate_array, digest_of, open_array, read_json, write_json
 from synbrain.model.options import SynthesizeOptions
-from synbrain.model.output_names import sidecar_of
+from synbrain.model.output_names import making, sidecar_of
 from synbrain.model.outputs import write_responses
 from synbrain.model.request import Request, requested
 from synbrain.model.synbrain import SynBrain
@@ -52,7 +52,7 @@ def synthesize(
             before is kept), another process that writes ``out``.
     """
     asked = requested(model.computing_in(options.precision), images, out, options, overwrite)
-    with alone(out):
+    with making(out):
         if asked.suffix == ".npy" and asked.rois is None:
             return [out, _write_trials(asked, out, options, show_progress)]
         array = out.with_name(f".{out.name}.trials.npy")
@@ -105,7 +105,7 @@ def _write_trials(asked: Request, out: Path, options: SynthesizeOptions, show_pr
             write_json(progress, {"key": key, "done": rows.stop})
             moving.update(rows.stop - rows.start)
     del array
-    write_json(sidecar_of(out), about)
+    write_json(sidecar_of(out), about | {"files": [out.name]})
     os.replace(partial, out)
     progress.unlink()
     return sidecar_of(out)
