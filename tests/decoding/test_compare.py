@@ -27,15 +27,22 @@ def test_every_row(tmp_path: Path, options) -> None:
     given = {"run": linear_run(second), "known_data": first, "out": tmp_path / "table"}
     table = compare_decoders(tmp_path / "base", second, how, **given)
     assert not table["failed"]
-    names = ["ridge", "mindeye2", "mindaligner", "mindeye2_da_0.1h", "mindeye2_da_0.2h", "full", "repeats"]
-    assert list(table["rows"]) == names
+    names = ["ridge", "mindeye2", "mindaligner", "mindeye2_da_0.1h", "mindeye2_da_0.2h", "full", "full_ridge"]
+    assert list(table["rows"]) == [*names, "repeats"]
+    for column, row in table["ceiling"].items():
+        small = column == "correlation_distance"
+        both = [table["rows"][name][column]["value"] for name in ("full", "full_ridge")]
+        assert table["rows"][row][column]["value"] == (min if small else max)(both)
+    # here the budget is all the data, so that either ridge is the same decoder
+    assert table["rows"]["full_ridge"]["two_way"]["value"] == table["rows"]["ridge"]["two_way"]["value"]
     assert "difference_interval" in table["rows"]["mindeye2_da_0.1h"]["two_way"]
-    assert set(table["validation"]) == set(names) - {"repeats"}
+    assert set(table["validation"]) == set(names)
     assert table["about"]["validation_images_the_run_saw"] is None  # this run does not say
     assert table["rows"]["repeats"]["two_way"]["value"] > 0.9  # hardly any noise
     assert "correlation_distance" not in table["rows"]["repeats"]
     words = table_of(table)
     assert "| repeats" in words
+    assert "| ceiling | full" in words
     assert "| minus mindeye2" in words
     with pytest.raises(SynBrainError, match="exists already"):
         compare_decoders(tmp_path / "base", second, how, **given)
@@ -48,6 +55,7 @@ def test_every_row(tmp_path: Path, options) -> None:
     # further rows are added, the finished ones taken as they are
     more = how.model_copy(update={"hours": [0.1], "systems": ["mindeye2", "mindeye2_da"], "resume": True})
     fewer = compare_decoders(tmp_path / "base", second, more, **given)
+    assert not fewer["ceiling"]
     assert fewer["rows"]["mindeye2_da_0.1h"] == table["rows"]["mindeye2_da_0.1h"]
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
     with pytest.raises(SynBrainError, match="no decoders"):

@@ -21,7 +21,7 @@ from synbrain.decoding.augmentation_curve import (
     CurveOptions,
     augmentation_curve,
     curve_points,
-    worth_in_real_hours,
+    curve_worth,
 )
 from synbrain.decoding.curve_arms import Cell
 from synbrain.decoding.evaluate import evaluate_decoder
@@ -31,7 +31,7 @@ from synbrain.decoding.scores import DecoderScores, Draws, ScoredOn, token_score
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
-from synbrain.figures.augmentation import augmentation_figure
+from synbrain.figures.augmentation import augmentation_figure, worth_figure
 
 
 @pytest.fixture(scope="module")
@@ -338,6 +338,7 @@ def test_arms_and_resuming(first, run, tmp_path: Path) -> None:
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items() if p != gone)
     assert json.loads((tmp_path / "c" / "curve.json").read_text()) == found
     assert augmentation_figure(found).axes
+    assert worth_figure(found) is None  # without real hours there is nothing to read it off
     # an arm that is added later stands beside the others
     fewer = CURVE.model_copy(update={"arms": ["expected"], "hours": [0.0, 0.2], "seeds": 1, "resume": True})
     more = augmentation_curve(run, first, fewer, out=tmp_path / "c")
@@ -369,10 +370,14 @@ def test_worth_is_read_off_the_real_curve() -> None:
               ("calibrated", 4): 0.5, ("calibrated", 8): 0.7}  # fmt: skip
     results = {Cell(arm, hours, 0): result(value) for (arm, hours), value in values.items()}
     points = curve_points(results)
-    worth = worth_in_real_hours(points, "two_way")
-    assert worth["1"] == pytest.approx(0.5)
-    assert worth["4"] == pytest.approx(2)
-    assert worth["8"] is None
+    worth = curve_worth(results)["two_way"]
+    assert worth["1"]["hours"] == pytest.approx(0.5)
+    assert worth["4"]["hours"] == pytest.approx(2)
+    assert worth["8"] == {"hours": None, "interval": [None, None]}
+    figure = worth_figure({"points": points, "worth": curve_worth(results)})
+    assert figure is not None
+    shapes = [line.get_marker() for line in figure.axes[0].lines if line.get_marker() != "None"]
+    assert shapes == ["o", "o", "^"] * 3  # beyond the last real hour: a triangle
     gains = {(p["arm"], p["hours"]): p.get("two_way_gain") for p in points}
     assert gains["calibrated", 4] == pytest.approx(0.3)
     assert np.isclose(gains["real", 3], 0.4)

@@ -148,22 +148,29 @@ def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
 
 
 def augmentation_curve(result: dict[str, Any], typed: Typed) -> None:
-    """The points of a curve of synthetic hours, and its picture, which is written here."""
-    from synbrain.figures.augmentation import augmentation_figure
+    """The points of a curve of synthetic hours, and its pictures, which are written here."""
+    from synbrain.figures.augmentation import augmentation_figure, worth_figure
     from synbrain.figures.style import save_png
 
     out: Path = typed["out"]
+    written = [out / "curve.json", out / "curve.png"]
     save_png(augmentation_figure(result), out / "curve.png")
+    worth = worth_figure(result)
+    if worth is not None:
+        save_png(worth, out / "worth.png")
+        written.append(out / "worth.png")
     for point in result["points"]:
-        gain = point.get("two_way_gain")
-        gained = "" if gain is None else f"  gain in two-way {gain:+.3f} {point['two_way_gain_interval']}"
+        gained = ""
+        if "two_way_gain" in point:
+            low, high = point["two_way_gain_interval"]
+            gained = f"  gain in two-way {point['two_way_gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
         print(
             f"{point['arm']:>14} {point['hours']:>5g} h  images {point['images_ranked']:.3f}  brains "
             f"{point['brains_ranked']:.3f}  two-way {point['two_way']:.3f}{gained}"
         )
     for name, problem in result["failed"].items():
         print(f"{name} failed: {problem}")
-    print(f"curve -> {out / 'curve.json'}, {out / 'curve.png'}")
+    print("curve -> " + ", ".join(map(str, written)))
 
 
 def adaptation_curve(curve: dict[str, Any], typed: Typed) -> None:

@@ -26,6 +26,7 @@ from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
+from synbrain.decoding.worth import worth_in_real_hours
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, read_json, require_absent, write_json
 from synbrain.metrics.intervals import bootstrap_mean
@@ -78,7 +79,7 @@ def augmentation_curve(
 
     Returns:
         "points": arm, hours, metric means, paired differences against no synthetic trials with 95 %
-        intervals over test images, steps; "worth": further real hours that give the same score; "failed".
+        intervals over test images; "worth": further real hours that give the same score; "failed".
 
     Raises:
         SynBrainError: bad input, before anything is trained.
@@ -102,9 +103,8 @@ def augmentation_curve(
             results[cell] = _finished(cell, experiment)
         except SynBrainError as error:
             failed[cell.name] = str(error)
-    points = curve_points(results)
-    worth = {metric: worth_in_real_hours(points, metric) for metric in METRICS}
-    curve = {"about": _about(experiment, plain), "points": points, "worth": worth, "failed": failed}
+    read = {"points": curve_points(results), "worth": curve_worth(results)}
+    curve = {"about": _about(experiment, plain), **read, "failed": failed}
     write_json(out / "curve.json", curve)
     return curve
 
@@ -278,22 +278,19 @@ def curve_points(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     return points
 
 
-def worth_in_real_hours(points: list[dict[str, Any]], metric: str) -> dict[str, float | None]:
-    """Synthetic hours -> further real hours with the same score, read off the arm ``real``.
+def curve_worth(results: dict[Cell, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metric -> synthetic hours of the arm ``calibrated`` -> what they are worth (decoding/worth.py).
 
-    The real curve is made monotone (running maximum) and interpolated linearly; None beyond its end, and
-    0 where synthetic trials gave nothing.
+    Empty without the arms ``none`` and ``real``.
     """
-    base = next((p[metric] for p in points if p["arm"] == "none"), None)
-    real = sorted((p["hours"], p[metric]) for p in points if p["arm"] == "real")
-    if base is None or not real:
-        return {}
-    hours = np.array([0.0] + [h for h, _ in real])
-    curve = np.maximum.accumulate([base] + [value for _, value in real])
-    worth: dict[str, float | None] = {}
-    for point in points:
-        if point["arm"] == "calibrated":
-            reached = point[metric]
-            beyond = reached > curve[-1]
-            worth[f"{point['hours']:g}"] = None if beyond else float(np.interp(reached, curve, hours))
+    worth: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric in METRICS:
+        arms: dict[str, dict[float, Float64]] = {"none": {}, "real": {}, "calibrated": {}}
+        for arm, hours in {(cell.arm, cell.hours) for cell in results if cell.arm in arms}:
+            cells = [r for cell, r in results.items() if (cell.arm, cell.hours) == (arm, hours)]
+            arms[arm][hours] = np.mean([r["each"][metric] for r in cells], axis=0)
+        without = arms["none"].get(0)
+        worth[metric] = (
+            {} if without is None else worth_in_real_hours(without, arms["real"], arms["calibrated"])
+        )
     return worth

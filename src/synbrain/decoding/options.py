@@ -159,8 +159,9 @@ class DecoderComparison(DecoderAdaptOptions):
 
     budget: int | str = Field("1h", description="real data of every decoder but `full`")
     systems: list[str] = Field(
-        ["ridge", "mindeye2", "mindaligner", "mindeye2_da", "full", "repeats"],
-        description="mindeye2_da adds synthetic hours, full takes all data, repeats identify one another",
+        ["ridge", "mindeye2", "mindaligner", "mindeye2_da", "full", "full_ridge", "repeats"],
+        description="mindeye2_da adds synthetic hours, full and full_ridge take all data, repeats identify "
+        "one another",
     )
     hours: list[Annotated[float, Field(gt=0)]] = Field(
         [1.0], min_length=1, description="synthetic hours of mindeye2_da, a row each"

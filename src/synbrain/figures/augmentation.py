@@ -1,4 +1,4 @@
-"""The augmentation curve as a picture."""
+"""The augmentation curve, and what a synthetic hour is worth, as pictures."""
 
 from __future__ import annotations
 
@@ -49,4 +49,38 @@ def augmentation_figure(curve: dict[str, Any]) -> Figure:
         axes.set_title(title, fontsize=9)
         tidy(axes)
     axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def worth_figure(curve: dict[str, Any]) -> Figure | None:
+    """Further real hours with the same score, against synthetic hours; None where no real hours were added.
+
+    Bars are 95 % intervals over test images. A triangle lies beyond the last real hour that was measured.
+
+    Args:
+        curve: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
+    """
+    last = max((p["hours"] for p in curve["points"] if p["arm"] == "real"), default=None)
+    if last is None or not any(curve["worth"].values()):
+        return None
+    figure = new_figure(4.6, 3.4)
+    axes = figure.subplots()
+    for place, (metric, title) in enumerate(TITLES.items()):
+        colour, worth = f"C{place}", curve["worth"][metric]
+        # side by side, so that bars of one amount do not lie on each other
+        hours = [float(h) * 2 ** (0.12 * (place - 1)) for h in worth]
+        read = [last if w["hours"] is None else w["hours"] for w in worth.values()]
+        axes.plot(hours, read, color=colour, linewidth=1, label=title)
+        for x, y, w in zip(hours, read, worth.values(), strict=True):
+            low, high = (last if end is None else end for end in w["interval"])
+            axes.plot([x, x], [low, high], color=colour, linewidth=0.8, alpha=0.5)
+            axes.plot([x], [y], color=colour, marker="o" if w["hours"] is not None else "^", markersize=4)
+    shown = sorted({float(h) for worth in curve["worth"].values() for h in worth})
+    axes.axhline(last, color="black", linestyle=":", linewidth=0.9)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(shown, [f"{h:g}" for h in shown])
+    axes.set_xlabel("synthetic hours added")
+    axes.set_ylabel("real hours with the same gain")
+    axes.legend(fontsize=7, frameon=False)
+    tidy(axes)
     return figure
