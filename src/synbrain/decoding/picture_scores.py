@@ -29,7 +29,7 @@ from synbrain.metrics.image import (
 )
 
 PIXEL_SIZE = 425  # what PixCorr and SSIM are computed at, as published
-BLOCK = 32
+BLOCK = 2  # pictures at once: larger arrays cost the system as much time as the sums (CPU_BATCH)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SeenPictures:
 
 
 def _pixels(decoded: NDArray[Any], seen: NDArray[Any]) -> dict[str, PictureScore]:
-    """PixCorr and SSIM at 425 pixels, a block of pictures at a time (2 MB each in float32)."""
+    """PixCorr and SSIM at 425 pixels, two pictures at a time (2 MB each in float32)."""
     correlation, structure = [], []
     for start in range(0, len(seen), BLOCK):
         pair = [
