@@ -17,12 +17,16 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.train import train_decoder
+from synbrain.evaluation.evaluate import evaluate
+from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.scores import Scores
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens
+from synbrain.files import read_json, write_json
 from synbrain.model.folder import demo_dataset
 from synbrain.model.synbrain import SynBrain
 from synbrain.simulate.example import toy_dataset
+from synbrain.viewer.options import ReportOptions
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +34,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(demo_dataset(), folder / "data")
     shutil.copytree(demo_dataset().with_name("run"), folder / "run")
+    earlier = read_json(folder / "run" / "scores.json")
+    write_json(folder / "run" / "scores.json", earlier | {"seed": 5})  # of an evaluation with another seed
     options = FeatureOptions(layers=["block5", "block11"])
     make_tokens(load_dataset(folder / "data"), options)
     data, decoder = str(folder / "data"), str(folder / "decoder")
     assert main(["decoder", "train", data, "--method", "ridge", "--out", decoder]) == 0
     words = ["report", str(folder / "run"), data, "--out", str(folder / "out"), "--decoder", decoder]
-    assert main([*words, "--samples", "20"]) == 0
+    assert main(words) == 0
     return folder / "out"
 
 
@@ -70,6 +76,16 @@ def test_it_says_first_what_was_found_and_leaves_nothing_out(report: Path) -> No
         assert fact in body
     images = body.split("<img")[1:]
     assert all('alt="' in image and 'alt=""' not in image for image in images)
+
+
+def test_it_scores_as_evaluate_does_and_keeps_scores_of_another_evaluation(report: Path) -> None:
+    assert ReportOptions().samples == EvaluateOptions().samples
+    made = Scores.load(report / "scores.json")
+    assert made.about.n_samples == EvaluateOptions().samples
+    kept = Scores.load(report.parent / "run" / "scores.json")
+    assert kept.about.seed == 5
+    again = evaluate(SynBrain.from_pretrained(report.parent / "run"), load_dataset(report.parent / "data"))
+    assert made.to_json() == again.to_json()
 
 
 def test_both_uncertainties_stand_in_it(report: Path) -> None:

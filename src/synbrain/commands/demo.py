@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from synbrain.evaluation.options import N_SAMPLES
+
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
 
@@ -21,7 +23,7 @@ def demo(
     out: Path = Path("demo-out"),
     seed: int = 0,
     size: Literal["tiny", "demo", "small"] = "demo",
-    samples: int = 40,
+    samples: int = N_SAMPLES,
     overwrite: bool = False,
 ) -> None:
     """Simulate a subject, prepare, encode, train, synthesize, evaluate, and write a report.
@@ -30,7 +32,7 @@ def demo(
         out: folder for everything: report.html, scores.json, figures/, and the data behind them.
         seed: of the simulated brain, the training and the synthetic trials; one seed, one result.
         size: size of the simulated experiment: tiny, demo or small.
-        samples: synthetic trials per test image.
+        samples: synthetic trials per test image that are scored.
         overwrite: replace what an earlier demo left.
     """
     from synbrain.commands import telling

@@ -17,7 +17,6 @@ class ComparisonAbout(About):
         preset, changes: sizes of the networks, and settings that differ from them.
         seeds, seeds_of: of the comparison, and those of each method that were fitted.
         seconds: method -> time of its fits.
-        n_bootstrap: samples of test images behind intervals.
         against: the row that all others are compared with.
         methods, groups: method -> what it is in one line, and its group.
         skipped: method -> why it was left out.
@@ -32,7 +31,6 @@ class ComparisonAbout(About):
     seeds: list[int] = Field(default_factory=lambda: [0])
     seeds_of: dict[str, list[int]] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
-    n_bootstrap: int | None = None
     against: str = "ridge"
     methods: dict[str, str] = Field(default_factory=dict)
     groups: dict[str, str] = Field(default_factory=dict)

@@ -12,6 +12,7 @@ class About(BaseModel):
 
     Attributes:
         dataset, subject, unit: of the recordings.
+        dataset_digest, run_digest: of the folders that were read.
         n_test_images, n_test_trials, n_train_images, n_train_trials: how many.
         repeats: least and most trials of a test image.
         n_voxels: all of them.
@@ -20,7 +21,8 @@ class About(BaseModel):
         target: what trial scores are measured against.
         n_samples: synthetic trials an image.
         seed: of synthetic trials and controls.
-        n_way: candidates in retrieval.
+        n_way, n_subsets: candidates in retrieval, and how often they are drawn.
+        n_bootstrap: samples of test images behind intervals.
         encoder, layers: of the tokens.
         recipe: that the run was trained by.
 
@@ -31,6 +33,8 @@ class About(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     dataset: str | None = None
+    dataset_digest: str | None = None
+    run_digest: str | None = None
     subject: str | None = None
     unit: str | None = None
     n_test_images: int | None = None
@@ -45,6 +49,8 @@ class About(BaseModel):
     n_samples: int | None = None
     seed: int | None = None
     n_way: int | None = None
+    n_subsets: int | None = None
+    n_bootstrap: int | None = None
     encoder: str | None = None
     layers: list[str] | None = None
     recipe: str | None = None

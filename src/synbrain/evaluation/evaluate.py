@@ -22,6 +22,7 @@ from synbrain.evaluation.score_model import score_model
 from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
+from synbrain.files import MANIFEST, digest
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
@@ -124,7 +125,10 @@ def evaluation_of(
             predictions[name] = predicted
     about = describe(dataset, measured, n_samples=options.samples).model_copy(
         update={
+            "run_digest": model.digest or None,
             "n_way": min(options.n_way, test.n_images),
+            "n_subsets": options.n_subsets,
+            "n_bootstrap": options.n_bootstrap,
             "encoder": model.config.encoder,
             "layers": list(model.config.layers),
             "recipe": model.config.recipe,
@@ -136,9 +140,10 @@ def evaluation_of(
 
 def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:
     """What a score table says about itself: data, sizes, target, seed."""
-    repeats = measured.repeats
+    repeats, manifest = measured.repeats, dataset.path / MANIFEST
     return About(
         dataset=dataset.info.name,
+        dataset_digest=digest(manifest) if manifest.exists() else None,
         subject=dataset.info.subject,
         unit=dataset.info.unit,
         n_test_images=measured.test.n_images,

@@ -83,7 +83,11 @@ def _scores(scores: dict[str, Any] | None) -> str:
     rows: dict[str, dict[str, Any]] = scores["scores"]
     metrics = [m for m in dict.fromkeys(m for row in rows.values() for m in row)][:12]
     body = [[name, *(_short(row.get(metric, "")) for metric in metrics)] for name, row in rows.items()]
-    about = f"{scores.get('n_test_images', '?')} test images, target: {scores.get('target', '?')}."
+    about = (
+        f"{scores.get('n_test_images', '?')} test images of {scores.get('dataset', '?')}, "
+        f"{scores.get('n_samples', '?')} trials an image, seed {scores.get('seed', '?')}, "
+        f"target: {scores.get('target', '?')}."
+    )
     return "\n".join(["## Scores on test images", "", about, "", *markdown_table(["row", *metrics], body)])
 
 

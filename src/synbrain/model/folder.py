@@ -43,6 +43,8 @@ from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
 
 CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md", "scores.json"
+# of scores.json; its other entries say how they were measured
+RESULTS = {"targets", "scores", "intervals", "differences", "rois", "notes"}
 REPORT = "validation.json"
 DEMO = "synbrain/demo"  # a run of a simulated subject, inside the package
 KEPT = {"training", SCORES}  # what a new save leaves in place
@@ -143,22 +145,52 @@ def run_digest(folder: Path) -> str:
     return digest(folder / MANIFEST)
 
 
-def refresh_card(folder: Path, scores: dict[str, Any]) -> str:
+def refresh_card(folder: Path, scores: dict[str, Any], *, replace: bool = True) -> str:
     """Put ``scores`` into ``scores.json`` of a run and into its card, or beside read-only storage.
 
     Scores are worth more than the card: where neither can be written, that is told and nothing raised.
+
+    Args:
+        folder: of the run.
+        scores: content of ``scores.json``.
+        replace: scores that were measured on other data or in another way; otherwise those are kept.
 
     Returns:
         One line: where they were written (in ``folder`` or in :func:`synbrain.files.beside`), or why not.
     """
     parts = load_run(folder)
     target = beside(folder)
+    before = _measured_otherwise(target / SCORES, scores)
+    if before and not replace:
+        return f"{target / SCORES} keeps the scores {before}; `synbrain evaluate` replaces them"
     try:
         write_json(target / SCORES, scores)
         write_text(target / CARD, model_card(parts, scores))
     except SynBrainError as error:
         return f"the scores are not in the run's {SCORES} and {CARD}: {error}"
-    return f"scores and card -> {target / SCORES}, {target / CARD}"
+    replaced = f" (before: the scores {before})" if before else ""
+    return f"scores and card -> {target / SCORES}, {target / CARD}{replaced}"
+
+
+def _measured_otherwise(path: Path, scores: dict[str, Any]) -> str:
+    """What scores at ``path`` were measured on, where that is not what ``scores`` were; else empty.
+
+    Entries that one of the two lacks, as earlier versions wrote fewer, make no difference.
+    """
+    try:
+        earlier = read_json(path)
+    except (SynBrainError, OSError):  # nothing, or nothing that can be read
+        return ""
+    if not isinstance(earlier, dict) or not isinstance(earlier.get("scores"), dict):
+        return ""
+    ways = (earlier.keys() & scores.keys()) - RESULTS
+    rows = ", ".join(earlier["scores"])
+    if all(earlier[way] == scores[way] for way in ways) and rows == ", ".join(scores.get("scores", [])):
+        return ""
+    return (
+        f"of {earlier.get('n_test_images', '?')} test images of {earlier.get('dataset', '?')} with "
+        f"{earlier.get('n_samples', '?')} trials an image, seed {earlier.get('seed', '?')}, rows {rows}"
+    )
 
 
 def demo_dataset() -> Path:

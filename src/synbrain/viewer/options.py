@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from synbrain.evaluation.options import N_SAMPLES
+
 
 class ViewOptions(BaseModel):
     """How :func:`synbrain.viewer.view.view` shows a run."""
@@ -24,7 +26,9 @@ class ReportOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    samples: int = Field(40, ge=2, description="synthetic trials per test image")
+    samples: int = Field(
+        N_SAMPLES, ge=2, description="synthetic trials per test image that are scored, as in `evaluate`"
+    )
     seed: int = Field(0, ge=0, description="of synthetic trials, baselines, decoded pictures and bootstrap")
     mni: bool = Field(False, description="the voxel positions are MNI mm, though the data do not say so")
     title: str = Field("SynBrain report", description="heading of the page")

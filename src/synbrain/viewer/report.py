@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from synbrain.viewer.decoded import DecodedPictures
 
 TRAINING_LOG = "training/log.jsonl"
+N_DRAWN = 40  # trials behind a shape of the picture of two voxels, however many are scored
 AS_USUAL = ReportOptions()
 
 
@@ -39,7 +40,7 @@ class WrittenReport:
     Attributes:
         page: ``report.html``.
         scores: as in ``scores.json`` beside it.
-        card: where the run keeps its scores now, or why it does not; empty for a run of the hub.
+        card: where the run keeps its scores now, or which others it keeps; empty for a run of the hub.
     """
 
     page: Path
@@ -59,6 +60,9 @@ def report(
     show_progress: bool = False,
 ) -> WrittenReport:
     """Score a run on a dataset and write a self-contained page with tables and pictures.
+
+    The scores are those that `synbrain evaluate` gives. The run's own are kept where they were measured on
+    other data or with other options.
 
     Args:
         run: folder of a trained run, or its id on the Hugging Face hub.
@@ -87,7 +91,7 @@ def report(
     except SynBrainError:  # what was computed is seen even where nothing can be written
         sys.stdout.write(terminal(evaluation.scores) + "\n")
         raise
-    card = refresh_card(run, evaluation.scores.to_json()) if run.is_dir() else ""
+    card = refresh_card(run, evaluation.scores.to_json(), replace=False) if run.is_dir() else ""
     command = f"synbrain report {run} {dataset.path} --out {out} --samples {options.samples}"
     command += f" --seed {options.seed}" + (" --mni" if options.mni else "")
     command += "" if decoder is None else f" --decoder {decoder}"
@@ -118,13 +122,11 @@ def _shown(model: SynBrain, dataset: Dataset, evaluation: Evaluation, options: R
 
     def draw(images: Rows) -> Float32:
         tokens = measured.test.tokens.take(images)
-        return model.sample(tokens, options.samples, options.seed, subject=evaluation.subject)
+        return model.sample(tokens, N_DRAWN, options.seed, subject=evaluation.subject)
 
     def predictive(images: Rows) -> Float32:
         tokens = measured.test.tokens.take(images)
-        return model.sample(
-            tokens, options.samples, options.seed, subject=evaluation.subject, predictive=True
-        )
+        return model.sample(tokens, N_DRAWN, options.seed, subject=evaluation.subject, predictive=True)
 
     return Shown(
         test=measured.test,
