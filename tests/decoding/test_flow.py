@@ -22,6 +22,7 @@ from synbrain.decoding.augmentation_curve import (
     augmentation_curve,
     curve_points,
     curve_worth,
+    further_hours,
 )
 from synbrain.decoding.curve_arms import Cell
 from synbrain.decoding.evaluate import evaluate_decoder
@@ -353,6 +354,13 @@ def test_a_failure_loses_nothing(first, run, tmp_path: Path) -> None:
     found = augmentation_curve(run, first, options, out=tmp_path / "c")
     assert list(found["failed"]) == ["real-0.1h-0"]
     assert {p["arm"] for p in found["points"]} == {"none", "expected"}
+    assert "budget in hours" in found["failed"]["real-0.1h-0"]
+
+
+@pytest.mark.parametrize(("budget", "hours"), [(25, 1.0), ("all", 1.0), ("2", 1.0), ("1h", 0.5)])
+def test_real_hours_are_whole_and_added_to_hours(budget: int | str, hours: float) -> None:
+    with pytest.raises(SynBrainError, match="budget in hours"):
+        further_hours(budget, hours)
 
 
 def test_bad_hours(first, run, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ same number of steps, and keeps the weights that do best on validation images.
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,8 +182,7 @@ def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
     if cell.arm == "none":
         return _scored(_fitted(data, cell, experiment), experiment, 0.0)
     if cell.arm == "real":
-        hours = float(str(experiment.options.budget).removesuffix("h")) + cell.hours
-        data = _data(experiment, cell.seed, f"{int(np.ceil(hours))}h")
+        data = _data(experiment, cell.seed, further_hours(experiment.options.budget, cell.hours))
         return _scored(_fitted(data, cell, experiment), experiment, 0.0)
     synthetic, targets = experiment.arms.trials(cell, data)
     best: tuple[float, float, Decoder] | None = None
@@ -201,6 +201,24 @@ def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
             return without | {"tried": tried}
     assert best is not None  # an empty list of weights was refused
     return _scored(best[2], experiment, best[1]) | {"tried": tried}
+
+
+def further_hours(budget: int | str, hours: float) -> str:
+    """The budget of the arm ``real``: so many hours more.
+
+    >>> further_hours("1h", 4.0)
+    '5h'
+
+    Raises:
+        SynBrainError: for a budget in images or sessions, to which hours cannot be added, or part of an hour.
+    """
+    match = re.fullmatch(r"(\d+)h", str(budget).strip())
+    if match is None or hours != int(hours):
+        raise SynBrainError(
+            f"{hours:g} further real hours to a budget of {budget}",
+            "give --budget in hours (1h) and whole --hours, or leave `real` out of --arms",
+        )
+    return f"{int(match[1]) + int(hours)}h"
 
 
 def _score(validation: dict[str, Any], experiment: Experiment) -> float:
