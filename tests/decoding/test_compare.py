@@ -61,3 +61,9 @@ def test_every_row(tmp_path: Path, options) -> None:
     with pytest.raises(SynBrainError, match="no decoders"):
         compare_decoders(tmp_path / "base", second, how.model_copy(update={"systems": ["x"]}), **given)
     assert np.isfinite(table["rows"]["ridge"]["correlation_distance"]["value"])
+    # other settings are refused, and the finished table stays
+    written = (tmp_path / "table" / "table.json").read_bytes()
+    other = how.model_copy(update={"synthetic_weight": 0.25, "resume": True})
+    with pytest.raises(SynBrainError, match="other settings"):
+        compare_decoders(tmp_path / "base", second, other, **given)
+    assert (tmp_path / "table" / "table.json").read_bytes() == written

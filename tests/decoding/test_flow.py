@@ -347,6 +347,11 @@ def test_arms_and_resuming(first, run, tmp_path: Path) -> None:
     known = {(p["arm"], p["hours"]) for p in more["points"]}
     assert known == {(p["arm"], p["hours"]) for p in found["points"]} | {("expected", 0.2)}
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items() if p != gone)
+    # other settings are refused, and the finished curve stays
+    other = CURVE.model_copy(update={"weights": [0, 0.5], "resume": True})
+    with pytest.raises(SynBrainError, match="other settings"):
+        augmentation_curve(run, first, other, out=tmp_path / "c")
+    assert json.loads((tmp_path / "c" / "curve.json").read_text()) == more
 
 
 def test_a_failure_loses_nothing(first, run, tmp_path: Path) -> None:

@@ -96,14 +96,8 @@ def augmentation_curve(
     plain = _data(experiment, 0)
     note_seen(plain.n_validation_images, plain.seen)
     _ = experiment.arms.rows  # refuses images that are all test images
-    results: dict[Cell, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
     cells = dict.fromkeys(_cells(options) + (_finished_before(out) if options.resume else []))
-    for cell in track(list(cells), "decoders", unit="decoder", show=show_progress):
-        try:
-            results[cell] = _finished(cell, experiment)
-        except SynBrainError as error:
-            failed[cell.name] = str(error)
+    results, failed = _finished_all(list(cells), experiment, show_progress)
     read = {"points": curve_points(results), "worth": curve_worth(results)}
     curve = {"about": _about(experiment, plain), **read, "failed": failed}
     write_json(out / "curve.json", curve)
@@ -155,22 +149,62 @@ def _about(experiment: Experiment, plain: DecodingData) -> dict[str, Any]:
     }
 
 
+def _finished_all(
+    cells: list[Cell], experiment: Experiment, show_progress: bool
+) -> tuple[dict[Cell, dict[str, Any]], dict[str, str]]:
+    """Results of decoders, and what is wrong with those that failed.
+
+    Raises:
+        SynBrainError: where one was made with other settings, before anything is trained or written over.
+    """
+    for cell in cells:
+        _stored(cell, experiment)
+    results: dict[Cell, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for cell in track(cells, "decoders", unit="decoder", show=show_progress):
+        try:
+            results[cell] = _finished(cell, experiment)
+        except SynBrainError as error:
+            failed[cell.name] = str(error)
+    return results, failed
+
+
 def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    path = experiment.out / "cells" / f"{cell.name}.json"
+    stored = _stored(cell, experiment)
+    if stored is not None:
+        return stored
+    result = _best_weight(cell, experiment) | {"identity": _identity(cell, experiment)}
+    write_json(_path(cell, experiment), result)
+    return result
+
+
+def _stored(cell: Cell, experiment: Experiment) -> dict[str, Any] | None:
+    """A decoder's result of an earlier call.
+
+    Raises:
+        SynBrainError: where it was made with other settings.
+    """
+    path = _path(cell, experiment)
+    if not path.exists():
+        return None
+    stored: dict[str, Any] = read_json(path)
+    if stored["identity"] != _identity(cell, experiment):
+        raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
+    return stored
+
+
+def _path(cell: Cell, experiment: Experiment) -> Path:
+    return experiment.out / "cells" / f"{cell.name}.json"
+
+
+def _identity(cell: Cell, experiment: Experiment) -> str:
+    """Digest of all that a decoder depends on."""
     elsewhere = {"hours", "arms", "seeds", "device", "resume"}  # what does not change a decoder
-    identity = digest_of(
+    return digest_of(
         ["validation images unseen", experiment.options.model_dump(mode="json", exclude=elsewhere),
          experiment.arms.run.digest, experiment.arms.dataset.info.name, experiment.arms.images.info.name,
          vars(cell)]
     )  # fmt: skip
-    if path.exists():
-        stored: dict[str, Any] = read_json(path)
-        if stored["identity"] == identity:
-            return stored
-        raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
-    result = _best_weight(cell, experiment) | {"identity": identity}
-    write_json(path, result)
-    return result
 
 
 def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:

@@ -122,9 +122,12 @@ def compare_decoders(
     note_seen(first.n_validation_images, first.seen)
     settings = options.model_dump(mode="json", exclude={"systems", "seeds", "hours", "device", "resume"})
     identity = digest_of([settings, run.digest, decoder_digest(base), dataset.info.name])
+    rows = _rows_of(options)
+    for row in rows:
+        _stored(row, setting, identity)  # of other settings: refused before a finished table is written over
     results: dict[str, list[Result]] = {}
     failed: dict[str, str] = {}
-    for row in track(_rows_of(options), "decoders", unit="decoder", show=show_progress):
+    for row in track(rows, "decoders", unit="decoder", show=show_progress):
         try:
             results.setdefault(row.name, []).append(_finished(row, setting, identity))
         except SynBrainError as error:
@@ -214,16 +217,32 @@ def _data(setting: Setting, options: DecoderComparison) -> DecodingData:
 
 def _finished(row: Row, setting: Setting, identity: str) -> Result:
     """The result of a system and seed, from its file where it stands there."""
-    path = setting.folder / f"{row.name}-{row.seed}.json"
-    if path.exists():
-        stored = read_json(path)
-        if stored["identity"] != identity:
-            raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
-        return {m: np.asarray(values) for m, values in stored["each"].items()}, stored["validation"]
+    stored = _stored(row, setting, identity)
+    if stored is not None:
+        return stored
     each, validation = SYSTEMS[row.system](setting, row)
     kept = {metric: [float(value) for value in values] for metric, values in each.items()}
-    write_json(path, {"identity": identity, "each": kept, "validation": validation})
+    write_json(_path(row, setting), {"identity": identity, "each": kept, "validation": validation})
     return each, validation
+
+
+def _stored(row: Row, setting: Setting, identity: str) -> Result | None:
+    """A decoder's result of an earlier call.
+
+    Raises:
+        SynBrainError: where it was made with other settings.
+    """
+    path = _path(row, setting)
+    if not path.exists():
+        return None
+    stored = read_json(path)
+    if stored["identity"] != identity:
+        raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
+    return {m: np.asarray(values) for m, values in stored["each"].items()}, stored["validation"]
+
+
+def _path(row: Row, setting: Setting) -> Path:
+    return setting.folder / f"{row.name}-{row.seed}.json"
 
 
 def _row(each: list[Each], against: list[Each], name: str) -> dict[str, dict[str, Any]]:
