@@ -120,7 +120,10 @@ def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
     alone = evaluate_semantics(run, first, ridge)
     assert alone.first.about.reads_the_runs_tokens
     assert not alone.flattery
-    assert "12-way, 1 draws" in alone.table()
+    about, head, *rows = alone.table().splitlines()
+    assert "12-way, 1 draws" in about
+    assert {len(row) for row in rows} == {len(head)}  # columns as wide as their names
+    assert head.split() == list(alone.first.rows["measured_mean"])
     with pytest.raises(SynBrainError, match="both decoders read tokens of pixels"):
         evaluate_semantics(run, first, ridge, second=ridge)
 

@@ -65,9 +65,10 @@ class DecoderScores:
         """One line a row."""
         metrics = list(next(iter(self.rows.values())))
         width = max(len(name) for name in self.rows)
-        lines = [f"{'':{width}}  " + "  ".join(f"{m:>24}" for m in metrics)]
+        lines = [f"{'':{width}}  " + "  ".join(f"{m:>6}" for m in metrics)]
         for name, row in self.rows.items():
-            lines.append(f"{name:{width}}  " + "  ".join(f"{row[m]['value']:24.3f}" for m in metrics))
+            cells = (f"{row[m]['value']:{max(6, len(m))}.3f}" for m in metrics)
+            lines.append(f"{name:{width}}  " + "  ".join(cells))
         return "\n".join(lines)
 
 
