@@ -92,6 +92,36 @@ def test_few_penalties_are_tried_and_the_best_are_chosen(monkeypatch: pytest.Mon
     assert taken.max() < 3e-3
 
 
+def test_nothing_is_factorised_for_a_few_odd_voxels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two voxels of signal among ones of noise: fewer penalties on all images, as good for the rest."""
+    n, n_voxels = 300, 200
+    gram, y = problem(n, n_voxels)
+    odd = y[:, :2].copy()
+    y = np.concatenate([odd, y[:, n_voxels // 2 :]], axis=1)
+    fold, at = numbered(ridge.folds(n, 5, 0), n), np.arange(y.shape[1])
+    one, on_all = large_ridge._Search._factorised, []
+
+    def counted(search: large_ridge._Search, alpha: float, scratch: object) -> tuple:
+        if len(search.kernel) == n:
+            on_all.append(alpha)
+        return one(search, alpha, scratch)
+
+    monkeypatch.setattr(large_ridge._Search, "_factorised", counted)
+    monkeypatch.setattr(large_ridge, "FEW", 100)
+    curves = errors(gram, y.astype(np.float64), ridge.folds(n, 5, 0))
+    counts, losses = [], []
+    for rare in (0.0, 0.03):
+        on_all.clear()
+        monkeypatch.setattr(large_ridge, "RARE", rare)
+        monkeypatch.setattr(large_ridge, "COMMON", rare)
+        chosen, _ = chosen_ridge(gram.astype(np.float32), y, ALPHAS, fold)
+        counts.append(len(on_all))
+        losses.append(curves[np.searchsorted(ALPHAS, chosen), at] / curves.min(axis=0) - 1)
+    assert counts[1] < counts[0]
+    assert losses[0].max() < 5e-3
+    assert losses[1][2:].max() < 5e-3
+
+
 def test_the_baseline_predicts_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = split_pairs(toy_dataset(), open_tokens(toy_dataset(), "pixels"))
     few = ridge.Ridge().fit(train).predict(test.tokens)

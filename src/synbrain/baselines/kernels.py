@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
-from synbrain.linear.kernels import LayerGrid, token_kernel
+from synbrain.linear.kernels import LayerGrid
+from synbrain.linear.plain import MANY_IMAGES, token_kernel
 from synbrain.metrics.voxel import blocks
 from synbrain.progress import track
 
-MANY_IMAGES = 2500  # from here on Gram matrices stay float32
 BLOCK_VALUES = 2**25  # float32 token values of new images in memory at a time: 128 MiB
 
 
@@ -45,7 +45,7 @@ class TokenKernels:
     def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, NDArray[Any]]:
         """The kernels and their (n_layers, n_images, n_images) Gram matrices, mean diagonal 1.
 
-        float64; float32 from :data:`MANY_IMAGES` on, where it would fill memory.
+        float64; float32 from ``MANY_IMAGES`` on, where it would fill memory.
         """
         means, scales, grams = {}, {}, []
         for layer in track(tokens.layers, "kernels", unit="layer", show=show_progress):

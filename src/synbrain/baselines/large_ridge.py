@@ -9,7 +9,8 @@ A penalty costs ``n^3`` for S and ``2 n^2`` for each voxel that tries it. Every 
 few images only. The best penalty is a ratio of variances (of a voxel's noise to that of its weights), so it
 hardly depends on how many images there are: with more of them a voxel tries the best one so far and its
 neighbours, and goes on while an end of what it tried is best; from the largest one as well, where what it
-found is worse than to predict nothing.
+found is worse than to predict nothing. On all images nothing is factorised for a handful of voxels alone
+(:data:`RARE`): they keep the best of what the others needed.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from synbrain.progress import bar
 FEW = 1500  # images on which every voxel tries every penalty
 GROWTH = 3  # from one number of images to the next, up to all
 COMMON = 0.01  # of voxels; guesses beyond this quantile begin at it, lest few voxels factorise many penalties
+RARE = 0.005  # of voxels; beyond the guesses, what no more of them ask for is not factorised on all images
 MATRICES_BYTES = 1 << 28  # of S in memory; more of them lie on disk
 BLOCK_VALUES = 2**24  # of a block of voxels: 64 MiB
 
@@ -39,7 +41,8 @@ def chosen_ridge(
     """The penalty of each voxel, and dual weights on all images.
 
     Of an error with several minima along the penalties, the one that few images point to is taken: a handful
-    of voxels that are nearly all noise, at an error that is higher by parts of a per cent.
+    of voxels that are nearly all noise, at an error that is higher by parts of a per cent. A voxel whose best
+    penalty hardly any other has may get one beside it.
 
     Args:
         gram: (n_images, n_images), centred kernel.
@@ -60,6 +63,7 @@ def chosen_ridge(
     for size in sizes:
         some = order[np.linspace(0, n - 1, size).astype(np.int64)]
         search = _Search.on(some, gram, targets, alphas, folds, keep=size == n)
+        search.rare = int(RARE * n_voxels) if size == n > FEW else 0
         with Scratch(memory_bytes=MATRICES_BYTES) as scratch:
             search.walk(first, last, scratch, show_progress=show_progress)
         low, high = (int(search.best.float().quantile(q)) for q in (COMMON, 1 - COMMON))
@@ -84,6 +88,7 @@ class _Search:
         alphas: penalties.
         weights: (n_voxels, n) float32, dual weights under the best penalty; (n_voxels, 0) where not kept.
         error, best: (n_voxels,) least error, and its penalty's number.
+        rare: no penalty beyond those of :meth:`walk` is factorised for so few voxels.
     """
 
     kernel: Tensor
@@ -95,6 +100,7 @@ class _Search:
     weights: Tensor
     error: Tensor = field(init=False)
     best: Tensor = field(init=False)
+    rare: int = 0
 
     def __post_init__(self) -> None:
         n_voxels = self.targets.shape[1]
@@ -132,8 +138,10 @@ class _Search:
         what = f"penalties on {len(self.kernel)} images"
         progress = bar(what, total=top + 1, unit="penalty", show=show_progress)
 
-        def try_on(a: int, due: Tensor) -> None:
-            if not due.any():
+        def try_on(a: int, beyond: Tensor, inside: Tensor | None = None) -> None:
+            due = beyond if inside is None else beyond | inside
+            asked = inside is not None and bool(inside.any())
+            if int(due.sum()) <= (0 if asked or a in factorised else self.rare):
                 return
             if a not in factorised:
                 factorised[a] = self._factorised(float(self.alphas[a]), scratch)
@@ -141,7 +149,7 @@ class _Search:
 
         for a in range(top, -1, -1):
             going_down = (self.best == a + 1) & (first > a)
-            try_on(a, ((first <= a) & (a <= last)) | going_down)
+            try_on(a, going_down, inside=(first <= a) & (a <= last))
             progress.update(1)
         for a in range(1, top + 1):
             going_up = (self.best == a - 1) & (last == a - 1)

@@ -14,10 +14,11 @@ from scipy.linalg import eigh
 from sklearn.model_selection import KFold
 
 from synbrain.arrays import Float32, Float64
-from synbrain.baselines.kernels import MANY_IMAGES, TokenKernels
+from synbrain.baselines.kernels import TokenKernels
 from synbrain.baselines.large_ridge import chosen_ridge
 from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.linear.plain import MANY_IMAGES
 
 ALPHAS: Float64 = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
 TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8

@@ -101,6 +101,7 @@ def joint_tokens(parts: Sequence[TokenSet]) -> TokenSet:
         layers={joint_layer(p.encoder, layer): array for p in parts for layer, array in p.layers.items()},
         rows=first.rows,
         tuned=np.unique(np.concatenate(tuned)) if tuned else None,
+        files={joint_layer(p.encoder, layer): file for p in parts for layer, file in p.files.items()},
     )
 
 
@@ -119,4 +120,5 @@ def alone(tokens: TokenSet) -> TokenSet:
     """One of :func:`each_encoder` as its own encoder names it, without the digest, which is not known."""
     owner = owner_of(next(iter(tokens.layers)))
     layers = {name.rpartition(OF)[2]: array for name, array in tokens.layers.items()}
-    return replace(tokens, encoder=owner, digest="", layers=layers)
+    files = {name.rpartition(OF)[2]: tokens.files[name] for name in tokens.layers if name in tokens.files}
+    return replace(tokens, encoder=owner, digest="", layers=layers, files=files)

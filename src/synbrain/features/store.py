@@ -23,7 +23,7 @@ from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.joint import alone, each_encoder, encoders_of, joint_tokens, layers_of
 from synbrain.features.options import FeatureOptions, StoreOptions
-from synbrain.features.tokens import TokenSet
+from synbrain.features.tokens import TokenFile, TokenSet
 from synbrain.features.tuned_folder import encoder_name as name_of
 from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
 from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
@@ -133,18 +133,7 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
         )
     rows: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
     if "store" in facts:
-        shared = (folder / facts["store"]).resolve()
-        if not (shared / TOKENS_JSON).exists():
-            raise SynBrainError(
-                f"the shared tokens {shared} are missing",
-                f"restore them, or run `{command} --store FOLDER --overwrite`",
-            )
-        pointed, facts, folder = facts, _read(shared), shared
-        if facts["digest"] != pointed["digest"] or facts["images"] != pointed["store_images"]:
-            raise SynBrainError(
-                f"the shared tokens {shared} were replaced",
-                f"run `{command} --store {shared.parent} --overwrite`",
-            )
+        folder, facts = _pointed_to(folder, facts, command)
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
     tuned = tuned_rows(dataset, facts.get("describe", {}).get("tuned_on", ""))
     refuse_tuned_test_images(dataset, encoder_name, tuned)
@@ -155,8 +144,14 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
             f"tokens of {encoder_name} have layers {', '.join(facts['layers'])}, not {', '.join(missing)}",
             f"choose among them, or run `{command} --layers {' '.join(missing)}`",
         )
-    arrays = {layer: _open_layer(folder, layer, facts) for layer in wanted}
-    return TokenSet(encoder=encoder_name, digest=facts["digest"], layers=arrays, rows=rows, tuned=rows[tuned])
+    return TokenSet(
+        encoder=encoder_name,
+        digest=facts["digest"],
+        layers={layer: _open_layer(folder, layer, facts) for layer in wanted},
+        rows=rows,
+        tuned=rows[tuned],
+        files={layer: TokenFile(beside(folder), layer, facts["layers"][layer]["sha256"]) for layer in wanted},
+    )
 
 
 def open_untuned(
@@ -254,6 +249,23 @@ def rules_digest_part(stimuli: Stimuli) -> dict[str, list[str]]:
     """What a digest says about how pictures are decoded: nothing where the rules are the usual ones."""
     differing = stimuli.model_dump(include=set(PictureOptions.model_fields), exclude_defaults=True)
     return {"decoded": [f"{name} {value}" for name, value in sorted(differing.items())]} if differing else {}
+
+
+def _pointed_to(folder: Path, pointer: dict[str, Any], command: str) -> tuple[Path, dict[str, Any]]:
+    """The shared store that ``folder`` points to, and its facts."""
+    shared = (folder / pointer["store"]).resolve()
+    if not (shared / TOKENS_JSON).exists():
+        raise SynBrainError(
+            f"the shared tokens {shared} are missing",
+            f"restore them, or run `{command} --store FOLDER --overwrite`",
+        )
+    facts = _read(shared)
+    if facts["digest"] != pointer["digest"] or facts["images"] != pointer["store_images"]:
+        raise SynBrainError(
+            f"the shared tokens {shared} were replaced",
+            f"run `{command} --store {shared.parent} --overwrite`",
+        )
+    return shared, facts
 
 
 def _open_layer(folder: Path, layer: str, facts: dict[str, Any]) -> NDArray[np.floating]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,21 @@ def some_of(rows: Rows, most: int, seed: tuple[int, ...]) -> Rows:
 
 
 @dataclass(frozen=True)
+class TokenFile:
+    """Where a layer's tokens are stored: what is made of them may be kept beside them.
+
+    Attributes:
+        folder: of the tokens of this encoder, or where what belongs to read-only ones goes.
+        layer: the name of the layer there.
+        sha256: of the file.
+    """
+
+    folder: Path
+    layer: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class TokenSet:
     """Tokens of ``len(self)`` images from one encoder, one array per layer; lazily indexed.
 
@@ -36,6 +52,7 @@ class TokenSet:
         layers: layer name -> (n_stored, n_tokens, dim) float16 or float32, often memory maps.
         rows: (n_images,) which stored rows this set shows, in order.
         tuned: stored rows of images that the encoder was tuned on; nothing is fitted on them.
+        files: layer name -> its file, of layers that lie on disk.
     """
 
     encoder: str
@@ -43,6 +60,7 @@ class TokenSet:
     layers: dict[str, NDArray[np.floating]]
     rows: Rows
     tuned: Rows | None = None
+    files: Mapping[str, TokenFile] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from synbrain.linear.kernels import (
     window_lattice,
 )
 from synbrain.linear.meter import Meter
+from synbrain.linear.plain import is_kept, plain_kernel
 from synbrain.linear.ridge import FoldInverses, FoldLayout, Ridge, largest_eigenvalue, residuals
 from synbrain.linear.scratch import Scratch
 from synbrain.linear.team import ALONE, Team
@@ -100,7 +101,10 @@ def candidate_kernels(
     device = layout.place.device
     plain = [plain_grid(tokens, layer) for layer in tokens.layers]
     room = _Room("plain", layout, scratch, meter, team)
-    kernels = _laid_out(plain, [Window()], room)
+    if team.world == 1 and is_kept(tokens):
+        kernels = _laid_out(plain, [Window()], room, lambda: plain_kernel(tokens, plain, device, meter))
+    else:
+        kernels = _laid_out(plain, [Window()], room)
     windows = candidate_windows(len(tokens), config)
     if windows:
         side, blur = config.side, config.blur
@@ -122,8 +126,13 @@ class _Room:
     team: Team
 
 
-def _laid_out(grids: Sequence[LayerGrid], windows: Sequence[Window], room: _Room) -> list[Kernel]:
-    """The kernels, as an earlier process left them or new."""
+def _laid_out(
+    grids: Sequence[LayerGrid],
+    windows: Sequence[Window],
+    room: _Room,
+    make: Callable[[], tuple[Tensor, list[float]]] | None = None,
+) -> list[Kernel]:
+    """The kernels, as an earlier process left them or new; ``make`` is another way to the same ones."""
     layout, scratch, name = room.layout, room.scratch, room.name
     known = scratch.finished(name)
     if known is not None:
@@ -133,7 +142,10 @@ def _laid_out(grids: Sequence[LayerGrid], windows: Sequence[Window], room: _Room
             Kernel(grids, window, factor, scratch.open(f"{name}-{i}"), largest)
             for i, (window, factor, largest) in enumerate(stored)
         ]
-    made, factors = window_kernels(grids, windows, layout.place.device, room.meter, room.team)
+    if make is None:
+        made, factors = window_kernels(grids, windows, layout.place.device, room.meter, room.team)
+    else:
+        made, factors = make()
     kernels = []
     for i, (window, factor, kernel) in enumerate(zip(windows, factors, made, strict=True)):
         laid = layout.lay_kernel(kernel)

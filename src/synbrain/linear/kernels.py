@@ -153,31 +153,6 @@ def window_lattice(n_side: int, sd: float) -> list[Window]:
     return [Window(float(x), float(y), sd) for y in centres for x in centres]
 
 
-def token_kernel(
-    tokens: TokenSet, layer: str, device: torch.device | None = None, meter: Meter | None = None
-) -> tuple[Float32, Tensor]:
-    """The plain linear kernel of one layer: ``K = X X'`` for tokens X centred over images, not scaled.
-
-    Args:
-        tokens: images.
-        layer: which layer.
-        device: where products are made; None: the CPU.
-        meter: counts.
-
-    Returns:
-        (n_tokens, dim) means, and (n_images, n_images) float32.
-    """
-    grid = LayerGrid(layer, None, tokens.layers[layer], tokens.rows)
-    device, meter = device or torch.device("cpu"), meter or Meter()
-    means = np.empty(tokens.shapes[layer], dtype=np.float32)
-    kernel = torch.zeros((1, len(tokens), len(tokens)), device=device)
-    for start, x, mean in grid.stretches(device):
-        means[start : start + len(mean)] = mean.cpu().numpy()
-        add_gram(kernel, x.flatten(1), np.ones(1), meter)
-    mirror(kernel[0])
-    return means, kernel[0]
-
-
 def window_kernels(
     grids: Sequence[LayerGrid],
     windows: Sequence[Window],
