@@ -92,14 +92,20 @@ def test_hover_tells_roi_value_and_ceiling_and_is_never_stale(
     expected = source.model.predict(image)[0, voxel] - base
     low, high = source.model.interval(image, 0.9)[:, 0, voxel] - base
     told = first.replace("−", "-")
-    assert f"expected {expected:.2f}, trial sd 1.00" in told
+    measured = source._measured(row)[voxel] - base
+    assert f"expected {expected:.2f}, measured {measured:.2f}" in told
     assert f"90 % of new trials: {low:.2f} to {high:.2f}" in told
-    assert "mean known to ± 0.50 (sd)" in told
+    assert "trial sd 1.00, mean known to ± 0.50 (sd)" in told
+    assert "expected response, minus the mean map" in told
     shown.page.keyboard.press("5")  # measured
     second = tip.inner_text()
-    assert "measured mean" in second
-    value = source._measured(row)[voxel] - source._statistics[0][voxel]
-    assert f"{value:.2f} percent" in second
+    assert "measured mean, minus the mean map" in second
+    assert f"{measured:.2f} percent" in second.replace("−", "-")
+    shown.page.get_by_label("minus the mean map").uncheck()
+    shown.page.mouse.move(x, y)
+    third = tip.inner_text().replace("−", "-")
+    assert "minus the mean map" not in third
+    assert f"expected {expected + base:.2f}, measured {measured + base:.2f}" in third
 
 
 TAP = """([x, y]) => {
@@ -185,6 +191,42 @@ def test_two_brains_share_one_scale(watch: Callable[..., Any], exported_page: Pa
     assert shown.errors == []
 
 
+def test_the_roi_table_of_two_pictures_has_both_and_their_difference(
+    watch: Callable[..., Any], exported_page: Path, source: Source
+) -> None:
+    shown = watch(exported_page.as_uri(), width=390)
+    shown.page.get_by_role("button", name="Keep as B").click()
+    shown.page.get_by_label("next image").click()
+    table = shown.page.locator(".sv-rois table")
+    assert table.locator("thead th").all_inner_texts() == ["ROI", "", "A", "B", "A − B"]
+    assert "expected response, minus the mean map" in table.locator("caption").inner_text()
+    row = table.locator("tbody tr").first
+    atlas = shown.page.evaluate("document.querySelector('.sv').viewer.atlases[0].name")
+    mask = source.part.space.roi_masks()[f"{atlas}/{row.locator('th').inner_text()}"]
+    dataset, base = source.dataset, source._statistics
+    assert dataset is not None
+    assert base is not None
+    b, a = (int(test_row) for test_row in source.test_rows[:2])  # the first picture was kept as B
+
+    def values() -> list[float]:
+        return [float(cell.replace("−", "-")) for cell in row.locator("td").all_inner_texts()[1:]]
+
+    of = {k: source.model.predict([dataset.load_image(k)])[0, mask].mean() for k in (a, b)}
+    off = base[0][mask].mean()
+    np.testing.assert_allclose(values(), [of[a] - off, of[b] - off, of[a] - of[b]], atol=0.006)
+    shown.page.get_by_role("button", name="measured").click()
+    of = {k: source._measured(k)[mask].mean() for k in (a, b)}
+    np.testing.assert_allclose(values(), [of[a] - off, of[b] - off, of[a] - of[b]], atol=0.006)
+    shown.page.get_by_role("button", name="trial sd").click()
+    assert values()[2] == pytest.approx(values()[0] - values()[1], abs=0.011)
+    assert "minus the mean map" not in table.locator("caption").inner_text()
+    section = shown.page.locator(".sv-rois")
+    assert section.evaluate("s => s.scrollWidth - s.clientWidth") <= 0
+    shown.page.get_by_role("button", name="Stop comparing").click()
+    assert "expected" in table.locator("thead th").all_inner_texts()
+    assert shown.errors == []
+
+
 def test_a_dropped_picture_is_answered_and_errors_stand_in_the_page(
     watch: Callable[..., Any], port: int, tmp_path: Path
 ) -> None:
@@ -198,9 +240,12 @@ def test_a_dropped_picture_is_answered_and_errors_stand_in_the_page(
     shown.page.locator("input[type=file]").set_input_files(picture)
     shown.page.get_by_text("stripes.png").wait_for()
     assert shown.page.get_by_role("button", name="measured mean").is_disabled()
+    place = shown.page.locator(".sv-scrub output")
+    assert place.inner_text() == "your own picture"
     shown.page.locator("input[type=file]").set_input_files(text)
     shown.page.get_by_role("alert").wait_for()
     assert "no picture" in shown.page.get_by_role("alert").inner_text()
+    assert place.inner_text() == "your own picture"  # it is still the one that is shown
     shown.page.get_by_label("next image").click()
     shown.page.get_by_text("2 of").wait_for()
     assert shown.outside == []
@@ -267,6 +312,8 @@ def test_dark_and_phone(watch: Callable[..., Any], exported_page: Path, width: i
     level = int(back.split("(")[1].split(",")[0])
     assert (level < 60) == (scheme == "dark")
     assert shown.colours() > 100
+    tops = {b.bounding_box()["y"] for b in shown.page.locator(".sv-maps button").all()}
+    assert len(tops) <= 2  # six maps, three in a row on a phone
     shown.page.keyboard.press("d")
     assert shown.page.evaluate("getComputedStyle(document.body).backgroundColor") != back
     assert shown.errors == []
@@ -276,10 +323,13 @@ def test_voxels_without_a_surface_are_a_cloud(
     watch: Callable[..., Any], shown_dataset: Dataset, make_model: Callable[..., SynBrain], tmp_path: Path
 ) -> None:
     native = replace(shown_dataset.space, fsaverage5=None)
-    for name, space, kind in (("native", native, "points"), ("units", VoxelSpace(60), "points")):
-        n = shown_dataset.n_voxels
-        if name == "units":
-            space = VoxelSpace(n)
+    n = shown_dataset.n_voxels
+    table = VoxelSpace(n, "points", positions=native.coordinates())
+    for name, space, kind in (
+        ("native", native, "points"),
+        ("table", table, "points"),
+        ("units", VoxelSpace(n), "grid"),
+    ):
         assert geometry(space)["kind"] == kind
         dataset = replace(shown_dataset, space=space)
         source = Source(make_model(space), dataset, ViewOptions(trials=1))
@@ -289,5 +339,13 @@ def test_voxels_without_a_surface_are_a_cloud(
         assert shown.colours() > 300
         x, y = find_vertex(shown.page)
         shown.page.mouse.move(x, y)
-        assert ("voxel" if name == "native" else "unit") in shown.page.locator(".sv-tip").inner_text()
+        word = "unit" if name == "units" else "voxel"
+        told = shown.page.locator(".sv-tip").inner_text()
+        assert told.startswith(f"{word} ")
+        assert (" · " in told or "no ROI" in told) == (name == "native")  # no atlas, no word of it
+        assert shown.page.locator(".sv-rois table").count() == (name == "native")
+        assert shown.page.get_by_label("view", exact=True).count() == (name != "units")
+        assert "cortex" not in shown.page.locator("body").inner_text()
+        stage = shown.page.locator(".sv canvas").get_attribute("aria-label")
+        assert stage.startswith(f"The {word}s with the chosen map")
         assert shown.errors == []

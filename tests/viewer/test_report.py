@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
+from synbrain.data.space import VoxelSpace
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.train import train_decoder
 from synbrain.evaluation.evaluate import evaluate
@@ -26,7 +28,10 @@ from synbrain.files import read_json, write_json
 from synbrain.model.folder import demo_dataset
 from synbrain.model.synbrain import SynBrain
 from synbrain.simulate.example import toy_dataset
+from synbrain.training.options import TrainOptions
+from synbrain.training.train import train
 from synbrain.viewer.options import ReportOptions
+from synbrain.viewer.report import report as write_a_report
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +120,32 @@ def test_it_reads_on_a_phone_in_the_dark(watch: Callable[..., Any], report: Path
         assert shown.outside == []
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_figure_opens_in_its_full_size_by_key(
+    watch: Callable[..., Any], report: Path, width: int
+) -> None:
+    shown = watch((report / "report.html").as_uri(), width=width)
+    figures = shown.page.locator("main figure.plot")
+    names = figures.evaluate_all("all => all.map(f => f.id)")
+    assert set(names) == {path.stem for path in (report / "figures").glob("*.png")}
+    ids = shown.page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    for name in ("maps", "noise_correlations"):
+        picture, whole = shown.page.locator(f"#{name} img"), Image.open(report / "figures" / f"{name}.png")
+        assert picture.bounding_box()["width"] < whole.width or whole.width < width
+        shown.page.locator(f'#{name} a[href="#{name}"]').focus()
+        shown.page.keyboard.press("Enter")
+        assert picture.bounding_box()["width"] == whole.width
+        box = shown.page.locator(f"#{name}").bounding_box()
+        assert (box["x"], box["y"], box["width"]) == (0, 0, width)
+        shown.page.keyboard.press("Tab")
+        assert shown.page.evaluate("document.activeElement.textContent") == "back to the page"
+        shown.page.keyboard.press("Enter")
+        assert picture.bounding_box()["width"] <= width
+        assert picture.is_visible()
+    assert shown.errors == []
+
+
 def test_decoded_pictures_are_named_for_what_they_are(watch: Callable[..., Any], report: Path) -> None:
     text = (report / "report.html").read_text()
     section = text.partition('id="decoded"')[2].partition("</section>")[0]
@@ -166,3 +197,29 @@ def test_one_voxel_is_reported(tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.html").read_text()
     assert "What was found" in text
     assert "Noise correlations" not in text
+
+
+@pytest.mark.parametrize("kind", ["none", "points"])
+def test_the_words_are_those_of_the_data(kind: str, watch: Callable[..., Any], tmp_path: Path) -> None:
+    toy = toy_dataset(tmp_path / "toy")
+    if kind == "points":  # as a table of x, y, z in mm gives them
+        rng = np.random.default_rng(0)
+        space = VoxelSpace(toy.n_voxels, "points", positions=rng.normal(size=(toy.n_voxels, 3)) * 20)
+        toy = replace(toy, space=space)
+    options = TrainOptions(encoder="pixels", networks=False)
+    train([toy], options, out=tmp_path / "run")
+    write_a_report(tmp_path / "run", toy, out=tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text()
+    body = text.partition("<body")[2].partition('<script type="application/json"')[0]
+    words, others = ("units", "voxels") if kind == "none" else ("voxels", "units")
+    assert f"in the mean over {toy.n_voxels} {words}" in body
+    assert f"The {words}, to turn and to touch" in body
+    assert f"How trials vary: two {words}" in body
+    assert f"The {words} above show both" in body
+    assert (tmp_path / "out" / "figures" / "maps.png").exists() == (kind == "points")
+    read = re.sub(r"<details.*?</details>|data:[^\"]*", "", body, flags=re.DOTALL)  # without the glossary
+    for word in (others, "cortex", "ROI"):
+        assert word not in read, word
+    shown = watch((tmp_path / "out" / "report.html").as_uri(), width=390)
+    assert shown.colours() > 50
+    assert shown.errors == []

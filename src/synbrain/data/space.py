@@ -101,6 +101,21 @@ class VoxelSpace:
             **rest,
         )
 
+    @property
+    def unit_name(self) -> str:
+        """What a column of the responses is called: a voxel, a vertex, or a unit without a position."""
+        return {"volume": "voxel", "surface": "vertex", "points": "voxel", "none": "unit"}[self.kind]
+
+    @property
+    def unit_names(self) -> str:
+        """Several of them."""
+        return {"voxel": "voxels", "vertex": "vertices", "unit": "units"}[self.unit_name]
+
+    @property
+    def has_coordinates(self) -> bool:
+        """Whether :meth:`coordinates` knows them."""
+        return self.positions is not None or (self.kind == "volume" and self.affine is not None)
+
     def coordinates(self) -> NDArray[np.float64]:
         """(n_voxels, 3) float64, the voxels' centres in mm; of volumes and points."""
         if self.positions is not None:

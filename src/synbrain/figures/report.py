@@ -89,16 +89,17 @@ def draw_pictures(folder: Path, shown: Shown, training_log: Path | None = None) 
     for heading, name, figure, caption in _pictures(shown, training_log):
         path = folder / f"{name}.png"
         save_png(figure, path)
-        drawn.append(Drawn(name, heading, path, caption, f"{ALTS[name]} {caption}"))
+        alt = ALTS[name].format(shown.space.unit_names)
+        drawn.append(Drawn(name, heading, path, caption, f"{alt} {caption}"))
     return drawn
 
 
 ALTS = {
     "maps": "Rows of brains: stimuli above measured, expected and single-trial maps.",
-    "accuracy": "Scatter plots of voxels: accuracy against noise ceiling.",
+    "accuracy": "Scatter plots of {}: accuracy against noise ceiling.",
     "accuracy_by_roi": "Bars of accuracy by ROI.",
-    "trial_spread": "Violins of trials and predictive draws with dots of measured trials, for two voxels.",
-    "calibration": "Boxes of variance ratios by ROI beside a reliability curve.",
+    "trial_spread": "Violins of trials and predictive draws with dots of measured trials, for two {}.",
+    "calibration": "Boxes of variance ratios beside a reliability curve.",
     "noise_correlations": "Two matrices of noise correlations and a scatter plot of their entries.",
     "training": "Lines of losses over training steps.",
 }
@@ -110,14 +111,18 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
     test = shown.test
     means, trials = test.repeat_means(), test.trial_responses()
     model = next(iter(shown.predictions))
-    if shown.space.kind != "none":
+    space = shown.space
+    if has_surface(space, shown.in_mni) or space.has_coordinates:
         made.append(_maps(shown, means))
     repeated = bool((test.repeats() > 1).any())
     r = {name: voxel_r(predicted, means) for name, predicted in shown.predictions.items()}
     if repeated:
         ceiling = correlation_ceiling(ceiling_snr(trials, test.image_of_trial), test.repeats())
-        words = "Each dot is a voxel. On the line, the model would predict as well as the repeats allow."
-        figure = accuracy_against_ceiling(r, ceiling, "voxel" if shown.space.kind != "none" else "unit")
+        words = (
+            f"Each dot is a {space.unit_name}. On the line, the model would predict as well as the repeats "
+        )
+        words += "allow."
+        figure = accuracy_against_ceiling(r, ceiling, space.unit_name)
         made.append(("Accuracy against the noise ceiling", "accuracy", figure, words))
     rois = noticeable_rois(shown.space)
     if rois:
@@ -125,7 +130,8 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
             roi: {name: float(np.mean(values[mask])) for name, values in r.items()}
             for roi, mask in rois.items()
         }
-        words = "Pearson across test images against the repeat mean, averaged over the voxels of each ROI."
+        words = "Pearson across test images against the repeat mean, averaged over the "
+        words += f"{space.unit_names} of each ROI."
         made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table), words))
     if repeated and shown.trials is not None and np.diag(np.atleast_2d(shown.trials.synthetic)).max() > 0:
         made += _spread(shown, shown.trials, trials, r[model], rois)
@@ -183,8 +189,9 @@ def _spread(
     voxels = np.argsort(-accuracy)[[0, len(accuracy) // 4]]
     images = np.flatnonzero(shown.test.repeats() > 1)[:N_SPREAD_IMAGES]
     measured = [trials[image == i][:, voxels] for i in images]
-    names = [f"best predicted voxel (r = {accuracy[voxels[0]]:.2f})"]
-    names += [f"voxel at the upper quartile (r = {accuracy[voxels[1]]:.2f})"]
+    unit_name, unit_names = shown.space.unit_name, shown.space.unit_names
+    names = [f"best predicted {unit_name} (r = {accuracy[voxels[0]]:.2f})"]
+    names += [f"{unit_name} at the upper quartile (r = {accuracy[voxels[1]]:.2f})"]
     drawn = shown.draw(images)[:, :, voxels]
     predictive = drawn if shown.predictive is None else shown.predictive(images)[:, :, voxels]
     spread = trial_spread(measured, drawn, predictive, names, shown.unit)
@@ -198,7 +205,7 @@ def _spread(
     )
     made = [
         (
-            "How trials vary: two voxels",
+            f"How trials vary: two {unit_names}",
             "trial_spread",
             spread,
             "Dots are measured repeats of a test image. Dark shapes are synthetic trials around the expected "
@@ -209,15 +216,20 @@ def _spread(
             "Calibration of the trial distribution",
             "calibration",
             figure,
-            "Left: variance of synthetic trials within images over that of measured ones, per voxel (grey "
-            "band: 0.9 to 1.1). Right: how many measured trials fall into the central predictive intervals.",
+            "Left: variance of synthetic trials within images over that of measured ones, per "
+            f"{unit_name} (grey band: 0.9 to 1.1). Right: how many measured trials fall into the central "
+            "predictive intervals.",
         ),
     ]
-    return made + _noise(summary, trials, image, rois)
+    return made + _noise(summary, trials, image, rois, unit_names)
 
 
 def _noise(
-    summary: TrialSummary, trials: NDArray[Any], image: Rows, rois: dict[str, NDArray[np.bool_]]
+    summary: TrialSummary,
+    trials: NDArray[Any],
+    image: Rows,
+    rois: dict[str, NDArray[np.bool_]],
+    unit_names: str,
 ) -> list[tuple[str, str, Any, str]]:
     """Noise correlations with the ROIs named; nothing where there are too few voxels for a matrix."""
     squares, _ = within_image_squares(trials, image)
@@ -229,7 +241,8 @@ def _noise(
     names = ["" for _ in place]
     for name, mask in reversed(inside.items()):
         names = [name if mask[v] else old for v, old in zip(place, names, strict=True)]
-    words = "Correlations between voxels of what varies over repeats of an image; voxels grouped by ROI."
+    words = f"Correlations between {unit_names} of what varies over repeats of an image"
+    words += f"; {unit_names} grouped by ROI." if rois else "."
     return [
         (
             "Noise correlations",

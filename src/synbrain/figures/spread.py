@@ -78,7 +78,7 @@ def calibration(
     right.plot([0, 1], [0, 1], color=COLOURS["ceiling"], linewidth=0.8)
     right.set_xlabel("nominal coverage of the central interval")
     right.set_ylabel("measured trials inside")
-    right.set_title(f"{groups[0]} (bold) and each ROI", fontsize=10)
+    right.set_title(f"{groups[0]} (bold) and each ROI" if len(groups) > 1 else groups[0], fontsize=10)
     tidy(left)
     tidy(right)
     return figure

@@ -16,8 +16,8 @@ from synbrain.data.space import VoxelSpace
 Json = dict[str, Any]
 FULL = 32000  # the largest value in int16; -32768 is NaN
 CAPTION = {
-    "points": "No cortical surface is known for these voxels: each is drawn at its place in the scan.",
-    "grid": "These units have no positions: they are drawn in their order, row by row.",
+    "points": "No cortical surface is known for these voxels: each is drawn where it lies.",
+    "grid": "No positions are known for these {}: they are drawn in their order, row by row.",
 }
 
 
@@ -50,20 +50,31 @@ def geometry(space: VoxelSpace, in_mni: bool = False) -> Json:
     """Where voxels are drawn: on fsaverage5, in a cloud at their places in mm, or in a grid."""
     if has_surface(space, in_mni):
         return _surface(space, in_mni)
-    if space.kind == "volume":
-        assert space.affine is not None
-        spacing = float(np.linalg.norm(space.affine[:3, 0]))
+    if space.has_coordinates:
         positions = space.coordinates()
         return {
             "kind": "points",
             "positions": quantised(positions - positions.mean(axis=0)),
-            "spacing": spacing,
+            "spacing": _spacing(space),
             "note": CAPTION["points"],
         }
     columns = int(np.ceil(np.sqrt(space.n_voxels)))
     place = np.arange(space.n_voxels)
     positions = np.stack([place % columns, np.zeros_like(place), -(place // columns)], axis=1)
-    return {"kind": "points", "positions": quantised(positions), "spacing": 0.9, "note": CAPTION["grid"]}
+    note = CAPTION["grid"].format(space.unit_names)
+    return {"kind": "grid", "positions": quantised(positions), "spacing": 0.9, "note": note}
+
+
+def _spacing(space: VoxelSpace) -> float:
+    """Size of a voxel, or a usual distance between points, mm."""
+    if space.affine is not None:
+        return float(np.linalg.norm(space.affine[:3, 0]))
+    from scipy.spatial import KDTree
+
+    places = np.unique(space.coordinates(), axis=0)
+    if len(places) < 2:
+        return 1.0
+    return float(np.median(KDTree(places).query(places, k=2)[0][:, 1]))
 
 
 def _surface(space: VoxelSpace, in_mni: bool) -> Json:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.fsaverage import has_surface
+from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import Evaluation
 from synbrain.evaluation.scores import Scores
@@ -118,14 +119,19 @@ def write_report(out: Path, report: Report) -> Path:
         "provenance": _provenance(report),
         "glossary": [header(scores), *explanations(scores)],
         "viewer_data": _cortex(report),
-        "viewer_heading": "The cortex, to turn and to touch"
-        if has_surface(report.dataset.space, report.options.mni)
-        else "The responses, to turn and to touch",
+        "shown_as": _shown_as(report.dataset.space, report.options.mni),
+        "unit_names": part.space.unit_names,
+        "unit_name": part.space.unit_name,
         "css": Markup(bundle("viewer.css")),
         "js": Markup(bundle("viewer.js")),
     }
     write_text(out / "report.html", environment().get_template("report.html").render(**context))
     return out / "report.html"
+
+
+def _shown_as(space: VoxelSpace, in_mni: bool) -> str:
+    """What the interactive picture shows."""
+    return "cortex" if has_surface(space, in_mni) else space.unit_names
 
 
 def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
@@ -138,7 +144,7 @@ def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
     first = (
         f"Over {about.n_test_images} test images that the model never saw, its expected responses "
         f"correlate with the measured ones at {value}{low_high} in the mean over "
-        f"{about.n_voxels} voxels{known}."
+        f"{about.n_voxels} {part.space.unit_names}{known}."
     )
     paired = scores.differences.get("synbrain", {}).get("voxel_r")
     if paired is None:
@@ -167,7 +173,8 @@ def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
     if part.linear is not None and weight < LEAST_WEIGHT:
         third += (
             " The linear path makes every prediction; networks have no part in it, as is usual with few "
-            "images (linear path: ridge regression with receptive fields, and patterns that voxels share)."
+            "images (linear path: ridge regression with receptive fields, and patterns that "
+            f"{part.space.unit_names} share)."
         )
     return [first, second, third]
 
@@ -280,7 +287,8 @@ def _parts(model: SynBrain, part: SubjectPart, weight: float) -> list[dict[str, 
         record = part.noise.record
         words = f"{record.trial_factors} common factors, told apart by {record.source}; makes the trials"
         made.append({"name": "trial noise", "weight": "–", "words": words})
-        words = f"{100 * record.error_over_trial_variance:.0f} % of the trial variance (median voxel), "
+        words = f"{100 * record.error_over_trial_variance:.0f} % of the trial variance "
+        words += f"(median {part.space.unit_name}), "
         words += f"{record.error_factors} common factors; with the trial noise it makes the intervals"
         made.append({"name": "error of the mean", "weight": "–", "words": words})
     return made
@@ -301,7 +309,7 @@ def _provenance(report: Report) -> dict[str, str]:
         if manifest.exists()
         else str(report.dataset.path),
         "recordings": f"{about.n_train_images} training and {about.n_test_images} test images, "
-        f"{about.n_test_trials} test trials, {about.n_voxels} voxels, {about.unit}",
+        f"{about.n_test_trials} test trials, {about.n_voxels} {report.shown.space.unit_names}, {about.unit}",
         "encoder": f"{report.model.config.encoder}, digest {report.model.config.encoder_digest[:16]}",
     }
     source = report.dataset.info.provenance.get("reader")
@@ -350,6 +358,6 @@ def _plot(drawn: Drawn | None) -> dict[str, str] | None:
         return None
     content = base64.b64encode(drawn.path.read_bytes()).decode()
     return {
-        "heading": drawn.heading, "caption": drawn.caption, "alt": drawn.alt,
+        "name": drawn.name, "heading": drawn.heading, "caption": drawn.caption, "alt": drawn.alt,
         "address": f"data:image/png;base64,{content}",
     }  # fmt: skip

@@ -52,6 +52,10 @@ class Picture:
     alt: str
 
     @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
     def address(self) -> str:
         content = base64.b64encode(self.path.read_bytes()).decode()
         return f"data:image/png;base64,{content}"

@@ -150,10 +150,11 @@ class Source:
         return {
             "title": f"SynBrain: {part.name}",
             "lead": f"recipe {self.model.config.recipe}, encoder {self.model.config.encoder}, "
-            f"{part.n_voxels} {self.unit_name}s, {about}",
+            f"{part.n_voxels} {part.space.unit_names}, {about}",
             "mode": mode,
             "unit": part.unit,
-            "unit_name": self.unit_name,
+            "unit_name": part.space.unit_name,
+            "unit_names": part.space.unit_names,
             "n_voxels": part.n_voxels,
             "geometry": packing.geometry(part.space, self.options.mni),
             "atlases": packing.atlases(part.space),
@@ -171,10 +172,6 @@ class Source:
             return None
         ends = interval_ends(LEVEL, noise.skew, noise.tail)
         return {"level": LEVEL, "low": packing.quantised(ends[0]), "high": packing.quantised(ends[1])}
-
-    @property
-    def unit_name(self) -> str:
-        return {"volume": "voxel", "surface": "vertex", "none": "unit"}[self.part.space.kind]
 
     def of_test_image(self, number: int) -> Json:
         """The response to test image ``number`` (a position in ``test_rows``), with what was measured."""

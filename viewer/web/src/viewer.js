@@ -1,4 +1,4 @@
-// The page of `synbrain view`: pictures on the left, the cortex in the middle, ROIs below.
+// The page of `synbrain view`: pictures on the left, the cortex (or voxels, or units) in the middle, ROIs beside or below.
 import { absQuantile, minus, unpack } from "./arrays.js";
 import { DIVERGING, ROI_COLOURS, gradient } from "./colours.js";
 import { Cortex, VIEWS } from "./cortex.js";
@@ -11,6 +11,10 @@ const MAPS = {
   error: "error of the mean (sd)",
   measured: "measured mean",
   difference: "measured minus expected",
+};
+// on a phone, where six long names would take three rows
+const BRIEF = {
+  expected: "expected", trial: "one trial", sd: "trial sd", error: "error of mean", measured: "measured", difference: "difference",
 };
 const SPREADS = ["sd", "error"]; // from 0 up, and without a mean map to subtract
 const SHEETS = ["inflated", "white", "flat"];
@@ -36,6 +40,10 @@ class Viewer {
     this.ceiling = unpack(data.ceiling);
     this.ends = data.interval && ["low", "high"].map((end) => unpack(data.interval[end]));
     this.atlases = data.atlases.map((atlas) => ({ ...atlas, voxels: unpack(atlas.voxels) }));
+    // what the stage shows, in the words of the data
+    this.scene = data.geometry.kind === "surface" ? "cortex" : data.unit_names;
+    this.views = data.geometry.kind === "surface" ? Object.keys(VIEWS)
+      : data.geometry.kind === "grid" ? [] : Object.keys(VIEWS).filter((view) => view !== "inside");
     this.cache = new Map();
     this.state = {
       map: "expected", trial: 0, relative: !!this.baseline, colours: "blue-red", threshold: 0, limit: 1,
@@ -54,7 +62,7 @@ class Viewer {
     try {
       this.cortex = new Cortex(this.canvas, this.data.geometry);
     } catch (error) {
-      return `This browser shows no WebGL (${error.message}): the cortex cannot be drawn, figures and files still work.`;
+      return `This browser shows no WebGL (${error.message}): the ${this.scene} cannot be drawn, figures and files still work.`;
     }
     for (const atlas of this.atlases) {
       const n = this.cortex.isSurface ? 2 * this.cortex.nVertices : this.data.n_voxels;
@@ -84,7 +92,7 @@ class Viewer {
   build() {
     const { data } = this;
     this.canvas = make("canvas", {
-      tabindex: "0", role: "img", "aria-label": "The cortex with the chosen map; arrow keys turn it, + and - zoom",
+      tabindex: "0", role: "img", "aria-label": `The ${this.scene} with the chosen map; arrow keys turn, + and - zoom`,
     });
     this.tip = make("div", { class: "sv-tip", role: "status", hidden: true });
     this.note = make("p", { class: "sv-note", role: "alert", hidden: true });
@@ -97,10 +105,11 @@ class Viewer {
     this.legend = make("div", { class: "sv-legend" });
     this.rois = make("section", { class: "sv-rois", "aria-label": "ROIs" });
     this.root.classList.add("sv");
+    if (!data.first.rois?.length) this.root.classList.add("sv-roiless");
     this.root.append(
       make("aside", { class: "sv-side", "aria-label": "Picture" },
         ...this.pictureControls(), this.note, make("figure", {}, this.picture, this.caption), this.beside),
-      make("section", { class: "sv-main", "aria-label": "Cortex" },
+      make("section", { class: "sv-main", "aria-label": `The ${this.scene}` },
         this.controls(), this.stage, this.bar, this.legend, this.downloads()),
       this.rois,
     );
@@ -139,7 +148,8 @@ class Viewer {
     const there = Object.entries(MAPS).filter(([key]) => this.has(data.first, key));
     this.mapBox = make("div", { class: "sv-maps", role: "group", "aria-label": "map" });
     for (const [key, text] of there) {
-      this.mapBox.append(make("button", { "data-map": key, onclick: () => this.set({ map: key }) }, text));
+      this.mapBox.append(make("button", { "data-map": key, onclick: () => this.set({ map: key }) },
+        make("span", { class: "sv-long" }, text), make("span", { class: "sv-brief" }, BRIEF[key])));
     }
     const n = (data.first.maps.trials || []).length;
     this.trialBox = this.select("trial", Array.from({ length: n }, (_, i) => [String(i), `trial ${i + 1}`]), "0",
@@ -149,8 +159,9 @@ class Viewer {
     if (data.geometry.kind === "surface") {
       row.append(this.select("surface", SHEETS.map((s) => [s, s]), "inflated", (value) => this.setSheet(value)));
     }
-    row.append(this.select("view", Object.keys(VIEWS).filter((v) => v !== "inside" || data.geometry.kind === "surface")
-      .map((v) => [v, v]), "behind", (value) => this.setView(value)));
+    if (this.views.length) {
+      row.append(this.select("view", this.views.map((v) => [v, v]), "behind", (value) => this.setView(value)));
+    }
     if (this.atlases.length) {
       const names = [["-1", "none"], ...this.atlases.map((a, i) => [String(i), a.name])];
       row.append(this.select("ROIs", names, String(state.atlas), (value) => this.setAtlas(Number(value))));
@@ -177,7 +188,9 @@ class Viewer {
     if (this.data.geometry.kind === "surface") row.append(make("button", { onclick: () => this.saveGifti() }, "GIfTI"));
     row.append(make("button", { onclick: () => this.toggleDark(), "aria-label": "light or dark" }, "◐"),
       make("details", { class: "sv-keys" }, make("summary", {}, "keys"),
-        "n, p: next and previous image · 1 to 6: maps · v: view · s: surface · b: keep as B · d: dark · on the cortex: arrows turn, + − zoom"));
+        ["n, p: next and previous image", "1 to 6: maps", ...(this.views.length ? ["v: view"] : []),
+          ...(this.data.geometry.kind === "surface" ? ["s: surface"] : []), "b: keep as B", "d: dark",
+          `on the ${this.scene}: arrows turn, + − zoom`].join(" · ")));
     return row;
   }
 
@@ -224,7 +237,7 @@ class Viewer {
     if (event.key === "n") this.step(1);
     else if (event.key === "p") this.step(-1);
     else if (/^[1-6]$/.test(event.key) && maps[event.key - 1]) maps[event.key - 1].click();
-    else if (event.key === "v" && this.cortex) this.setView(cycle(Object.keys(VIEWS), this.cortex.view));
+    else if (event.key === "v" && this.cortex && this.views.length) this.setView(cycle(this.views, this.cortex.view));
     else if (event.key === "s" && this.cortex?.isSurface) this.setSheet(cycle(SHEETS, this.cortex.sheet));
     else if (event.key === "b") this.togglePin();
     else if (event.key === "d") this.toggleDark();
@@ -341,9 +354,14 @@ class Viewer {
     this.hover(); // a tooltip must not keep the value of another map
   }
 
+  /** The name of the map, and whether the mean map is taken off it. */
+  called(map) {
+    return MAPS[map] + (this.state.relative && ![...SPREADS, "difference"].includes(map) ? ", minus the mean map" : "");
+  }
+
   drawBar() {
     const { scale, state } = this;
-    const what = MAPS[state.map] + (state.relative && ![...SPREADS, "difference"].includes(state.map) ? ", minus the mean map" : "");
+    const what = this.called(state.map);
     const low = scale.sequential ? 0 : -scale.limit;
     this.bar.replaceChildren(
       make("span", {}, short(low)), make("i", { style: `background:${gradient(scale.map)}` }),
@@ -363,11 +381,29 @@ class Viewer {
 
   drawRois() {
     const atlas = this.atlases[this.state.atlas];
-    const rows = (this.current.rois || []).filter((roi) => !atlas || roi.atlas === atlas.name);
+    const ofAtlas = (roi) => !atlas || roi.atlas === atlas.name;
+    const rows = (this.current.rois || []).filter(ofAtlas);
     this.rois.replaceChildren();
     if (!rows.length) return;
-    const { relative } = this.state;
-    const value = (roi, key) => (roi[key] === null || roi[key] === undefined ? NaN : roi[key] - (relative ? roi.baseline ?? 0 : 0));
+    this.rois.append(this.pinned ? this.pairTable(rows, (this.pinned.rois || []).filter(ofAtlas)) : this.roiTable(rows));
+  }
+
+  /** A mean over an ROI, minus the mean map where that is asked for; NaN where it is not known. */
+  roiValue(roi, key) {
+    if (key === "difference") return this.roiValue(roi, "measured") - this.roiValue(roi, "expected");
+    const value = roi?.[key] ?? NaN;
+    return this.state.relative && !SPREADS.includes(key) ? value - (roi?.baseline ?? 0) : value;
+  }
+
+  tableOf(caption, titles, rows) {
+    return make("table", {}, caption,
+      make("thead", {}, make("tr", {}, ...["ROI", "", ...titles].map((t) => make("th", { scope: "col" }, t)))),
+      make("tbody", {}, ...rows.map(([name, track, values]) => make("tr", {}, make("th", { scope: "row" }, name),
+        make("td", {}, track), ...values.map((value) => make("td", {}, short(value)))))));
+  }
+
+  roiTable(rows) {
+    const value = (roi, key) => this.roiValue(roi, key);
     const reach = Math.max(...rows.flatMap((r) =>
       [Math.abs(value(r, "expected")) + Math.max(r.sd || 0, r.error || 0), Math.abs(value(r, "measured")) || 0])) || 1;
     const has = (key) => rows.some((r) => Number.isFinite(r[key]));
@@ -375,29 +411,44 @@ class Viewer {
       .filter(([key]) => has(key));
     const at = (v) => 50 + (48 * v) / reach;
     const key = (tag, text) => make("span", {}, make(tag), text);
-    const caption = make("caption", {}, `Mean over each ROI${relative ? ", minus the mean map" : ""} (${this.data.unit})`);
+    const caption = make("caption", {}, `Mean over each ROI${this.state.relative ? ", minus the mean map" : ""} (${this.data.unit})`);
     const legend = make("div", { class: "sv-key" }, key("i", "expected"));
     if (has("sd")) legend.append(key("u", "± sd of single trials"));
     if (has("error")) legend.append(key("b", "± error of the mean (one sd each)"));
     if (has("measured")) legend.append(make("span", {}, make("em", {}, "◆"), "measured"));
     caption.append(legend);
-    const table = make("table", {}, caption, make("thead", {}, make("tr", {},
-      ...["ROI", "", ...columns.map(([, title]) => title)].map((t) => make("th", { scope: "col" }, t)))));
-    const body = make("tbody");
-    for (const roi of rows) {
+    return this.tableOf(caption, columns.map(([, title]) => title), rows.map((roi) => {
       const [e, m] = [value(roi, "expected"), value(roi, "measured")];
       const sd = roi.sd || 0;
-      const track = make("div", { class: "sv-track", "aria-hidden": "true" }, make("s"),
-        make("i", { style: `left:${Math.min(50, at(e))}%;width:${Math.abs(at(e) - 50)}%` }),
-        make("u", { style: `left:${at(e - sd)}%;width:${(96 * sd) / reach}%` }));
+      const track = this.track(at, e, m);
+      track.append(make("u", { style: `left:${at(e - sd)}%;width:${(96 * sd) / reach}%` }));
       // below the bar: repeats vary by the line, and the bar's own end may lie anywhere along the block
       if (roi.error) track.append(make("b", { style: `left:${at(e - roi.error)}%;width:${(96 * roi.error) / reach}%` }));
-      if (Number.isFinite(m)) track.append(make("em", { style: `left:${at(m)}%` }, "◆"));
-      body.append(make("tr", {}, make("th", { scope: "row" }, roi.name), make("td", {}, track),
-        ...columns.map(([name]) => make("td", {}, short((name === "expected" || name === "measured" ? value(roi, name) : roi[name]) ?? NaN)))));
-    }
-    table.append(body);
-    this.rois.append(table);
+      return [roi.name, track, columns.map(([name]) => (name === "ceiling" ? roi.ceiling ?? NaN : value(roi, name)))];
+    }));
+  }
+
+  /** A, B and their difference, of the map that is shown: single trials have no means of their own, the expected one stands for them. */
+  pairTable(rows, others) {
+    const map = this.state.map === "trial" ? "expected" : this.state.map;
+    const pairs = rows.map((roi) => {
+      const other = others.find((o) => o.atlas === roi.atlas && o.name === roi.name);
+      return [roi.name, this.roiValue(roi, map), this.roiValue(other, map)];
+    });
+    const reach = Math.max(...pairs.flatMap(([, a, b]) => [Math.abs(a) || 0, Math.abs(b) || 0])) || 1;
+    const at = (v) => 50 + (48 * v) / reach;
+    const caption = make("caption", {}, `Mean over each ROI: ${this.called(map)} (${this.data.unit})`,
+      make("div", { class: "sv-key" }, make("span", {}, make("i"), "A"), make("span", {}, make("em", {}, "◆"), "B")));
+    return this.tableOf(caption, ["A", "B", "A − B"],
+      pairs.map(([name, a, b]) => [name, this.track(at, a, b), [a, b, a - b]]));
+  }
+
+  /** A bar from 0 to one value, and a mark at another where that is known. */
+  track(at, bar, mark) {
+    const track = make("div", { class: "sv-track", "aria-hidden": "true" }, make("s"));
+    if (Number.isFinite(bar)) track.append(make("i", { style: `left:${Math.min(50, at(bar))}%;width:${Math.abs(at(bar) - 50)}%` }));
+    if (Number.isFinite(mark)) track.append(make("em", { style: `left:${at(mark)}%` }, "◆"));
+    return track;
   }
 
   drawBeside() {
@@ -440,11 +491,11 @@ class Viewer {
     const labels = this.atlases.map((a) => a.labels[a.voxels[voxel]]).filter(Boolean);
     const [name] = this.shown[hit.panel];
     const lines = [
-      labels.join(" · ") || "no ROI",
+      [`${this.data.unit_name} ${voxel}`, ...(this.atlases.length ? [labels.join(" · ") || "no ROI"] : [])].join(" · "),
       `${name ? name + ": " : ""}${short(this.vertices[hit.panel][hit.vertex])} ${this.data.unit}`,
-      `${MAPS[this.state.map]} · ${this.data.unit_name} ${voxel}`,
+      this.called(this.state.map),
+      ...this.beyond(hit.panel, voxel),
     ];
-    lines.push(...this.uncertainty(hit.panel, voxel));
     if (this.ceiling) lines.push(`ceiling r ${short(this.ceiling[voxel])}`);
     this.tip.replaceChildren(...lines.map((line) => make("div", {}, line)));
     const [x, y] = this.pointer;
@@ -453,17 +504,22 @@ class Viewer {
     this.tip.style.top = `${Math.max(4, y - this.tip.offsetHeight - 10)}px`;
   }
 
-  /** What is expected of a voxel, and both uncertainties of it; nothing of the difference of two pictures. */
-  uncertainty(panel, voxel) {
+  /** What is expected of a voxel, what was measured, and both uncertainties; of a difference, what it is between. */
+  beyond(panel, voxel) {
+    if (panel === 2) {
+      const [[, a], [, b]] = this.shown;
+      return [`A ${short(a[voxel])}, B ${short(b[voxel])}`];
+    }
     const response = [this.current, this.pinned][panel];
-    if (!response?.maps.sd) return [];
+    const known = ["expected", "measured"].filter((map) => this.has(response, map));
+    const lines = [known.map((map) => `${map} ${short(this.values(response, map)[voxel])}`).join(", ")];
+    if (!response.maps.sd) return lines;
     const { sd, error } = response.maps;
-    const lines = [`expected ${short(this.values(response, "expected")[voxel])}, trial sd ${short(sd[voxel])}`];
     if (this.ends) {
       const [low, high] = this.interval(response, voxel);
       lines.push(`${Math.round(100 * this.data.interval.level)} % of new trials: ${short(low)} to ${short(high)}`,
-        `mean known to ± ${short(error[voxel])} (sd)`);
-    }
+        `trial sd ${short(sd[voxel])}, mean known to ± ${short(error[voxel])} (sd)`);
+    } else lines.push(`trial sd ${short(sd[voxel])}`);
     return lines;
   }
 
@@ -533,6 +589,7 @@ class Viewer {
       if (ticket !== this.ticket) return;
       this.say("");
       this.show(response);
+      if (row === null && this.place) this.place.textContent = "your own picture"; // no test image is shown
     } catch (error) {
       if (ticket === this.ticket) this.say(error.message === "Failed to fetch" ? "The server does not answer: is `synbrain view` still running?" : error.message);
     } finally {
