@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fixtures.colours import linear_run, make_dataset
-from synbrain.decoding.compare import compare_decoders, table_of
+from synbrain.decoding.compare import ceiling_of, compare_decoders, table_of
 from synbrain.decoding.options import DecoderComparison, DecoderOptions
 from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError
@@ -44,6 +44,7 @@ def test_every_row(tmp_path: Path, options) -> None:
     assert "| repeats" in words
     assert "| ceiling | full" in words
     assert "| minus mindeye2" in words
+    assert not ceiling_of({"ridge": table["rows"]["ridge"]})
     with pytest.raises(SynBrainError, match="exists already"):
         compare_decoders(tmp_path / "base", second, how, **given)
     # as if it had been interrupted before the end: finished decoders are taken as they are
@@ -52,11 +53,12 @@ def test_every_row(tmp_path: Path, options) -> None:
     again = compare_decoders(tmp_path / "base", second, how, **given)
     assert again["rows"] == table["rows"]
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
-    # further rows are added, the finished ones taken as they are
-    more = how.model_copy(update={"hours": [0.1], "systems": ["mindeye2", "mindeye2_da"], "resume": True})
-    fewer = compare_decoders(tmp_path / "base", second, more, **given)
-    assert not fewer["ceiling"]
-    assert fewer["rows"]["mindeye2_da_0.1h"] == table["rows"]["mindeye2_da_0.1h"]
+    # further rows are added; the finished ones are taken as they are and stay in the table
+    more = how.model_copy(update={"hours": [0.3], "systems": ["mindeye2_da"], "resume": True})
+    longer = compare_decoders(tmp_path / "base", second, more, **given)
+    assert list(longer["rows"]) == [*names[:5], "mindeye2_da_0.3h", *names[5:], "repeats"]
+    assert longer["about"]["synthetic_hours"] == [0.1, 0.2, 0.3]
+    assert all(longer["rows"][name] == row for name, row in table["rows"].items())
     assert all(p.stat().st_mtime_ns == t for p, t in stamps.items())
     with pytest.raises(SynBrainError, match="no decoders"):
         compare_decoders(tmp_path / "base", second, how.model_copy(update={"systems": ["x"]}), **given)

@@ -9,6 +9,7 @@ Repeats are no ceiling: nothing tells a trial which voxels to trust, and decoder
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -122,27 +123,30 @@ def compare_decoders(
     note_seen(first.n_validation_images, first.seen)
     settings = options.model_dump(mode="json", exclude={"systems", "seeds", "hours", "device", "resume"})
     identity = digest_of([settings, run.digest, decoder_digest(base), dataset.info.name])
-    rows = _rows_of(options)
+    rows = list(dict.fromkeys(_rows_of(options) + (_finished_before(setting) if options.resume else [])))
     for row in rows:
         _stored(row, setting, identity)  # of other settings: refused before a finished table is written over
-    results: dict[str, list[Result]] = {}
+    results: dict[Row, Result] = {}
     failed: dict[str, str] = {}
     for row in track(rows, "decoders", unit="decoder", show=show_progress):
         try:
-            results.setdefault(row.name, []).append(_finished(row, setting, identity))
+            results[row] = _finished(row, setting, identity)
         except SynBrainError as error:
             failed[f"{row.name}-{row.seed}"] = str(error)
-    about = {"run": run.digest, "base": decoder_digest(base)} | _about(setting, first)
+    about = {"run": run.digest, "base": decoder_digest(base)} | _about(setting, first, list(results))
     table = {"about": about, **_table(results), "failed": failed}
     write_json(out / "table.json", table)
     return table
 
 
-def _table(results: dict[str, list[Result]]) -> dict[str, Any]:
-    """Means over seeds, on test images and on validation images."""
-    against = [each for each, _ in results.get(AGAINST, [])]
-    rows = {name: _row([each for each, _ in of], against, name) for name, of in results.items()}
-    scores = {name: [v["score"] for _, v in of if v] for name, of in results.items()}
+def _table(results: dict[Row, Result]) -> dict[str, Any]:
+    """Means over seeds, on test images and on validation images; rows in the order of ``SYSTEMS``."""
+    by_name: dict[str, list[Result]] = {}
+    for row in sorted(results, key=lambda row: (list(SYSTEMS).index(row.system), row.hours, row.seed)):
+        by_name.setdefault(row.name, []).append(results[row])
+    against = [each for each, _ in by_name.get(AGAINST, [])]
+    rows = {name: _row([each for each, _ in of], against, name) for name, of in by_name.items()}
+    scores = {name: [v["score"] for _, v in of if v] for name, of in by_name.items()}
     validation = {n: float(np.mean(values)) for n, values in scores.items() if values}
     return {"rows": rows, "ceiling": ceiling_of(rows), "validation": validation}
 
@@ -157,14 +161,14 @@ def ceiling_of(rows: dict[str, dict[str, dict[str, Any]]]) -> dict[str, str]:
     return best
 
 
-def _about(setting: Setting, first: DecodingData) -> dict[str, Any]:
+def _about(setting: Setting, first: DecodingData, rows: list[Row]) -> dict[str, Any]:
     """What ``table.json`` says the table was measured on."""
     dataset, options = setting.dataset, setting.options
     return {
         "dataset": dataset.info.name,
-        "seeds": options.seeds,
+        "seeds": 1 + max((row.seed for row in rows), default=0),
         "budget": str(options.budget),
-        "synthetic_hours": options.hours,
+        "synthetic_hours": sorted({row.hours for row in rows if row.hours}),
         "against": AGAINST,
         "steps": options.mindeye2.steps,
         "n_test_images": len(dataset.image_rows("test")),
@@ -206,6 +210,17 @@ def _rows_of(options: DecoderComparison) -> list[Row]:
     """All decoders to fit; nothing is drawn in ``repeats``, so that one seed is enough."""
     rows = [(s, h) for s in options.systems for h in (options.hours if s == "mindeye2_da" else [0.0])]
     return [Row(s, h, n) for n in range(options.seeds) for s, h in rows if s != "repeats" or n == 0]
+
+
+def _finished_before(setting: Setting) -> list[Row]:
+    """Decoders of earlier calls, which stay in the table that is extended."""
+    rows = []
+    for path in sorted(setting.folder.glob("*.json")):
+        name, seed = path.stem.rsplit("-", 1)
+        da = re.fullmatch(r"(mindeye2_da)_([\d.]+)h", name)
+        system, hours = (da[1], float(da[2])) if da else (name, 0.0)
+        rows.append(Row(system, hours, int(seed)))
+    return rows
 
 
 def _data(setting: Setting, options: DecoderComparison) -> DecodingData:
