@@ -19,9 +19,9 @@ from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.kernels import LayerGrid
+from synbrain.linear.meter import Meter
 from synbrain.linear.plain import MANY_IMAGES, token_kernel
 from synbrain.metrics.voxel import blocks
-from synbrain.progress import track
 
 BLOCK_VALUES = 2**25  # float32 token values of new images in memory at a time: 128 MiB
 
@@ -48,13 +48,16 @@ class TokenKernels:
         float64; float32 from ``MANY_IMAGES`` on, where it would fill memory.
         """
         means, scales, grams = {}, {}, []
-        for layer in track(tokens.layers, "kernels", unit="layer", show=show_progress):
-            means[layer], kernel = token_kernel(tokens, layer)
+        size = sum(n_tokens * dim for n_tokens, dim in tokens.shapes.values())
+        meter = Meter(len(tokens) ** 2 * size / 1e9, show=show_progress, what="kernels")
+        for layer in tokens.layers:
+            means[layer], kernel = token_kernel(tokens, layer, meter=meter)
             many = len(tokens) >= MANY_IMAGES
             gram = kernel.numpy() if many else kernel.numpy().astype(np.float64)
             scales[layer] = float(np.trace(gram, dtype=np.float64) / len(gram)) or 1.0
             gram /= scales[layer]
             grams.append(gram)
+        meter.close()
         return cls(tokens, means, scales), grams[0][None] if len(grams) == 1 else np.asarray(grams)
 
     def against(self, tokens: TokenSet) -> Float64:

@@ -23,6 +23,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.files import MANIFEST, digest
+from synbrain.linear.plain import MANY_IMAGES
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
@@ -118,7 +119,7 @@ def evaluation_of(
     )
     rows = {"synbrain": of_model | retrieval}
     for name in track(options.rows, "control rows", unit="row", show=show_progress):
-        row, predicted = _control(name, measured, dataset, options)
+        row, predicted = _control(name, measured, dataset, options, show_progress=show_progress)
         if row is not None:
             rows[name] = row
         if predicted is not None:
@@ -178,7 +179,7 @@ def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
 
 
 def _control(
-    name: str, measured: Measured, dataset: Dataset, options: EvaluateOptions
+    name: str, measured: Measured, dataset: Dataset, options: EvaluateOptions, *, show_progress: bool
 ) -> tuple[Row | None, Float32 | None]:
     """The row called ``name`` (None where it does not apply), and what a baseline predicts."""
     n_samples, seed = options.samples, options.seed
@@ -186,6 +187,7 @@ def _control(
         return ceiling_row(measured), None
     if name == "oracle":
         return oracle_row(dataset, measured, n_samples=n_samples, seed=seed), None
-    fitted = make_baseline(name).fit(measured.train, seed=seed)
+    long = measured.train.n_images >= MANY_IMAGES  # minutes, which want a bar of their own
+    fitted = make_baseline(name).fit(measured.train, seed=seed, show_progress=show_progress and long)
     predicted = fitted.predict(measured.test.tokens)
     return score_model(fitted, measured, predicted=predicted, n_samples=n_samples, seed=seed), predicted

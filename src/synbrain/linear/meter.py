@@ -11,6 +11,7 @@ class Meter:
     Args:
         expected: GFLOP in all, for the bar (``linear/cost.py`` foretells them).
         show: whether to show a bar.
+        what: is made, for the bar.
 
     >>> meter = Meter()
     >>> meter.product(1000, 1000, 1000)
@@ -18,9 +19,9 @@ class Meter:
     2.0
     """
 
-    def __init__(self, expected: float = 0.0, *, show: bool = False) -> None:
+    def __init__(self, expected: float = 0.0, *, show: bool = False, what: str = "fit linear path") -> None:
         self.gflop = 0.0
-        self._bar = bar("fit linear path", total=max(1, round(expected)), unit="GFLOP", show=show)
+        self._bar = bar(what, total=max(1, round(expected)), unit="GFLOP", show=show)
 
     def add(self, flop: float) -> None:
         """Count ``flop`` operations."""
