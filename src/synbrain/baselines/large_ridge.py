@@ -69,10 +69,10 @@ def chosen_ridge(
         low, high = (int(search.best.float().quantile(q)) for q in (COMMON, 1 - COMMON))
         guess = search.best.clamp(low, high)
         first, last = (guess - 1).clamp_min(0), (guess + 1).clamp_max(len(alphas) - 1)
-    weights = np.empty((n, n_voxels), dtype=np.float32)
-    for voxels in torch.arange(n_voxels).split(max(1, BLOCK_VALUES // n)):
-        weights[order, voxels[0] : voxels[-1] + 1] = search.weights[voxels].T.numpy()
-    return alphas[search.best.numpy()], weights
+    as_given = torch.from_numpy(np.argsort(order))
+    for some in search.weights.split(max(1, BLOCK_VALUES // n)):  # in place: a second copy is .6 GB
+        some.copy_(some[:, as_given])
+    return alphas[search.best.numpy()], search.weights.numpy().T
 
 
 @dataclass

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Rows
+from synbrain.baselines.kept import ridge_predictions
+from synbrain.baselines.protocol import point_mass
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -18,7 +20,7 @@ from synbrain.evaluation.measured import Measured, measure
 from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.oracle_row import oracle_row
 from synbrain.evaluation.row import Row
-from synbrain.evaluation.score_model import score_model
+from synbrain.evaluation.score_model import score_arrays, score_model
 from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
@@ -187,7 +189,15 @@ def _control(
         return ceiling_row(measured), None
     if name == "oracle":
         return oracle_row(dataset, measured, n_samples=n_samples, seed=seed), None
-    long = measured.train.n_images >= MANY_IMAGES  # minutes, which want a bar of their own
-    fitted = make_baseline(name).fit(measured.train, seed=seed, show_progress=show_progress and long)
-    predicted = fitted.predict(measured.test.tokens)
+    train, tokens = measured.train, measured.test.tokens
+    shown = show_progress and train.n_images >= MANY_IMAGES  # minutes, which want a bar of their own
+    if name == "ridge":
+        predicted = ridge_predictions(train, tokens, seed=seed, show_progress=shown)
+
+        def trials(images: Rows, n: int, _: int) -> Float32:
+            return point_mass(predicted[images], n)
+
+        return score_arrays(predicted, trials, measured, n_samples=n_samples, seed=seed), predicted
+    fitted = make_baseline(name).fit(train, seed=seed, show_progress=shown)
+    predicted = np.asarray(fitted.predict(tokens))
     return score_model(fitted, measured, predicted=predicted, n_samples=n_samples, seed=seed), predicted
