@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens, open_untuned
 from synbrain.features.tokens import pairs_of
+from synbrain.files import write_manifest
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
 from synbrain.training.options import TrainOptions
@@ -94,3 +96,37 @@ def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(
     trained = unpacked(model.config.trained_images)
     assert trained == set(image_marks(honest, honest.image_rows("train")))
     assert np.isfinite(model.predict(open_tokens(planted, "tuned-enc").take(np.arange(3)))).all()
+
+
+def test_tokens_of_another_encoder_of_the_name_are_refused(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    """Two encoders that were tuned into folders of one name keep their tokens in one place."""
+    dataset = make_dataset(tmp_path / "one", seed=1)
+    for where, seed in (("a", 0), ("b", 1)):
+        tune_encoder([dataset], SMALL.model_copy(update={"seed": seed}), out=tmp_path / where / "enc")
+    first, second = str(tmp_path / "a" / "enc"), str(tmp_path / "b" / "enc")
+    make_tokens(dataset, FeatureOptions(encoder=first, device="cpu"))
+    assert open_tokens(dataset, first).encoder == "tuned-enc"
+    with pytest.raises(SynBrainError, match="of another encoder of that name"):
+        open_tokens(dataset, second)
+    config = json.loads((tmp_path / "b" / "enc" / "config.json").read_text())
+    del config["digest"]  # as folders were written before
+    (tmp_path / "b" / "enc" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "b" / "enc" / "checksums.json").unlink()
+    write_manifest(tmp_path / "b" / "enc", ["config.json"])
+    with pytest.raises(SynBrainError, match="of another encoder of that name"):
+        open_tokens(dataset, second)
+    make_tokens(dataset, FeatureOptions(encoder=second, device="cpu"), overwrite=True)
+    assert open_tokens(dataset, second, ["readout"]).encoder == "tuned-enc"
+
+
+def test_layers_of_encoders_that_are_given_by_folder(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "one", seed=1)
+    tune_encoder([dataset], SMALL, out=tmp_path / "enc")
+    make_tokens(dataset, FeatureOptions(encoder=str(tmp_path / "enc"), device="cpu"))
+    make_tokens(dataset, FeatureOptions(encoder="pixels", device="cpu"))
+    tokens = open_tokens(dataset, f"{tmp_path / 'enc'}+pixels", ["tuned-enc:readout", "pixels:final"])
+    assert list(tokens.layers) == ["tuned-enc:readout", "pixels:final"]

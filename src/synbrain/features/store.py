@@ -24,6 +24,7 @@ from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Writ
 from synbrain.features.joint import alone, each_encoder, encoders_of, joint_tokens, layers_of
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenFile, TokenSet
+from synbrain.features.tuned_folder import digest_in, tuned_folder
 from synbrain.features.tuned_folder import encoder_name as name_of
 from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
 from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
@@ -117,12 +118,13 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     >>> open_tokens(toy_dataset(), "pixels").shapes
     {'grid4': (16, 3)}
     """
-    if len(given := encoders_of(encoder_name)) > 1:
-        names = [name_of(one) for one in given]
-        return joint_tokens([open_tokens(dataset, one, layers_of(one, names, layers)) for one in names])
-    encoder_name = name_of(encoder_name)
+    if len(several := encoders_of(encoder_name)) > 1:
+        names = [name_of(one) for one in several]
+        each = zip(several, names, strict=True)
+        return joint_tokens([open_tokens(dataset, one, layers_of(name, names, layers)) for one, name in each])
+    given, encoder_name = encoder_name, name_of(encoder_name)
     folder = tokens_folder(dataset, encoder_name)
-    command = f"synbrain features {dataset.path} --encoder {encoder_name}"
+    command = f"synbrain features {dataset.path} --encoder {given}"
     if not (folder / TOKENS_JSON).exists():
         raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`")
     facts = _read(folder)
@@ -135,6 +137,7 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     if "store" in facts:
         folder, facts = _pointed_to(folder, facts, command)
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
+    _require_its_own(given, encoder_name, facts["digest"], dataset, command)
     tuned = tuned_rows(dataset, facts.get("describe", {}).get("tuned_on", ""))
     refuse_tuned_test_images(dataset, encoder_name, tuned)
     wanted = list(layers) if layers else list(facts["layers"])
@@ -249,6 +252,16 @@ def rules_digest_part(stimuli: Stimuli) -> dict[str, list[str]]:
     """What a digest says about how pictures are decoded: nothing where the rules are the usual ones."""
     differing = stimuli.model_dump(include=set(PictureOptions.model_fields), exclude_defaults=True)
     return {"decoded": [f"{name} {value}" for name, value in sorted(differing.items())]} if differing else {}
+
+
+def _require_its_own(given: str, name: str, digest: str, dataset: Dataset, command: str) -> None:
+    """An encoder that is given by its folder must be the one that made the tokens of its name."""
+    folder = tuned_folder(given)
+    if folder is not None and digest_in(folder) != digest:
+        raise SynBrainError(
+            f"the tokens of {name} in {dataset.path} are of another encoder of that name than {given}",
+            f"rename that folder and tune again, or run `{command} --overwrite`",
+        )
 
 
 def _pointed_to(folder: Path, pointer: dict[str, Any], command: str) -> tuple[Path, dict[str, Any]]:

@@ -52,6 +52,16 @@ def encoder_name(given: str) -> str:
     return given if folder is None else str(read_config(folder)["name"])
 
 
+def digest_in(folder: Path) -> str:
+    """The digest of a tuned encoder; folders of before it was written down are loaded for it."""
+    digest = read_config(folder).get("digest")
+    if digest is None:
+        from synbrain.features.encoders import get_encoder  # torch
+
+        digest = get_encoder(str(folder)).digest
+    return str(digest)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """What ``config.json`` of a tuned encoder says."""
     config: dict[str, Any] = read_json(folder / CONFIG)

@@ -290,4 +290,5 @@ def _finished(
     network.requires_grad_(False)
     config = tuned_config(name, base, network.head, subjects, scores, options)
     encoder = tuned_encoder(base, network.head, config, hub_id=None)
+    config["digest"] = encoder.digest  # tells its tokens from those of another encoder of its name
     return Tuned(encoder, base, network.head, list(network.readout_of), config)
