@@ -17,7 +17,7 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.prepare.options import TableOptions
-from synbrain.prepare.pictures import fingerprint, lookalikes
+from synbrain.prepare.pictures import FINE_ALIKE, fine_fingerprint, fingerprint, lookalikes
 from synbrain.prepare.table import prepare_table
 from synbrain.simulate.scenes import draw_image, draw_scenes
 
@@ -146,6 +146,35 @@ def test_different_pictures_do_not_look_alike(table_source: Callable[..., Path],
     assert "look like" not in " ".join(made.info.provenance["notes"])
 
 
+def grating(frequency: float, angle: float, phase: float) -> Image.Image:
+    """A Gabor patch, 128 pixels."""
+    y, x = np.mgrid[:128, :128] / 128
+    wave = np.sin(2 * np.pi * frequency * (x * np.cos(angle) + y * np.sin(angle)) + phase)
+    window = np.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / (2 * 0.18**2))
+    return Image.fromarray((127 + 100 * wave * window).astype(np.uint8)).convert("RGB")
+
+
+def test_gratings_are_told_apart_and_their_copies_found(
+    table_source: Callable[..., Path], tmp_path: Path
+) -> None:
+    src = table_source()  # the last test image is im025.png
+    angles = [(f, a * np.pi / 12, p * np.pi / 4) for f in (4, 8) for a in (0, 3, 6) for p in range(8)]
+    pictures = [grating(*which) for which in angles]
+    prints = np.stack([fingerprint(picture) for picture in pictures])
+    coarse = [(i, j) for i, j in lookalikes(prints, prints) if i < j]
+    assert coarse, "fine gratings leave the same blobs on a coarse grid"
+    first, other = (pictures[k] for k in coarse[0])
+    first.save(src / "images" / "im000.png")
+    other.save(src / "images" / "im025.png")
+    notes = prepare_table(src, tmp_path / "ds").info.provenance["notes"]
+    assert "look like" not in " ".join(notes)
+    first.resize((48, 48), Image.Resampling.BICUBIC).save(src / "images" / "copy.jpg", quality=60)
+    (src / "images" / "copy.jpg").rename(src / "images" / "im025.png")
+    notes = prepare_table(src, tmp_path / "copied").info.provenance["notes"]
+    assert "1 test images look like training images" in " ".join(notes)
+    assert "im025.png ~ im000.png" in " ".join(notes)
+
+
 def test_scenes_are_told_apart_and_their_copies_found() -> None:
     scenes = draw_scenes(60, seed=0)
     pictures = [Image.fromarray(draw_image(scenes, i, 64, seed=0)) for i in range(60)]
@@ -156,3 +185,14 @@ def test_scenes_are_told_apart_and_their_copies_found() -> None:
         picture.resize((109, 90), Image.Resampling.BICUBIC).save(content, "JPEG", quality=60)
         copies.append(fingerprint(Image.open(content)))
     assert sorted(lookalikes(np.stack(copies), prints)) == [(i, i) for i in range(60)]
+
+
+def test_harsh_copies_of_scenes_stay_copies_on_the_finer_grid() -> None:
+    scenes = draw_scenes(60, seed=1)
+    pictures = [Image.fromarray(draw_image(scenes, i, 224, seed=1)) for i in range(60)]
+    for size, quality in ((60, 30), (48, 60)):
+        for picture in pictures:
+            content = io.BytesIO()
+            picture.resize((size, size), Image.Resampling.BICUBIC).save(content, "JPEG", quality=quality)
+            r = fine_fingerprint(picture) @ fine_fingerprint(Image.open(content))
+            assert r >= FINE_ALIKE
