@@ -26,8 +26,8 @@ SIDE = 16  # pixels of a fingerprint
 ALIKE = 0.98  # correlation of two fingerprints from which they are taken for one picture
 NEAR = 6.0  # mean difference of their grey levels up to which they are
 FLAT = 4.0  # sd of grey levels below which a picture has no structure to go by
-# A fine grating leaves coarse blobs on the 16 x 16 grid (aliasing), alike for gratings that differ. On a finer
-# grid such pairs correlate at .71 at most, copies at .87 at least (thumbnails of 48 pixels, JPEG of quality 30).
+# A fine grating leaves coarse blobs on the 16 x 16 grid (aliasing), alike for gratings that differ. On a
+# finer grid such pairs correlate at .71 at most, copies at .87 at least (48 pixels, JPEG of quality 30).
 FINE_SIDE, FINE_ALIKE = 32, 0.8
 SHOWN = 5
 BLOCK = 512
