@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
@@ -46,8 +48,19 @@ def image_marks(dataset: Dataset, rows: Rows) -> tuple[bytes, ...]:
                 f"{len(missing)} stimuli of {dataset.path} are missing, {missing[0]} first",
                 "restore them: they tell whether a test image is among the training images",
             )
-        names = [digest(where / name) for name in files]
+        names = [_content_of(where / name) for name in files]
     return tuple(hashlib.sha256(name.encode()).digest()[:BYTES] for name in names)
+
+
+def _content_of(path: Path) -> str:
+    """SHA-256 of a file, read once as long as size and time of change stay."""
+    about = path.stat()
+    return _digest_once(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _digest_once(path: Path, size: int, changed: int) -> str:
+    return digest(path)
 
 
 def packed(marks: Iterable[bytes]) -> str:
