@@ -147,19 +147,19 @@ def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
     print(f"table -> {typed['out']}/table.json")
 
 
-def augmentation_curve(result: dict[str, Any], typed: Typed) -> None:
+def augmentation_curve(curve: dict[str, Any], typed: Typed) -> None:
     """The points of a curve of synthetic hours, and its pictures, which are written here."""
     from synbrain.figures.augmentation import augmentation_figure, worth_figure
     from synbrain.figures.style import save_png
 
     out: Path = typed["out"]
     written = [out / "curve.json", out / "curve.png"]
-    save_png(augmentation_figure(result), out / "curve.png")
-    worth = worth_figure(result)
+    save_png(augmentation_figure(curve), out / "curve.png")
+    worth = worth_figure(curve)
     if worth is not None:
         save_png(worth, out / "worth.png")
         written.append(out / "worth.png")
-    for point in result["points"]:
+    for point in curve["points"]:
         gained = ""
         if "two_way_gain" in point:
             low, high = point["two_way_gain_interval"]
@@ -168,7 +168,7 @@ def augmentation_curve(result: dict[str, Any], typed: Typed) -> None:
             f"{point['arm']:>14} {point['hours']:>5g} h  images {point['images_ranked']:.3f}  brains "
             f"{point['brains_ranked']:.3f}  two-way {point['two_way']:.3f}{gained}"
         )
-    for name, problem in result["failed"].items():
+    for name, problem in curve["failed"].items():
         print(f"{name} failed: {problem}")
     print("curve -> " + ", ".join(map(str, written)))
 
