@@ -41,8 +41,10 @@ def test_the_same_measurement_and_a_first_one_are_written(run: Path) -> None:
     assert "before" not in told
     assert read_json(run / "scores.json") == again
     assert "60 test images of nsd-subj01, 20 trials an image, seed 0" in (run / "README.md").read_text()
-    write_json(run / "scores.json", again | {"run_digest": "4567"})  # of a run that stood here before
-    assert "keeps the scores" in refresh_card(run, again, replace=False)
+    stale = again | {"run_digest": "4567", "seed": 5}  # of a run that stood here before
+    write_json(run / "scores.json", stale)
+    assert refresh_card(run, again, replace=False).startswith("scores and card ->")
+    assert read_json(run / "scores.json") == again
     for nothing in ("[]", "{", "{}"):
         (run / "scores.json").write_text(nothing)
         assert "before" not in refresh_card(run, again, replace=False)

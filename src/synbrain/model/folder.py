@@ -175,7 +175,8 @@ def refresh_card(folder: Path, scores: dict[str, Any], *, replace: bool = True) 
 def _measured_otherwise(path: Path, scores: dict[str, Any]) -> str:
     """What scores at ``path`` were measured on, where that is not what ``scores`` were; else empty.
 
-    Entries that one of the two lacks, as earlier versions wrote fewer, make no difference.
+    Entries that one of the two lacks, as earlier versions wrote fewer, make no difference. Scores of a run
+    that stood here before are worth nothing to this one.
     """
     try:
         earlier = read_json(path)
@@ -184,6 +185,8 @@ def _measured_otherwise(path: Path, scores: dict[str, Any]) -> str:
     if not isinstance(earlier, dict) or not isinstance(earlier.get("scores"), dict):
         return ""
     ways = (earlier.keys() & scores.keys()) - RESULTS
+    if "run_digest" in ways and earlier["run_digest"] != scores["run_digest"]:
+        return ""
     rows = ", ".join(earlier["scores"])
     if all(earlier[way] == scores[way] for way in ways) and rows == ", ".join(scores.get("scores", [])):
         return ""
