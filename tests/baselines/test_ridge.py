@@ -5,8 +5,9 @@ import pytest
 from himalaya.kernel_ridge import solve_kernel_ridge_eigenvalues
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import RidgeCV
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from synbrain.baselines import kernels
+from synbrain.baselines import kernels, ridge
 from synbrain.baselines.kernels import TokenKernels
 from synbrain.baselines.ridge import BandedRidge, Ridge, cross_fit, folds
 from synbrain.errors import SynBrainError
@@ -37,6 +38,24 @@ def test_kernels_against_numpy_in_blocks_of_any_size(
         np.testing.assert_allclose(grams[k], (x - centre) @ (x - centre).T / scale, atol=1e-5)
         np.testing.assert_allclose(crossed[k], (new - centre) @ (x - centre).T / scale, atol=1e-5)
         assert np.mean(np.diag(grams[k])) == pytest.approx(1)
+
+
+def test_few_images_are_solved_by_one_thread_of_blas(make_pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, _, _ = make_pairs()
+    seen: list[set[int]] = []
+    solve = ridge.solve_kernel_ridge_cv_eigenvalues
+
+    def watched(*given, **named):
+        seen.append({lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"})
+        return solve(*given, **named)
+
+    monkeypatch.setattr(ridge, "solve_kernel_ridge_cv_eigenvalues", watched)
+    with threadpool_limits(2, user_api="blas"):
+        few = Ridge().fit(train)
+        monkeypatch.setattr(ridge, "FEW_IMAGES", train.n_images - 1)
+        many = Ridge().fit(train)
+    assert seen == [{1}, {2}]
+    np.testing.assert_allclose(few.weights, many.weights, atol=1e-6)
 
 
 def test_per_voxel_penalties_and_weights_against_sklearn(make_pairs) -> None:

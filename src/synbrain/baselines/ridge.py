@@ -12,6 +12,7 @@ from himalaya.kernel_ridge import (
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
 
 from synbrain.arrays import Float32, Float64
 from synbrain.baselines.kernels import TokenKernels
@@ -22,6 +23,9 @@ from synbrain.linear.plain import MANY_IMAGES
 
 ALPHAS: Float64 = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
 TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
+# Up to so many images one thread of BLAS takes seconds. Several wait for each other busily: on a machine that
+# others use too, 13 times the CPU time and the time by the clock (600 images, load 8).
+FEW_IMAGES = 1000
 
 
 def folds(n: int, n_folds: int, seed: int) -> KFold:
@@ -71,15 +75,16 @@ class Ridge:
                 self.gram, targets, self.alphas, fold, show_progress=show_progress
             )
             return self
-        self.best_alphas, self.weights, _ = solve_kernel_ridge_cv_eigenvalues(
-            self.gram,
-            targets - self.offset,
-            alphas=self.alphas,
-            cv=folds(pairs.n_images, self.n_folds, seed),
-            n_targets_batch=TARGETS_AT_ONCE,
-            n_targets_batch_refit=TARGETS_AT_ONCE,
-            n_alphas_batch=ALPHAS_AT_ONCE,
-        )
+        with threadpool_limits(1 if pairs.n_images <= FEW_IMAGES else None, user_api="blas"):
+            self.best_alphas, self.weights, _ = solve_kernel_ridge_cv_eigenvalues(
+                self.gram,
+                targets - self.offset,
+                alphas=self.alphas,
+                cv=folds(pairs.n_images, self.n_folds, seed),
+                n_targets_batch=TARGETS_AT_ONCE,
+                n_targets_batch_refit=TARGETS_AT_ONCE,
+                n_alphas_batch=ALPHAS_AT_ONCE,
+            )
         return self
 
     def predict(self, tokens: TokenSet) -> Float32:
