@@ -122,6 +122,37 @@ def test_nothing_is_factorised_for_a_few_odd_voxels(monkeypatch: pytest.MonkeyPa
     assert losses[1][2:].max() < 5e-3
 
 
+def test_penalties_below_the_noise_of_the_tokens_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Independent noise in many features: himalaya's predictions without its smallest penalties."""
+    rng = np.random.default_rng(2)
+    n, n_voxels = 120, 40
+    x = rng.standard_normal((n, 8)) @ rng.standard_normal((8, 4000)) + 3 * rng.standard_normal((n, 4000))
+    x -= x.mean(axis=0)
+    gram = x @ x.T
+    gram *= n / np.trace(gram)
+    y = x @ rng.standard_normal((4000, n_voxels))
+    y = (y / y.std(axis=0) + rng.standard_normal((n, n_voxels)) * np.logspace(-2, 0, n_voxels)).astype(
+        np.float32
+    )
+    y -= y.mean(axis=0)
+    split = ridge.folds(n, 5, 0)
+    expected, weights, _ = solve_kernel_ridge_cv_eigenvalues(
+        gram, y.astype(np.float64), alphas=ALPHAS, cv=split
+    )
+    assert (expected < 1e-3).any()
+    one, penalties = large_ridge._Search._factorised, []
+
+    def counted(search: large_ridge._Search, alpha: float, scratch: object) -> tuple:
+        penalties.append(alpha)
+        return one(search, alpha, scratch)
+
+    monkeypatch.setattr(large_ridge._Search, "_factorised", counted)
+    _, duals = chosen_ridge(gram.astype(np.float32), y, ALPHAS, numbered(split, n))
+    assert min(penalties) > 1e-3
+    predicted, theirs = gram @ duals, gram @ weights
+    assert np.abs(predicted - theirs).max() < 2 * large_ridge.SAME * theirs.std()
+
+
 def test_the_baseline_predicts_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = split_pairs(toy_dataset(), open_tokens(toy_dataset(), "pixels"))
     few = ridge.Ridge().fit(train).predict(test.tokens)

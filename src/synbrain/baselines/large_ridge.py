@@ -31,6 +31,7 @@ FEW = 1500  # images on which every voxel tries every penalty
 GROWTH = 3  # from one number of images to the next, up to all
 COMMON = 0.01  # of voxels; guesses beyond this quantile begin at it, lest few voxels factorise many penalties
 RARE = 0.005  # of voxels; beyond the guesses, what no more of them ask for is not factorised on all images
+SAME = 0.01  # of the kernel's smallest eigenvalue: penalties below are as good as one another
 MATRICES_BYTES = 1 << 28  # of S in memory; more of them lie on disk
 BLOCK_VALUES = 2**24  # of a block of voxels: 64 MiB
 
@@ -59,6 +60,7 @@ def chosen_ridge(
     sizes = [n]
     while sizes[0] > FEW:
         sizes.insert(0, max(FEW, sizes[0] // GROWTH))
+    alphas = _distinct(alphas, gram, order[np.linspace(0, n - 1, sizes[0]).astype(np.int64)])
     first, last = torch.zeros(n_voxels).long(), torch.full((n_voxels,), len(alphas) - 1)
     for size in sizes:
         some = order[np.linspace(0, n - 1, size).astype(np.int64)]
@@ -73,6 +75,18 @@ def chosen_ridge(
     for some in search.weights.split(max(1, BLOCK_VALUES // n)):  # in place: a second copy is .6 GB
         some.copy_(some[:, as_given])
     return alphas[search.best.numpy()], search.weights.numpy().T
+
+
+def _distinct(alphas: Float64, gram: Float32, images: Rows) -> Float64:
+    """Penalties without those that do what the next larger one does, as the kernel of some images says.
+
+    What tokens hold of independent noise is a penalty of its own: the kernel's smallest eigenvalue. Far
+    below it the error of every voxel is level, and the smallest penalties, which half of the voxels would
+    take by chance, are the ones that need float64.
+    """
+    kernel = torch.from_numpy(gram[np.ix_(images, images)]).double()
+    floor = float(torch.linalg.eigvalsh(kernel)[1])  # centring costs the first
+    return alphas[max(0, int(np.searchsorted(alphas, SAME * floor)) - 1) :]
 
 
 @dataclass
