@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.linear import fit as fit_module
 from synbrain.linear import patterns as patterns_module
 from synbrain.linear import voxels as voxels_module
 from synbrain.linear.config import LinearPathConfig
@@ -78,13 +81,30 @@ def test_components_of_noise_are_dropped(few: bool, monkeypatch: pytest.MonkeyPa
         assert np.mean(voxel_r(fit.out_of_fold, noise[::3])) < 0.05
 
 
-def test_more_columns_than_voxels_are_not_stored() -> None:
+def test_more_columns_than_voxels_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, _ = low_rank(60, 12)
     fit = fit_linear_path(pairs, PLAIN.model_copy(update={"dtype": "float32"}))
     assert fit.path.mixing.shape == (12, 12)
     wide, _ = low_rank(60, 90)
     few = PLAIN.model_copy(update={"rank": 7, "components": 5, "dtype": "float32"})
+    monkeypatch.setattr(fit_module, "MOST_ALONE", 89)
     assert fit_linear_path(wide, few).path.mixing.shape[0] <= 12
+
+
+def test_sharing_that_is_not_clearly_better_is_left_out() -> None:
+    """Fewer images than voxels that each answer for themselves: patterns lose what is a voxel's own."""
+    rng = np.random.default_rng(5)
+    pairs, _ = low_rank(40, 70)
+    flat = pairs.tokens.read(next(iter(pairs.tokens.layers))).reshape(pairs.n_images, -1)
+    own = flat @ rng.normal(size=(flat.shape[1], 70)) / np.sqrt(flat.shape[1])
+    noise = rng.normal(size=(pairs.n_trials, 70))
+    of_their_own = replace(pairs, responses=(own[pairs.image_of_trial] + 0.3 * noise).astype(np.float32))
+    fit = fit_linear_path(of_their_own, PLAIN)
+    alone = fit_linear_path(of_their_own, PLAIN.model_copy(update={"share": False}))
+    assert "patterns" not in fit.path.about
+    assert np.mean(voxel_r(fit.out_of_fold, alone.out_of_fold)) > 0.99  # but for the units of fitting
+    shared, _ = low_rank(120, 70)
+    assert "patterns" in fit_linear_path(shared, PLAIN).path.about
 
 
 def test_patterns_are_those_of_the_signal_not_of_the_noise() -> None:

@@ -28,6 +28,9 @@ from synbrain.linear.team import ALONE, Team
 
 BLOCK_BYTES = 1 << 28  # what one block of voxels may take on its way
 LEAST_WEIGHT = 1e-3  # of a candidate, relative to the best
+# Exponent on the prior odds, in which the plain kernel weighs as much as all windows together. With a few
+# tens of images the best of 26 windows is the luckiest; with hundreds this is a per cent of error.
+PRIOR_TEMPER = 0.25
 
 
 @dataclass(frozen=True)
@@ -264,25 +267,32 @@ def _choice(errors: Tensor, problem: Problem) -> Choice:
     candidates, weights = [], []
     for left_out in range(len(errors) + 1):
         kept = every[every != left_out]
-        best, weight = candidate_weights(errors[kept].sum(dim=0), int(in_fold[kept].sum()), config)
+        n_images = int(in_fold[kept].sum())
+        best, weight = candidate_weights(errors[kept].sum(dim=0), n_images, config, len(problem.kernels))
         candidates.append(best.to(torch.int16))
         weights.append(weight)
     return Choice(torch.stack(candidates), torch.stack(weights))
 
 
-def candidate_weights(errors: Tensor, n_images: int, config: LinearPathConfig) -> tuple[Tensor, Tensor]:
+def candidate_weights(
+    errors: Tensor, n_images: int, config: LinearPathConfig, n_kernels: int
+) -> tuple[Tensor, Tensor]:
     """The best candidates, (keep, n), and their weights, which sum to 1.
 
-    Pseudo-Bayesian averaging (Yao et al. 2018) with a tempered Gaussian pseudo-likelihood:
-    ``weight ~ exp(-temper * n_images / 2 * (error / least error - 1))``.
+    Pseudo-Bayesian averaging (Yao et al. 2018) with a tempered Gaussian pseudo-likelihood, and tempered prior
+    odds of the plain kernel against each of the windows:
+    ``weight ~ odds * exp(-temper * n_images / 2 * (error / least error - 1))``.
 
     Args:
-        errors: (n_candidates, n).
+        errors: (n_candidates, n); the plain kernel's come first, one for each penalty.
         n_images: that they were summed over.
-        config: ``temper`` and ``keep``.
+        config: ``alphas``, ``temper`` and ``keep``.
+        n_kernels: the plain one and the windows.
     """
-    best, index = torch.topk(errors, min(config.keep, len(errors)), dim=0, largest=False)
-    least = best[:1].clamp_min(1e-30)
-    weight = torch.exp(-config.temper * n_images / 2 * (best / least - 1))
+    least = errors.amin(dim=0).clamp_min(1e-30)
+    log_weight = -config.temper * n_images / 2 * (errors / least - 1)
+    log_weight[: len(config.alphas)] += PRIOR_TEMPER * np.log(max(1, n_kernels - 1))
+    best, index = torch.topk(log_weight, min(config.keep, len(errors)), dim=0)
+    weight = torch.exp(best - best[:1])
     weight = torch.where(weight >= LEAST_WEIGHT, weight, 0)
     return index, weight / weight.sum(dim=0)

@@ -33,6 +33,11 @@ from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
+# Voxels that may keep a column of the map each. With fewer images than voxels there are fewer patterns than
+# voxels, and what a voxel has of its own is lost: then sharing may cost more than it gains, and
+# cross-validation says so.
+MOST_ALONE = 2000
+
 
 @dataclass(frozen=True)
 class LinearFit:
@@ -242,6 +247,14 @@ class _Responses:
         """(r, n_voxels) float32 in the responses' unit."""
         return self.units.back(expand.cpu().numpy())
 
+    def clearly_better(self, one: Float32, other: Float32) -> bool:
+        """Whether the error of ``one``, (n_images, n_voxels), is lower by its standard error over images."""
+        variance = self.measured.var(axis=0, dtype=np.float64)
+        known = variance > 0
+        squares = np.square(one - self.measured) - np.square(other - self.measured)
+        lower = -(squares[:, known] / variance[known]).sum(axis=1)
+        return bool(lower.mean() > lower.std() / np.sqrt(len(lower)) > 0)
+
     def r(self, predicted: Float32) -> float | None:
         """Mean over voxels of the correlation of (n_images, n_voxels) with what was measured."""
         return mean_defined(voxel_r(predicted, self.measured))[0]
@@ -253,6 +266,8 @@ class _Unseen:
 
     Attributes:
         predicted: (n_images, n_voxels) float32 in the responses' unit, shared where anything is.
+        alone: the same before sharing; None where nothing is shared, or a map that shares nothing would be
+            too large (:data:`MOST_ALONE`).
         r: cross-validated, before sharing.
         shared: map of what is shared; None: nothing is.
         bases: patterns without each outer fold and of all images.
@@ -261,6 +276,7 @@ class _Unseen:
 
     predicted: Float32
     r: float | None
+    alone: Float32 | None = None
     shared: SharedMap | None = None
     bases: list[Patterns] = field(default_factory=list)
     inverses: dict[int, NDArray[np.float32]] = field(default_factory=dict)
@@ -275,6 +291,8 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     choice = _chosen(problem, responses, scratch)
     unseen = _predict_unseen(problem, responses, choice, n_outer, scratch)
     fitted = _fit_on_all(problem, responses, choice, unseen)
+    if unseen.alone is not None and not responses.clearly_better(fitted.predicted, unseen.alone):
+        fitted = _fit_on_all(problem, responses, choice, _Unseen(unseen.alone, unseen.r))
     n_alphas = len(problem.config.alphas)
     of_plain = choice.weight[-1][choice.candidate[-1] < n_alphas].sum()
     about = {
@@ -312,10 +330,11 @@ def _predict_unseen(
     r = responses.r(alone)
     if n_outer == 0:
         return _Unseen(alone, r)
+    kept = alone if alone.shape[1] <= MOST_ALONE else None
     del alone
     bases = fold_patterns(voxels.unseen, voxels.outer, laid, layout, problem.config.rank, problem.meter)
     shared, drawn = share_voxels(voxels.unseen, laid, bases, layout)
-    return _Unseen(responses.back(drawn), r, shared, bases, voxels.inverses)
+    return _Unseen(responses.back(drawn), r, kept, shared, bases, voxels.inverses)
 
 
 def _fit_on_all(problem: Problem, responses: _Responses, choice: Choice, unseen: _Unseen) -> _Fitted:

@@ -14,7 +14,9 @@ LAYERS = {
     "efficientnet-lite0": ("block7", "block10", "block14"),
     "efficientnet-lite2": ("block10", "block14", "block19"),
 }
-SIZE = 112  # pixels, of EfficientNets: a quarter of the cost of 224
+# Pixels, of EfficientNets. 112 costs a quarter, and its readouts are as good; but the linear path of a session
+# that was not tuned on gains half as much, for it sees where in the picture things are (docs/guide/tuning.md).
+SIZE = 224
 
 
 class TuneOptions(BaseModel):
@@ -34,14 +36,14 @@ class TuneOptions(BaseModel):
         None, description="layers that the readouts see, and that the tuned encoder has; by default three"
     )
     size: int | None = Field(
-        None, ge=16, description="of the pictures, pixels; 112 for EfficientNets, else the encoder's own"
+        None, ge=16, description="of the pictures, pixels; 224 for EfficientNets, else the encoder's own"
     )
     side: int = Field(7, ge=1, description="rows of the map that readouts see")
     channels: int = Field(192, ge=1, description="of that map")
     freeze: list[str] = Field(
         [], description="parts of the network that stay as they are, by the beginning of their name"
     )
-    epochs: int = Field(8, ge=1, description="passes over the images of all subjects")
+    epochs: int = Field(6, ge=1, description="passes over the images of all subjects")
     batch_size: int = Field(32, ge=1, description="images of one subject in a step, over all processes")
     lr: float = Field(2e-4, gt=0, description="learning rate of the encoder's weights")
     lr_readout: float = Field(2e-3, gt=0, description="of the map's convolution and of readout weights")
@@ -71,7 +73,7 @@ class TuneOptions(BaseModel):
 
     @property
     def size_of_pictures(self) -> int | None:
-        """``size``, or 112 for EfficientNets."""
+        """``size``, or 224 for EfficientNets."""
         return self.size or (SIZE if self.encoder.startswith("efficientnet") else None)
 
     def loop(self, n_steps: int) -> LoopConfig:
