@@ -224,6 +224,7 @@ class Ctrl_C:
         if name == "torch":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.meta_path.insert(0, Ctrl_C)
 sys.argv = ["synbrain", "doctor"]
 runpy.run_module("synbrain", run_name="__main__")

@@ -162,7 +162,7 @@ def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[s
         }
     )
     return ComparisonAbout(
-        **data.model_dump(),
+        **(data.model_dump() | {"n_bootstrap": options.n_bootstrap}),
         seeds=list(range(options.seeds)),
         seeds_of={name: sorted(of) for name, of in results.rows.items() if of},
         seconds={name: round(took, 1) for name, took in results.seconds.items() if name in rows},
@@ -173,7 +173,6 @@ def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[s
         ),
         preset=options.preset,
         changes=changes,
-        n_bootstrap=options.n_bootstrap,
         against=AGAINST,
         methods={name: method.about for name, method in methods.items()},
         groups={name: method.group for name, method in methods.items()},
