@@ -34,8 +34,8 @@ from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
 # Voxels that may keep a column of the map each. With fewer images than voxels there are fewer patterns than
-# voxels, and what a voxel has of its own is lost: then sharing may cost more than it gains, and
-# cross-validation says so.
+# voxels, and what a voxel has of its own is lost: where cross-validation says that sharing costs more than it
+# gains, nothing is shared.
 MOST_ALONE = 2000
 
 
@@ -247,13 +247,12 @@ class _Responses:
         """(r, n_voxels) float32 in the responses' unit."""
         return self.units.back(expand.cpu().numpy())
 
-    def clearly_better(self, one: Float32, other: Float32) -> bool:
-        """Whether the error of ``one``, (n_images, n_voxels), is lower by its standard error over images."""
+    def error(self, predicted: Float32) -> float:
+        """Squared error of (n_images, n_voxels) as a share of each voxel's variance, mean over voxels."""
         variance = self.measured.var(axis=0, dtype=np.float64)
+        square = np.square(predicted - self.measured).mean(axis=0, dtype=np.float64)
         known = variance > 0
-        squares = np.square(one - self.measured) - np.square(other - self.measured)
-        lower = -(squares[:, known] / variance[known]).sum(axis=1)
-        return bool(lower.mean() > lower.std() / np.sqrt(len(lower)) > 0)
+        return float((square[known] / variance[known]).mean()) if known.any() else 0.0
 
     def r(self, predicted: Float32) -> float | None:
         """Mean over voxels of the correlation of (n_images, n_voxels) with what was measured."""
@@ -291,8 +290,11 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     choice = _chosen(problem, responses, scratch)
     unseen = _predict_unseen(problem, responses, choice, n_outer, scratch)
     fitted = _fit_on_all(problem, responses, choice, unseen)
-    if unseen.alone is not None and not responses.clearly_better(fitted.predicted, unseen.alone):
+    if unseen.alone is not None and responses.error(unseen.alone) < responses.error(fitted.predicted):
         fitted = _fit_on_all(problem, responses, choice, _Unseen(unseen.alone, unseen.r))
+        # without patterns the columns are voxels in the units that were fitted
+        own = torch.eye(y.shape[1], device=problem.device)
+        fitted = replace(fitted, mixing=responses.patterns_back(own))
     n_alphas = len(problem.config.alphas)
     of_plain = choice.weight[-1][choice.candidate[-1] < n_alphas].sum()
     about = {
