@@ -15,7 +15,7 @@ from synbrain.baselines.ridge import ALPHAS, Ridge
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.files import digest_of, open_array, save_array
-from synbrain.linear.plain import is_kept
+from synbrain.linear.plain import is_kept, keep_latest
 
 METHOD = 1  # rises with any change of what ridge predicts
 
@@ -45,13 +45,7 @@ def ridge_predictions(
     if known.shape == (len(tokens), train.n_voxels):
         return known
     predicted = Ridge().fit(train, seed=seed, show_progress=show_progress).predict(tokens)
-    try:
-        save_array(file, predicted)
-    except (SynBrainError, OSError):
-        return predicted  # a full or read-only disk: it is fitted again next time
-    for other in folder.glob("ridge-*.npy"):
-        if other != file:
-            other.unlink(missing_ok=True)
+    keep_latest(file, lambda: save_array(file, predicted))
     return predicted
 
 

@@ -6,7 +6,7 @@ takes seconds. The linear path, the ridge row of `evaluate`, `report` and `compa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,14 +98,24 @@ def _read(file: Path, device: torch.device) -> tuple[Float32, Tensor] | None:
 
 
 def _keep(file: Path, means: Float32, kernel: Tensor) -> None:
-    """In place of the kernel of other images; where the disk does not take it, nothing is kept."""
-    try:
+    def write() -> None:
         require_space(file.parent, kernel.numel() * kernel.element_size())
         with atomic_path(file) as partial:
             save_file({"kernel": kernel.cpu(), "means": torch.from_numpy(means)}, partial)
+
+    keep_latest(file, write)
+
+
+def keep_latest(file: Path, write: Callable[[], None]) -> None:
+    """Keep what ``write`` puts at ``NAME-KEY.SUFFIX``, in place of what another key named before.
+
+    What is kept here can be made again: where the disk does not take it, nothing is kept.
+    """
+    try:
+        write()
     except (SynBrainError, OSError):
         return
-    layer = file.name.rpartition("-")[0]
-    for other in file.parent.glob(f"{layer}-*.safetensors"):
-        if other != file and other.name.rpartition("-")[0] == layer:
+    name = file.name.rpartition("-")[0]
+    for other in file.parent.glob(f"{name}-*{file.suffix}"):
+        if other != file and other.name.rpartition("-")[0] == name:
             other.unlink(missing_ok=True)
