@@ -26,6 +26,7 @@ from synbrain.networks.config import LoopConfig
 from synbrain.networks.fit.average import copied, ema_decay_at, load_weights, update_ema
 from synbrain.networks.fit.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from synbrain.networks.fit.interrupts import deferred_interrupts
+from synbrain.networks.fit.memory import freed_memory_kept
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.networks.fit.optimiser import parameter_groups, set_rates
 from synbrain.networks.precision import autocast, autocast_dtype, chosen_precision
@@ -101,8 +102,7 @@ def run_stage(
     Continues from the newest checkpoint in ``folder`` where there is one.
 
     Raises:
-        SynBrainError: a loss that is not finite, a damaged checkpoint, one of another configuration, a full
-            disk.
+        SynBrainError: a loss that is not finite, a damaged or foreign checkpoint, a full disk.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     run = _Run.begun(stage, config, accelerator, folder, log, seed)
@@ -119,6 +119,7 @@ def run_stage(
         ThreadPoolExecutor(1) as reader,
         deferred_interrupts() as interrupt,
         _random_state_kept(accelerator.device),
+        freed_memory_kept(accelerator.device),
     ):
         ahead = reader.submit(stage.read_batch, at.step)
         while at.step < stage.n_steps and not at.finished:
