@@ -13,6 +13,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from synbrain.files import read_json
 CONFIG, HEAD, BASE, READOUTS, CARD = "config.json", "head.safetensors", "base", "readouts", "README.md"
 KIND, PREFIX = "synbrain tuned encoder", "tuned-"
 READOUT = "readout"  # the layer
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # without `+`, which joins encoders; ./folder is none
 
 
 def tuned_folder(given: str) -> Path | None:
@@ -32,7 +35,7 @@ def tuned_folder(given: str) -> Path | None:
     """
     folder = Path(given)
     if not folder.is_dir():
-        if given.count("/") != 1 or given.startswith((".", "/", "~")):
+        if not HUB_ID.fullmatch(given):
             return None
         folder = _fetched(given)
     if not (folder / CONFIG).exists() or read_json(folder / CONFIG).get("kind") != KIND:
@@ -68,7 +71,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+@cache
 def _fetched(hub_id: str) -> Path:
+    """The local snapshot. The hub is asked once in a process: all that is read is of one version."""
     from huggingface_hub import snapshot_download
 
     try:
