@@ -19,7 +19,8 @@ import resource, torch
 from synbrain.networks.fit.memory import freed_memory_kept
 
 def faults():
-    torch.zeros(16_000_000)
+    for _ in range(20):  # the first few go to several places
+        torch.ones(16_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):
         torch.ones(16_000_000)
