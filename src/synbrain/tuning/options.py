@@ -14,8 +14,8 @@ LAYERS = {
     "efficientnet-lite0": ("block7", "block10", "block14"),
     "efficientnet-lite2": ("block10", "block14", "block19"),
 }
-# Pixels, of EfficientNets. 112 costs a quarter, and its readouts are as good; but the linear path of a session
-# that was not tuned on gains half as much: its windows see a coarser map (docs/research/tuning.md).
+# Pixels, of EfficientNets. 112 costs a quarter, and its readouts are as good; but the linear path of a
+# session that was not tuned on gains half as much: its windows see a coarser map (docs/research/tuning.md).
 SIZE = 224
 
 
