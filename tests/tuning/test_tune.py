@@ -18,6 +18,7 @@ from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens, tokens_folder
+from synbrain.features.tuned import finest_side
 from synbrain.networks.fit.metrics_log import read_log
 from synbrain.training.options import AdaptOptions, TrainOptions
 from synbrain.tuning import tune as room
@@ -218,3 +219,11 @@ def test_a_readout_is_linear_in_the_map() -> None:
     torch.nn.init.normal_(readout.places)
     features = torch.randn(2, 4, 3)
     torch.testing.assert_close(readout(features), features.flatten(1) @ readout.as_matrix() + readout.bias)
+
+
+def test_readouts_see_the_grid_of_the_finest_layer_unless_told(pair: list[Dataset], tmp_path: Path) -> None:
+    options = SMALL.model_copy(update={"side": None, "epochs": 1})
+    made = tune_encoder(pair, options, out=tmp_path / "fine")
+    assert made.config["side"] == 8  # block2 has 8 x 8 places at 32 pixels, block4 has 4 x 4
+    assert made.encoder.layers["readout"] == (64, 6)
+    assert finest_side({"a": (37**2, 3), "b": (1, 3)}) == 16

@@ -38,7 +38,9 @@ class TuneOptions(BaseModel):
     size: int | None = Field(
         None, ge=16, description="of the pictures, pixels; 224 for EfficientNets, else the encoder's own"
     )
-    side: int = Field(7, ge=1, description="rows of the map that readouts see")
+    side: int | None = Field(
+        None, ge=1, description="rows of the map that readouts see; those of the finest layer, at most 16"
+    )
     channels: int = Field(192, ge=1, description="of that map")
     freeze: list[str] = Field(
         [], description="parts of the network that stay as they are, by the beginning of their name"

@@ -17,7 +17,7 @@ from synbrain.data.marks import image_marks
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import ENCODERS, get_encoder
-from synbrain.features.tuned import FeatureMap, tuned_encoder
+from synbrain.features.tuned import FeatureMap, finest_side, tuned_encoder
 from synbrain.features.tuned_folder import PREFIX
 from synbrain.files import digest_of
 from synbrain.metrics.voxel import mean_defined, voxel_r
@@ -158,7 +158,7 @@ def _new_network(base: Encoder, subjects: Sequence[TuningSubject], options: Tune
     shapes = {layer: base.layers[layer] for layer in _layers(base, options)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(options.seed, 30))
-        head = FeatureMap(shapes, options.side, options.channels).to(base.device)
+        head = FeatureMap(shapes, options.side or finest_side(shapes), options.channels).to(base.device)
         batches = [torch.from_numpy(s.pixels[np.sort(s.train)[:STATISTICS]]) for s in subjects]
         standardise(head, base, batches)
         if options.lora_rank:
