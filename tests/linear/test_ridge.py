@@ -44,7 +44,8 @@ def test_closed_form_predictions_are_those_of_refitting(
     x, y, weights, folds = made()
     layout, fit, laid = laid_out(x, y, weights, folds, alpha)
     assert fit.factor.dtype == (torch.float32 if condition else torch.float64)
-    matrix = fit.matrix(Meter())
+    solved = fit.solve(laid.T, Meter())
+    matrix = fit.into_matrix(Meter())
     inverse = FoldInverses.of(matrix, layout, 2, Meter())
     dual = laid @ matrix.float()
     left = residuals(dual, inverse.one, Meter())
@@ -62,7 +63,7 @@ def test_closed_form_predictions_are_those_of_refitting(
             seen = (folds != first) & (folds != second)
             again = Refitted(alpha).fit(x[seen], y[seen], sample_weight=weights[seen])
             np.testing.assert_allclose(both[folds == second], again.predict(x[folds == second]), **close)
-    np.testing.assert_allclose(fit.solve(laid.T, Meter()), dual.T, rtol=1e-3, atol=1e-3 / alpha)
+    np.testing.assert_allclose(solved, dual.T, rtol=1e-3, atol=1e-3 / alpha)
     whole = Refitted(alpha).fit(x, y, sample_weight=weights)
     on_images = dual[:, layout.place].numpy()
     slope = np.linalg.lstsq(whole.predict(x) - whole.intercept_, x @ (x.T @ on_images.T), rcond=None)[0]
@@ -74,8 +75,9 @@ def test_empty_places_stay_empty() -> None:
     layout, fit, laid = laid_out(x, y, weights, folds, 1.0)
     empty = ~layout.filled
     assert empty.sum() == 3
-    assert (fit.matrix(Meter())[empty][:, layout.filled] == 0).all()
-    assert (laid @ fit.matrix(Meter()).float())[:, empty].abs().max() == 0
+    matrix = fit.into_matrix(Meter())
+    assert (matrix[empty][:, layout.filled] == 0).all()
+    assert (laid @ matrix.float())[:, empty].abs().max() == 0
 
 
 def test_float32_suffices_where_the_penalty_is_large_beside_the_kernel() -> None:
@@ -95,7 +97,7 @@ def test_float32_suffices_where_the_penalty_is_large_beside_the_kernel() -> None
         predicted = []
         for scale in (0.0, 1e9):  # of the eigenvalue that decides: float32, float64
             fit = Ridge.fit(kernel, scale, largest / condition, layout, Meter())
-            matrix = fit.matrix(Meter())
+            matrix = fit.into_matrix(Meter())
             inverse = FoldInverses.of(matrix, layout, 0, Meter())
             predicted.append(laid - residuals(laid @ matrix.float(), inverse.one, Meter()))
         errors.append(float((predicted[0] - predicted[1]).std() / predicted[1].std()))

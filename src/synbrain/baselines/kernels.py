@@ -47,6 +47,16 @@ class TokenKernels:
 
         float64; float32 from ``MANY_IMAGES`` on, where it would fill memory.
         """
+        kernels, grams = cls.unscaled(tokens, show_progress=show_progress)
+        for gram, scale in zip(grams, kernels.scales.values(), strict=True):
+            gram /= scale
+        return kernels, grams[0][None] if len(grams) == 1 else np.asarray(grams)
+
+    @classmethod
+    def unscaled(
+        cls, tokens: TokenSet, *, show_progress: bool = False
+    ) -> tuple[TokenKernels, list[NDArray[Any]]]:
+        """As :meth:`fit`, each Gram matrix still to be divided by its scale; one on disk stays there."""
         means, scales, grams = {}, {}, []
         size = sum(n_tokens * dim for n_tokens, dim in tokens.shapes.values())
         meter = Meter(len(tokens) ** 2 * size / 1e9, show=show_progress, what="kernels")
@@ -55,10 +65,9 @@ class TokenKernels:
             many = len(tokens) >= MANY_IMAGES
             gram = kernel.numpy() if many else kernel.numpy().astype(np.float64)
             scales[layer] = float(np.trace(gram, dtype=np.float64) / len(gram)) or 1.0
-            gram /= scales[layer]
             grams.append(gram)
         meter.close()
-        return cls(tokens, means, scales), grams[0][None] if len(grams) == 1 else np.asarray(grams)
+        return cls(tokens, means, scales), grams
 
     def against(self, tokens: TokenSet) -> Float64:
         """(n_layers, len(tokens), n_training_images) float64, the kernels of new with training images.

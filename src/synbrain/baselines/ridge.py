@@ -20,6 +20,7 @@ from synbrain.baselines.large_ridge import chosen_ridge
 from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.plain import MANY_IMAGES
+from synbrain.linear.scratch import Scratch
 
 ALPHAS: Float64 = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
 TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
@@ -55,9 +56,15 @@ class Ridge:
         self.offset: Float64 = np.empty(0)
         self.best_alphas: Float64 = np.empty(0)
         self.gram: NDArray[Any] = np.empty((0, 0))
+        self.gram_scale = 1.0  # of a gram that is not of mean diagonal 1
 
     def fit(self, pairs: Pairs, *, seed: int = 0, show_progress: bool = False) -> Self:
-        """Fit on repeat means; one Gram matrix of the training images stays in memory."""
+        """Fit on repeat means; one Gram matrix of the training images stays in memory.
+
+        Of many images whose kernel is kept on disk, it is read from there.
+        """
+        if pairs.n_images >= MANY_IMAGES:
+            return self._fit_many(pairs, seed, show_progress)
         self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
         self.gram = grams[0] if len(grams) == 1 else grams.mean(axis=0)
         targets = pairs.repeat_means()
@@ -65,15 +72,6 @@ class Ridge:
         if pairs.n_images < 2:
             self.weights = np.zeros((pairs.n_images, pairs.n_voxels))
             self.best_alphas = np.full(pairs.n_voxels, self.alphas[-1])
-            return self
-        if pairs.n_images >= MANY_IMAGES:
-            fold = np.empty(pairs.n_images, dtype=np.int64)
-            for number, (_, left_out) in enumerate(folds(pairs.n_images, self.n_folds, seed).split(fold)):
-                fold[left_out] = number
-            targets -= self.offset
-            self.best_alphas, self.weights = chosen_ridge(
-                self.gram, targets, self.alphas, fold, show_progress=show_progress
-            )
             return self
         with threadpool_limits(1 if pairs.n_images <= FEW_IMAGES else None, user_api="blas"):
             self.best_alphas, self.weights, _ = solve_kernel_ridge_cv_eigenvalues(
@@ -85,6 +83,30 @@ class Ridge:
                 n_targets_batch_refit=TARGETS_AT_ONCE,
                 n_alphas_batch=ALPHAS_AT_ONCE,
             )
+        return self
+
+    def _fit_many(self, pairs: Pairs, seed: int, show_progress: bool) -> Self:
+        """In float32, with little in memory at a time: at 9,000 images x 15,724 voxels every array counts."""
+        self.kernels, kernels = TokenKernels.unscaled(pairs.tokens, show_progress=show_progress)
+        scales = list(self.kernels.scales.values())
+        # one kernel on disk would be copied into memory to be scaled: its penalties are scaled instead
+        self.gram, self.gram_scale = kernels[0], scales[0]
+        if len(kernels) > 1:
+            self.gram, self.gram_scale = np.zeros_like(kernels[0]), float(len(kernels))
+            for kernel, scale in zip(kernels, scales, strict=True):
+                self.gram += kernel / scale
+        fold = np.empty(pairs.n_images, dtype=np.int64)
+        for number, (_, left_out) in enumerate(folds(pairs.n_images, self.n_folds, seed).split(fold)):
+            fold[left_out] = number
+        with Scratch(memory_bytes=0) as scratch:
+            targets = scratch.put(pairs.repeat_means())
+            self.offset = targets.mean(axis=0, dtype=np.float64)
+            targets -= self.offset
+            penalties, self.weights = chosen_ridge(
+                self.gram, targets, self.alphas * self.gram_scale, fold, show_progress=show_progress
+            )
+        self.best_alphas = penalties / self.gram_scale
+        self.weights *= np.float32(self.gram_scale)
         return self
 
     def predict(self, tokens: TokenSet) -> Float32:
@@ -107,7 +129,8 @@ class Ridge:
         Each fold is predicted by weights that never saw its images, with the penalties that the whole
         training set chose.
         """
-        return cross_fit(self.gram, pairs.repeat_means(), self.best_alphas, self.n_folds, seed)
+        gram = self.gram if self.gram_scale == 1 else self.gram / self.gram_scale
+        return cross_fit(gram, pairs.repeat_means(), self.best_alphas, self.n_folds, seed)
 
 
 def cross_fit(

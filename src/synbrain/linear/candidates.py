@@ -244,7 +244,7 @@ def _errors(
         kernel = layout.lay_kernel(torch.from_numpy(values[rows][:, rows]).to(problem.device))
         for a in alphas:
             ridge = Ridge.fit(kernel, problem.kernels[k].largest, problem.config.alphas[a], layout, meter)
-            matrix = ridge.matrix(meter)
+            matrix = ridge.into_matrix(meter)
             inverses = FoldInverses.of(matrix, layout, 0, meter)
             meter.product(len(y), len(matrix), len(matrix))
             off = residuals(y @ matrix.float(), inverses.one, meter)

@@ -150,7 +150,7 @@ def fit_duals(
 def _inverses(ridge: Ridge, known: NDArray[np.float32] | None, problem: Problem) -> Tensor:
     if known is not None:
         return torch.from_numpy(np.asarray(known)).to(problem.device)
-    return FoldInverses.of(ridge.matrix(problem.meter), problem.layout, 0, problem.meter).one
+    return FoldInverses.of(ridge.into_matrix(problem.meter), problem.layout, 0, problem.meter).one
 
 
 def _reduced(problem: Problem, y: Tensor, weighted: tuple[Tensor, Tensor], reduce: Tensor | None) -> Tensor:

@@ -9,6 +9,7 @@ from synbrain.linear.candidates import BLOCK_BYTES, candidate_windows
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import CHUNK_BYTES, TILE, blur_matrix
 from synbrain.linear.patterns import DENSE_VOXELS, OVERSAMPLES, POWER_STEPS
+from synbrain.linear.scratch import MEMORY_BYTES
 from synbrain.linear.voxels import SINGLE_BYTES
 
 # What the data decide, as measured: the share of penalties that voxels come near to choosing, and how many
@@ -96,13 +97,14 @@ def linear_path_cost(
     gflop = {"kernels": kernels, "choice": choice, "voxels": voxels, "patterns": patterns, "duals": duals}
     gflop["projection"] = 2.0 * n * (tokens + blurred) * stored
     outer = 2 * n_folds * n * v * (2 if 4 * n_folds * n * v <= SINGLE_BYTES else 1) if shared else 0
-    inverting = (5 + n_folds * n_folds * size**2 / n**2) * 4 * n**2  # kernel, factor, inverse and blocks
-    fitting = 3 * 4 * n * v + outer + inverting + 2 * BLOCK_BYTES
-    sharing = 5 * 4 * n * v + outer
-    projecting = (4 + 2) * tokens * stored + 4 * blurred * stored + 3 * 4 * n * v + 2 * CHUNK_BYTES
-    making = 4 * len(windows) * n**2 + 4 * n * v + 2 * CHUNK_BYTES
-    memory = PROGRAM_BYTES + max(fitting, sharing, projecting, making)
+    inverting = (4 + n_folds * n_folds * size**2 / n**2) * 4 * n**2  # float64, two in float32, blocks
+    fitting = 2 * 4 * n * v + outer + inverting + 2 * BLOCK_BYTES
+    sharing = 4 * n * v * 3 + max(outer, 4 * n * v * 2)
+    projecting = 2 * tokens * stored + 4 * n_kernels * n * stored + 4 * n * v + 2 * CHUNK_BYTES
+    making = 4 * len(windows) * n**2 + 2 * CHUNK_BYTES
     scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
+    scratch += 4 * n * v + 4 * (tokens + blurred) * stored
+    memory = PROGRAM_BYTES + min(scratch, MEMORY_BYTES) + max(fitting, sharing, projecting, making)
     moved = tokens * (A_TOKEN * n + A_WEIGHT * stored)
     gflop = {step: flop / 1e9 for step, flop in gflop.items()}
     return LinearPathCost(gflop, memory=round(memory), scratch=round(scratch), moved=moved)

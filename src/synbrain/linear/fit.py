@@ -22,16 +22,17 @@ from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.cost import linear_path_cost
 from synbrain.linear.kernels import Dual, projection
 from synbrain.linear.meter import Meter
-from synbrain.linear.noise_units import NoiseUnits, no_units, noise_units
+from synbrain.linear.noise_units import no_units, noise_units
 from synbrain.linear.path import LinearPath
 from synbrain.linear.patterns import Patterns, SharedMap, fold_patterns, share_voxels
+from synbrain.linear.responses import Responses
 from synbrain.linear.ridge import FoldLayout
 from synbrain.linear.scratch import Scratch
 from synbrain.linear.stacking import stacked
 from synbrain.linear.team import ALONE, Team
 from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
-from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.metrics.voxel import blocks
 
 # Voxels that may keep a column of the map each. With fewer images than voxels there are fewer patterns than
 # voxels, and what a voxel has of its own is lost: where cross-validation says that sharing costs more than it
@@ -125,13 +126,14 @@ def fit_linear_path(
     with Scratch(
         folder=own, identity="" if own is None else _identity(y, tokens, config, seed, team)
     ) as scratch:
+        y = scratch.put(y)
         problem = _problem(
             pairs, tokens, folds, config, seed, scratch, Place(torch.device(device), meter, team)
         )
         fitted = _fit(problem, pairs, y, folds, scratch, seed)
-        path = _path(tokens, fitted, problem)
+        path = _path(tokens, fitted, problem, scratch)
+        path = replace(path, intercept=_intercept(path, tokens, y, image_weights(pairs)))
     meter.close()
-    path = replace(path, intercept=_intercept(path, tokens, y, image_weights(pairs)))
     about = {"n_images": len(y), **fitted.about, "rank": len(path.mixing)}
     return LinearFit(replace(path, about=about), fitted.predicted, folds, meter.gflop)
 
@@ -214,52 +216,6 @@ def _problem(
 
 
 @dataclass(frozen=True)
-class _Responses:
-    """Repeat means in the coordinates in which they are fitted, and the way back.
-
-    Attributes:
-        measured: (n_images, n_voxels) float32, in the responses' unit.
-        folds: (n_images,).
-        laid: (n_voxels, n_places) float32, fitted coordinates around the mean, laid out by folds.
-        layout: of the images.
-        units: of the fitted coordinates.
-    """
-
-    measured: Float32
-    folds: Rows
-    laid: Tensor
-    layout: FoldLayout
-    units: NoiseUnits
-
-    @classmethod
-    def of(cls, measured: Float32, folds: Rows, layout: FoldLayout, units: NoiseUnits) -> _Responses:
-        """Change coordinates; the free intercept makes up for the means."""
-        fitted = units.into(measured - measured.mean(axis=0))
-        by_voxel = torch.from_numpy(np.ascontiguousarray(fitted.T)).to(layout.place.device)
-        return cls(measured, folds, layout.lay_columns(by_voxel), layout, units)
-
-    def back(self, predicted: Tensor) -> Float32:
-        """(n_images, n_voxels) float32 in the responses' unit, from (n_voxels, n_places)."""
-        by_image = np.ascontiguousarray(predicted[:, self.layout.place].cpu().numpy().T)
-        return np.asarray(self.units.back(by_image) + self.measured.mean(axis=0))
-
-    def patterns_back(self, expand: Tensor) -> Float32:
-        """(r, n_voxels) float32 in the responses' unit."""
-        return self.units.back(expand.cpu().numpy())
-
-    def error(self, predicted: Float32) -> float:
-        """Squared error of (n_images, n_voxels) as a share of each voxel's variance, mean over voxels."""
-        variance = self.measured.var(axis=0, dtype=np.float64)
-        square = np.square(predicted - self.measured).mean(axis=0, dtype=np.float64)
-        known = variance > 0
-        return float((square[known] / variance[known]).mean()) if known.any() else 0.0
-
-    def r(self, predicted: Float32) -> float | None:
-        """Mean over voxels of the correlation of (n_images, n_voxels) with what was measured."""
-        return mean_defined(voxel_r(predicted, self.measured))[0]
-
-
-@dataclass(frozen=True)
 class _Unseen:
     """Single voxels' predictions without folds, and what is shared among voxels because of them.
 
@@ -286,7 +242,7 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     n_outer = outer_folds(y.shape[1], problem)
     # voxels that share nothing need no units in common
     units = noise_units(pairs, y, seed=seed) if n_outer else no_units(y.shape[1])
-    responses = _Responses.of(y, folds, problem.layout, units)
+    responses = Responses.of(y, folds, problem.layout, units)
     choice = _chosen(problem, responses, scratch)
     unseen = _predict_unseen(problem, responses, choice, n_outer, scratch)
     fitted = _fit_on_all(problem, responses, choice, unseen)
@@ -309,7 +265,7 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     return replace(fitted, about={**about, **fitted.about})
 
 
-def _chosen(problem: Problem, responses: _Responses, scratch: Scratch) -> Choice:
+def _chosen(problem: Problem, responses: Responses, scratch: Scratch) -> Choice:
     """Candidates of every voxel, as an earlier process left them or new."""
     known = scratch.finished("choice")
     if known is not None:
@@ -323,23 +279,26 @@ def _chosen(problem: Problem, responses: _Responses, scratch: Scratch) -> Choice
 
 
 def _predict_unseen(
-    problem: Problem, responses: _Responses, choice: Choice, n_outer: int, scratch: Scratch
+    problem: Problem, responses: Responses, choice: Choice, n_outer: int, scratch: Scratch
 ) -> _Unseen:
     """Predictions of every fold without it; the large arrays that they come from end with this call."""
     laid, layout = responses.laid, problem.layout
     voxels = fit_voxels(problem, laid, choice, n_outer, scratch)
-    alone = responses.back(voxels.unseen)
+    unseen, inverses = voxels.unseen, voxels.inverses
+    alone = responses.back(unseen)
     r = responses.r(alone)
     if n_outer == 0:
         return _Unseen(alone, r)
     kept = alone if alone.shape[1] <= MOST_ALONE else None
     del alone
-    bases = fold_patterns(voxels.unseen, voxels.outer, laid, layout, problem.config.rank, problem.meter)
-    shared, drawn = share_voxels(voxels.unseen, laid, bases, layout)
-    return _Unseen(responses.back(drawn), r, kept, shared, bases, voxels.inverses)
+    bases = fold_patterns(unseen, voxels.outer, laid, layout, problem.config.rank, problem.meter)
+    del voxels  # predictions without two folds, up to 3 GB, have told the patterns
+    shared, drawn = share_voxels(unseen, laid, bases, layout)
+    del unseen
+    return _Unseen(responses.back(drawn), r, kept, shared, bases, inverses)
 
 
-def _fit_on_all(problem: Problem, responses: _Responses, choice: Choice, unseen: _Unseen) -> _Fitted:
+def _fit_on_all(problem: Problem, responses: Responses, choice: Choice, unseen: _Unseen) -> _Fitted:
     """Solve on all images; patterns alone are a second way to share, averaged with the first by voxel."""
     laid, config, shared = responses.laid, problem.config, unseen.shared
     if shared is None or config.components == 0:
@@ -364,7 +323,7 @@ def _fit_on_all(problem: Problem, responses: _Responses, choice: Choice, unseen:
     return _Fitted(predicted, joined, mixing, about)
 
 
-def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem) -> LinearPath:
+def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem, scratch: Scratch) -> LinearPath:
     """Dual weights to projections of tokens; the intercept is still 0."""
     mixing, place = fitted.mixing, problem.layout.place
     n_voxels = fitted.predicted.shape[1]
@@ -376,15 +335,20 @@ def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem) -> LinearPath:
         duals.append(Dual(kernel.grids, kernel.window, kernel.factor, on_images))
     if mixing is None or len(mixing) >= n_voxels:
         mixing = np.eye(n_voxels, dtype=np.float32)
-    weights_of = projection(duals, problem.device, problem.meter)
+    weights_of = projection(duals, problem.device, problem.meter, scratch)
     # float16 holds 6e-8 to 65504: each column of a layer is brought to at most 1, the mixing takes the rest
     size = torch.stack([torch.maximum(w.amax(dim=0), -w.amin(dim=0)) for w in weights_of.values()]).amax(
         dim=0
     )
     size = torch.where(size > 0, size, 1)
     stored = torch.float16 if problem.config.dtype == "float16" else torch.float32
+    projections = {}
+    for layer, of_layer in weights_of.items():
+        projections[layer] = np.empty(tuple(of_layer.shape), dtype=problem.config.dtype)
+        for rows in blocks(*of_layer.shape):
+            projections[layer][rows] = (of_layer[rows] / size).to(stored).cpu().numpy()
     return LinearPath(
-        projections={layer: (w.div_(size)).to(stored).cpu().numpy() for layer, w in weights_of.items()},
+        projections=projections,
         mixing=mixing * size.cpu().numpy()[:, None],
         intercept=np.zeros(n_voxels, dtype=np.float32),
         shapes={layer: tokens.shapes[layer] for layer in weights_of},

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path
 from synbrain.linear.path import LinearPath
+from synbrain.metrics.voxel import blocks
 
 FILE = "held_out.safetensors"
 
@@ -68,6 +69,8 @@ def held_out_scores(
         )
     unit = np.maximum(sd.astype(np.float64), 1e-12)
     inverse = np.linalg.pinv(path.mixing / unit)
-    scores = (out_of_fold - path.intercept) / unit @ inverse
+    scores = np.empty((len(out_of_fold), inverse.shape[1]), dtype=np.float32)
+    for images in blocks(*out_of_fold.shape):
+        scores[images] = (out_of_fold[images] - path.intercept) / unit @ inverse
     packed_marks = np.frombuffer(b"".join(marks), dtype=np.uint8).reshape(len(marks), -1)
-    return HeldOutScores(packed_marks, scores.astype(np.float32))
+    return HeldOutScores(packed_marks, scores)

@@ -54,16 +54,20 @@ class LayerGrid:
     def stretches(self, device: torch.device, team: Team = ALONE) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (first position, (n_images, some positions, dim) float32, their mean before scaling).
 
-        Features are centred over images and scaled. Neighbouring positions lie side by side in a row of the
-        store: few, long reads. Of several processes each takes every so many stretches.
+        Features are centred over images and scaled; the next stretch takes their memory. Neighbouring
+        positions lie side by side in a row of the store: few, long reads. Of several processes each takes
+        every so many stretches.
         """
         step = max(1, CHUNK_BYTES // (len(self.rows) * self.dim * 4))
         step = min(step, -(-self.n_positions // team.world))
+        room = torch.empty(len(self.rows) * step * self.dim, device=device)
         for start in range(0, self.n_positions, step):
             if not team.takes(start // step):
                 continue
-            part = np.ascontiguousarray(self.features[self.rows, start : start + step])
-            x = torch.from_numpy(part).to(device).float()  # torch widens float16 several times faster
+            part = torch.from_numpy(np.ascontiguousarray(self.features[self.rows, start : start + step]))
+            x = room[: part.numel()].view(part.shape)
+            x.copy_(part)  # torch widens float16 several times faster than numpy
+            del part
             mean = x.mean(dim=0)
             yield start, x.sub_(mean).mul_(self.scale), mean
 
@@ -235,7 +239,9 @@ class Dual:
     weights: Tensor
 
 
-def projection(duals: Sequence[Dual], device: torch.device, meter: Meter) -> dict[str, Tensor]:
+def projection(
+    duals: Sequence[Dual], device: torch.device, meter: Meter, scratch: Scratch
+) -> dict[str, Tensor]:
     """Weights on the tokens from dual weights on the images.
 
     ``W_p = scale * X_p' sum over windows of factor_w w(p) dual_w`` at each position, then through the blur
@@ -245,6 +251,7 @@ def projection(duals: Sequence[Dual], device: torch.device, meter: Meter) -> dic
         duals: all of one rank r.
         device: where products are made.
         meter: counts.
+        scratch: where what is returned lies.
 
     Returns:
         layer -> (n_tokens * dim, r) float32, to be applied to tokens as they come from the encoder.
@@ -255,31 +262,32 @@ def projection(duals: Sequence[Dual], device: torch.device, meter: Meter) -> dic
     weights: dict[str, Tensor] = {}
     for members in groups.values():
         for grid in members[0].grids:
-            on_positions = _on_positions(grid, members, device, meter)
+            r = members[0].weights.shape[1]
+            on_positions = scratch.tensor((grid.n_positions, grid.dim, r), device)
+            _fill_positions(on_positions, grid, members, meter)
+            known = weights.get(grid.layer)
             if grid.blur is None:
                 added = on_positions.flatten(0, 1)
-                weights[grid.layer] = weights[grid.layer].add_(added) if grid.layer in weights else added
-            else:
-                n_tokens, r = grid.blur.shape[1], on_positions.shape[2]
-                start = weights.pop(grid.layer, torch.zeros((n_tokens * grid.dim, r), device=device))
-                blur = torch.from_numpy(grid.blur).to(device)
-                start.view(n_tokens, -1).addmm_(blur.T, on_positions.flatten(1))
-                meter.product(n_tokens, grid.n_positions, grid.dim * r)
-                weights[grid.layer] = start
+                weights[grid.layer] = added if known is None else known.add_(added)
+                continue
+            n_tokens = grid.blur.shape[1]
+            if known is None:
+                known = weights[grid.layer] = scratch.tensor((n_tokens * grid.dim, r), device).zero_()
+            blur = torch.from_numpy(grid.blur).to(device)
+            known.view(n_tokens, -1).addmm_(blur.T, on_positions.flatten(1))
+            meter.product(n_tokens, grid.n_positions, grid.dim * r)
     return weights
 
 
-def _on_positions(grid: LayerGrid, duals: Sequence[Dual], device: torch.device, meter: Meter) -> Tensor:
-    """(n_positions, dim, r) float32."""
+def _fill_positions(out: Tensor, grid: LayerGrid, duals: Sequence[Dual], meter: Meter) -> None:
+    """Weights (n_positions, dim, r) float32."""
     n_images, r = duals[0].weights.shape
     seen = [dual.window.weights(grid.n_positions) * dual.factor for dual in duals]
-    out = torch.empty((grid.n_positions, grid.dim, r), device=device)
-    for start, x, _ in grid.stretches(device):
+    for start, x, _ in grid.stretches(out.device):
         for i in range(x.shape[1]):
-            total = torch.zeros((n_images, r), device=device)
+            total = torch.zeros((n_images, r), device=out.device)
             for dual, weights in zip(duals, seen, strict=True):
                 if weights[start + i]:
                     total.add_(dual.weights, alpha=float(weights[start + i]))
             torch.mm(x[:, i].T, total.mul_(grid.scale), out=out[start + i])
             meter.product(grid.dim, n_images, r)
-    return out

@@ -93,6 +93,7 @@ def fold_patterns(
         predicted = outer[f].float() if f < len(outer) else unseen
         means = predicted @ weights, y @ weights
         bases.append(Patterns(explained_patterns(predicted, y, weights, rank, meter), *means))
+        del predicted  # before the next fold's is widened
     return bases
 
 

@@ -120,7 +120,8 @@ class Ridge:
         single = largest * heaviest / alpha < SINGLE_PRECISION_CONDITION
         g = kernel.clone() if single else kernel.double()
         g.diagonal().add_(torch.where(filled, alpha / layout.weights.clamp_min(1e-30), 1.0).to(g.dtype))
-        factor = torch.linalg.cholesky(g)
+        factor = g.mT  # symmetric, and laid out as LAPACK wants it: the factor takes g's own memory
+        torch.linalg.cholesky(factor, out=factor)
         ones = filled.to(g.dtype)[:, None]
         sums = torch.cholesky_solve(ones, factor)[:, 0]
         meter.add(len(g) ** 3 / 3)
@@ -133,10 +134,10 @@ class Ridge:
         means = (self.sums @ columns.to(self.factor.dtype)) / self.sums.sum()
         return solved.sub_(self.sums[:, None] * means).float()
 
-    def matrix(self, meter: Meter) -> Tensor:
-        """``S``, (n_places, n_places) of the factor's dtype."""
+    def into_matrix(self, meter: Meter) -> Tensor:
+        """``S``, (n_places, n_places), takes the factor's memory: nothing can be solved after it."""
         meter.add(len(self.factor) ** 3 * 2 / 3)
-        inverse = torch.cholesky_inverse(self.factor)
+        inverse = torch.cholesky_inverse(self.factor, out=self.factor)
         return inverse.addr_(self.sums, self.sums / -self.sums.sum())
 
 

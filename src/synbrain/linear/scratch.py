@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from synbrain.files import allocate_array, atomic_path, open_array, read_json, write_json
 
-MEMORY_BYTES = 1 << 29  # what all arrays of one fit may take in memory
+MEMORY_BYTES = 1 << 27  # what all arrays of one fit may take in memory
 IDENTITY = "identity.json"
 
 
@@ -68,6 +69,18 @@ class Scratch:
             self._temporary = tempfile.TemporaryDirectory(prefix="synbrain-linear-")
         self._n_files += 1
         return allocate_array(Path(self._temporary.name) / f"{self._n_files}.npy", shape, dtype)
+
+    def put(self, values: NDArray[Any]) -> NDArray[Any]:
+        """A copy of ``values`` that is here: what is read now and then need not stay in memory."""
+        kept = self.empty(values.shape, values.dtype)
+        kept[...] = values
+        return kept
+
+    def tensor(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Float32 on the device, to be filled; of a CPU it is an array of :meth:`empty`."""
+        if device.type != "cpu":
+            return torch.empty(shape, device=device)
+        return torch.from_numpy(self.empty(shape, np.float32))
 
     def open(self, name: str) -> NDArray[Any]:
         """The array of that name, which an earlier process filled."""

@@ -74,12 +74,13 @@ def fit_voxels(problem: Problem, y: Tensor, choice: Choice, n_outer: int, scratc
             progress.keep(k, inverses)
             kernel, at_kernel = problem.kernel(k), k
         assert kernel is not None
-        matrix = problem.ridge(k, problem.config.alphas[a], kernel).matrix(problem.meter)
+        matrix = problem.ridge(k, problem.config.alphas[a], kernel).into_matrix(problem.meter)
         inverse = FoldInverses.of(matrix, problem.layout, n_outer, problem.meter)
         if n_outer:
             inverses[candidate] = scratch.empty(tuple(inverse.one.shape), np.float32, f"inverse-{candidate}")
             inverses[candidate][:] = inverse.one.cpu().numpy()
-        _predict(problem, y, (voxels[own], weights[:, own]), matrix.float(), inverse, unseen, outer)
+        matrix = matrix.float()  # the one in float64 ends here
+        _predict(problem, y, (voxels[own], weights[:, own]), matrix, inverse, unseen, outer)
     if done < len(problem.kernels):
         problem.team.bring_together(unseen, dim=0)
         problem.team.bring_together(outer, dim=1)

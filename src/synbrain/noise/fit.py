@@ -19,6 +19,7 @@ from scipy.stats import kurtosis, skew
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.metrics.voxel import blocks
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.factors import fit_factors, without
 from synbrain.noise.image_distance import ImageDistance
@@ -201,9 +202,13 @@ def _trial_noise(
     else:
         of_trials = residuals.pairs.trial_responses(rows) - residuals.mean[image]
     # without repeats the residuals hold all of the variance, of which trials are a fraction
-    total = variance.of(residuals.mean) / (1.0 if residuals.repeated else variance.fraction)
-    standard = np.asarray(of_trials / np.sqrt(np.maximum(total, 1e-24))[image].astype(np.float32), np.float64)
-    z = unwarp(standard, bent, tails)[0] if shaped else standard
+    fraction = 1.0 if residuals.repeated else variance.fraction
+    z = np.empty(of_trials.shape)
+    for part in blocks(*z.shape):
+        total = variance.of(residuals.mean[image[part]]) / fraction
+        standard = of_trials[part] / np.sqrt(np.maximum(total, 1e-24)).astype(np.float32)
+        z[part] = unwarp(np.asarray(standard, np.float64), bent, tails)[0] if shaped else standard
+    del of_trials
     loadings, unique, scores = fit_factors(z, image, config.factors, seed)
     base, slope, floor = variance.line
     parts = (loadings, unique, base, slope, floor, bent, tails)
@@ -237,12 +242,15 @@ def _mean_error(
         return MeanError(f32(sd), trial.loadings, trial.unique, growth.slope, distance)
     n_voxels = repeat_means.shape[1]
     rows = some_of(np.flatnonzero(residuals.shown), max(100, MOST_VALUES // n_voxels), (seed, 5))
-    mean = residuals.mean[rows]
-    of_trial = trial.variance(mean) / residuals.repeats[rows, None]
-    of_error = growth.values[rows, None] * errors.variance
-    z = (repeat_means[rows] - mean) / np.sqrt(np.maximum(of_trial + of_error, 1e-24))
-    loadings, _, _ = fit_factors(np.asarray(z, dtype=np.float64), rows, config.factors, seed)
-    fraction = np.mean(of_error / np.maximum(of_trial + of_error, 1e-24), axis=0)
+    z, fraction = np.empty((len(rows), n_voxels)), np.zeros(n_voxels)
+    for part in blocks(*z.shape):
+        some = rows[part]
+        mean = residuals.mean[some]
+        of_error = growth.values[some, None] * errors.variance
+        total = np.maximum(trial.variance(mean) / residuals.repeats[some, None] + of_error, 1e-24)
+        z[part] = (repeat_means[some] - mean) / np.sqrt(total)
+        fraction += np.sum(of_error / total, axis=0) / len(rows)
+    loadings, _, _ = fit_factors(z, rows, config.factors, seed)
     left, unique = without(loadings, fraction, trial.loadings.astype(np.float64), 1 - fraction)
     return MeanError(f32(sd), f32(left), f32(unique), growth.slope, distance)
 
