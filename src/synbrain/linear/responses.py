@@ -41,8 +41,9 @@ class Responses:
 
     def back(self, predicted: Tensor) -> Float32:
         """(n_images, n_voxels) float32 in the responses' unit, from (n_voxels, n_places)."""
-        out, mean = np.empty(self.measured.shape, dtype=np.float32), self.measured.mean(axis=0)
-        for images in blocks(*out.shape):  # each block in four steps, of which the whole would take 2 GiB
+        n_voxels, mean = self.measured.shape[1], self.measured.mean(axis=0)
+        out = np.empty((len(self.measured), n_voxels), dtype=np.float32)
+        for images in blocks(len(out), n_voxels):  # each in four steps, of which the whole would take 2 GiB
             of_images = predicted[:, self.layout.place[images]].cpu().numpy()
             out[images] = self.units.back(np.ascontiguousarray(of_images.T)) + mean
         return out

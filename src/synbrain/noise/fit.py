@@ -204,10 +204,11 @@ def _trial_noise(
     # without repeats the residuals hold all of the variance, of which trials are a fraction
     fraction = 1.0 if residuals.repeated else variance.fraction
     z = np.empty(of_trials.shape)
-    for part in blocks(*z.shape):
+    for part in blocks(len(z), n_voxels):
         total = variance.of(residuals.mean[image[part]]) / fraction
-        standard = of_trials[part] / np.sqrt(np.maximum(total, 1e-24)).astype(np.float32)
-        z[part] = unwarp(np.asarray(standard, np.float64), bent, tails)[0] if shaped else standard
+        sd = np.sqrt(np.maximum(total, 1e-24)).astype(np.float32)
+        standard = np.asarray(of_trials[part] / sd, dtype=np.float64)
+        z[part] = unwarp(standard, bent, tails)[0] if shaped else standard
     del of_trials
     loadings, unique, scores = fit_factors(z, image, config.factors, seed)
     base, slope, floor = variance.line
@@ -243,7 +244,7 @@ def _mean_error(
     n_voxels = repeat_means.shape[1]
     rows = some_of(np.flatnonzero(residuals.shown), max(100, MOST_VALUES // n_voxels), (seed, 5))
     z, fraction = np.empty((len(rows), n_voxels)), np.zeros(n_voxels)
-    for part in blocks(*z.shape):
+    for part in blocks(len(z), n_voxels):
         some = rows[part]
         mean = residuals.mean[some]
         of_error = growth.values[some, None] * errors.variance
