@@ -9,7 +9,7 @@ import pytest
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
-from synbrain.linear.path import LinearPath
+from synbrain.linear.path import LinearPath, joined
 
 RNG = np.random.default_rng(0)
 TOKENS = TokenSet(
@@ -63,3 +63,34 @@ def test_tokens_of_another_shape_or_without_a_layer_are_refused() -> None:
     other = TokenSet("e", "d", {"a": np.zeros((9, 3, 4), np.float32), "b": TOKENS.layers["b"]}, TOKENS.rows)
     with pytest.raises(SynBrainError, match="was fitted on"):
         make().predict(other)
+
+
+@pytest.mark.parametrize("columns", [7, 3])
+def test_a_sum_of_paths_drops_no_voxel(columns: int) -> None:
+    """Also where a column stands for a voxel and there are more voxels than columns are asked for."""
+    rng = np.random.default_rng(2)
+    mixings = [np.eye(7), rng.normal(size=(columns, 7))]
+    paths = [
+        LinearPath(
+            {layer: rng.normal(size=(size, len(mixing))).astype(np.float32) for layer, size in of.items()},
+            mixing.astype(np.float32),
+            rng.normal(size=7).astype(np.float32),
+            {layer: TOKENS.shapes[layer] for layer in of},
+            {},
+        )
+        for mixing, of in zip(mixings, ({"a": 12, "b": 10}, {"b": 10}), strict=True)
+    ]
+    shares = rng.random((2, 7))
+    expected = sum(share * path.predict(TOKENS) for share, path in zip(shares, paths, strict=True))
+    made = joined(paths, shares, TOKENS, 3, "float32")
+    np.testing.assert_allclose(made.predict(TOKENS), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sum_of_paths_that_share_columns_is_bounded() -> None:
+    """Predictions of rank 3 are kept whole in 3 columns, of two paths of 3 columns each."""
+    one = make()
+    two = LinearPath(one.projections, 2 * one.mixing, one.intercept, one.shapes, {})
+    made = joined([one, two], np.array([[0.5] * 7, [1.0] * 7]), TOKENS, 3, "float32")
+    assert made.mixing.shape == (3, 7)
+    expected = 0.5 * one.predict(TOKENS) + two.predict(TOKENS)
+    np.testing.assert_allclose(made.predict(TOKENS), expected, rtol=1e-4, atol=1e-4)

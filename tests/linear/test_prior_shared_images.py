@@ -92,3 +92,21 @@ def test_marks_that_do_not_match_are_refused() -> None:
     fit = fit_linear_path(subject(1, 5).take(np.arange(30)), CONFIG)
     with pytest.raises(SynBrainError, match="30 predicted"):
         held_out_scores(fit.path, fit.out_of_fold, np.ones(5, np.float32), MARKS)
+
+
+def test_a_prior_on_more_voxels_than_columns_drops_none() -> None:
+    """Few images share nothing among voxels: a column a voxel, of which the most variable alone were kept."""
+    part, _ = base_part(subject(1, 20).take(np.arange(N_TRAIN)))
+    space = response_space([part.as_base])
+    assert space is not None
+    new, few, test = subject(2, 20), np.arange(200, 230), np.arange(230, 300)
+    alone = CONFIG.model_copy(update={"share": False})
+    many, bounded = (
+        fit_with_prior(new.take(few), space, alone.model_copy(update={"rank": rank})) for rank in (256, 5)
+    )
+    np.testing.assert_allclose(
+        bounded.path.predict(new.tokens.take(test)),
+        many.path.predict(new.tokens.take(test)),
+        rtol=1e-3,
+        atol=1e-3,
+    )

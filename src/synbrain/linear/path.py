@@ -136,43 +136,28 @@ def _project(
 def joined(
     paths: Sequence[LinearPath], shares: Float64, tokens: TokenSet, rank: int, dtype: str
 ) -> LinearPath:
-    """The weighted sum of paths (weights per voxel) as one path of bounded rank.
+    """The weighted sum of paths (weights per voxel) as one path.
 
-    Truncation keeps the principal components of the predictions on the images at hand.
+    It has at most ``rank`` columns, and keeps the principal components of the predictions on the images at
+    hand. Where a path has a column for each voxel, as one that shares nothing has, so has the sum, which is
+    exact: the components of columns that stand for voxels are voxels, and all others would be lost.
 
     Args:
         paths: of the same voxels, on layers of ``tokens``.
         shares: (n_paths, n_voxels) weights.
         tokens: the images at hand.
-        rank: at most.
+        rank: at most, where no path has a column for each voxel.
         dtype: of the projections that are stored.
     """
     layers = list(dict.fromkeys(layer for path in paths for layer in path.layers))
     shapes = {layer: tokens.shapes[layer] for layer in layers}
-    sizes = {layer: shape[0] * shape[1] for layer, shape in shapes.items()}
-    mixing = np.concatenate([path.mixing * share for path, share in zip(paths, shares, strict=True)])
+    weighted = [path.mixing * share.astype(np.float32) for path, share in zip(paths, shares, strict=True)]
+    if any(len(path.mixing) >= path.n_voxels for path in paths):
+        reduced = {layer: _in_voxels(paths, weighted, layer) for layer in layers}
+        expand: NDArray[Any] = np.eye(paths[0].n_voxels)
+    else:
+        reduced, expand = _principal(paths, np.concatenate(weighted), tokens, shapes, rank)
     intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
-    projections = {
-        layer: np.concatenate(
-            [
-                np.asarray(path.projections[layer], dtype=np.float32)
-                if layer in path.projections
-                else np.zeros((sizes[layer], len(path.mixing)), dtype=np.float32)
-                for path in paths
-            ],
-            axis=1,
-        )
-        for layer in layers
-    }
-    n_scores, n_voxels = mixing.shape
-    whole = LinearPath(
-        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
-    )
-    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
-    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
-    kept = max(1, min(rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
-    reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept]
-    reduced = {layer: projection @ reduce for layer, projection in projections.items()}
     # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
     size = np.max([np.abs(projection).max(axis=0) for projection in reduced.values()], axis=0)
     size = np.where(size > 0, size, 1)
@@ -183,3 +168,42 @@ def joined(
         shapes=shapes,
         about={},
     )
+
+
+def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> NDArray[Any]:
+    """(n_tokens * dim, n_voxels) float32, what the paths read from a layer together."""
+    reading = [
+        (p.projections[layer], m) for p, m in zip(paths, mixings, strict=True) if layer in p.projections
+    ]
+    return np.sum([np.asarray(of, dtype=np.float32) @ mixing for of, mixing in reading], axis=0)
+
+
+def _principal(
+    paths: Sequence[LinearPath],
+    mixing: NDArray[Any],
+    tokens: TokenSet,
+    shapes: Mapping[str, tuple[int, int]],
+    rank: int,
+) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    """The columns of all paths, reduced to at most ``rank`` (layer -> projection), and their new mixing."""
+    projections = {
+        layer: np.concatenate(
+            [
+                np.asarray(path.projections[layer], dtype=np.float32)
+                if layer in path.projections
+                else np.zeros((n_tokens * dim, len(path.mixing)), dtype=np.float32)
+                for path in paths
+            ],
+            axis=1,
+        )
+        for layer, (n_tokens, dim) in shapes.items()
+    }
+    n_scores, n_voxels = mixing.shape
+    whole = LinearPath(
+        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
+    )
+    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
+    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
+    kept = max(1, min(rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
+    reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept]
+    return {layer: projection @ reduce for layer, projection in projections.items()}, expand
