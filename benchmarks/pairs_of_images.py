@@ -41,9 +41,7 @@ def predictions(each: list[Pairs], held_out: list[int]) -> Iterator[tuple[str, s
         paths.append(fits[-1].path.predict(tokens))
         yield PATH, pairs.tokens.encoder, paths[-1]
     measured = each[0].take(rest).repeat_means()
-    shares, _ = stacked(
-        [fit.out_of_fold for fit in fits], measured, fits[0].folds
-    )  # as with A+B
+    shares, _ = stacked([fit.out_of_fold for fit in fits], measured, fits[0].folds)  # as with A+B
     both = np.sum([share * path for share, path in zip(shares, paths, strict=True)], axis=0)
     yield PATH, joint_tokens([pairs.tokens for pairs in each]).encoder, both
 
