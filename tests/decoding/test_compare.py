@@ -48,7 +48,7 @@ def test_every_row(tmp_path: Path, options) -> None:
     with pytest.raises(SynBrainError, match="exists already"):
         compare_decoders(tmp_path / "base", second, how, **given)
     # as if it had been interrupted before the end: finished decoders are taken as they are
-    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "table" / "results").glob("*.json")}
+    stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "table" / "cells").glob("*.json")}
     (tmp_path / "table" / "table.json").unlink()
     again = compare_decoders(tmp_path / "base", second, how, **given)
     assert again["rows"] == table["rows"]

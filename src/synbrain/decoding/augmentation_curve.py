@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
 from synbrain.decoding.adapt import adapt_to
+from synbrain.decoding.choice import chosen_share
 from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.grid import Grid, Result
 from synbrain.decoding.options import CurveOptions, DecoderEvaluation
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
@@ -29,10 +32,9 @@ from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
 from synbrain.decoding.worth import worth_in_real_hours
 from synbrain.errors import SynBrainError
-from synbrain.files import digest_of, read_json, require_absent, write_json
+from synbrain.files import digest_of, write_json
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
-from synbrain.progress import track
 from synbrain.training.networks import Workspace
 
 METRICS = ("images_ranked", "brains_ranked", "two_way")
@@ -49,6 +51,11 @@ class Experiment:
     base: Decoder | None
     options: CurveOptions
     out: Path
+
+    @property
+    def grid(self) -> Grid[Cell]:
+        """Its decoders on disk."""
+        return Grid(self.out, Cell, partial(_identity, experiment=self), partial(_fit, experiment=self))
 
 
 def augmentation_curve(
@@ -86,19 +93,17 @@ def augmentation_curve(
         SynBrainError: bad input, before anything is trained.
     """
     _check(options)
-    if overwrite:
-        shutil.rmtree(out / "cells", ignore_errors=True)
-        (out / "curve.json").unlink(missing_ok=True)
-    if not options.resume:
-        require_absent(out / "curve.json", overwrite)
     opened = None if base is None else Decoder.from_pretrained(base)
     experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out)
-    plain = _data(experiment, 0)
+    plain = _data(experiment, 0)  # what does not fit is refused here
+    _ = experiment.arms.rows  # and images that are all test images
+    grid = experiment.grid
+    grid.begin("curve.json", overwrite=overwrite, resume=options.resume)
     note_seen(plain.n_validation_images, plain.seen)
-    _ = experiment.arms.rows  # refuses images that are all test images
-    cells = dict.fromkeys(_cells(options) + (_finished_before(out) if options.resume else []))
-    results, failed = _finished_all(list(cells), experiment, show_progress)
-    read = {"points": curve_points(results), "worth": curve_worth(results)}
+    cells = dict.fromkeys(_cells(options) + (grid.earlier() if options.resume else []))
+    results, failed = grid.all(list(cells), show_progress=show_progress)
+    chosen = choose_shares(results, options)
+    read = {"points": curve_points(chosen), "worth": curve_worth(chosen)}
     curve = {"about": _about(experiment, plain), **read, "failed": failed}
     write_json(out / "curve.json", curve)
     return curve
@@ -117,16 +122,12 @@ def _check(options: CurveOptions) -> None:
 def _cells(options: CurveOptions) -> list[Cell]:
     """Decoders without synthetic trials first: the others are compared with them."""
     seeds, positive = range(options.seeds), [h for h in options.hours if h]
-    without = [Cell("none", 0, seed) for seed in seeds]
-    return without + [Cell(arm, h, seed) for seed in seeds for arm in options.arms for h in positive]
-
-
-def _finished_before(out: Path) -> list[Cell]:
-    """Decoders of earlier calls, which stay in the curve that is extended."""
-    cells = []
-    for path in sorted((out / "cells").glob("*.json")):
-        arm, hours, seed = path.stem.rsplit("-", 2)
-        cells.append(Cell(arm, float(hours.removesuffix("h")) if arm != "none" else 0, int(seed)))
+    shares = [weight for weight in options.weights if weight]
+    cells = [Cell("none", 0, seed) for seed in seeds]
+    for seed in seeds:
+        for arm in options.arms:
+            weights = [0.0] if arm == "real" else shares
+            cells += [Cell(arm, hours, seed, weight) for hours in positive for weight in weights]
     return cells
 
 
@@ -149,92 +150,48 @@ def _about(experiment: Experiment, plain: DecodingData) -> dict[str, Any]:
     }
 
 
-def _finished_all(
-    cells: list[Cell], experiment: Experiment, show_progress: bool
-) -> tuple[dict[Cell, dict[str, Any]], dict[str, str]]:
-    """Results of decoders, and what is wrong with those that failed.
-
-    Raises:
-        SynBrainError: where one was made with other settings, before anything is trained or written over.
-    """
-    for cell in cells:
-        _stored(cell, experiment)
-    results: dict[Cell, dict[str, Any]] = {}
-    failed: dict[str, str] = {}
-    for cell in track(cells, "decoders", unit="decoder", show=show_progress):
-        try:
-            results[cell] = _finished(cell, experiment)
-        except SynBrainError as error:
-            failed[cell.name] = str(error)
-    return results, failed
-
-
-def _finished(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    stored = _stored(cell, experiment)
-    if stored is not None:
-        return stored
-    result = _best_weight(cell, experiment) | {"identity": _identity(cell, experiment)}
-    write_json(_path(cell, experiment), result)
-    return result
-
-
-def _stored(cell: Cell, experiment: Experiment) -> dict[str, Any] | None:
-    """A decoder's result of an earlier call.
-
-    Raises:
-        SynBrainError: where it was made with other settings.
-    """
-    path = _path(cell, experiment)
-    if not path.exists():
-        return None
-    stored: dict[str, Any] = read_json(path)
-    if stored["identity"] != _identity(cell, experiment):
-        raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
-    return stored
-
-
-def _path(cell: Cell, experiment: Experiment) -> Path:
-    return experiment.out / "cells" / f"{cell.name}.json"
-
-
 def _identity(cell: Cell, experiment: Experiment) -> str:
     """Digest of all that a decoder depends on."""
-    elsewhere = {"hours", "arms", "seeds", "device", "resume"}  # what does not change a decoder
+    elsewhere = {"hours", "arms", "weights", "seeds", "device", "resume", "rule"}  # what does not change it
     return digest_of(
-        ["validation images unseen", experiment.options.model_dump(mode="json", exclude=elsewhere),
+        ["one share a file", experiment.options.model_dump(mode="json", exclude=elsewhere),
          experiment.arms.run.digest, experiment.arms.dataset.info.name, experiment.arms.images.info.name,
          vars(cell)]
     )  # fmt: skip
 
 
-def _best_weight(cell: Cell, experiment: Experiment) -> dict[str, Any]:
-    """Fit with each share of synthetic samples; validation images choose the one that is scored.
-
-    A share of 0 is the decoder of the same seed without synthetic trials, which was fitted before.
-    """
+def _fit(cell: Cell, experiment: Experiment) -> Result:
+    """Fit a decoder and score it."""
     data = _data(experiment, cell.seed)
-    if cell.arm == "none":
-        return _scored(_fitted(data, cell, experiment), experiment, 0.0)
     if cell.arm == "real":
         data = _data(experiment, cell.seed, further_hours(experiment.options.budget, cell.hours))
-        return _scored(_fitted(data, cell, experiment), experiment, 0.0)
-    synthetic, targets = experiment.arms.trials(cell, data)
-    best: tuple[float, float, Decoder] | None = None
-    tried: dict[str, float] = {}
-    for weight in (w for w in experiment.options.weights if w):
-        more = with_synthetic(data, synthetic, targets, weight)
-        decoder = _fitted(more, cell, experiment, weight)
-        score = _score(decoder.config.validation, experiment)
-        tried[f"{weight:g}"] = score
-        if best is None or score < best[0]:
-            best = (score, weight, decoder)
-    if 0 in experiment.options.weights:
-        without = _finished(Cell("none", 0, cell.seed), experiment)
-        tried["0"] = _score(without["validation"], experiment)
-        if best is None or tried["0"] <= best[0]:
-            return without | {"tried": tried}
-    assert best is not None  # an empty list of weights was refused
-    return _scored(best[2], experiment, best[1]) | {"tried": tried}
+    elif cell.arm != "none":
+        data = with_synthetic(data, *experiment.arms.trials(cell, data), cell.weight)
+    return _scored(_fitted(data, cell, experiment), experiment)
+
+
+def choose_shares(results: dict[Cell, Result], options: CurveOptions) -> dict[Cell, Result]:
+    """One decoder for each arm, amount and seed: the share that validation images chose.
+
+    What is chosen is filed under share 0, and says its "weight". Without the decoder of the seed that has no
+    synthetic trials (it failed) nothing can be chosen, unless share 0 was not to be tried.
+    """
+    chosen: dict[Cell, Result] = {}
+    for place in dict.fromkeys(cell.whichever_weight for cell in results):
+        if place.arm in ("none", "real"):
+            chosen[place] = results[place] | {"weight": 0.0}
+            continue
+        tried = {weight: results.get(replace(place, weight=weight)) for weight in options.weights if weight}
+        if 0 in options.weights:
+            tried[0.0] = results.get(Cell("none", 0, place.seed))
+            if tried[0.0] is None:
+                continue
+        scores = {weight: result["validation_each"] for weight, result in tried.items() if result is not None}
+        if scores:
+            weight = chosen_share(scores, options.rule)
+            means = {f"{share:g}": float(np.mean(of)) for share, of in scores.items()}
+            chosen[place] = (tried[weight] or {}) | {"weight": weight, "tried": means}
+    return chosen
 
 
 def further_hours(budget: int | str, hours: float) -> str:
@@ -255,15 +212,6 @@ def further_hours(budget: int | str, hours: float) -> str:
     return f"{int(match[1]) + int(hours)}h"
 
 
-def _score(validation: dict[str, Any], experiment: Experiment) -> float:
-    if "score" not in validation:
-        raise SynBrainError(
-            f"{experiment.options.method} has no score on validation images to choose the share by",
-            "use mindeye2 or ridge",
-        )
-    return float(validation["score"])
-
-
 def _data(experiment: Experiment, seed: int, budget: str | None = None) -> DecodingData:
     """The real trials of the budget, or of another one; the seed draws validation images, not the budget.
 
@@ -277,7 +225,7 @@ def _data(experiment: Experiment, seed: int, budget: str | None = None) -> Decod
     return decoding_data([experiment.arms.dataset], options, targets=targets, run_images=run_images)
 
 
-def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: float = 0.0) -> Decoder:
+def _fitted(data: DecodingData, cell: Cell, experiment: Experiment) -> Decoder:
     """One decoder; the number of steps does not depend on the cell, unless it is to grow as published."""
     training = experiment.options.mindeye2.model_copy(update={"patience": 1_000_000})
     if experiment.options.steps_grow:
@@ -285,7 +233,7 @@ def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: floa
         more = 0 if cell.arm in ("none", "real") else cell.hours
         training = training.model_copy(update={"steps": round(training.steps * (real + more))})
     options = experiment.options.model_copy(update={"seed": cell.seed, "mindeye2": training})
-    workspace = Workspace(experiment.out / "cells" / f".{cell.name}-{weight:g}")
+    workspace = Workspace(experiment.grid.workspace(cell))
     try:
         if experiment.base is not None:
             return adapt_to(experiment.base, data, options, workspace)
@@ -294,18 +242,18 @@ def _fitted(data: DecodingData, cell: Cell, experiment: Experiment, weight: floa
         shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
-def _scored(decoder: Decoder, experiment: Experiment, weight: float) -> dict[str, Any]:
+def _scored(decoder: Decoder, experiment: Experiment) -> Result:
     scores = evaluate_decoder(decoder, experiment.arms.dataset, DecoderEvaluation(n_way=10_000))
     each = scores.each["measured_mean"]
     return {
-        "weight": weight,
         "validation": dict(decoder.config.validation),
+        "validation_each": [float(v) for v in getattr(decoder.method, "validation_each", ())],
         "each": {metric: [float(v) for v in each[metric]] for metric in METRICS},
         "training": {k: v for k, v in decoder.config.training.items() if k.startswith("n_")},
     }
 
 
-def curve_points(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+def curve_points(results: dict[Cell, Result]) -> list[dict[str, Any]]:
     """Arm and hours -> means over seeds, and paired differences against the decoder of the same seed without.
 
     Intervals (95 %) are over test images, of differences averaged over seeds.
@@ -330,7 +278,7 @@ def curve_points(results: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     return points
 
 
-def curve_worth(results: dict[Cell, dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+def curve_worth(results: dict[Cell, Result]) -> dict[str, dict[str, dict[str, Any]]]:
     """Metric -> synthetic hours of the arm ``calibrated`` -> what they are worth (decoding/worth.py).
 
     Empty without the arms ``none`` and ``real``.

@@ -9,7 +9,6 @@ Repeats are no ceiling: nothing tells a trial which voxels to trust, and decoder
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.folder import decoder_digest
+from synbrain.decoding.grid import Grid, Result
 from synbrain.decoding.options import DecoderComparison, DecoderEvaluation
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.scores import Each, identified
@@ -35,18 +35,16 @@ from synbrain.decoding.unseen import note_seen
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
-from synbrain.files import digest_of, read_json, require_absent, write_json
+from synbrain.files import digest_of, write_json
 from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.metrics.retrieval import cosine_matrix
 from synbrain.model.synbrain import SynBrain
-from synbrain.progress import track
 from synbrain.training.networks import Workspace
 
 AGAINST = "mindeye2"
 OF_ALL_DATA = ("full", "full_ridge")
 SMALL_IS_GOOD = ("correlation_distance",)
-Result = tuple[Each, dict[str, float]]  # metric -> values of test images; scores on validation images
 
 
 AS_PUBLISHED = DecoderComparison()
@@ -61,7 +59,19 @@ class Setting:
     known_data: Dataset
     arms: Arms
     options: DecoderComparison
-    folder: Path
+    out: Path
+    base_digest: str
+
+    @property
+    def grid(self) -> Grid[Row]:
+        """The decoders on disk."""
+        return Grid(self.out, Row, self._identity, lambda row: SYSTEMS[row.system](self, row))
+
+    def _identity(self, row: Row) -> str:
+        """Digest of all that a decoder depends on beside its place."""
+        elsewhere = {"systems", "seeds", "hours", "device", "resume"}
+        settings = self.options.model_dump(mode="json", exclude=elsewhere)
+        return digest_of([settings, self.arms.run.digest, self.base_digest, self.dataset.info.name])
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,12 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Of its file."""
+        return f"{self.of_table}-{self.seed}"
+
+    @property
+    def of_table(self) -> str:
+        """Name of the row that is a mean over seeds."""
         return f"{self.system}_{self.hours:g}h" if self.hours else self.system
 
 
@@ -90,7 +106,7 @@ def compare_decoders(
 ) -> dict[str, Any]:
     """Fit and score decoders of a new subject; run again to go on after an interruption.
 
-    Every finished decoder lies under ``out/results`` at once; one that fails is named under "failed" and
+    Every finished decoder lies under ``out/cells`` at once; one that fails is named under "failed" and
     loses nothing. All are scored on the same measured test images, repeats averaged, among all of them.
 
     Args:
@@ -114,26 +130,15 @@ def compare_decoders(
     unknown = sorted(set(options.systems) - set(SYSTEMS))
     if unknown:
         raise SynBrainError(f"no decoders {unknown}", f"choose among {', '.join(SYSTEMS)}")
-    require_absent(out / "table.json", overwrite or options.resume)
-    if overwrite:
-        shutil.rmtree(out / "results", ignore_errors=True)
-    arms = Arms(run, dataset, known_data)
-    setting = Setting(Decoder.from_pretrained(base), dataset, known_data, arms, options, out / "results")
+    arms, digest = Arms(run, dataset, known_data), decoder_digest(base)
+    setting = Setting(Decoder.from_pretrained(base), dataset, known_data, arms, options, out, digest)
     first = _data(setting, options)  # what does not fit is refused here
+    grid = setting.grid
+    grid.begin("table.json", overwrite=overwrite, resume=options.resume)
     note_seen(first.n_validation_images, first.seen)
-    settings = options.model_dump(mode="json", exclude={"systems", "seeds", "hours", "device", "resume"})
-    identity = digest_of([settings, run.digest, decoder_digest(base), dataset.info.name])
-    rows = list(dict.fromkeys(_rows_of(options) + (_finished_before(setting) if options.resume else [])))
-    for row in rows:
-        _stored(row, setting, identity)  # of other settings: refused before a finished table is written over
-    results: dict[Row, Result] = {}
-    failed: dict[str, str] = {}
-    for row in track(rows, "decoders", unit="decoder", show=show_progress):
-        try:
-            results[row] = _finished(row, setting, identity)
-        except SynBrainError as error:
-            failed[f"{row.name}-{row.seed}"] = str(error)
-    about = {"run": run.digest, "base": decoder_digest(base)} | _about(setting, first, list(results))
+    rows = dict.fromkeys(_rows_of(options) + (grid.earlier() if options.resume else []))
+    results, failed = grid.all(list(rows), show_progress=show_progress)
+    about = {"run": run.digest, "base": digest} | _about(setting, first, list(results))
     table = {"about": about, **_table(results), "failed": failed}
     write_json(out / "table.json", table)
     return table
@@ -143,10 +148,10 @@ def _table(results: dict[Row, Result]) -> dict[str, Any]:
     """Means over seeds, on test images and on validation images; rows in the order of ``SYSTEMS``."""
     by_name: dict[str, list[Result]] = {}
     for row in sorted(results, key=lambda row: (list(SYSTEMS).index(row.system), row.hours, row.seed)):
-        by_name.setdefault(row.name, []).append(results[row])
-    against = [each for each, _ in by_name.get(AGAINST, [])]
-    rows = {name: _row([each for each, _ in of], against, name) for name, of in by_name.items()}
-    scores = {name: [v["score"] for _, v in of if v] for name, of in by_name.items()}
+        by_name.setdefault(row.of_table, []).append(results[row])
+    each = {name: [_arrays(result) for result in of] for name, of in by_name.items()}
+    rows = {name: _row(of, each.get(AGAINST, []), name) for name, of in each.items()}
+    scores = {name: [r["validation"]["score"] for r in of if r["validation"]] for name, of in by_name.items()}
     validation = {n: float(np.mean(values)) for n, values in scores.items() if values}
     return {"rows": rows, "ceiling": ceiling_of(rows), "validation": validation}
 
@@ -212,17 +217,6 @@ def _rows_of(options: DecoderComparison) -> list[Row]:
     return [Row(s, h, n) for n in range(options.seeds) for s, h in rows if s != "repeats" or n == 0]
 
 
-def _finished_before(setting: Setting) -> list[Row]:
-    """Decoders of earlier calls, which stay in the table that is extended."""
-    rows = []
-    for path in sorted(setting.folder.glob("*.json")):
-        name, seed = path.stem.rsplit("-", 1)
-        da = re.fullmatch(r"(mindeye2_da)_([\d.]+)h", name)
-        system, hours = (da[1], float(da[2])) if da else (name, 0.0)
-        rows.append(Row(system, hours, int(seed)))
-    return rows
-
-
 def _data(setting: Setting, options: DecoderComparison) -> DecodingData:
     """The real trials; decoders of the budget are chosen by the same images, which the run did not see."""
     of_budget = options.budget == setting.options.budget
@@ -230,34 +224,15 @@ def _data(setting: Setting, options: DecoderComparison) -> DecodingData:
     return adaptation_data(setting.base, setting.dataset, options, run_images=run_images)
 
 
-def _finished(row: Row, setting: Setting, identity: str) -> Result:
-    """The result of a system and seed, from its file where it stands there."""
-    stored = _stored(row, setting, identity)
-    if stored is not None:
-        return stored
-    each, validation = SYSTEMS[row.system](setting, row)
-    kept = {metric: [float(value) for value in values] for metric, values in each.items()}
-    write_json(_path(row, setting), {"identity": identity, "each": kept, "validation": validation})
-    return each, validation
+def _arrays(result: Result) -> Each:
+    """Metric -> (n_test_images,) values."""
+    return {metric: np.asarray(values) for metric, values in result["each"].items()}
 
 
-def _stored(row: Row, setting: Setting, identity: str) -> Result | None:
-    """A decoder's result of an earlier call.
-
-    Raises:
-        SynBrainError: where it was made with other settings.
-    """
-    path = _path(row, setting)
-    if not path.exists():
-        return None
-    stored = read_json(path)
-    if stored["identity"] != identity:
-        raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
-    return {m: np.asarray(values) for m, values in stored["each"].items()}, stored["validation"]
-
-
-def _path(row: Row, setting: Setting) -> Path:
-    return setting.folder / f"{row.name}-{row.seed}.json"
+def _result(each: Each, validation: dict[str, Any]) -> Result:
+    """What is kept of a decoder: values of test images, and scores on validation images."""
+    values = {metric: [float(value) for value in of] for metric, of in each.items()}
+    return {"each": values, "validation": validation}
 
 
 def _row(each: list[Each], against: list[Each], name: str) -> dict[str, dict[str, Any]]:
@@ -276,7 +251,7 @@ def _ridge(setting: Setting, row: Row, *, budget: str = "") -> Result:
     changes = {"method": "ridge", "seed": row.seed} | ({"budget": budget} if budget else {})
     options = setting.options.model_copy(update=changes)
     data = _data(setting, options)
-    method = fit_method(data.subjects, options, Workspace(setting.folder / ".ridge"))
+    method = fit_method(data.subjects, options, Workspace(setting.grid.workspace(row)))
     return _scored(decoder_of(method, data, options), setting)
 
 
@@ -290,12 +265,11 @@ def _mindeye2(setting: Setting, row: Row, *, adaptation: str = "finetune", budge
     if row.hours:
         trials, targets = setting.arms.trials(Cell("calibrated", row.hours, row.seed), data)
         data = with_synthetic(data, trials, targets, options.synthetic_weight)
-    folder = setting.folder / f".{row.name}-{row.seed}"
+    workspace = Workspace(setting.grid.workspace(row), device=options.device)
     try:
-        workspace = Workspace(folder, device=options.device)
         return _scored(adapt_to(setting.base, data, options, workspace, alignment=alignment), setting)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
 def _repeats(setting: Setting, row: Row) -> Result:
@@ -317,12 +291,12 @@ def _repeats(setting: Setting, row: Row) -> Result:
     similarity = cosine_matrix(one, others)
     right = np.diagonal(similarity)
     below = (similarity < right[:, None]).sum(axis=1) + ((similarity == right[:, None]).sum(axis=1) - 1) / 2
-    return identified(similarity) | {"two_way": below / (test.n_images - 1)}, {}
+    return _result(identified(similarity) | {"two_way": below / (test.n_images - 1)}, {})
 
 
 def _scored(decoder: Decoder, setting: Setting) -> Result:
     scores = evaluate_decoder(decoder, setting.dataset, DecoderEvaluation(n_way=1_000_000))
-    return scores.each["measured_mean"], dict(decoder.config.validation)
+    return _result(scores.each["measured_mean"], dict(decoder.config.validation))
 
 
 SYSTEMS: dict[str, Callable[[Setting, Row], Result]] = {

@@ -25,16 +25,28 @@ KINDS = {"calibrated": "trial", "expected": "mean", "isotropic": "isotropic"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One decoder of the experiment."""
+    """One decoder of the experiment.
+
+    Attributes:
+        arm, hours: what is added to the real trials, and how much.
+        seed: of everything that is drawn.
+        weight: share of synthetic samples in a batch.
+    """
 
     arm: str
     hours: float
     seed: int
+    weight: float = 0.0
 
     @property
     def name(self) -> str:
         """Of its file."""
-        return f"{self.arm}-{self.hours:g}h-{self.seed}"
+        return f"{self.arm}-{self.hours:g}h-{self.seed}" + (f"-{self.weight:g}" if self.weight else "")
+
+    @property
+    def whichever_weight(self) -> Cell:
+        """The place of the decoder that is chosen among several weights."""
+        return replace(self, weight=0.0)
 
 
 @dataclass(frozen=True)

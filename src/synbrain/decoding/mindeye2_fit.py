@@ -17,7 +17,7 @@ from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
 from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Options
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
-from synbrain.decoding.validation import validation_scores
+from synbrain.decoding.validation import scores_of_images, validation_scores
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
@@ -133,6 +133,7 @@ def train_network(
     network.requires_grad_(True)
     method.validation = _in_eval(method, subjects) | {"best_step": end.best_step, "steps": end.step}
     network.eval()
+    method.validation_each = scores_of_images(method, subjects)
     return method
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.data.budget import By
+from synbrain.decoding.choice import Rule
 from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.networks.config import LoopConfig
 
@@ -186,6 +187,11 @@ class CurveOptions(DecoderAdaptOptions):
     weights: list[float] = Field(
         [0, 0.25, 0.5, 0.75],
         description="shares of synthetic samples tried; validation images choose, 0 is the decoder without",
+    )
+    rule: Rule = Field(
+        "one_se",
+        description="how they choose: the best mean, where its gain over the decoder without is larger than "
+        "its standard error over images; or the best mean alone",
     )
     steps_grow: bool = Field(
         False, description="steps grow with the hours, as published: more training and more data confounded"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synbrain.arrays import Float32, Rows
+from synbrain.arrays import Float32, Float64, Rows
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
 from synbrain.metrics.image import correlation_distance
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
@@ -46,13 +46,34 @@ def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
+def scores_of_images(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> tuple[float, ...]:
+    """The "score" of :func:`validation_scores` of each validation image, mean over its trials.
+
+    Two decoders with the same validation images are compared image by image.
+    """
+    scores: list[float] = []
+    for subject in subjects:
+        pairs, seen = subject.validation, subject.validation_targets
+        trials = subject.scaled(pairs.trial_responses())
+        tokens = method.predict_tokens(method.backbone(trials, subject.name), 1, 0)[0]
+        decoded = (method.embed(trials, subject.name), tokens)
+        ranks = np.mean([log_ranks(of, seen, pairs.image_of_trial) for of in decoded], axis=0)
+        scores += (np.bincount(pairs.image_of_trial, ranks, pairs.n_images) / pairs.repeats()).tolist()
+    return tuple(scores)
+
+
 def log_rank(decoded: Float32, seen: Float32, image: Rows) -> float:
-    """Mean of log(1 + number of images more similar to row i of ``decoded`` than its own, ``image[i]``).
+    """Mean of :func:`log_ranks`.
 
     >>> import numpy as np
     >>> log_rank(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.arange(3))
     0.0
     """
+    return float(log_ranks(decoded, seen, image).mean())
+
+
+def log_ranks(decoded: Float32, seen: Float32, image: Rows) -> Float64:
+    """(n,) log(1 + number of images more similar to row i of ``decoded`` than its own, ``image[i]``)."""
     similarity = cosine_matrix(decoded, seen)
     right = similarity[np.arange(len(similarity)), image]
-    return float(np.log1p((similarity > right[:, None]).sum(axis=1)).mean())
+    return np.asarray(np.log1p((similarity > right[:, None]).sum(axis=1)), dtype=np.float64)

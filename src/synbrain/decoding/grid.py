@@ -1,0 +1,119 @@
+"""Decoders of an experiment, one JSON file each: an interruption or a failure loses none that is finished."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from synbrain.errors import SynBrainError
+from synbrain.files import read_json, require_absent, write_json
+from synbrain.progress import track
+
+Result = dict[str, Any]
+
+
+class Place(Hashable, Protocol):
+    """Which decoder of the experiment: a frozen dataclass of plain values."""
+
+    @property
+    def name(self) -> str:
+        """Unique; of its file."""
+        ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+@dataclass(frozen=True)
+class Grid(Generic[P]):
+    """What is on disk of an experiment.
+
+    Attributes:
+        folder: of the experiment; decoders lie in its subfolder ``cells``.
+        place: the class of its places.
+        identity: digest of all that the decoder of a place depends on.
+        fit: fits and scores it; gives what JSON can hold.
+    """
+
+    folder: Path
+    place: type[P]
+    identity: Callable[[P], str]
+    fit: Callable[[P], Result]
+
+    @property
+    def cells(self) -> Path:
+        """One file a decoder."""
+        return self.folder / "cells"
+
+    def begin(self, summary: str, *, overwrite: bool, resume: bool) -> None:
+        """Refuse a finished experiment, whose ``summary`` stands in the folder, unless told otherwise.
+
+        Args:
+            summary: name of the file that is written in the end.
+            overwrite: forget all decoders.
+            resume: the finished experiment is to be extended.
+
+        Raises:
+            SynBrainError: where it is finished and neither was asked for.
+        """
+        require_absent(self.folder / summary, overwrite or resume)
+        if overwrite:
+            shutil.rmtree(self.cells, ignore_errors=True)
+            (self.folder / summary).unlink(missing_ok=True)
+
+    def earlier(self) -> list[P]:
+        """Places of the decoders that earlier calls finished, by name."""
+        return [self.place(**read_json(path)["place"]) for path in sorted(self.cells.glob("*.json"))]
+
+    def all(
+        self, places: Sequence[P], *, show_progress: bool = False
+    ) -> tuple[dict[P, Result], dict[str, str]]:
+        """Results of all decoders, and, by name, what is wrong with those that failed.
+
+        Raises:
+            SynBrainError: where one was made with other settings, before anything is trained or written over.
+        """
+        for place in places:
+            self.stored(place)
+        results: dict[P, Result] = {}
+        failed: dict[str, str] = {}
+        for place in track(places, "decoders", unit="decoder", show=show_progress):
+            try:
+                results[place] = self.finished(place)
+            except SynBrainError as error:
+                failed[place.name] = str(error)
+        return results, failed
+
+    def finished(self, place: P) -> Result:
+        """The result of a place, fitted now unless it is on disk."""
+        stored = self.stored(place)
+        if stored is not None:
+            return stored
+        result = self.fit(place)
+        write_json(self._path(place), {"place": vars(place), "identity": self.identity(place)} | result)
+        return result
+
+    def stored(self, place: P) -> Result | None:
+        """The result of an earlier call.
+
+        Raises:
+            SynBrainError: where it was made with other settings.
+        """
+        path = self._path(place)
+        if not path.exists():
+            return None
+        stored: Result = read_json(path)
+        if stored.pop("identity") != self.identity(place):
+            raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
+        del stored["place"]
+        return stored
+
+    def workspace(self, place: P) -> Path:
+        """Where checkpoints of a decoder may lie while it is trained."""
+        return self.cells / f".{place.name}"
+
+    def _path(self, place: P) -> Path:
+        return self.cells / f"{place.name}.json"
