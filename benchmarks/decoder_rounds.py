@@ -52,7 +52,7 @@ def rounds_of(arms: Arms, hours: float, seed: int) -> list[dict[str, float]]:
         assert isinstance(method, MindEye2)
         scores = validation_scores(method, subjects)
         decoder = decoder_of(method, data, options)
-        each = evaluate_decoder(decoder, arms.dataset, DecoderEvaluation(n_way=10_000)).each["measured_mean"]
+        each = evaluate_decoder(decoder, arms.dataset, DecoderEvaluation()).each["measured_mean"]
         rounds.append({m: scores[m] for m in VALIDATION} | {m: float(np.mean(each[m])) for m in METRICS})
         return scores
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fixtures.mindeye2 import checkpoint_state
 from synbrain import Decoder
 from synbrain.decoding.backbone import BackboneConfig
 from synbrain.decoding.mindeye2 import MindEye2Network
@@ -21,24 +22,8 @@ from synbrain.decoding.mindeye2_import import (
     published_network,
     published_sizes,
 )
-from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.streamed import StreamedLinear, write_tensors
 from synbrain.errors import SynBrainError
-
-SIZES = BackboneConfig(hidden=12, n_blocks=2, tokens=3, dim=8, blocks="published")
-PRIOR = PriorConfig(tokens=3, dim=8, depth=2, heads=2, dim_head=4, steps=20)
-
-
-def checkpoint_state(n_voxels: tuple[int, ...] = (10, 7)) -> dict[str, torch.Tensor]:
-    torch.manual_seed(3)
-    network = MindEye2Network(list(n_voxels), SIZES, PRIOR)
-    state = {}
-    for name, value in network.state_dict().items():
-        published = "diffusion_prior." + name.removeprefix("prior.") if name.startswith("prior.") else name
-        state[published] = value + 0.1 * torch.randn_like(value)
-    state["diffusion_prior.noise_scheduler.betas"] = network.prior.schedule.betas  # type: ignore[union-attr]
-    state["diffusion_prior.net.causal_transformer.layers.0.0.rotary_emb.freqs"] = torch.ones(2)
-    return state
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def _decode(
     from synbrain.decoding.options import DecoderEvaluation
     from synbrain.files import write_json
 
-    how = DecoderEvaluation(n_way=options.n_way, seed=options.seed, renderer=renderer)
+    n_way = min(options.n_way, len(dataset.image_rows("test")))
+    how = DecoderEvaluation(n_way=n_way, seed=options.seed, renderer=renderer)
     read = evaluate_semantics(run, dataset, decoder, how, second=second)
     print(f"\n{read.table()}")
     if out is not None:

@@ -295,7 +295,7 @@ def _repeats(setting: Setting, row: Row) -> Result:
 
 
 def _scored(decoder: Decoder, setting: Setting) -> Result:
-    scores = evaluate_decoder(decoder, setting.dataset, DecoderEvaluation(n_way=1_000_000))
+    scores = evaluate_decoder(decoder, setting.dataset, DecoderEvaluation())
     return _result(scores.each["measured_mean"], dict(decoder.config.validation))
 
 

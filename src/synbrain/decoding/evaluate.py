@@ -25,6 +25,7 @@ from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
+from synbrain.metrics.retrieval import N_WAY
 from synbrain.model.synbrain import SynBrain
 
 DEFAULTS = DecoderEvaluation()
@@ -32,11 +33,12 @@ DEFAULTS = DecoderEvaluation()
 
 @dataclass(frozen=True)
 class _Measured:
-    """The test images of a dataset, and the tokens that a decoder should find."""
+    """The test images of a dataset, the tokens that a decoder should find, and among how many."""
 
     test: Pairs
     train: Pairs
     seen: Float32
+    draws: Draws
 
 
 def evaluate_decoder(
@@ -74,7 +76,7 @@ def evaluate_decoder(
     if isinstance(decoder, Path):
         decoder = Decoder.from_pretrained(decoder, device=str(pick_device(options.device)))
     decoder = decoder.for_dataset(dataset)
-    measured = _measured(decoder, dataset)
+    measured = _measured(decoder, dataset, options)
     given = measured_rows(measured.test, measured.train, options.seed)
     if run is not None:
         given |= synthetic_rows(run, dataset, options.seed)
@@ -88,7 +90,7 @@ def evaluate_decoder(
     return scores
 
 
-def _measured(decoder: Decoder, dataset: Dataset) -> _Measured:
+def _measured(decoder: Decoder, dataset: Dataset, options: DecoderEvaluation) -> _Measured:
     """What the decoder is tested on.
 
     Raises:
@@ -98,9 +100,13 @@ def _measured(decoder: Decoder, dataset: Dataset) -> _Measured:
     source = decoder.targets.source
     tokens = open_tokens(dataset, source.encoder, [source.layer])
     test = pairs_of(dataset, tokens, "test")
-    if test.n_images < 2:
-        raise SynBrainError(f"{dataset.path} has {test.n_images} test image", "give two at least")
-    return _Measured(test, pairs_of(dataset, tokens, "train"), decoder.image_tokens(test.tokens))
+    if test.n_images < (options.n_way or 2):
+        raise SynBrainError(
+            f"{dataset.path} has {test.n_images} test images, too few for {options.n_way or 2}-way retrieval",
+            "give more test images, or a smaller --n-way",
+        )
+    draws = Draws(options.n_way or min(N_WAY, test.n_images), options.n_subsets, options.seed)
+    return _Measured(test, pairs_of(dataset, tokens, "train"), decoder.image_tokens(test.tokens), draws)
 
 
 def _scored_rows(
@@ -111,7 +117,7 @@ def _scored_rows(
     painted: Callable[[Float32], Each] | None,
 ) -> tuple[dict[str, Row], dict[str, Each]]:
     """Decode ``measured_mean`` and every row of ``given``, (n_test_images, n_voxels) each, and score them."""
-    test, draws = measured.test, Draws(options.n_way, options.n_subsets, options.seed)
+    test = measured.test
     trials = test.trial_responses()
     means = _over_repeats(decoder.embed(trials), test), _over_repeats(decoder.backbone(trials), test)
     decoded = {"measured_mean": means} | {
@@ -121,7 +127,7 @@ def _scored_rows(
     each: dict[str, Each] = {}
     for name, (embed, backbone) in decoded.items():
         drawn = decoder.method.predict_tokens(backbone, options.samples, options.seed).mean(axis=0)
-        rows[name], each[name] = token_scores(embed, drawn, measured.seen, draws)
+        rows[name], each[name] = token_scores(embed, drawn, measured.seen, measured.draws)
         pictures = {} if painted is None else painted(drawn)
         rows[name] |= {column: scored(values, options.seed) for column, values in pictures.items()}
         each[name] |= pictures
@@ -135,7 +141,7 @@ def _about(
     measured: _Measured,
     run: SynBrain | None,
 ) -> ScoredOn:
-    n = len(measured.seen)
+    n, draws = len(measured.seen), measured.draws
     return ScoredOn(
         dataset=dataset.info.name,
         subject=decoder.active,
@@ -144,8 +150,8 @@ def _about(
         trained_on_synthetic_trials=decoder.config.synthetic is not None,
         is_synthetic_data=dataset.info.synthetic is not None,
         n_test_images=n,
-        n_way=min(options.n_way, n),
-        n_draws=options.n_subsets if n > options.n_way else 1,
+        n_way=draws.n_way,
+        n_draws=draws.n_subsets if n > draws.n_way else 1,
         samples=options.samples,
         seed=options.seed,
         renderer=options.renderer,

@@ -130,7 +130,11 @@ class DecoderEvaluation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     samples: int = Field(1, ge=1, description="token samples of the prior, averaged before scoring")
-    n_way: int = Field(N_WAY, ge=2, description="candidates in retrieval")
+    n_way: int | None = Field(
+        None,
+        ge=2,
+        description=f"candidates in retrieval; {N_WAY}, or all images where they are fewer, if left out",
+    )
     n_subsets: int = Field(N_SUBSETS, ge=1, description="random draws of candidates")
     seed: int = Field(0, ge=0, description="of synthetic trials, samples and draws")
     renderer: str | None = Field(
@@ -191,7 +195,7 @@ class CurveOptions(DecoderAdaptOptions):
     rule: Rule = Field(
         "one_se",
         description="how they choose: the best mean, where its gain over the decoder without is larger than "
-        "its standard error over images; or the best mean alone",
+        "its standard error over images in both outputs; or the best mean alone",
     )
     steps_grow: bool = Field(
         False, description="steps grow with the hours, as published: more training and more data confounded"
