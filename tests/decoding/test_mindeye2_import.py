@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from fixtures.mindeye2 import checkpoint_state
 from synbrain import Decoder
+from synbrain.cli import main
 from synbrain.decoding.backbone import BackboneConfig
 from synbrain.decoding.mindeye2 import MindEye2Network
 from synbrain.decoding.mindeye2_import import (
@@ -112,6 +113,12 @@ def test_a_deepspeed_folder(checkpoint: Path, tmp_path: Path) -> None:
     plain = import_mindeye2(checkpoint, out=tmp_path / "p")
     responses = np.random.default_rng(0).standard_normal((3, ours.n_voxels)).astype(np.float32)
     np.testing.assert_array_equal(ours.embed(responses), plain.embed(responses))
+
+
+def test_the_checkpoint_may_be_given_by_name(checkpoint: Path, tmp_path: Path) -> None:
+    named = ["--subjects", "a", "b", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "d")]
+    assert main(["import-mindeye2", *named]) == 0
+    assert list(Decoder.from_pretrained(tmp_path / "d").subjects) == ["a", "b"]
 
 
 def test_wrong_names_and_conventions(checkpoint: Path, tmp_path: Path) -> None:

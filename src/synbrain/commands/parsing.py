@@ -229,7 +229,7 @@ class CommandParser(ArgumentParser):
 
     def parse(self, words: list[str]) -> dict[str, Any]:
         """Values by option; models are built, lists are lists."""
-        words = [underscored(word) for word in words]
+        words = self._as_word([underscored(word) for word in words])
         self._refuse_unknown(words)
         values = self.instantiate(self.parse_args(words))
         given = {option.key: values[option.key] for option in self.options if option.key in values}
@@ -237,6 +237,14 @@ class CommandParser(ArgumentParser):
             key: self.several[key](value) if key in self.several and value is not None else value
             for key, value in given.items()
         }
+
+    def _as_word(self, words: list[str]) -> list[str]:
+        """``--checkpoint last.pth`` says what ``last.pth`` does, where a command takes one word."""
+        names = [f"--{option.key}" for option in self.options if option.is_word]
+        if len(names) != 1 or names[0] not in words[:-1]:
+            return words
+        at = words.index(names[0])
+        return [words[at + 1], *words[:at], *words[at + 2 :]]
 
     def _refuse_unknown(self, words: list[str]) -> None:
         known = self._option_string_actions

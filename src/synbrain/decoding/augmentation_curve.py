@@ -7,7 +7,6 @@ same number of steps, and keeps the weights that do best on validation images.
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -100,8 +99,7 @@ def augmentation_curve(
     grid = experiment.grid
     grid.begin("curve.json", overwrite=overwrite, resume=options.resume)
     note_seen(plain.n_validation_images, plain.seen)
-    cells = dict.fromkeys(_cells(options) + (grid.earlier() if options.resume else []))
-    results, failed = grid.all(list(cells), show_progress=show_progress)
+    results, failed = grid.all(_cells(options), earlier=options.resume, show_progress=show_progress)
     chosen = choose_shares(results, options)
     read = {"points": curve_points(chosen), "worth": curve_worth(chosen)}
     curve = {"about": _about(experiment, plain), **read, "failed": failed}
@@ -162,10 +160,9 @@ def _identity(cell: Cell, experiment: Experiment) -> str:
 
 def _fit(cell: Cell, experiment: Experiment) -> Result:
     """Fit a decoder and score it."""
-    data = _data(experiment, cell.seed)
-    if cell.arm == "real":
-        data = _data(experiment, cell.seed, further_hours(experiment.options.budget, cell.hours))
-    elif cell.arm != "none":
+    more = further_hours(experiment.options.budget, cell.hours) if cell.arm == "real" else None
+    data = _data(experiment, cell.seed, more)
+    if cell.arm not in ("none", "real"):
         data = with_synthetic(data, *experiment.arms.trials(cell, data), cell.weight)
     return _scored(_fitted(data, cell, experiment), experiment)
 
@@ -233,13 +230,11 @@ def _fitted(data: DecodingData, cell: Cell, experiment: Experiment) -> Decoder:
         more = 0 if cell.arm in ("none", "real") else cell.hours
         training = training.model_copy(update={"steps": round(training.steps * (real + more))})
     options = experiment.options.model_copy(update={"seed": cell.seed, "mindeye2": training})
-    workspace = Workspace(experiment.grid.workspace(cell))
-    try:
+    with experiment.grid.workspace(cell) as folder:
+        workspace = Workspace(folder, device=options.device)
         if experiment.base is not None:
             return adapt_to(experiment.base, data, options, workspace)
         return decoder_of(fit_method(data.subjects, options, workspace), data, options)
-    finally:
-        shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
 def _scored(decoder: Decoder, experiment: Experiment) -> Result:

@@ -9,7 +9,6 @@ Repeats are no ceiling: nothing tells a trial which voxels to trust, and decoder
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -136,8 +135,7 @@ def compare_decoders(
     grid = setting.grid
     grid.begin("table.json", overwrite=overwrite, resume=options.resume)
     note_seen(first.n_validation_images, first.seen)
-    rows = dict.fromkeys(_rows_of(options) + (grid.earlier() if options.resume else []))
-    results, failed = grid.all(list(rows), show_progress=show_progress)
+    results, failed = grid.all(_rows_of(options), earlier=options.resume, show_progress=show_progress)
     about = {"run": run.digest, "base": digest} | _about(setting, first, list(results))
     table = {"about": about, **_table(results), "failed": failed}
     write_json(out / "table.json", table)
@@ -251,7 +249,8 @@ def _ridge(setting: Setting, row: Row, *, budget: str = "") -> Result:
     changes = {"method": "ridge", "seed": row.seed} | ({"budget": budget} if budget else {})
     options = setting.options.model_copy(update=changes)
     data = _data(setting, options)
-    method = fit_method(data.subjects, options, Workspace(setting.grid.workspace(row)))
+    with setting.grid.workspace(row) as folder:
+        method = fit_method(data.subjects, options, Workspace(folder))
     return _scored(decoder_of(method, data, options), setting)
 
 
@@ -265,11 +264,9 @@ def _mindeye2(setting: Setting, row: Row, *, adaptation: str = "finetune", budge
     if row.hours:
         trials, targets = setting.arms.trials(Cell("calibrated", row.hours, row.seed), data)
         data = with_synthetic(data, trials, targets, options.synthetic_weight)
-    workspace = Workspace(setting.grid.workspace(row), device=options.device)
-    try:
+    with setting.grid.workspace(row) as folder:
+        workspace = Workspace(folder, device=options.device)
         return _scored(adapt_to(setting.base, data, options, workspace, alignment=alignment), setting)
-    finally:
-        shutil.rmtree(workspace.folder, ignore_errors=True)
 
 
 def _repeats(setting: Setting, row: Row) -> Result:

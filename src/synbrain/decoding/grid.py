@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -64,23 +65,26 @@ class Grid(Generic[P]):
             shutil.rmtree(self.cells, ignore_errors=True)
             (self.folder / summary).unlink(missing_ok=True)
 
-    def earlier(self) -> list[P]:
-        """Places of the decoders that earlier calls finished, by name."""
-        return [self.place(**read_json(path)["place"]) for path in sorted(self.cells.glob("*.json"))]
-
     def all(
-        self, places: Sequence[P], *, show_progress: bool = False
+        self, places: Sequence[P], *, earlier: bool = False, show_progress: bool = False
     ) -> tuple[dict[P, Result], dict[str, str]]:
         """Results of all decoders, and, by name, what is wrong with those that failed.
+
+        Args:
+            places: of the decoders, in the order in which they are fitted.
+            earlier: give those too that earlier calls finished at other places.
+            show_progress: a bar over the decoders.
 
         Raises:
             SynBrainError: where one was made with other settings, before anything is trained or written over.
         """
-        for place in places:
+        known = [self.place(**read_json(path)["place"]) for path in sorted(self.cells.glob("*.json"))]
+        wanted = list(dict.fromkeys([*places, *(known if earlier else [])]))
+        for place in wanted:
             self.stored(place)
         results: dict[P, Result] = {}
         failed: dict[str, str] = {}
-        for place in track(places, "decoders", unit="decoder", show=show_progress):
+        for place in track(wanted, "decoders", unit="decoder", show=show_progress):
             try:
                 results[place] = self.finished(place)
             except SynBrainError as error:
@@ -111,9 +115,14 @@ class Grid(Generic[P]):
         del stored["place"]
         return stored
 
-    def workspace(self, place: P) -> Path:
-        """Where checkpoints of a decoder may lie while it is trained."""
-        return self.cells / f".{place.name}"
+    @contextmanager
+    def workspace(self, place: P) -> Iterator[Path]:
+        """A folder for the checkpoints of a decoder, which goes when it is trained or has failed."""
+        folder = self.cells / f".{place.name}"
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, place: P) -> Path:
         return self.cells / f"{place.name}.json"
