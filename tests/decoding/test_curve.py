@@ -117,9 +117,8 @@ def test_worth_is_read_off_the_real_curve() -> None:
 
 
 def test_a_share_is_chosen_where_validation_images_are_sure() -> None:
-    def result(value: float, each: list[float], tokens: list[float] | None = None) -> dict:
-        outputs = {"embedded": each, "tokens": tokens or each}
-        return {"each": {"two_way": [value]}, "validation_each": outputs}
+    def result(value: float, each: list[float]) -> dict:
+        return {"each": {"two_way": [value]}, "validation_each": each}
 
     plain = [3.0, 3.0, 3.0, 3.0, 3.0]
     results = {
@@ -128,18 +127,15 @@ def test_a_share_is_chosen_where_validation_images_are_sure() -> None:
         Cell("calibrated", 1, 0, 0.25): result(0.3, [2.5, 2.0, 3.0, 2.5, 2.0]),
         Cell("calibrated", 1, 0, 0.5): result(0.4, [2.9] * 5),
         Cell("expected", 1, 0, 0.5): result(0.5, [1.0, 3.0, 3.0, 3.0, 3.5]),  # the better mean, by one image
-        # retrieval gains in every image, tokens in none
-        Cell("repeated", 1, 0, 0.5): result(0.7, [2.0] * 5, plain),
         Cell("isotropic", 1, 1, 0.5): result(0.6, plain),  # of a seed whose decoder without failed
     }
     options = CurveOptions(weights=[0, 0.25, 0.5])
     chosen = choose_shares(results, options)
     weights = {place.arm: result["weight"] for place, result in chosen.items()}
-    assert weights == {"none": 0, "real": 0, "calibrated": 0.25, "expected": 0, "repeated": 0}
+    assert weights == {"none": 0, "real": 0, "calibrated": 0.25, "expected": 0}
     assert chosen[Cell("calibrated", 1, 0)]["tried"] == pytest.approx({"0": 3.0, "0.25": 2.4, "0.5": 2.9})
     assert chosen[Cell("expected", 1, 0)]["each"] == {"two_way": [0.1]}
     by_mean = choose_shares(results, options.model_copy(update={"rule": "mean"}))
     assert by_mean[Cell("expected", 1, 0)]["weight"] == 0.5
     forced = choose_shares(results, options.model_copy(update={"weights": [0.5]}))
-    chosen_arms = {"calibrated", "expected", "repeated"}
-    assert {p.arm for p, r in forced.items() if r["weight"]} == {*chosen_arms, "isotropic"}
+    assert {p.arm for p, r in forced.items() if r["weight"]} == {"calibrated", "expected", "isotropic"}

@@ -19,7 +19,7 @@ from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
 from synbrain.decoding.adapt import adapt_to
-from synbrain.decoding.choice import chosen_share, mean_score
+from synbrain.decoding.choice import chosen_share
 from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
@@ -186,7 +186,7 @@ def choose_shares(results: dict[Cell, Result], options: CurveOptions) -> dict[Ce
         scores = {weight: result["validation_each"] for weight, result in tried.items() if result is not None}
         if scores:
             weight = chosen_share(scores, options.rule)
-            means = {f"{share:g}": mean_score(of) for share, of in scores.items()}
+            means = {f"{share:g}": float(np.mean(of)) for share, of in scores.items()}
             chosen[place] = (tried[weight] or {}) | {"weight": weight, "tried": means}
     return chosen
 
@@ -242,7 +242,7 @@ def _scored(decoder: Decoder, experiment: Experiment) -> Result:
     each = scores.each["measured_mean"]
     return {
         "validation": dict(decoder.config.validation),
-        "validation_each": getattr(decoder.method, "validation_each", {}),
+        "validation_each": getattr(decoder.method, "validation_each", []),
         "each": {metric: [float(v) for v in each[metric]] for metric in METRICS},
         "training": {k: v for k, v in decoder.config.training.items() if k.startswith("n_")},
     }

@@ -26,6 +26,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from synbrain.decoding.streamed import release
+
 Blocks = Literal["residual", "linear", "published"]
 
 
@@ -160,7 +162,13 @@ def folded_state(state: dict[str, Tensor], prefix: str = "backbone.") -> dict[st
     }
     weight = kept["backbone_linear.weight"]
     # row sums in blocks of rows: the published weight is 425,984 x 4096 and may lie on disk
-    sums = torch.cat([part.float().sum(dim=1) for part in weight.split(4096)])
+    sums = torch.cat([_row_sums(part) for part in weight.split(4096)])
     bias = kept["backbone_linear.bias"]
     kept["backbone_linear.bias"] = (bias.float() + constant * sums).to(bias.dtype)
     return kept
+
+
+def _row_sums(part: Tensor) -> Tensor:
+    sums = part.float().sum(dim=1)
+    release(part)
+    return sums

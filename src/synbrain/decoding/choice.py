@@ -1,10 +1,8 @@
 """Which share of synthetic trials a decoder gets, told by images that nothing was fitted on.
 
-The better mean of a few images is often the better by chance, and then synthetic trials do harm. So the
-decoder without them is the one to beat, as the simplest model is in the one-standard-error rule (Breiman,
-Friedman, Olshen, Stone 1984, section 3.4.3): synthetic trials are taken only where their gain is larger than
-its own standard error. A decoder has two outputs, one for retrieval and one that is painted from, and neither
-may get worse: each must gain as much (an intersection-union test, Berger 1982).
+The better mean of a few images is often the better by chance. So the decoder without synthetic trials is the
+one to beat, as the simplest model is in the one-standard-error rule (Breiman, Friedman, Olshen, Stone 1984,
+section 3.4.3): they are taken only where their gain is larger than its own standard error.
 """
 
 from __future__ import annotations
@@ -17,27 +15,25 @@ import numpy as np
 from synbrain.errors import SynBrainError
 
 Rule = Literal["one_se", "mean"]
-Outputs = Mapping[str, Sequence[float]]  # "embedded", "tokens" -> (n_images,) scores; small is good
 
 
-def chosen_share(scores: Mapping[float, Outputs], rule: Rule) -> float:
+def chosen_share(scores: Mapping[float, Sequence[float]], rule: Rule) -> float:
     """The share of synthetic trials whose decoder is to be used.
 
     Args:
-        scores: share -> scores on the same validation images. Share 0 is the decoder without synthetic
-            trials; where it is missing one of the others is taken.
-        rule: "mean", the smallest mean over images and outputs; "one_se": that one, but only where its gain
-            over share 0, paired over images, is larger than the gain's standard error in every output.
+        scores: share -> (n_images,) scores of the same validation images; small is good. Share 0 is the
+            decoder without synthetic trials; where it is missing one of the others is taken.
+        rule: "mean", the smallest mean; "one_se": that one, but only where its gain over share 0, paired over
+            images, is larger than the gain's standard error.
 
     Raises:
         SynBrainError: where a decoder has no such scores, so that nothing tells which is better.
 
-    >>> none, some = {"tokens": [3.0, 3.0, 3.0]}, {"tokens": [1.0, 3.0, 3.5]}
-    >>> chosen_share({0: none, 0.5: some}, "mean")
+    >>> chosen_share({0: [3.0, 3.0, 3.0], 0.5: [1.0, 3.0, 3.5]}, "mean")
     0.5
-    >>> chosen_share({0: none, 0.5: some}, "one_se")
+    >>> chosen_share({0: [3.0, 3.0, 3.0], 0.5: [1.0, 3.0, 3.5]}, "one_se")
     0
-    >>> chosen_share({0: none, 0.5: {"tokens": [1.0, 2.5, 2.0]}}, "one_se")
+    >>> chosen_share({0: [3.0, 3.0, 3.0], 0.5: [1.0, 2.5, 2.0]}, "one_se")
     0.5
     """
     if not all(scores.values()):
@@ -45,16 +41,11 @@ def chosen_share(scores: Mapping[float, Outputs], rule: Rule) -> float:
             "the method has no scores on validation images to choose the share by", "use mindeye2 or ridge"
         )
     # of equal means the smaller share
-    best = min(sorted(scores), key=lambda share: mean_score(scores[share]))
+    best = min(sorted(scores), key=lambda share: float(np.mean(scores[share])))
     if rule == "mean" or 0 not in scores or best == 0:
         return best
-    gains = [np.subtract(each, scores[best][output]) for output, each in scores[0].items()]
-    return best if all(gain.mean() > standard_error(gain.tolist()) for gain in gains) else 0
-
-
-def mean_score(outputs: Outputs) -> float:
-    """Over outputs and images."""
-    return float(np.mean(list(outputs.values())))
+    gains = np.subtract(scores[0], scores[best])
+    return best if gains.mean() > standard_error(gains.tolist()) else 0
 
 
 def standard_error(differences: Sequence[float]) -> float:

@@ -64,7 +64,7 @@ class MindEye2:
         aligned: new subject -> known subject whose decoder it goes through, in the order of ``transfers``.
         sample_steps, guidance: of the prior's sampler.
         validation: figures on validation images, for the card.
-        validation_each: output -> score of each of these images; empty where it was not trained now.
+        validation_each: the score of each of these images; empty where it was not trained now.
     """
 
     network: MindEye2Network
@@ -73,7 +73,7 @@ class MindEye2:
     sample_steps: int = 20
     guidance: float = 1.0
     validation: dict[str, float] = field(default_factory=dict)
-    validation_each: dict[str, list[float]] = field(default_factory=dict)
+    validation_each: list[float] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:

@@ -195,7 +195,7 @@ class CurveOptions(DecoderAdaptOptions):
     rule: Rule = Field(
         "one_se",
         description="how they choose: the best mean, where its gain over the decoder without is larger than "
-        "its standard error over images in both outputs; or the best mean alone",
+        "its standard error over images; or the best mean alone",
     )
     steps_grow: bool = Field(
         False, description="steps grow with the hours, as published: more training and more data confounded"

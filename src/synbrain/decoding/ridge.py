@@ -29,13 +29,13 @@ class RidgeTokens(PointMass):
         weights: (n_voxels, n_tokens * dim) float32.
         offset: (n_tokens, dim) float32.
         validation: figures on validation images, of a fit without them.
-        validation_each: output -> score of each of these images.
+        validation_each: the score of each of these images.
     """
 
     weights: Float32
     offset: Float32
     validation: dict[str, float] = field(default_factory=dict)
-    validation_each: dict[str, list[float]] = field(default_factory=dict)
+    validation_each: list[float] = field(default_factory=list)
 
     def backbone(self, responses: Float32, subject: str) -> Float32:
         flat = responses @ self.weights

@@ -11,8 +11,6 @@ from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
 from synbrain.metrics.image import correlation_distance
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 
-ImageScores = dict[str, list[float]]
-
 
 def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
     """Scores on single trials of validation images, mean over subjects; "score" is to be small.
@@ -48,23 +46,19 @@ def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
-def scores_of_images(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> ImageScores:
-    """The two halves of the score of :func:`validation_scores` for each validation image, over its trials.
+def scores_of_images(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> list[float]:
+    """The "score" of :func:`validation_scores` of each validation image, mean over its trials.
 
     Two decoders with the same validation images are compared image by image.
-
-    Returns:
-        "embedded" and "tokens" -> (n_images,) log ranks, the images of all subjects; small is good.
     """
-    scores: ImageScores = {"embedded": [], "tokens": []}
+    scores: list[float] = []
     for subject in subjects:
         pairs, seen = subject.validation, subject.validation_targets
         trials = subject.scaled(pairs.trial_responses())
         tokens = method.predict_tokens(method.backbone(trials, subject.name), 1, 0)[0]
-        for output, decoded in (("embedded", method.embed(trials, subject.name)), ("tokens", tokens)):
-            ranks = log_ranks(decoded, seen, pairs.image_of_trial)
-            total = np.bincount(pairs.image_of_trial, ranks, pairs.n_images)
-            scores[output] += (total / pairs.repeats()).tolist()
+        outputs = (method.embed(trials, subject.name), tokens)
+        ranks = np.mean([log_ranks(output, seen, pairs.image_of_trial) for output in outputs], axis=0)
+        scores += (np.bincount(pairs.image_of_trial, ranks, pairs.n_images) / pairs.repeats()).tolist()
     return scores
 
 
