@@ -24,6 +24,7 @@ from synbrain.data.dataset import load_dataset
 from synbrain.features.joint import joint_tokens
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
+from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.stacking import stacked
 
@@ -37,7 +38,7 @@ def predictions(each: list[Pairs], held_out: list[int]) -> Iterator[tuple[str, s
     for pairs in each:
         train, tokens = pairs.take(rest), pairs.tokens.take(np.array(held_out))
         yield RIDGE, pairs.tokens.encoder, Ridge().fit(train, seed=0).predict(tokens)
-        fits.append(fit_linear_path(train, seed=0))
+        fits.append(fit_linear_path(train, LinearPathConfig(), seed=0))
         paths.append(fits[-1].path.predict(tokens))
         yield PATH, pairs.tokens.encoder, paths[-1]
     measured = each[0].take(rest).repeat_means()
@@ -72,12 +73,11 @@ def main() -> None:
             score[one, two] = score[two, one] = r if np.isfinite(r) else 0.0
     for (method, encoder), score in scores.items():
         apart = np.mean(score[np.isfinite(score)] > 0)
-        gain = score - scores[method, each[0].tokens.encoder]
-        print(
-            "{} on {}: r {:.3f} +- {:.3f}; told apart {:.3f}; gain {:+.3f} +- {:.3f}".format(
-                method, encoder, *jackknifed(score), apart, *jackknifed(gain)
-            )
+        (r, error), (gain, of_gain) = (
+            jackknifed(of) for of in (score, score - scores[method, each[0].tokens.encoder])
         )
+        print(f"{method} on {encoder}: r {r:.3f} +- {error:.3f}; told apart {apart:.3f}; ", end="")
+        print(f"gain {gain:+.3f} +- {of_gain:.3f}")
 
 
 if __name__ == "__main__":

@@ -172,10 +172,11 @@ def joined(
 
 def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> NDArray[Any]:
     """(n_tokens * dim, n_voxels) float32, what the paths read from a layer together."""
-    reading = [
-        (p.projections[layer], m) for p, m in zip(paths, mixings, strict=True) if layer in p.projections
-    ]
-    return np.sum([np.asarray(of, dtype=np.float32) @ mixing for of, mixing in reading], axis=0)
+    whole = np.zeros(1, dtype=np.float32)
+    for path, mixing in zip(paths, mixings, strict=True):
+        if layer in path.projections:
+            whole = whole + np.asarray(path.projections[layer], dtype=np.float32) @ mixing
+    return whole
 
 
 def _principal(
