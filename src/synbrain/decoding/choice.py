@@ -32,7 +32,7 @@ def chosen_share(scores: Mapping[float, Sequence[float]], rule: Rule) -> float:
     >>> chosen_share({0: [3.0, 3.0, 3.0], 0.5: [1.0, 3.0, 3.5]}, "mean")
     0.5
     >>> chosen_share({0: [3.0, 3.0, 3.0], 0.5: [1.0, 3.0, 3.5]}, "one_se")
-    0
+    0.0
     >>> chosen_share({0: [3.0, 3.0, 3.0], 0.5: [1.0, 2.5, 2.0]}, "one_se")
     0.5
     """
@@ -45,7 +45,7 @@ def chosen_share(scores: Mapping[float, Sequence[float]], rule: Rule) -> float:
     if rule == "mean" or 0 not in scores or best == 0:
         return best
     gains = np.subtract(scores[0], scores[best])
-    return best if gains.mean() > standard_error(gains.tolist()) else 0
+    return best if gains.mean() > standard_error(gains.tolist()) else 0.0
 
 
 def standard_error(differences: Sequence[float]) -> float:
