@@ -161,3 +161,14 @@ def test_the_baseline_predicts_the_same_either_way(monkeypatch: pytest.MonkeyPat
     many = ridge.Ridge().fit(train)
     assert many.gram.dtype == np.float32
     assert np.allclose(many.predict(test.tokens), few, atol=1e-2)
+
+
+def test_nothing_is_left_on_another_device() -> None:
+    """What is made without saying where would be on "meta" here, and could not meet the rest."""
+    gram, y = problem(81)
+    fold = numbered(ridge.folds(len(y), 5, 0), len(y))
+    expected = chosen_ridge(gram.astype(np.float32), y, ALPHAS, fold)
+    with torch.device("meta"):
+        got = chosen_ridge(gram.astype(np.float32), y, ALPHAS, fold, device=torch.device("cpu"))
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -6,13 +6,15 @@ import torch
 
 from synbrain.baselines.controls import MeanMap
 from synbrain.baselines.gaussian import RidgeGaussian
+from synbrain.baselines.registry import make_baseline
 from synbrain.baselines.ridge import Ridge
 from synbrain.errors import SynBrainError
 from synbrain.evaluation import measured as module
 from synbrain.evaluation.ceiling_row import ceiling_row
+from synbrain.evaluation.measured import measure
 from synbrain.evaluation.row import TARGETS
 from synbrain.evaluation.score_model import score_arrays, score_model
-from synbrain.metrics import voxel
+from synbrain.metrics import device, voxel
 from synbrain.metrics.distribution import covariance_r
 
 
@@ -198,3 +200,21 @@ def test_scores_do_not_depend_on_the_number_of_threads(brain, monkeypatch: pytes
     assert rows[0].values == rows[1].values
     assert np.array_equal(rows[0].replicates["crps"], rows[1].replicates["crps"])
     assert np.array_equal(rows[0].trials.covered, rows[1].trials.covered)
+
+
+def test_scores_of_tensors_are_those_of_arrays(brain, monkeypatch: pytest.MonkeyPatch) -> None:
+    m = brain.measured()
+    predicted = Ridge().fit(m.train).predict(m.test.tokens)
+    expected = score_arrays(predicted, brain.draw, m, n_samples=39)
+    monkeypatch.setattr(device, "TENSORS", ("cpu",))
+    row = score_arrays(predicted, brain.draw, m, n_samples=39)
+    assert row.values == pytest.approx(expected.values, rel=1e-9)
+    for name, replicates in expected.replicates.items():
+        np.testing.assert_allclose(row.replicates[name], replicates, rtol=1e-9, err_msg=name)
+
+
+def test_what_is_scored_knows_its_device(brain) -> None:
+    m = measure(brain.measured().test, brain.measured().train, brain.space, n_bootstrap=20, device="meta")
+    assert m.device == "meta"
+    assert make_baseline("ridge", "cuda").device == torch.device("cuda")
+    assert make_baseline("shuffled", "mps").device == torch.device("cpu")  # no float64 there

@@ -221,3 +221,12 @@ def test_too_few_images_and_bad_responses_are_told() -> None:
     pairs.responses[3, 2] = np.nan
     with pytest.raises(SynBrainError, match="1 voxels have responses that are not finite"):
         fit_linear_path(pairs, LinearPathConfig())
+
+
+def test_nothing_is_left_on_another_device() -> None:
+    """What is made without saying where would be on "meta" here, and could not meet the rest."""
+    pairs, _ = make_pairs(n_voxels=12)
+    expected = fit_linear_path(pairs, LinearPathConfig(components=4))
+    with torch.device("meta"):
+        got = fit_linear_path(pairs, LinearPathConfig(components=4), device="cpu")
+    np.testing.assert_array_equal(got.out_of_fold, expected.out_of_fold)

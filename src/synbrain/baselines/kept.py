@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import torch
 
 from synbrain.arrays import Float32
 from synbrain.baselines.ridge import ALPHAS, Ridge
@@ -21,7 +22,12 @@ METHOD = 1  # rises with any change of what ridge predicts
 
 
 def ridge_predictions(
-    train: Pairs, tokens: TokenSet, *, seed: int = 0, show_progress: bool = False
+    train: Pairs,
+    tokens: TokenSet,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    show_progress: bool = False,
 ) -> Float32:
     """``Ridge().fit(train).predict(tokens)``, read where the same was predicted before.
 
@@ -29,13 +35,14 @@ def ridge_predictions(
         train: what ridge is fitted on.
         tokens: images to predict.
         seed: of the folds.
+        device: where it is fitted.
         show_progress: show bars.
 
     Returns:
         (n_images, n_voxels) float32, in the dataset's unit.
     """
     if not is_kept(train.tokens):
-        return Ridge().fit(train, seed=seed, show_progress=show_progress).predict(tokens)
+        return Ridge(device=device).fit(train, seed=seed, show_progress=show_progress).predict(tokens)
     folder = next(iter(train.tokens.files.values())).folder / "kernels"
     file = folder / f"ridge-{_key(train, tokens, seed)}.npy"
     try:
@@ -44,7 +51,7 @@ def ridge_predictions(
         known = np.empty((0, 0), dtype=np.float32)
     if known.shape == (len(tokens), train.n_voxels):
         return known
-    predicted = Ridge().fit(train, seed=seed, show_progress=show_progress).predict(tokens)
+    predicted = Ridge(device=device).fit(train, seed=seed, show_progress=show_progress).predict(tokens)
     keep_latest(file, lambda: save_array(file, predicted))
     return predicted
 

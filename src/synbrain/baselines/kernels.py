@@ -23,6 +23,7 @@ from synbrain.linear.meter import Meter
 from synbrain.linear.plain import MANY_IMAGES, token_kernel
 from synbrain.metrics.voxel import blocks
 
+CPU = torch.device("cpu")
 BLOCK_VALUES = 2**25  # float32 token values of new images in memory at a time: 128 MiB
 
 
@@ -34,40 +35,44 @@ class TokenKernels:
         train: tokens of the training images, read again (lazily) for every prediction.
         means: layer -> (n_tokens, dim) float32, training mean.
         scales: layer -> mean squared norm of the centred training tokens.
+        device: where products are made.
     """
 
     train: TokenSet
     means: dict[str, Float32]
     scales: dict[str, float]
+    device: torch.device = CPU
     _diagonal: dict[str, Float64] = field(default_factory=dict)
 
     @classmethod
-    def fit(cls, tokens: TokenSet, *, show_progress: bool = False) -> tuple[TokenKernels, NDArray[Any]]:
+    def fit(
+        cls, tokens: TokenSet, device: torch.device = CPU, *, show_progress: bool = False
+    ) -> tuple[TokenKernels, NDArray[Any]]:
         """The kernels and their (n_layers, n_images, n_images) Gram matrices, mean diagonal 1.
 
-        float64; float32 from ``MANY_IMAGES`` on, where it would fill memory.
+        float64; float32 from ``MANY_IMAGES`` on, where it would fill memory. Products are made on ``device``.
         """
-        kernels, grams = cls.unscaled(tokens, show_progress=show_progress)
+        kernels, grams = cls.unscaled(tokens, device, show_progress=show_progress)
         for gram, scale in zip(grams, kernels.scales.values(), strict=True):
             gram /= scale
         return kernels, grams[0][None] if len(grams) == 1 else np.asarray(grams)
 
     @classmethod
     def unscaled(
-        cls, tokens: TokenSet, *, show_progress: bool = False
+        cls, tokens: TokenSet, device: torch.device = CPU, *, show_progress: bool = False
     ) -> tuple[TokenKernels, list[NDArray[Any]]]:
         """As :meth:`fit`, each Gram matrix still to be divided by its scale; one on disk stays there."""
         means, scales, grams = {}, {}, []
         size = sum(n_tokens * dim for n_tokens, dim in tokens.shapes.values())
         meter = Meter(len(tokens) ** 2 * size / 1e9, show=show_progress, what="kernels")
         for layer in tokens.layers:
-            means[layer], kernel = token_kernel(tokens, layer, meter=meter)
+            means[layer], kernel = token_kernel(tokens, layer, device, meter)
             many = len(tokens) >= MANY_IMAGES
-            gram = kernel.numpy() if many else kernel.numpy().astype(np.float64)
+            gram = kernel.cpu().numpy() if many else kernel.cpu().numpy().astype(np.float64)
             scales[layer] = float(np.trace(gram, dtype=np.float64) / len(gram)) or 1.0
             grams.append(gram)
         meter.close()
-        return cls(tokens, means, scales), grams
+        return cls(tokens, means, scales, device), grams
 
     def against(self, tokens: TokenSet) -> Float64:
         """(n_layers, len(tokens), n_training_images) float64, the kernels of new with training images.
@@ -84,12 +89,13 @@ class TokenKernels:
         tokens = tokens.only(*self.means)
         out = np.zeros((len(self.means), len(tokens), len(self.train)))
         for k, layer in enumerate(self.means):
-            total, stored = torch.from_numpy(out[k]), tokens.layers[layer]
+            stored = tokens.layers[layer]
+            total = torch.zeros(out[k].shape, dtype=torch.float64, device=self.device)
             grid = LayerGrid(layer, None, self.train.layers[layer], self.train.rows)
-            for start, train, mean in grid.stretches(total.device):
+            for start, train, mean in grid.stretches(self.device):
                 for rows in blocks(len(tokens), mean.numel(), BLOCK_VALUES):
                     some = stored[tokens.rows[rows], start : start + len(mean)]
-                    new = torch.from_numpy(np.ascontiguousarray(some)).float().sub_(mean)
+                    new = torch.from_numpy(np.ascontiguousarray(some)).to(self.device).float().sub_(mean)
                     total[rows] += new.flatten(1) @ train.flatten(1).T
-            out[k] /= self.scales[layer]
+            out[k] = total.cpu().numpy() / self.scales[layer]
         return out

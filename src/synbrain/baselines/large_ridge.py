@@ -37,7 +37,13 @@ BLOCK_VALUES = 2**24  # of a block of voxels: 64 MiB
 
 
 def chosen_ridge(
-    gram: Float32, targets: Float32, alphas: Float64, folds: Rows, *, show_progress: bool = False
+    gram: Float32,
+    targets: Float32,
+    alphas: Float64,
+    folds: Rows,
+    *,
+    device: torch.device | None = None,
+    show_progress: bool = False,
 ) -> tuple[Float64, Float32]:
     """The penalty of each voxel, and dual weights on all images.
 
@@ -50,31 +56,35 @@ def chosen_ridge(
         targets: (n_images, n_voxels), centred.
         alphas: (n_alphas,) penalties, rising.
         folds: (n_images,) fold of each image.
+        device: where arithmetic is done; None: the CPU.
         show_progress: show a bar, in penalties.
 
     Returns:
         (n_voxels,) penalties, and (n_images, n_voxels) float32.
     """
+    device = device or torch.device("cpu")
     n, n_voxels = targets.shape
     order = np.argsort(folds, kind="stable")
     sizes = [n]
     while sizes[0] > FEW:
         sizes.insert(0, max(FEW, sizes[0] // GROWTH))
     alphas = _distinct(alphas, gram, order[np.linspace(0, n - 1, sizes[0]).astype(np.int64)])
-    first, last = torch.zeros(n_voxels).long(), torch.full((n_voxels,), len(alphas) - 1)
+    first = torch.zeros(n_voxels, dtype=torch.int64, device=device)
+    last = torch.full_like(first, len(alphas) - 1)
+    data = _Data(gram, targets, folds, device)
     for size in sizes:
         some = order[np.linspace(0, n - 1, size).astype(np.int64)]
-        search = _Search.on(some, gram, targets, alphas, folds, keep=size == n)
+        search = _Search.on(some, data, alphas, keep=size == n)
         search.rare = int(RARE * n_voxels) if size == n > FEW else 0
         with Scratch(memory_bytes=MATRICES_BYTES) as scratch:
             search.walk(first, last, scratch, show_progress=show_progress)
         low, high = (int(search.best.float().quantile(q)) for q in (COMMON, 1 - COMMON))
         guess = search.best.clamp(low, high)
         first, last = (guess - 1).clamp_min(0), (guess + 1).clamp_max(len(alphas) - 1)
-    as_given = torch.from_numpy(np.argsort(order))
+    as_given = torch.from_numpy(np.argsort(order)).to(device)
     for some in search.weights.split(max(1, BLOCK_VALUES // n)):  # in place: a second copy is .6 GB
         some.copy_(some[:, as_given])
-    return alphas[search.best.numpy()], search.weights.numpy().T
+    return alphas[search.best.cpu().numpy()], search.weights.cpu().numpy().T
 
 
 def _distinct(alphas: Float64, gram: Float32, images: Rows) -> Float64:
@@ -87,6 +97,16 @@ def _distinct(alphas: Float64, gram: Float32, images: Rows) -> Float64:
     kernel = torch.from_numpy(gram[np.ix_(images, images)]).double()
     floor = float(torch.linalg.eigvalsh(kernel)[1])  # centring costs the first
     return alphas[max(0, int(np.searchsorted(alphas, SAME * floor)) - 1) :]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What :func:`chosen_ridge` is given, and where it works."""
+
+    gram: Float32
+    targets: Float32
+    folds: Rows
+    device: torch.device
 
 
 @dataclass
@@ -117,26 +137,25 @@ class _Search:
     rare: int = 0
 
     def __post_init__(self) -> None:
-        n_voxels = self.targets.shape[1]
-        self.error = torch.full((n_voxels,), torch.inf)
-        self.best = torch.full((n_voxels,), -1)
+        n_voxels, device = self.targets.shape[1], self.kernel.device
+        self.error = torch.full((n_voxels,), torch.inf, device=device)
+        self.best = torch.full((n_voxels,), -1, device=device)
 
     @classmethod
-    def on(
-        cls, images: Rows, gram: Float32, targets: Float32, alphas: Float64, folds: Rows, *, keep: bool
-    ) -> _Search:
+    def on(cls, images: Rows, data: _Data, alphas: Float64, *, keep: bool) -> _Search:
         """Begin on ``images``, which are in the order of folds; weights are kept on request."""
-        kernel = torch.from_numpy(gram[np.ix_(images, images)]).float()
-        ends = np.cumsum(np.bincount(folds[images]))
+        kernel = torch.from_numpy(data.gram[np.ix_(images, images)]).to(data.device).float()
+        ends = np.cumsum(np.bincount(data.folds[images]))
         places = [slice(int(a), int(b)) for a, b in zip([0, *ends], ends, strict=False) if b > a]
-        weights = torch.zeros((targets.shape[1], len(images) if keep else 0))
-        rows, y = torch.from_numpy(images), torch.from_numpy(targets)
+        weights = torch.zeros((data.targets.shape[1], len(images) if keep else 0), device=data.device)
+        rows, y = torch.from_numpy(images), torch.from_numpy(data.targets)
         return cls(kernel, largest_eigenvalue(kernel), rows, y, places, alphas, weights)
 
     def _blocks(self, voxels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Some voxels at a time, and their responses (k, n) float32."""
         for some in voxels.split(max(1, BLOCK_VALUES // len(self.kernel))):
-            yield some, self.targets[self.images[:, None], some].T.float()
+            # the responses stay on the CPU, often on disk
+            yield some, self.targets[self.images[:, None], some.cpu()].to(some.device).T.float()
 
     def _mean_square(self, residuals: Iterable[Tensor]) -> Tensor:
         """Mean over folds of the mean square (k,) of each fold's (k, m)."""
@@ -169,8 +188,8 @@ class _Search:
             going_up = (self.best == a - 1) & (last == a - 1)
             try_on(a, going_up)
             last[going_up] = a
-        unpredictable = torch.zeros(len(last), dtype=torch.bool)
-        for some, y in self._blocks(torch.arange(len(last))):
+        unpredictable = torch.zeros_like(last, dtype=torch.bool)
+        for some, y in self._blocks(torch.arange(len(last), device=last.device)):
             nothing = self._mean_square(y[:, fold] for fold in self.folds)
             unpredictable[some] = (nothing < self.error[some]) & (last[some] < top)
         for a in range(top, -1, -1):
@@ -199,5 +218,4 @@ class _Search:
         torch.cholesky_inverse(matrix, out=matrix)
         blocks = (matrix[fold, fold] for fold in self.folds)
         inverses = [torch.cholesky_inverse(torch.linalg.cholesky(block)).float() for block in blocks]
-        kept = torch.from_numpy(scratch.empty(matrix.shape, np.float32))
-        return kept.copy_(matrix), inverses
+        return scratch.tensor(tuple(matrix.shape), matrix.device).copy_(matrix), inverses

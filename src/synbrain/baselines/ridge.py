@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+import torch
 from himalaya.kernel_ridge import (
     solve_kernel_ridge_cv_eigenvalues,
     solve_multiple_kernel_ridge_random_search,
@@ -21,6 +22,7 @@ from synbrain.baselines.protocol import point_mass
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.plain import MANY_IMAGES
 from synbrain.linear.scratch import Scratch
+from synbrain.metrics.device import with_float64
 
 ALPHAS: Float64 = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
 TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
@@ -40,6 +42,8 @@ class Ridge:
     Args:
         n_folds: of the cross-validation over training images that picks each voxel's penalty.
         alphas: the grid of penalties, for kernels of mean diagonal 1.
+        device: where kernels are made, and weights of many images are fitted; those of few are himalaya's, in
+            float64 on the CPU.
 
     >>> from synbrain.features.store import open_tokens
     >>> from synbrain.features.tokens import split_pairs
@@ -49,8 +53,11 @@ class Ridge:
     (20, 12)
     """
 
-    def __init__(self, n_folds: int = 5, alphas: Float64 = ALPHAS) -> None:
+    def __init__(
+        self, n_folds: int = 5, alphas: Float64 = ALPHAS, device: str | torch.device = "cpu"
+    ) -> None:
         self.n_folds, self.alphas = n_folds, alphas
+        self.device = with_float64(device)
         self.kernels: TokenKernels | None = None
         self.weights: NDArray[Any] = np.empty((0, 0))
         self.offset: Float64 = np.empty(0)
@@ -65,7 +72,7 @@ class Ridge:
         """
         if pairs.n_images >= MANY_IMAGES:
             return self._fit_many(pairs, seed, show_progress)
-        self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
+        self.kernels, grams = TokenKernels.fit(pairs.tokens, self.device, show_progress=show_progress)
         self.gram = grams[0] if len(grams) == 1 else grams.mean(axis=0)
         targets = pairs.repeat_means()
         self.offset = targets.mean(axis=0, dtype=np.float64)
@@ -87,7 +94,7 @@ class Ridge:
 
     def _fit_many(self, pairs: Pairs, seed: int, show_progress: bool) -> Self:
         """In float32, with little in memory at a time: at 9,000 images x 15,724 voxels every array counts."""
-        self.kernels, kernels = TokenKernels.unscaled(pairs.tokens, show_progress=show_progress)
+        self.kernels, kernels = TokenKernels.unscaled(pairs.tokens, self.device, show_progress=show_progress)
         scales = list(self.kernels.scales.values())
         # one kernel on disk would be copied into memory to be scaled: its penalties are scaled instead
         self.gram, self.gram_scale = kernels[0], scales[0]
@@ -102,8 +109,9 @@ class Ridge:
             targets = scratch.put(pairs.repeat_means())
             self.offset = targets.mean(axis=0, dtype=np.float64)
             targets -= self.offset
+            alphas = self.alphas * self.gram_scale
             penalties, self.weights = chosen_ridge(
-                self.gram, targets, self.alphas * self.gram_scale, fold, show_progress=show_progress
+                self.gram, targets, alphas, fold, device=self.device, show_progress=show_progress
             )
         self.best_alphas = penalties / self.gram_scale
         self.weights *= np.float32(self.gram_scale)

@@ -31,6 +31,7 @@ from synbrain.evaluation.evaluate import describe
 from synbrain.evaluation.measured import measure
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.scores import Scores
+from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.files import require_absent, write_text
@@ -103,7 +104,8 @@ def compare(
         dataset, tokens = open_untuned(dataset, options.encoder, options.layers)
     train, test = split_pairs(dataset, tokens)
     _prepare(out, resume, overwrite)
-    measured = measure(test, train, dataset.space, n_bootstrap=options.n_bootstrap)
+    device = pick_device(options.device)
+    measured = measure(test, train, dataset.space, n_bootstrap=options.n_bootstrap, device=device)
     job = Job(dataset, tokens, measured, options, out / TRAINING, show_progress=show_progress)
     chosen = {name: known[name] for name in names}
     skipped = {n: why for n, method in chosen.items() if (why := method.maker.why_not(job)) is not None}

@@ -65,4 +65,6 @@ def measured_of(dataset: Dataset, tokens: TokenSet, like: Measured) -> Measured:
     train, test = split_pairs(dataset, tokens)
     if test.n_images != like.test.n_images:
         raise SynBrainError("tokens of another test set", "run `synbrain features` on this dataset")
-    return measure(test, train, dataset.space, seed=like.seed, n_bootstrap=like.n_bootstrap)
+    return measure(
+        test, train, dataset.space, seed=like.seed, n_bootstrap=like.n_bootstrap, device=like.device
+    )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from synbrain.baselines.mlp_autoencoder import MLPAE
-from synbrain.baselines.registry import BASELINES
+from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.comparison.diffusion import Diffusion
 from synbrain.comparison.job import Job
 from synbrain.comparison.recipes import Networks
@@ -70,7 +70,8 @@ class Baseline:
 
     def score(self, job: Job) -> Row:
         train = job.measured.train
-        model = BASELINES[self.name]().fit(train, seed=job.seed, show_progress=job.show_progress)
+        unfitted = make_baseline(self.name, job.measured.device)
+        model = unfitted.fit(train, seed=job.seed, show_progress=job.show_progress)
         if job.curves is not None and isinstance(model, MLPAE):
             write_json(job.curves, {"autoencoder": model.curves, "second": model.mapper_curves})
         return job.score(model)

@@ -32,7 +32,7 @@ class CompareOptions(BaseModel):
     )
     n_way: int = Field(N_WAY, ge=2, description="candidates in raw and synthetic retrieval")
     n_subsets: int = Field(N_SUBSETS, ge=1, description="random sets of candidates in retrieval")
-    device: str = Field("auto", description="where methods with networks are fitted: auto, cpu, cuda or mps")
+    device: str = Field("auto", description="where methods are fitted and scored: auto, cpu, cuda or mps")
     n_bootstrap: int = Field(N_BOOTSTRAP, ge=1, description="bootstrap samples over test images")
     vae: VAEOptions = Field(
         VAEOptions(),

@@ -104,7 +104,14 @@ def evaluation_of(
         dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
     train, test = split_pairs(dataset, tokens)
     subject = _subject_of(model, dataset, options.subject)
-    measured = measure(test, train, dataset.space, seed=options.seed, n_bootstrap=options.n_bootstrap)
+    measured = measure(
+        test,
+        train,
+        dataset.space,
+        seed=options.seed,
+        n_bootstrap=options.n_bootstrap,
+        device=model.device,
+    )
     bound = BoundModel(model, subject)
     predictions = {"synbrain": bound.predict(test.tokens)}
     of_model = score_model(
@@ -192,12 +199,12 @@ def _control(
     train, tokens = measured.train, measured.test.tokens
     shown = show_progress and train.n_images >= MANY_IMAGES  # minutes, which want a bar of their own
     if name == "ridge":
-        predicted = ridge_predictions(train, tokens, seed=seed, show_progress=shown)
+        predicted = ridge_predictions(train, tokens, seed=seed, device=measured.device, show_progress=shown)
 
         def trials(images: Rows, n: int, _: int) -> Float32:
             return point_mass(predicted[images], n)
 
         return score_arrays(predicted, trials, measured, n_samples=n_samples, seed=seed), predicted
-    fitted = make_baseline(name).fit(train, seed=seed, show_progress=shown)
+    fitted = make_baseline(name, measured.device).fit(train, seed=seed, show_progress=shown)
     predicted = np.asarray(fitted.predict(tokens))
     return score_model(fitted, measured, predicted=predicted, n_samples=n_samples, seed=seed), predicted

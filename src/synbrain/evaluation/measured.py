@@ -15,6 +15,7 @@ from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, Scale
 from synbrain.metrics.ceiling import RELIABLE, ceiling_snr, ncsnr, signal_and_noise
+from synbrain.metrics.device import Device
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
 from synbrain.metrics.voxel import blocks
 
@@ -33,6 +34,7 @@ class Measured:
         scale: mean and sd of the training trials, the dataset's unit.
         seed: of retrieval subsets, bootstrap and voxel choice.
         n_bootstrap: number of bootstrap samples over test images.
+        device: where what is heavy is scored: products over voxels, scores of draws, the bootstrap.
     """
 
     test: Pairs
@@ -41,6 +43,7 @@ class Measured:
     scale: Scale
     seed: int = 0
     n_bootstrap: int = N_BOOTSTRAP
+    device: Device = "cpu"
 
     @property
     def mean(self) -> Float64:
@@ -151,7 +154,13 @@ class Measured:
 
 
 def measure(
-    test: Pairs, train: Pairs, space: VoxelSpace, *, seed: int = 0, n_bootstrap: int = N_BOOTSTRAP
+    test: Pairs,
+    train: Pairs,
+    space: VoxelSpace,
+    *,
+    seed: int = 0,
+    n_bootstrap: int = N_BOOTSTRAP,
+    device: Device = "cpu",
 ) -> Measured:
     """Gather what rows are scored against.
 
@@ -165,4 +174,4 @@ def measure(
             f"{test.n_voxels} test, {train.n_voxels} training and {space.n_voxels} space voxels",
             "take all three from one dataset",
         )
-    return Measured(test, train, space, Scale.of_trials(train), seed, n_bootstrap)
+    return Measured(test, train, space, Scale.of_trials(train), seed, n_bootstrap, device)

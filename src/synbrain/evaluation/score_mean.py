@@ -87,7 +87,7 @@ def _per_voxel(predicted: NDArray[Any], measured: Measured) -> Row:
         row.notes["voxel_r"] = f"{n_undefined} voxels are constant over the test images and left out"
     fraction, used = _fraction(r, measured)
     groups = np.stack([np.ones_like(used), used])
-    every, of_used = voxel_r_replicates_of(groups, measured.weights, predicted, target)
+    every, of_used = voxel_r_replicates_of(groups, measured.weights, predicted, target, measured.device)
     row.replicates["voxel_r"] = every
     if measured.snr is not None and used.any():
         ceiling = correlation_ceiling(measured.snr[used], measured.repeats)
@@ -124,13 +124,13 @@ def _structure(predicted: NDArray[Any], measured: Measured) -> Row:
     target = measured.repeat_means
     if len(target) < 2:
         return row
-    forward, backward = response_retrieval(predicted, target, measured.mean, measured.sd)
+    forward, backward = response_retrieval(predicted, target, measured.mean, measured.sd, measured.device)
     row.values["response_retrieval"], row.values["response_retrieval_backward"] = forward, backward
     if len(target) < 3:
         return row
     images = np.arange(len(target))
     if len(images) > MAX_RDM_IMAGES:
         images = np.random.default_rng(measured.seed).choice(images, MAX_RDM_IMAGES, replace=False)
-    sides = [rdm(measured.standardised(side[images])) for side in (predicted, target)]
+    sides = [rdm(measured.standardised(side[images]), measured.device) for side in (predicted, target)]
     row.values["rdm_r"] = rdm_correlation(sides[0], sides[1])
     return row

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from synbrain.arrays import Rows
 from synbrain.evaluation.measured import Measured
 from synbrain.evaluation.row import Row, TrialSummary
+from synbrain.metrics.device import Device
 from synbrain.metrics.distribution import (
     covariance_r,
     crps_and_covered,
@@ -95,6 +96,7 @@ class _Block:
         trials: (n_trials, n_alive).
         local: (n_trials,) row among ``images``.
         chosen: positions among the alive voxels whose noise covariance is summed.
+        device: where draws are scored.
     """
 
     images: Rows
@@ -103,6 +105,7 @@ class _Block:
     trials: NDArray[np.float32]
     local: Rows
     chosen: Rows
+    device: Device = "cpu"
 
 
 def _blocks(
@@ -114,7 +117,8 @@ def _blocks(
         drawn = samples = measured.standardised(draw(images, n_samples, own_seed))
         if predictive is not None:
             samples = measured.standardised(predictive(images, n_samples, own_seed))
-        yield _Block(images, drawn, samples, measured.standardised(raw), local, chosen)
+        trials = measured.standardised(raw)
+        yield _Block(images, drawn, samples, trials, local, chosen, measured.device)
 
 
 @dataclass
@@ -168,10 +172,11 @@ class _Sums:
         trials, local = block.trials, block.local
         sums = cls.zero(len(block.images), trials.shape[1], len(block.chosen), levels)
         sums.images = block.images
-        scores, inside = crps_and_covered(block.predictive, trials, local, levels)
+        scores, inside = crps_and_covered(block.predictive, trials, local, levels, block.device)
         sums.crps += scores.sum(axis=0)
         per_trial = {"crps": scores.mean(axis=1)}
-        per_trial["energy_score"] = energy_score(block.predictive, trials, local) / np.sqrt(trials.shape[1])
+        energy = energy_score(block.predictive, trials, local, block.device)
+        per_trial["energy_score"] = energy / np.sqrt(trials.shape[1])
         for level, hit in inside.items():
             sums.inside[level] += hit.sum(axis=0)
         per_trial |= {name: inside[level].mean(axis=1) for name, level in LEVELS.items() if level in inside}

@@ -208,7 +208,8 @@ def choose(problem: Problem, responses: Tensor) -> Choice:
             plain[:, a, part] = errors
     problem.team.bring_together(plain, dim=2)
     tried = near_choice(plain.sum(dim=0))
-    candidates = torch.tensor([*first, *(k * n_alphas + a for k in range(1, n_kernels) for a in tried)])
+    numbers = [*first, *(k * n_alphas + a for k in range(1, n_kernels) for a in tried)]
+    candidates = torch.tensor(numbers, device=problem.device)
     keep = min(config.keep, len(candidates))
     index = torch.empty((n_folds + 1, keep, n), dtype=torch.int16, device=problem.device)
     weight = torch.empty((n_folds + 1, keep, n), device=problem.device)
@@ -222,7 +223,7 @@ def choose(problem: Problem, responses: Tensor) -> Choice:
         index[:, :, part], weight[:, :, part] = chosen.candidate, chosen.weight
     problem.team.bring_together(index, dim=2)
     problem.team.bring_together(weight, dim=2)
-    return Choice(candidates.to(problem.device)[index.long()].to(torch.int16), weight)
+    return Choice(candidates[index.long()].to(torch.int16), weight)
 
 
 def parts_of(stop: int, floats: int, start: int = 0) -> Iterator[slice]:

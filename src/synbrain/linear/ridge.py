@@ -81,7 +81,7 @@ class FoldLayout:
 def largest_eigenvalue(kernel: Tensor, steps: int = 12) -> float:
     """Of a positive semidefinite matrix, by power iteration: from below, within some per cent."""
     generator = torch.Generator().manual_seed(0)
-    vector = torch.randn(len(kernel), generator=generator).to(kernel.device)
+    vector = torch.randn(len(kernel), generator=generator, device="cpu").to(kernel.device)
     for _ in range(steps):
         vector = kernel @ (vector / vector.norm().clamp_min(1e-30))
     return float(vector.norm())

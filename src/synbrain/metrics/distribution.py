@@ -7,14 +7,15 @@ take one block of images, so that samples of many images never stand in memory t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
 
 from synbrain.arrays import Float64, Rows
+from synbrain.metrics.device import Device, distances, host, on, ordered
 
 
 def is_point_mass(samples: NDArray[Any]) -> bool:
@@ -38,9 +39,13 @@ def crps(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> F
 
 
 def crps_and_covered(
-    samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, levels: Sequence[float]
+    samples: NDArray[Any],
+    trials: NDArray[Any],
+    image_of_trial: Rows,
+    levels: Sequence[float],
+    device: Device = "cpu",
 ) -> tuple[Float64, dict[float, NDArray[np.bool_]]]:
-    """:func:`crps`, and :func:`covered` for each level, from one sorting of the samples."""
+    """:func:`crps`, and :func:`covered` for each level, from one sorting of the samples on ``device``."""
     for level in levels:
         if len(samples) < min_samples(level):
             raise ValueError(f"{min_samples(level)} samples at least for a {level:.0%} interval")
@@ -50,30 +55,43 @@ def crps_and_covered(
         return np.asarray(error), {level: np.asarray(trials == point) for level in levels}
     n, scores = len(samples), np.empty(trials.shape)
     inside = {level: np.empty(trials.shape, dtype=np.bool_) for level in levels}
-    pairs = (2 * np.arange(n) - n + 1) / (n * (n - 1))  # on sorted samples: sum_i<k |x_i - x_k| / n (n - 1)
+    # on sorted samples: sum_i<k |x_i - x_k| / n (n - 1)
+    pairs = on((2 * np.arange(n) - n + 1) / (n * (n - 1)), device)
     for image in np.unique(image_of_trial):
         shown = np.flatnonzero(image_of_trial == image)
-        drawn = np.asarray(samples[:, image], dtype=np.float64)
-        ordered = np.sort(np.ascontiguousarray(drawn.T), axis=-1)
-        spread = ordered @ pairs
-        for row in shown:  # E|x - y| - E|x - x'| / 2, over pairs of different samples
-            scores[row] = np.abs(drawn - trials[row]).mean(axis=0) - spread
+        drawn, seen = on(samples[:, image], device), on(trials[shown], device)
+        sorted_samples = ordered(drawn.T)
+        for row, score in zip(shown, _crps(drawn, seen, sorted_samples @ pairs), strict=True):
+            scores[row] = host(score)
         for level in levels:
-            low, high = (_quantile(ordered, (1 + sign * level) / 2) for sign in (-1, 1))
-            inside[level][shown] = (trials[shown] >= low) & (trials[shown] <= high)
+            inside[level][shown] = host(_inside(sorted_samples, seen, level))
     return scores, inside
 
 
-def _quantile(ordered: Float64, share: float) -> Float64:
+def _crps(drawn: Any, trials: Any, spread: Any) -> Iterator[Any]:
+    """Scores (n_voxels,) of each of an image's trials, given half the mean distance of its samples."""
+    for trial in trials:  # E|x - y| - E|x - x'| / 2, over pairs of different samples
+        yield abs(drawn - trial).mean(0) - spread
+
+
+def _inside(sorted_samples: Any, trials: Any, level: float) -> Any:
+    """(n_trials, n_voxels) bool, whether trials lie in the central interval of (n_voxels, n_samples)."""
+    low, high = (_quantile(sorted_samples, (1 + sign * level) / 2) for sign in (-1, 1))
+    return (trials >= low) & (trials <= high)
+
+
+def _quantile(sorted_samples: Any, share: float) -> Any:
     """Quantile (n,) of sorted (n, n_samples) by Weibull's position, ``share * (n_samples + 1)`` from 1."""
-    at = share * (ordered.shape[1] + 1) - 1
-    below = int(np.clip(np.floor(at + 1e-9), 0, ordered.shape[1] - 1))
-    above = min(below + 1, ordered.shape[1] - 1)
+    at, last = share * (sorted_samples.shape[1] + 1) - 1, sorted_samples.shape[1] - 1
+    below = int(np.clip(np.floor(at + 1e-9), 0, last))
+    above = min(below + 1, last)
     part = min(max(at - below, 0.0), 1.0)
-    return np.asarray(ordered[:, below] + part * (ordered[:, above] - ordered[:, below]))
+    return sorted_samples[:, below] + part * (sorted_samples[:, above] - sorted_samples[:, below])
 
 
-def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows) -> Float64:
+def energy_score(
+    samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Rows, device: Device = "cpu"
+) -> Float64:
     """Fair energy score of each measured trial under the synthetic trials of its image, over all voxels.
 
     ``mean |x_m - y| - sum |x_m - x_k| / (2 M (M - 1))`` with Euclidean norms over voxels (Gneiting and
@@ -83,6 +101,7 @@ def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Ro
         samples: (n_samples, n_images, n_voxels).
         trials: (n_trials, n_voxels).
         image_of_trial: (n_trials,).
+        device: where distances are computed.
 
     Returns:
         (n_trials,) float64, in the unit of the responses; smaller is better.
@@ -90,19 +109,18 @@ def energy_score(samples: NDArray[Any], trials: NDArray[Any], image_of_trial: Ro
     out, point = np.empty(len(trials)), is_point_mass(samples)
     for image in np.unique(image_of_trial):
         shown = image_of_trial == image
-        drawn = np.asarray((samples[:1] if point else samples)[:, image], dtype=np.float64)
+        drawn = on((samples[:1] if point else samples)[:, image], device)
         spread = _mean_distance(drawn) / 2 if len(drawn) > 1 else 0.0
-        out[shown] = cdist(np.asarray(trials[shown], dtype=np.float64), drawn).mean(axis=1) - spread
+        out[shown] = host(distances(on(trials[shown], device), drawn).mean(1) - spread)
     return out
 
 
-def _mean_distance(values: Float64) -> float:
+def _mean_distance(values: Any) -> Any:
     """Mean Euclidean distance of two different rows of (n, n_voxels), by one product instead of n^2 sums."""
-    centred = values - values.mean(axis=0)  # so that little is lost where distances are small
+    n, centred = len(values), values - values.mean(0)  # so that little is lost where distances are small
     products = centred @ centred.T
-    squares = np.diagonal(products)[:, None] + np.diagonal(products) - 2 * products
-    upper = np.triu_indices(len(values), 1)
-    return float(np.mean(np.sqrt(np.maximum(squares[upper], 0.0))))
+    squares = products.diagonal()[:, None] + products.diagonal() - 2 * products  # 0 on the diagonal, exactly
+    return (squares.clip(0) ** 0.5).sum() / (n * (n - 1))
 
 
 def expected_scores(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:

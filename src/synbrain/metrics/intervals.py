@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float64
+from synbrain.metrics.device import Device, host, on
 from synbrain.metrics.voxel import CONSTANT, blocks
 
 N_BOOTSTRAP, LEVEL = 2000, 0.95
@@ -42,50 +43,69 @@ def mean_replicates(weights: Float64, totals: NDArray[Any], counts: NDArray[Any]
     return np.asarray(np.where(below > 0, out, np.nan), dtype=np.float64)
 
 
-def voxel_r_replicates(weights: Float64, predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
+def voxel_r_replicates(
+    weights: Float64, predicted: NDArray[Any], measured: NDArray[Any], device: Device = "cpu"
+) -> Float64:
     """Bootstrap replicates of the mean over voxels of Pearson across images.
 
     Args:
         weights: (n_bootstrap, n_images).
         predicted, measured: (n_images, n_voxels); voxels with a constant measured side are left out.
+        device: where products of weights and voxels are made.
 
     Returns:
         (n_bootstrap,) float64.
     """
     everything = np.ones((1, predicted.shape[1]), dtype=np.bool_)
-    return np.asarray(voxel_r_replicates_of(everything, weights, predicted, measured)[0])
+    return np.asarray(voxel_r_replicates_of(everything, weights, predicted, measured, device)[0])
 
 
 def voxel_r_replicates_of(
-    groups: NDArray[np.bool_], weights: Float64, predicted: NDArray[Any], measured: NDArray[Any]
+    groups: NDArray[np.bool_],
+    weights: Float64,
+    predicted: NDArray[Any],
+    measured: NDArray[Any],
+    device: Device = "cpu",
 ) -> Float64:
     """:func:`voxel_r_replicates` of several groups of voxels at the cost of one.
 
     Args:
         groups: (n_groups, n_voxels).
         weights, predicted, measured: as there.
+        device: where products of weights and voxels are made.
 
     Returns:
         (n_groups, n_bootstrap) float64.
     """
     n_bootstrap, n = weights.shape
-    share = weights / n
+    share = on(weights / n, device)
     total, used = (np.zeros((n_bootstrap, len(groups))) for _ in range(2))
     for voxels in blocks(predicted.shape[1], 6 * (n + n_bootstrap)):
-        a = np.asarray(predicted[:, voxels], dtype=np.float64)
-        b = np.asarray(measured[:, voxels], dtype=np.float64)
-        size_a, size_b = np.abs(a).max(axis=0), np.abs(b).max(axis=0)
-        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-        mean_a, mean_b = share @ a, share @ b
-        var_a = np.maximum(share @ a**2 - mean_a**2, 0.0)
-        var_b = np.maximum(share @ b**2 - mean_b**2, 0.0)
-        alive_a, alive_b = np.sqrt(var_a) > CONSTANT * size_a, np.sqrt(var_b) > CONSTANT * size_b
-        norm = np.sqrt(np.where(alive_a & alive_b, var_a * var_b, 1.0))
-        r = np.where(alive_a & alive_b, (share @ (a * b) - mean_a * mean_b) / norm, 0.0)
-        inside = groups[:, voxels].T.astype(np.float64)
-        total += r @ inside
-        used += alive_b @ inside
+        sides = predicted[:, voxels], measured[:, voxels]
+        sizes = [on(np.abs(side).max(axis=0), device) for side in sides]
+        r, alive = _weighed_r(share, *(on(side, device) for side in sides), *sizes)
+        inside = on(groups[:, voxels].T, device)
+        total += host(r @ inside)
+        used += host(alive @ inside)
     return np.asarray(np.where(used > 0, total / np.maximum(used, 1), np.nan).T, dtype=np.float64)
+
+
+def _weighed_r(share: Any, a: Any, b: Any, size_a: Any, size_b: Any) -> tuple[Any, Any]:
+    """Correlations (n_bootstrap, n) of columns, 0 where one is constant; and 1 where b varies, 0 where not.
+
+    Args:
+        share: (n_bootstrap, n_images) weights that sum to 1.
+        a, b: predicted and measured; numpy's arrays or tensors.
+        size_a, size_b: (n,) largest absolute values, beside which a spread may be none.
+    """
+    a, b = a - a.mean(0), b - b.mean(0)
+    mean_a, mean_b = share @ a, share @ b
+    var_a, var_b = (share @ a**2 - mean_a**2).clip(0), (share @ b**2 - mean_b**2).clip(0)
+    alive_a, alive_b = var_a**0.5 > CONSTANT * size_a, var_b**0.5 > CONSTANT * size_b
+    alive = alive_a & alive_b
+    norm = (var_a * var_b) ** 0.5 * alive + ~alive
+    # a bool times a float is float64 in numpy alone
+    return (share @ (a * b) - mean_a * mean_b) * alive / norm, alive_b + 0 * var_b
 
 
 def percentile_interval(replicates: NDArray[Any], level: float = LEVEL) -> Interval | None:

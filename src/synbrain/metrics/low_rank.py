@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float64
+from synbrain.metrics.device import namespace
 
 
 def log_density(z: NDArray[Any], loadings: NDArray[Any], unique: NDArray[Any]) -> Float64:
@@ -29,11 +31,19 @@ def log_density(z: NDArray[Any], loadings: NDArray[Any], unique: NDArray[Any]) -
     >>> float(log_density(np.zeros((1, 1)), np.zeros((1, 0)), np.ones(1))[0])  # doctest: +ELLIPSIS
     -0.9189...
     """
-    values, of, variances = (np.asarray(array, dtype=np.float64) for array in (z, loadings, unique))
-    weighed = of / variances[:, None]
+    arrays = (np.asarray(array, dtype=np.float64) for array in (z, loadings, unique))
+    return np.asarray(log_density_of(*arrays))
+
+
+def log_density_of(values: Any, loadings: Any, unique: Any) -> Any:
+    """:func:`log_density` of numpy's arrays or of tensors, in float64, where they are."""
+    xp = namespace(values)
+    weighed = loadings / unique[:, None]
     # M = F F'; then z' U^-1 L M^-1 L' U^-1 z is the squared norm of F^-1 L' U^-1 z
-    factor = np.linalg.cholesky(np.eye(of.shape[1]) + of.T @ weighed)
-    projected = np.linalg.solve(factor, (values @ weighed).T)
-    distance = np.sum(values**2 / variances, axis=1) - np.sum(projected**2, axis=0)
-    log_determinant = np.sum(np.log(variances)) + 2 * np.sum(np.log(np.diag(factor)))
-    return np.asarray(-0.5 * (distance + log_determinant + len(variances) * np.log(2 * np.pi)))
+    inner = loadings.T @ weighed
+    inner.ravel()[:: len(inner) + 1] += 1  # plus the identity
+    factor = xp.linalg.cholesky(inner)
+    projected = xp.linalg.solve(factor, (values @ weighed).T)
+    distance = (values**2 / unique).sum(1) - (projected**2).sum(0)
+    log_determinant = xp.log(unique).sum() + 2 * xp.log(factor.diagonal()).sum()
+    return -0.5 * (distance + log_determinant + len(unique) * math.log(2 * math.pi))

@@ -12,18 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float64
+from synbrain.metrics.device import Device, host, on
 from synbrain.metrics.voxel import blocks
 
 N_WAY, N_SUBSETS = 300, 30  # the published protocol
 
 
-def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bool = False) -> Float64:
+def cosine_matrix(
+    queries: NDArray[Any], candidates: NDArray[Any], *, centre: bool = False, device: Device = "cpu"
+) -> Float64:
     """Cosine similarity (Pearson with ``centre``) of every query with every candidate.
 
     Args:
         queries: (n, ...) values, flattened per item and read in blocks of values.
         candidates: (m, ...) values of the same size per item.
         centre: subtract each item's own mean first.
+        device: where products are made.
 
     Returns:
         (n, m) float64; 0 where an item is all zero (or constant, with ``centre``).
@@ -32,14 +36,15 @@ def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bo
     width = left.shape[1]
     if right.shape[1] != width:
         raise ValueError(f"items of different size: {queries.shape} and {candidates.shape}")
-    products = np.zeros((len(left), len(right)))
+    products: Any = on(np.zeros((len(left), len(right))), device)
     sums, squares = [np.zeros(len(left)), np.zeros(len(right))], [np.zeros(len(left)), np.zeros(len(right))]
     for columns in blocks(width, len(left) + len(right)):
-        sides = [np.asarray(side[:, columns], dtype=np.float64) for side in (left, right)]
+        sides = [on(side[:, columns], device) for side in (left, right)]
         products += sides[0] @ sides[1].T
         for k, side in enumerate(sides):
-            sums[k] += side.sum(axis=1)
-            squares[k] += np.square(side).sum(axis=1)
+            sums[k] += host(side.sum(1))
+            squares[k] += host((side**2).sum(1))
+    products = host(products)
     centred = [square.copy() for square in squares]
     if centre:
         products -= np.outer(sums[0], sums[1]) / width
@@ -49,7 +54,7 @@ def cosine_matrix(queries: NDArray[Any], candidates: NDArray[Any], *, centre: bo
         np.where(o > 1e-12 * s, 1 / np.sqrt(np.where(o > 1e-12 * s, o, 1.0)), 0.0)
         for o, s in zip(centred, squares, strict=True)
     ]
-    return products * scale[0][:, None] * scale[1]
+    return np.asarray(products * scale[0][:, None] * scale[1], dtype=np.float64)
 
 
 def top1(similarity: Float64, *, n_way: int = N_WAY, n_subsets: int = N_SUBSETS, seed: int = 0) -> float:
@@ -94,7 +99,11 @@ def both_directions(
 
 
 def response_similarity(
-    synthetic: NDArray[Any], measured: NDArray[Any], mean: NDArray[Any], sd: NDArray[Any]
+    synthetic: NDArray[Any],
+    measured: NDArray[Any],
+    mean: NDArray[Any],
+    sd: NDArray[Any],
+    device: Device = "cpu",
 ) -> Float64:
     """Pearson across z-scored voxels between every synthetic and every measured response.
 
@@ -104,6 +113,7 @@ def response_similarity(
     Args:
         synthetic, measured: (n_images, n_voxels), one unit.
         mean, sd: (n_voxels,) of the training trials; voxels of zero sd are left out.
+        device: where products are made.
 
     Returns:
         (n_images, n_images) float64; rows are synthetic, columns measured.
@@ -112,16 +122,20 @@ def response_similarity(
     scale = np.asarray(sd, dtype=np.float64)[used]
     offset = np.asarray(mean, dtype=np.float64)[used]
     sides = [((side[:, used] - offset) / scale).astype(np.float32) for side in (synthetic, measured)]
-    return cosine_matrix(sides[0], sides[1], centre=True)
+    return cosine_matrix(sides[0], sides[1], centre=True, device=device)
 
 
 def response_retrieval(
-    synthetic: NDArray[Any], measured: NDArray[Any], mean: NDArray[Any], sd: NDArray[Any]
+    synthetic: NDArray[Any],
+    measured: NDArray[Any],
+    mean: NDArray[Any],
+    sd: NDArray[Any],
+    device: Device = "cpu",
 ) -> tuple[float, float]:
     """Top-1 among all test images, in both directions; arguments as :func:`response_similarity`.
 
     Returns:
         (measured responses ranked for each synthetic one, synthetic ranked for each measured one).
     """
-    similarity = response_similarity(synthetic, measured, mean, sd)
+    similarity = response_similarity(synthetic, measured, mean, sd, device)
     return both_directions(similarity, n_way=len(similarity))

@@ -10,21 +10,24 @@ from scipy.stats import spearmanr
 
 from synbrain.arrays import Float64, Rows
 from synbrain.metrics.ceiling import stepped_up
+from synbrain.metrics.device import Device
 from synbrain.metrics.retrieval import cosine_matrix
 
 
-def rdm(responses: NDArray[Any]) -> Float64:
+def rdm(responses: NDArray[Any], device: Device = "cpu") -> Float64:
     """Representational dissimilarity: correlation distance between the responses to every two images.
 
     Args:
         responses: (n_images, n_voxels), z-scored per voxel with training statistics.
+        device: where products are made.
 
     Returns:
         (n_images * (n_images - 1) / 2,) float64 in [0, 2], the upper triangle row by row; 1 where a
         response is constant over voxels.
     """
     upper = np.triu_indices(len(responses), 1)
-    return np.asarray(1 - cosine_matrix(responses, responses, centre=True)[upper], dtype=np.float64)
+    similarity = cosine_matrix(responses, responses, centre=True, device=device)
+    return np.asarray(1 - similarity[upper], dtype=np.float64)
 
 
 def rdm_correlation(a: Float64, b: Float64) -> float:

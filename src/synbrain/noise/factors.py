@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import FactorAnalysis
 from sklearn.exceptions import ConvergenceWarning
 
 from synbrain.arrays import Float64, Rows
-from synbrain.metrics.low_rank import log_density
+from synbrain.metrics.device import Device, host, like, namespace, on
+from synbrain.metrics.low_rank import log_density_of
 
 LEAST_UNIQUE = 0.02  # of a voxel's variance, so that the covariance can be inverted
 MANY_VOXELS, ROUNDS = 2000, 15  # beyond, principal axes take the place of maximum likelihood, which is slower
 
 
 def fit_factors(
-    z: Float64, image: Rows, choices: tuple[int, ...], seed: int
+    z: Float64, image: Rows, choices: tuple[int, ...], seed: int, device: Device = "cpu"
 ) -> tuple[Float64, Float64, dict[str, float]]:
     """Loadings and unique variances of correlated standard normals.
 
@@ -28,6 +30,7 @@ def fit_factors(
         image: (n_trials,) image of each trial; halves are split by image.
         choices: numbers of factors; more than a third of trials or voxels are left out.
         seed: of the halves.
+        device: where principal axes and densities are computed; maximum likelihood is scikit-learn's.
 
     Returns:
         loadings (n_voxels, k), unique (n_voxels,) with row sums of squares + unique = 1, and the held-out
@@ -38,56 +41,61 @@ def fit_factors(
     half = np.isin(image, np.random.default_rng([seed, 3]).permutation(images)[: len(images) // 2])
     possible = sorted({k for k in choices if k <= min(n_voxels, half.sum(), (~half).sum()) // 3} | {0})
     scores: dict[int, float] = {}
+    there = on(z, device)
+    parts = [np.flatnonzero(side) for side in (half, ~half)]
     for k in possible:
         both = []
-        for train in (half, ~half):
-            loadings, unique = _factors(z[train], k, seed)
-            both.append(float(log_density(z[~train], loadings, unique).mean()) / n_voxels)
+        for train, rest in (parts, parts[::-1]):
+            loadings, unique = _factors(there[train], k, seed)
+            both.append(float(log_density_of(there[rest], loadings, unique).mean()) / n_voxels)
         scores[k] = float(np.mean(both))
         if scores[k] < max(scores.values()) - 0.01:
             break  # more factors only fit more noise
     best = max(scores, key=lambda k: scores[k])
-    loadings, unique = _factors(z, best, seed)
+    loadings, unique = (host(part) for part in _factors(there, best, seed))
     return loadings, unique, {str(k): round(value, 5) for k, value in scores.items()}
 
 
-def _factors(z: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
+def _factors(z: Any, k: int, seed: int) -> tuple[Any, Any]:
+    """Loadings and unique variances where z is: numpy's arrays or tensors."""
     n_voxels = z.shape[1]
     if k == 0:
-        return np.zeros((n_voxels, 0)), np.ones(n_voxels)
-    scaled = z / np.maximum(np.sqrt(np.mean(z**2, axis=0)), 1e-12)
+        return like(z, np.zeros((n_voxels, 0))), like(z, np.ones(n_voxels))
+    scaled = z / ((z**2).mean(0) ** 0.5).clip(1e-12)
     if n_voxels > MANY_VOXELS:
         return _principal_axes(scaled, k, seed)
     with warnings.catch_warnings():  # 30 iterations are meant to be enough, converged or not
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = FactorAnalysis(k, max_iter=30, tol=1e-3, random_state=seed).fit(scaled)
-    return bounded(fitted.components_.T)
+        fitted = FactorAnalysis(k, max_iter=30, tol=1e-3, random_state=seed).fit(host(scaled))
+    return bounded(like(z, fitted.components_.T))
 
 
-def _principal_axes(scaled: Float64, k: int, seed: int) -> tuple[Float64, Float64]:
+def _principal_axes(scaled: Any, k: int, seed: int) -> tuple[Any, Any]:
     """Leading axes of ``C - diag(u)``, with u refreshed in every round of a subspace iteration.
 
     C = Z'Z / n is never made: a round costs two products of Z with k + 8 columns.
     """
-    n, n_voxels = scaled.shape
-    basis = np.linalg.qr(np.random.default_rng(seed).standard_normal((n_voxels, min(k + 8, n_voxels))))[0]
-    basis = basis.astype(scaled.dtype)
-    loadings, unique = np.zeros((n_voxels, k)), np.full(n_voxels, 0.5)
+    (n, n_voxels), linalg = scaled.shape, namespace(scaled).linalg
+    width = min(k + 8, n_voxels)
+    start = np.random.default_rng(seed).standard_normal((n_voxels, width))
+    basis = linalg.qr(like(scaled, start))[0]
+    leading = list(range(width - 1, width - 1 - k, -1))  # eigenvalues rise
+    loadings, unique = basis[:, :k], like(scaled, np.full(n_voxels, 0.5))
     for _ in range(ROUNDS):
         product = scaled.T @ (scaled @ basis) / n - unique[:, None] * basis
-        values, inner = np.linalg.eigh(basis.T @ product)
-        vectors = (basis @ inner[:, ::-1])[:, :k]
-        loadings, unique = bounded(vectors * np.sqrt(np.maximum(values[::-1][:k], 0.0)))
-        basis = np.linalg.qr(product)[0].astype(scaled.dtype)
+        values, inner = linalg.eigh(basis.T @ product)
+        vectors = basis @ inner[:, leading]
+        loadings, unique = bounded(vectors * values[leading].clip(0) ** 0.5)
+        basis = linalg.qr(product)[0]
     return loadings, unique
 
 
-def bounded(loadings: Float64) -> tuple[Float64, Float64]:
+def bounded(loadings: Any) -> tuple[Any, Any]:
     """Loadings with row sums of squares of at most ``1 - LEAST_UNIQUE``, and what they leave of 1."""
-    shared = np.sum(loadings**2, axis=1)
-    shrink = np.minimum(1, np.sqrt((1 - LEAST_UNIQUE) / np.maximum(shared, 1e-12)))
+    shared = (loadings**2).sum(1)
+    shrink = (((1 - LEAST_UNIQUE) / shared.clip(1e-12)) ** 0.5).clip(None, 1)
     loadings = loadings * shrink[:, None]
-    return loadings, 1 - np.sum(loadings**2, axis=1)
+    return loadings, 1 - (loadings**2).sum(1)
 
 
 def without(

@@ -19,6 +19,7 @@ from scipy.stats import kurtosis, skew
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.metrics.device import Device
 from synbrain.metrics.voxel import blocks
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.factors import fit_factors, without
@@ -69,6 +70,7 @@ def fit_response_noise(
     *,
     prior: NoisePrior = UNKNOWN,
     seed: int = 0,
+    device: Device = "cpu",
 ) -> ResponseNoise:
     """Fit trial noise, what is not known of the mean, and the shape of their sum.
 
@@ -82,6 +84,7 @@ def fit_response_noise(
         config: see there.
         prior: from base subjects, or from the model whose noise is refitted.
         seed: of the halves on which the number of factors is chosen.
+        device: where patterns of the residuals are computed.
 
     Raises:
         SynBrainError: where means and trials do not fit each other, are not finite, or there are fewer than 4
@@ -92,8 +95,8 @@ def fit_response_noise(
     distances = distances_of(pairs.tokens, prior.distance, seed=seed) if config.by_distance else None
     parted = _parted(residuals, _trial_variance(residuals, config), distances, prior)
     variance, errors, growth = parted.variance, parted.errors, parted.growth
-    trial, repeat_means, scores = _trial_noise(residuals, variance, config, seed)
-    error = _mean_error(residuals, trial, parted, repeat_means, config, seed)
+    trial, repeat_means, scores = _trial_noise(residuals, variance, config, seed, device)
+    error = _mean_error(residuals, trial, parted, repeat_means, config, seed, device)
     shape = _shape_of_sum(residuals, trial, error, growth.values, config, seed)
     record = NoiseRecord(
         source=parted.source,
@@ -172,7 +175,7 @@ def _trial_variance(residuals: Residuals, config: NoiseConfig) -> VarianceFit:
 
 
 def _trial_noise(
-    residuals: Residuals, variance: VarianceFit, config: NoiseConfig, seed: int
+    residuals: Residuals, variance: VarianceFit, config: NoiseConfig, seed: int, device: Device
 ) -> tuple[TrialNoise, Float32, dict[str, float]]:
     """Trial noise; repeat means (n_images, n_voxels), which later steps need; scores by number of factors."""
     n_voxels = residuals.pairs.n_voxels
@@ -210,7 +213,7 @@ def _trial_noise(
         standard = np.asarray(of_trials[part] / sd, dtype=np.float64)
         z[part] = unwarp(standard, bent, tails)[0] if shaped else standard
     del of_trials
-    loadings, unique, scores = fit_factors(z, image, config.factors, seed)
+    loadings, unique, scores = fit_factors(z, image, config.factors, seed, device)
     base, slope, floor = variance.line
     parts = (loadings, unique, base, slope, floor, bent, tails)
     return TrialNoise(*(f32(part) for part in parts)), repeat_means, scores
@@ -231,6 +234,7 @@ def _mean_error(
     repeat_means: Float32,
     config: NoiseConfig,
     seed: int,
+    device: Device,
 ) -> MeanError:
     """Size and patterns of the errors of the mean: those of repeat means, less those of trials."""
     errors, growth = parted.errors, parted.growth
@@ -251,7 +255,7 @@ def _mean_error(
         total = np.maximum(trial.variance(mean) / residuals.repeats[some, None] + of_error, 1e-24)
         z[part] = (repeat_means[some] - mean) / np.sqrt(total)
         fraction += np.sum(of_error / total, axis=0) / len(rows)
-    loadings, _, _ = fit_factors(z, rows, config.factors, seed)
+    loadings, _, _ = fit_factors(z, rows, config.factors, seed, device)
     left, unique = without(loadings, fraction, trial.loadings.astype(np.float64), 1 - fraction)
     return MeanError(f32(sd), f32(left), f32(unique), growth.slope, distance)
 

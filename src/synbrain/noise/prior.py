@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.features.tokens import Pairs
+from synbrain.metrics.device import Device
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import NoisePrior, fit_response_noise
 from synbrain.noise.response_noise import ResponseNoise
@@ -35,6 +36,7 @@ def fit_noise_with_prior(
     base: Sequence[ResponseNoise],
     *,
     seed: int = 0,
+    device: Device = "cpu",
 ) -> ResponseNoise:
     """:func:`fit_response_noise` with :func:`prior_of` the base subjects.
 
@@ -43,6 +45,6 @@ def fit_noise_with_prior(
         mean: (n_images, n_voxels) float32, cross-fitted.
         config: see there.
         base: of base subjects; those that were fitted on repeats are looked at.
-        seed: as for :func:`fit_response_noise`.
+        seed, device: as for :func:`fit_response_noise`.
     """
-    return fit_response_noise(pairs, mean, config, prior=prior_of(base), seed=seed)
+    return fit_response_noise(pairs, mean, config, prior=prior_of(base), seed=seed, device=device)

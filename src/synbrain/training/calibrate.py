@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import torch
+
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -64,7 +66,7 @@ def calibrate(
         )
     pairs = pairs_of(*open_untuned(dataset, model.config.encoder, model.config.layers), "train")
     mean = model.predict(pairs.tokens, subject=part.name)
-    fitted = _refitted(pairs, mean, part.noise, noise, fitted_on_other_images, seed)
+    fitted = _refitted(pairs, mean, part.noise, noise, fitted_on_other_images, seed, model.device)
     subjects = model.subjects | {part.name: dataclasses.replace(part, noise=fitted)}
     calibrated = SynBrain(model.config, subjects, model.vae, model.mapper, device=model.device)
     if out is not None:
@@ -79,13 +81,14 @@ def _refitted(
     config: NoiseConfig,
     fitted_on_other_images: bool,
     seed: int,
+    device: torch.device,
 ) -> ResponseNoise:
     """Trial noise of ``pairs``; the error of the mean too, where ``mean`` was not fitted on their images."""
     # distances are those from the images that the mean was fitted on, which the older noise knows
     prior = prior_of([] if older is None else [older])
     if older is not None:
         prior = dataclasses.replace(prior, distance=older.error.distance)
-    fitted = fit_response_noise(pairs, mean, config, prior=prior, seed=seed)
+    fitted = fit_response_noise(pairs, mean, config, prior=prior, seed=seed, device=device)
     if fitted_on_other_images or older is None:
         return fitted
     kept = older.record

@@ -113,7 +113,7 @@ def fit_model(
         weighed = [linear_alone(s, fit, config) for s, fit in zip(subjects, fits, strict=True) if fit]
         steps = {}
     parts = {
-        subject.name: _subject_part(subject, fit, part, fit_noise(subject, fit, config, prior))
+        subject.name: _subject_part(subject, fit, part, fit_noise(subject, fit, config, prior, place.device))
         for subject, fit, part in zip(subjects, fits, weighed, strict=True)
     }
     report = TrainingReport(
@@ -206,12 +206,18 @@ def _kept_fit(
 
 
 def fit_noise(
-    subject: TrainingSubject, fit: LinearFit | None, config: TrainConfig, prior: Prior = NO_PRIOR
+    subject: TrainingSubject,
+    fit: LinearFit | None,
+    config: TrainConfig,
+    prior: Prior = NO_PRIOR,
+    device: torch.device = CPU,
 ) -> ResponseNoise | None:
     """The trial noise of one subject, around predictions that have not seen the image they are for."""
     if fit is None or not config.response_noise:
         return None
-    return fit_noise_with_prior(subject.pairs, fit.out_of_fold, config.noise, prior.noises, seed=config.seed)
+    return fit_noise_with_prior(
+        subject.pairs, fit.out_of_fold, config.noise, prior.noises, seed=config.seed, device=device
+    )
 
 
 def _subject_part(
