@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from synbrain.files import read_json, require_absent, write_json
 from synbrain.progress import track
 
 Result = dict[str, Any]
+MEND = "pass --overwrite, or another --out"
 
 
 class Place(Hashable, Protocol):
@@ -78,8 +79,9 @@ class Grid(Generic[P]):
         Raises:
             SynBrainError: where one was made with other settings, before anything is trained or written over.
         """
-        known = [self.place(**read_json(path)["place"]) for path in sorted(self.cells.glob("*.json"))]
-        wanted = list(dict.fromkeys([*places, *(known if earlier else [])]))
+        paths = sorted(self.cells.glob("*.json")) if earlier else []
+        known = [self.place(**self._read(path)["place"]) for path in paths]
+        wanted = list(dict.fromkeys([*places, *known]))
         for place in wanted:
             self.stored(place)
         results: dict[P, Result] = {}
@@ -123,6 +125,18 @@ class Grid(Generic[P]):
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _read(self, path: Path) -> Result:
+        """A decoder's file.
+
+        Raises:
+            SynBrainError: where another version wrote it.
+        """
+        stored: Result = read_json(path)
+        known = {field.name for field in fields(self.place)}  # type: ignore[arg-type]
+        if "identity" not in stored or set(stored.get("place", ())) != known:
+            raise SynBrainError(f"{path} was made by another version", MEND)
+        return stored
 
     def _path(self, place: P) -> Path:
         return self.cells / f"{place.name}.json"
