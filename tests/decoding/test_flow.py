@@ -24,6 +24,7 @@ from synbrain.decoding.scores import DecoderScores, Draws, ScoredOn, token_score
 from synbrain.decoding.subjects import require_untrained
 from synbrain.decoding.train import train_decoder, training_folder
 from synbrain.errors import SynBrainError
+from synbrain.files import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,29 @@ def test_augmentation(first: Dataset, run: SynBrain, settings: DecoderOptions, t
         train_decoder([first], settings, out=tmp_path / "e", augment=first)
     assert not (tmp_path / "e").exists()
     assert not training_folder(tmp_path / "d").exists()
+
+
+def test_scores_on_synthetic_data_say_so(
+    ridge: Path,
+    first: Dataset,
+    second: Dataset,
+    run: SynBrain,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = augment(run, second, AugmentOptions(hours=0.1), out=tmp_path / "synthetic").path
+    images, trials = (pd.read_parquet(made / f"{table}.parquet") for table in ("images", "trials"))
+    for table, number in ((images, np.arange(len(images))), (trials, trials["image"])):
+        table["split"] = np.where(number < 20, "test", "train")
+    images.to_parquet(made / "images.parquet")
+    trials.to_parquet(made / "trials.parquet")
+    write_manifest(made, list(json.loads((made / "checksums.json").read_text())))
+    words = ["decoder", "evaluate", str(ridge)]
+    assert main([*words, str(made), "--out", str(tmp_path / "made.json")]) == 0
+    assert "synthetic trials: second-synthetic was made by a model" in capsys.readouterr().out
+    assert json.loads((tmp_path / "made.json").read_text())["about"]["is_synthetic_data"]
+    assert main([*words, str(first.path), "--out", str(tmp_path / "measured.json")]) == 0
+    assert "synthetic" not in capsys.readouterr().out
 
 
 def test_synthetic_trials_of_test_images_are_refused(

@@ -135,6 +135,10 @@ def decoded(scores: DecoderScores, typed: Typed) -> None:
     about = scores.about
     print(scores.table())
     print(f"{about.n_test_images} test images, {about.n_way}-way, {about.n_draws} draw(s)")
+    if about.is_synthetic_data:
+        print(f"measured here are synthetic trials: {about.dataset} was made by a model")
+    if about.trained_on_synthetic_trials:
+        print("the decoder was trained on synthetic trials besides measured ones")
 
 
 def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
