@@ -163,12 +163,18 @@ def test_no_test_image_is_trained_on(ridge: Path, first: Dataset) -> None:
     require_untrained(Decoder.from_pretrained(ridge).config.trained_images, first)
 
 
-def test_augmentation(first: Dataset, run: SynBrain, settings: DecoderOptions, tmp_path: Path) -> None:
+def test_augmentation(
+    first: Dataset, run: SynBrain, settings: DecoderOptions, tmp_path: Path, capsys
+) -> None:
     options = AugmentOptions(hours=0.2, per_image=2, seed=3)
     made = augment(run, first, options, out=tmp_path / "synthetic")
     assert (made.n_trials, made.info.unit) == (150, first.info.unit)
     assert made.info.synthetic is not None
     assert made.info.synthetic.seed == 3
+    lineage = f"trial, made by run {run.digest[:10]} ({run.config.recipe}), seed 3, of 48 images of first"
+    assert main(["info", str(made.path)]) == 0
+    assert f"synthetic  {lineage}" in capsys.readouterr().out
+    assert lineage in repr(made)
     test = set(image_marks(first, first.image_rows("test")))
     assert not test & set(image_marks(made, np.arange(made.n_images)))
     again = augment(run, first, options, out=tmp_path / "again")

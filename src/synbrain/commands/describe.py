@@ -129,6 +129,8 @@ def describe_dataset(dataset: Dataset) -> str:
         f"{size_text(dataset.responses.nbytes)} on disk",
         f"sessions   {trials['session'].nunique()}",
     ]
+    if about.synthetic is not None:
+        lines.insert(2, f"synthetic  {about.synthetic}")
     for split in ("train", "test"):
         images = dataset.image_rows(split)
         counts = repeats[images]

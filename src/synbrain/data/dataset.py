@@ -76,6 +76,12 @@ class SyntheticTrials(BaseModel):
     n_images: int
     trained_images: str = Field("", description="marks of the images that the run saw; empty: not known")
 
+    def __str__(self) -> str:
+        return (
+            f"{self.kind}, made by run {self.run[:10]} ({self.recipe}), seed {self.seed}, of {self.n_images} "
+            f"images of {self.images_of}"
+        )
+
 
 class NsdOrigin(BaseModel):
     """Of a dataset that comes from the Natural Scenes Dataset itself, not from another tree in its layout."""
@@ -178,6 +184,7 @@ class Dataset:
             "name": info.name,
             "subject": info.subject,
             "responses": f"{info.n_trials} trials x {info.n_voxels} voxels, {info.unit}",
+            **({} if info.synthetic is None else {"synthetic": str(info.synthetic)}),
             "images": f"{counts['train']} train, {counts['test']} test",
             "space": self.space.kind,
             "ROIs": len(self.space.roi_masks()),
