@@ -42,6 +42,7 @@ def chosen_ridge(
     alphas: Float64,
     folds: Rows,
     *,
+    scale: float = 1.0,
     device: torch.device | None = None,
     show_progress: bool = False,
 ) -> tuple[Float64, Float32]:
@@ -56,6 +57,7 @@ def chosen_ridge(
         targets: (n_images, n_voxels), centred.
         alphas: (n_alphas,) penalties, rising.
         folds: (n_images,) fold of each image.
+        scale: what ``gram`` is still to be divided by, which is done to copies of it alone.
         device: where arithmetic is done; None: the CPU.
         show_progress: show a bar, in penalties.
 
@@ -68,13 +70,15 @@ def chosen_ridge(
     sizes = [n]
     while sizes[0] > FEW:
         sizes.insert(0, max(FEW, sizes[0] // GROWTH))
-    alphas = _distinct(alphas, gram, order[np.linspace(0, n - 1, sizes[0]).astype(np.int64)])
     first = torch.zeros(n_voxels, dtype=torch.int64, device=device)
     last = torch.full_like(first, len(alphas) - 1)
-    data = _Data(gram, targets, folds, device)
+    data = _Data(gram, scale, targets, folds, device)
     for size in sizes:
         some = order[np.linspace(0, n - 1, size).astype(np.int64)]
         search = _Search.on(some, data, alphas, keep=size == n)
+        if size == sizes[0]:
+            search.alphas = alphas = _distinct(alphas, search.kernel)
+            last.fill_(len(alphas) - 1)
         search.rare = int(RARE * n_voxels) if size == n > FEW else 0
         with Scratch(memory_bytes=MATRICES_BYTES) as scratch:
             search.walk(first, last, scratch, show_progress=show_progress)
@@ -87,15 +91,14 @@ def chosen_ridge(
     return alphas[search.best.cpu().numpy()], search.weights.cpu().numpy().T
 
 
-def _distinct(alphas: Float64, gram: Float32, images: Rows) -> Float64:
+def _distinct(alphas: Float64, kernel: Tensor) -> Float64:
     """Penalties without those that do what the next larger one does, as the kernel of some images says.
 
     What tokens hold of independent noise is a penalty of its own: the kernel's smallest eigenvalue. Far
     below it the error of every voxel is level, and the smallest penalties, which half of the voxels would
     take by chance, are the ones that need float64.
     """
-    kernel = torch.from_numpy(gram[np.ix_(images, images)]).double()
-    floor = float(torch.linalg.eigvalsh(kernel)[1])  # centring costs the first
+    floor = float(torch.linalg.eigvalsh(kernel.double())[1])  # centring costs the first
     return alphas[max(0, int(np.searchsorted(alphas, SAME * floor)) - 1) :]
 
 
@@ -104,6 +107,7 @@ class _Data:
     """What :func:`chosen_ridge` is given, and where it works."""
 
     gram: Float32
+    scale: float
     targets: Float32
     folds: Rows
     device: torch.device
@@ -145,6 +149,7 @@ class _Search:
     def on(cls, images: Rows, data: _Data, alphas: Float64, *, keep: bool) -> _Search:
         """Begin on ``images``, which are in the order of folds; weights are kept on request."""
         kernel = torch.from_numpy(data.gram[np.ix_(images, images)]).to(data.device).float()
+        kernel.div_(data.scale)
         ends = np.cumsum(np.bincount(data.folds[images]))
         places = [slice(int(a), int(b)) for a, b in zip([0, *ends], ends, strict=False) if b > a]
         weights = torch.zeros((data.targets.shape[1], len(images) if keep else 0), device=data.device)

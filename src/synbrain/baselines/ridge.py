@@ -96,7 +96,7 @@ class Ridge:
         """In float32, with little in memory at a time: at 9,000 images x 15,724 voxels every array counts."""
         self.kernels, kernels = TokenKernels.unscaled(pairs.tokens, self.device, show_progress=show_progress)
         scales = list(self.kernels.scales.values())
-        # one kernel on disk would be copied into memory to be scaled: its penalties are scaled instead
+        # one kernel on disk would be copied into memory to be scaled
         self.gram, self.gram_scale = kernels[0], scales[0]
         if len(kernels) > 1:
             self.gram, self.gram_scale = np.zeros_like(kernels[0]), float(len(kernels))
@@ -109,12 +109,15 @@ class Ridge:
             targets = scratch.put(pairs.repeat_means())
             self.offset = targets.mean(axis=0, dtype=np.float64)
             targets -= self.offset
-            alphas = self.alphas * self.gram_scale
-            penalties, self.weights = chosen_ridge(
-                self.gram, targets, alphas, fold, device=self.device, show_progress=show_progress
+            self.best_alphas, self.weights = chosen_ridge(
+                self.gram,
+                targets,
+                self.alphas,
+                fold,
+                scale=self.gram_scale,
+                device=self.device,
+                show_progress=show_progress,
             )
-        self.best_alphas = penalties / self.gram_scale
-        self.weights *= np.float32(self.gram_scale)
         return self
 
     def predict(self, tokens: TokenSet) -> Float32:

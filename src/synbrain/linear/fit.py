@@ -248,9 +248,6 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     fitted = _fit_on_all(problem, responses, choice, unseen)
     if unseen.alone is not None and responses.error(unseen.alone) < responses.error(fitted.predicted):
         fitted = _fit_on_all(problem, responses, choice, _Unseen(unseen.alone, unseen.r))
-        # without patterns the columns are voxels in the units that were fitted
-        own = torch.eye(y.shape[1], device=problem.device)
-        fitted = replace(fitted, mixing=responses.patterns_back(own))
     n_alphas = len(problem.config.alphas)
     of_plain = choice.weight[-1][choice.candidate[-1] < n_alphas].sum()
     about = {
@@ -304,7 +301,7 @@ def _fit_on_all(problem: Problem, responses: Responses, choice: Choice, unseen: 
     if shared is None or config.components == 0:
         reduce = None if shared is None else shared.reduce
         duals, _ = fit_duals(problem, laid, choice, reduce, None, unseen.inverses)
-        mixing = None if shared is None else responses.patterns_back(shared.expand)
+        mixing = responses.voxels_back() if shared is None else responses.patterns_back(shared.expand)
         return _Fitted(unseen.predicted, {k: dual.shared for k, dual in duals.items()}, mixing, {})
     components = component_scores(problem, laid, unseen.bases)
     duals, scores = fit_duals(problem, laid, choice, shared.reduce, components, unseen.inverses)

@@ -100,9 +100,9 @@ def blurred_grid(
     else:
         features = scratch.empty((len(tokens), len(matrix), dim), np.float16, name)
         for start in range(0, len(tokens), block):
-            rows = np.arange(start, min(start + block, len(tokens)))
-            blurred = torch.matmul(torch.from_numpy(matrix), torch.from_numpy(tokens.read(layer, rows)))
-            features[rows] = blurred.half().numpy()
+            rows = slice(start, start + block)
+            read = torch.from_numpy(np.ascontiguousarray(tokens.layers[layer][tokens.rows[rows]]))
+            features[rows] = torch.matmul(torch.from_numpy(matrix), read.float()).half().numpy()
         scratch.finish(name, {})
     return _scaled(LayerGrid(layer, matrix, features, np.arange(len(tokens))))
 

@@ -36,6 +36,11 @@ class NoiseUnits:
         """Voxels over ``sd`` alone."""
         return cls(sd, np.zeros((len(sd), 0), dtype=np.float32), np.ones(0, dtype=np.float32))
 
+    @property
+    def unchanged(self) -> bool:
+        """Whether these coordinates are the responses' unit."""
+        return self.patterns.shape[1] == 0 and bool(np.all(self.sd == 1))
+
     def into(self, x: Float32) -> Float32:
         """(n, n_voxels) from the responses' unit into these coordinates."""
         scaled = x / self.sd

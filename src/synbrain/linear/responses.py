@@ -52,6 +52,12 @@ class Responses:
         """(r, n_voxels) float32 in the responses' unit."""
         return self.units.back(expand.cpu().numpy())
 
+    def voxels_back(self) -> Float32 | None:
+        """(n_voxels, n_voxels) as :meth:`patterns_back` of single voxels; None where units change nothing."""
+        if self.units.unchanged:
+            return None
+        return self.patterns_back(torch.eye(len(self.laid), device=self.laid.device))
+
     def error(self, predicted: Float32) -> float:
         """Squared error of (n_images, n_voxels) as a share of each voxel's variance, mean over voxels."""
         variance = self.measured.var(axis=0, dtype=np.float64)
