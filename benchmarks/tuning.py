@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="further TuneOptions, as JSON")
     typed = parser.parse_args()
     base, kept = [load_dataset(p) for p in typed.base], [load_dataset(p) for p in typed.kept]
-    encoder = typed.work / "encoder"
+    encoder = typed.work / f"encoder-{typed.work.name}"  # its tokens lie beside those of other works
     if not (encoder / "checksums.json").exists():
         options = TuneOptions(epochs=typed.epochs, seed=typed.seed, **typed.options)
         started = cpu_seconds()
