@@ -1,15 +1,17 @@
 """Leave sessions out: is an encoder that was tuned on other sessions better than the frozen one?
 
     python benchmarks/tuning.py BASE... --kept KEPT... --work FOLDER [--epochs 8] [--frozen-prior]
+        [--options '{"encoder": "efficientnet-lite2"}'] [--beside FOLDER]
 
 Datasets are those of `synbrain prepare`. The encoder is tuned on BASE; images that are test images of BASE or
 KEPT are left out. On each kept-back session, for each number of training images: ridge and the linear path
-on frozen layers (224 pixels) and on the tuned layers, the latter also with the readouts of the tuned subjects
-as its prior. `--frozen-prior` also fits the linear paths of BASE on frozen layers, as a prior on those. Paths
-of both encoders are averaged voxel by voxel by their cross-validation: "linear both" is
-`synbrain train --encoder A+B`, "prior both" is `synbrain adapt --also`, "all stacked" averages all four. Test
-images are looked at once, at the end; the cross-validated r of the training images stands beside. What is
-done in FOLDER is taken from there.
+on the layers of the same network, frozen (at its own size), and on the tuned layers, the latter also with the
+readouts of the tuned subjects as its prior. `--frozen-prior` also fits the linear paths of BASE on frozen
+layers, as a prior on those. Paths of both encoders are averaged voxel by voxel by their cross-validation:
+"linear both" is `synbrain train --encoder A+B`, "prior both" is `synbrain adapt --also`, "all stacked"
+averages all four. `--beside` names the folder of an earlier call for the same kept-back sessions, whose rows
+are averaged with those of this one. The cross-validated r of the training images is printed as it comes and
+in a table of its own; test images are looked at once, at the end. What is done in FOLDER is taken from there.
 """
 
 from __future__ import annotations
@@ -42,12 +44,9 @@ from synbrain.linear.prior import BasePath, ResponseSpace, fit_with_prior, respo
 from synbrain.linear.stacking import stacked
 from synbrain.metrics.intervals import image_weights, voxel_r_replicates
 from synbrain.metrics.voxel import voxel_r
-from synbrain.tuning.options import TuneOptions
+from synbrain.tuning.options import LAYERS, TuneOptions
 from synbrain.tuning.tune import tune_encoder
 
-FROZEN = "efficientnet-lite0"
-LAYERS = ["block7", "block10", "block14"]
-FROZEN_LAYERS = [*LAYERS, "final"]
 AGAINST = ("prior frozen", "linear frozen", "ridge frozen")
 LINEAR = LinearPathConfig()
 
@@ -62,38 +61,59 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frozen-prior", action="store_true")
     parser.add_argument("--options", type=json.loads, default={}, help="further TuneOptions, as JSON")
+    parser.add_argument("--beside", type=Path, help="folder of an earlier call, averaged with this one")
     typed = parser.parse_args()
     base, kept = [load_dataset(p) for p in typed.base], [load_dataset(p) for p in typed.kept]
+    options = TuneOptions(epochs=typed.epochs, seed=typed.seed, **typed.options)
     encoder = typed.work / f"encoder-{typed.work.name}"  # its tokens lie beside those of other works
     if not (encoder / "checksums.json").exists():
-        options = TuneOptions(epochs=typed.epochs, seed=typed.seed, **typed.options)
         started = cpu_seconds()
         tune_encoder(base, options, out=encoder, keep_out=kept, resume=True, show_progress=True)
         print(f"tuned in {cpu_seconds() - started:.0f} CPU seconds")
     readouts = SynBrain.from_pretrained(encoder / "readouts")
     tuned = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
+    chosen = list(options.layers or LAYERS[options.encoder])
+    frozen = Frozen(options.encoder, [*chosen, "final"], typed.work, typed.seed)
     kinds = [
-        Kind("tuned", str(encoder), [*LAYERS, "readout"], ("ridge", "linear", "prior"), lambda: tuned),
-        Kind("frozen", FROZEN, FROZEN_LAYERS, ("ridge", "linear"), lambda: None),
+        Kind("tuned", str(encoder), [*chosen, "readout"], ("ridge", "linear", "prior"), lambda: tuned),
+        Kind("frozen", frozen.encoder, frozen.layers, ("ridge", "linear"), lambda: None),
     ]
     if typed.frozen_prior:
-        space = cache(lambda: response_space([frozen_path(d, typed.work, typed.seed) for d in base]))
-        kinds.append(Kind("frozen", FROZEN, FROZEN_LAYERS, ("prior",), space))
-    cells = [(d, budget) for budget in typed.budgets for d in kept]
-    done = [rows_of(d, budget, kind, typed) for kind in kinds for d, budget in cells]
+        space = cache(lambda: response_space([frozen.path(d) for d in base]))
+        kinds.append(Kind("frozen", frozen.encoder, frozen.layers, ("prior",), space))
+    cells = [Cell(d, budget, frozen) for budget in typed.budgets for d in kept]
+    done = [rows_of(cell, kind) for kind in kinds for cell in cells]
     rows = [row for of_cell in done for row in of_cell]
     names = [f"{way} {kind.name}" for kind in kinds for way in kind.ways if way != "ridge"]
-    averages = {"linear both": ["linear frozen", "linear tuned"], "all stacked": names}
-    if typed.frozen_prior:
-        averages["prior both"] = ["prior frozen", "prior tuned"]
-    for way, of in averages.items():
-        rows += [stacked_row(d, budget, way, of, typed) for d, budget in cells]
+    for way, parts in averages(names, typed.work, typed.beside).items():
+        rows += [stacked_row(cell, way, parts) for cell in cells]
     table = [summary(rows, budget) for budget in typed.budgets]
     (typed.work / "table.json").write_text(json.dumps({"rows": rows, "table": table}, indent=1))
-    print(as_markdown(rows, "r"))
     print(as_markdown(rows, "cross_validated_r"))
+    print(as_markdown(rows, "r"))
     for line in table:
         print(line)
+
+
+Parts = list[tuple[Path, str]]  # folder of a call and name of a row in it
+
+
+def averages(names: list[str], work: Path, beside: Path | None) -> dict[str, Parts]:
+    """What is averaged with what, by the name of the average."""
+    ways = {"linear both": ["linear frozen", "linear tuned"], "all stacked": names}
+    if "prior frozen" in names:
+        ways["prior both"] = ["prior frozen", "prior tuned"]
+    parts: dict[str, Parts] = {way: [(work, name) for name in of] for way, of in ways.items()}
+    if beside is not None:
+        there = [(beside, name) for name in ("prior frozen", "prior tuned")]
+        parts["prior both beside"] = there
+        parts["prior tuned of both folders"] = [(work, "prior tuned"), there[1]]
+        parts["prior tuned, frozen beside"] = [(work, "prior tuned"), there[0]]
+        parts["prior tuned and prior both beside"] = [(work, "prior tuned"), *there]
+        if "prior frozen" in names:
+            parts["prior frozen of both folders"] = [(work, "prior frozen"), there[0]]
+            parts["prior both of both folders"] = [*parts["prior both"], *there]
+    return parts
 
 
 @dataclass(frozen=True)
@@ -120,80 +140,104 @@ def tokens_of(dataset: Dataset, encoder: str, layers: list[str]) -> Any:
         return open_tokens(dataset, encoder, layers)
 
 
-def frozen_path(dataset: Dataset, work: Path, seed: int) -> BasePath:
-    """The linear path of a base session on frozen layers; kept on disk."""
-    file = work / "frozen" / f"{dataset.info.name}.pickle"
-    if not file.exists():
-        pairs = pairs_of(dataset, tokens_of(dataset, FROZEN, FROZEN_LAYERS), "train")
-        path = fit_linear_path(pairs, LINEAR, seed=seed, show_progress=True).path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(pickle.dumps(BasePath(path, pairs.repeat_means().std(axis=0))))
-    base: BasePath = pickle.loads(file.read_bytes())  # of this script's own making
-    return base
+@dataclass(frozen=True)
+class Frozen:
+    """The network before it was tuned, its layers, and the linear paths of base sessions on them."""
+
+    encoder: str
+    layers: list[str]
+    work: Path
+    seed: int
+
+    def path(self, dataset: Dataset) -> BasePath:
+        """The linear path of a base session; kept on disk."""
+        file = self.work / "frozen" / f"{dataset.info.name}.pickle"
+        if not file.exists():
+            pairs = pairs_of(dataset, tokens_of(dataset, self.encoder, self.layers), "train")
+            path = fit_linear_path(pairs, LINEAR, seed=self.seed, show_progress=True).path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(pickle.dumps(BasePath(path, pairs.repeat_means().std(axis=0))))
+        base: BasePath = pickle.loads(file.read_bytes())  # of this script's own making
+        return base
 
 
-def rows_of(dataset: Dataset, budget: str, kind: Kind, typed: Any) -> list[dict[str, Any]]:
-    """Scores of what is fitted on layers of one kind to ``budget`` training images; kept on disk."""
+@dataclass(frozen=True)
+class Cell:
+    """A kept-back session with so many training images."""
+
+    dataset: Dataset
+    budget: str
+    frozen: Frozen
+
+    def file(self, way: str, work: Path | None = None) -> Path:
+        name = f"{self.dataset.info.name}-{self.budget}-{way.replace(' ', '-')}.json"
+        return (work or self.frozen.work) / "rows" / name
+
+    def pairs(self, encoder: str, layers: list[str]) -> tuple[Pairs, Pairs]:
+        """The training images drawn, and the test images."""
+        train, test = split_pairs(self.dataset, tokens_of(self.dataset, encoder, layers))
+        return drawn(train, self.budget, self.frozen.seed), test
+
+    def row(
+        self, way: str, predicted: NDArray[Any], test: Pairs, train: Pairs,
+        out_of_fold: NDArray[Any] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Scores of a prediction of the test images, and of the training images where those are given."""
+        measured = test.repeat_means()
+        replicates = voxel_r_replicates(image_weights(test.n_images, 1000, 0), predicted, measured)
+        row: dict[str, Any] = {
+            "session": self.dataset.info.name, "budget": self.budget, "way": way,
+            "r": voxel_r(predicted, measured).tolist(),
+            "replicates": np.asarray(replicates).round(5).tolist(),
+        }  # fmt: skip
+        if out_of_fold is not None:
+            row["cross_validated_r"] = voxel_r(out_of_fold, train.repeat_means()).tolist()
+        return row
+
+
+def rows_of(cell: Cell, kind: Kind) -> list[dict[str, Any]]:
+    """Scores of what is fitted on layers of one kind; kept on disk."""
     ways = {way: f"{way} {kind.name}" for way in kind.ways}
-    files = {way: cell_file(typed.work, dataset, budget, name) for way, name in ways.items()}
+    files = {way: cell.file(name) for way, name in ways.items()}
     if not all(file.exists() for file in files.values()):
-        train, test = split_pairs(dataset, tokens_of(dataset, kind.encoder, kind.layers))
-        train = drawn(train, budget, typed.seed)
+        train, test = cell.pairs(kind.encoder, kind.layers)
+        seed = cell.frozen.seed
+        next(iter(files.values())).parent.mkdir(parents=True, exist_ok=True)
         alone: LinearFit | None = None
         for way, name in ways.items():
             started = time.process_time()
             if way == "ridge":
-                row = row_of(dataset, budget, name, Ridge().fit(train, seed=typed.seed).predict(test.tokens))
+                row = cell.row(name, Ridge().fit(train, seed=seed).predict(test.tokens), test, train)
             else:
-                alone = fit = alone or fit_linear_path(train, LINEAR, seed=typed.seed)
+                alone = fit = alone or fit_linear_path(train, LINEAR, seed=seed)
                 space = kind.space() if way == "prior" else None
                 if space is not None:
-                    fit = fit_with_prior(train, space, LINEAR, seed=typed.seed, alone=alone)
+                    fit = fit_with_prior(train, space, LINEAR, seed=seed, alone=alone)
                 predicted = fit.path.predict(test.tokens)
-                row = row_of(dataset, budget, name, predicted, train, fit.out_of_fold)
+                row = cell.row(name, predicted, test, train, fit.out_of_fold)
                 kept = files[way].with_suffix(".npz")
                 np.savez(kept, test=predicted, out_of_fold=fit.out_of_fold, folds=fit.folds)
             write_cell(files[way], row | {"cpu_seconds": round(time.process_time() - started, 1)})
     return [json.loads(file.read_text()) for file in files.values()]
 
 
-def stacked_row(dataset: Dataset, budget: str, way: str, names: list[str], typed: Any) -> dict[str, Any]:
-    """Linear paths ``names``, averaged by voxel as their cross-validation says."""
-    fits = [np.load(cell_file(typed.work, dataset, budget, name).with_suffix(".npz")) for name in names]
-    tokens = tokens_of(dataset, FROZEN, FROZEN_LAYERS)
-    train = drawn(pairs_of(dataset, tokens, "train"), budget, typed.seed)
+def stacked_row(cell: Cell, way: str, parts: Parts) -> dict[str, Any]:
+    """Linear paths, averaged by voxel as their cross-validation says."""
+    fits = [np.load(cell.file(name, work).with_suffix(".npz")) for work, name in parts]
+    train, test = cell.pairs(cell.frozen.encoder, cell.frozen.layers)
     predictions = [fit["out_of_fold"] for fit in fits]
     shares, average = stacked(predictions, train.repeat_means(), fits[0]["folds"])
     predicted = sum(share * fit["test"] for share, fit in zip(shares, fits, strict=True))
-    row = row_of(dataset, budget, way, np.asarray(predicted), train, average)
+    row = cell.row(way, np.asarray(predicted), test, train, average)
+    names = [f"{name} ({work.name})" for work, name in parts]
     return row | {"shares": dict(zip(names, shares.mean(axis=1).round(3).tolist(), strict=True))}
 
 
-def row_of(
-    dataset: Dataset, budget: str, way: str, predicted: NDArray[Any], train: Pairs | None = None,
-    out_of_fold: NDArray[Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Scores of a prediction of the test images, and of the training images where those are given."""
-    test = pairs_of(dataset, tokens_of(dataset, FROZEN, FROZEN_LAYERS), "test")
-    measured = test.repeat_means()
-    replicates = voxel_r_replicates(image_weights(test.n_images, 1000, 0), predicted, measured)
-    row: dict[str, Any] = {
-        "session": dataset.info.name, "budget": budget, "way": way,
-        "r": voxel_r(predicted, measured).tolist(), "replicates": np.asarray(replicates).round(5).tolist(),
-    }  # fmt: skip
-    if train is not None and out_of_fold is not None:
-        row["cross_validated_r"] = voxel_r(out_of_fold, train.repeat_means()).tolist()
-    return row
-
-
-def cell_file(work: Path, dataset: Dataset, budget: str, way: str) -> Path:
-    return work / "rows" / f"{dataset.info.name}-{budget}-{way.replace(' ', '-')}.json"
-
-
 def write_cell(file: Path, row: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(row))
-    print(row["session"], row["budget"], row["way"], f"{np.nanmean(row['r']):.4f}", flush=True)
+    unseen = row.get("cross_validated_r")  # test scores are told at the end, when nothing is left to choose
+    r = "" if unseen is None else f"cross-validated {np.nanmean(unseen):.4f}, "
+    print(row["session"], row["budget"], row["way"], f"{r}{row['cpu_seconds']} CPU seconds", flush=True)
 
 
 def drawn(train: Pairs, budget: str, seed: int) -> Pairs:
@@ -209,12 +253,14 @@ def summary(rows: list[dict[str, Any]], budget: str) -> str:
     of = {(row["session"], row["way"]): row for row in rows if row["budget"] == budget}
     sessions = list(dict.fromkeys(session for session, _ in of))
     ways = {way for _, way in of}
+    beside = sorted((way for way in ways if "folders" in way or "beside" in way), key=len)
     lines = []
     pairs = [
         (one, two)
-        for one in ("prior tuned", "prior both", "linear both", "all stacked")
+        for one in ("prior tuned", "prior both", "linear both", "all stacked", *beside)
         if one in ways
-        for two in AGAINST
+        for two in (*AGAINST, *beside[:1])
+        if one != two
         if two in ways
     ]
     for one, two in pairs:
