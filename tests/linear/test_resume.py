@@ -85,6 +85,6 @@ def test_the_bar_ends_at_all_that_was_done(expected: float, capsys: pytest.Captu
     for _ in range(10):
         meter.add(1e9)
     meter.close()
-    last = capsys.readouterr().err.split("\r")[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
     assert "100%" in last
     assert "10/10" in last
