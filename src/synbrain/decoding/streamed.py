@@ -6,10 +6,7 @@ of one layer would double them. So a large layer casts some rows, multiplies, an
 
 from __future__ import annotations
 
-import ctypes
 import json
-import mmap
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -20,11 +17,10 @@ from torch.nn import functional as F
 
 from synbrain.errors import SynBrainError
 from synbrain.files import require_space
+from synbrain.system_memory import page_out
 
 Network = TypeVar("Network", bound=nn.Module)
 BLOCK_VALUES = 2**24  # 64 MiB of float32
-PAGE = mmap.PAGESIZE
-MADV_PAGEOUT = 21  # of linux/mman.h; Python knows it from 3.13 on
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 HALF = (torch.float16, torch.bfloat16)
 
@@ -99,15 +95,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool = Fal
 def release(tensor: Tensor) -> None:
     """Let the system take back the memory that a mapped tensor was read into; its values stay what they are.
 
-    Pages of a mapped file count as a process's memory until somebody else wants them. Where the system cannot
-    do it (it is a Linux call, since 5.4), nothing happens.
+    Pages of a mapped file count as a process's memory until somebody else wants them.
     """
-    if sys.platform != "linux" or tensor.device.type != "cpu":
-        return
-    first, n_bytes = tensor.data_ptr(), tensor.numel() * tensor.element_size()
-    start, end = -(-first // PAGE) * PAGE, (first + n_bytes) // PAGE * PAGE  # whole pages inside
-    if end > start:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_PAGEOUT)
+    if tensor.device.type == "cpu":
+        page_out(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
 
 def _stored_dtype(tensor: Tensor, half: bool) -> torch.dtype:

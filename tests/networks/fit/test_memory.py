@@ -1,5 +1,6 @@
 """Freed memory is kept while a stage is trained, and given back afterwards."""
 
+import ctypes
 import resource
 import subprocess
 import sys
@@ -7,11 +8,13 @@ import sys
 import pytest
 import torch
 
-from synbrain.networks.fit.memory import KEEP_ALL, USUAL, _glibc, freed_memory_kept
+from synbrain import system_memory
+from synbrain.networks.fit.memory import freed_memory_kept
+from synbrain.system_memory import KEEP_ALL, USUAL, c_library
 
 CPU = torch.device("cpu")
 PAGE = resource.getpagesize()
-needs_glibc = pytest.mark.skipif(_glibc() is None, reason="the C library is not glibc")
+needs_glibc = pytest.mark.skipif(c_library("mallopt") is None, reason="the C library is not glibc")
 # In a process of its own, whose heap holds no free block that earlier tests left. Blocks of 64 MB: glibc maps
 # such a block by itself unless it is told otherwise.
 REWRITING = """
@@ -56,14 +59,16 @@ def test_memory_is_given_back_in_the_end():
 @needs_glibc
 def test_settings_are_back_after_an_error(monkeypatch):
     given = []
-    monkeypatch.setattr("synbrain.networks.fit.memory._set", lambda mallopt, values: given.append(values))
+    monkeypatch.setattr(system_memory, "_mallopt", given.append)
     with pytest.raises(ValueError, match="loss"), freed_memory_kept(CPU):
         raise ValueError("loss")
     assert given == [KEEP_ALL, USUAL]
 
 
 def test_other_devices_and_systems_are_left_alone(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    with freed_memory_kept(CPU), freed_memory_kept(torch.device("meta")):
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("the C library was opened"))
+    with freed_memory_kept(torch.device("meta")):
         pass
-    assert _glibc() is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with freed_memory_kept(CPU):
+        pass

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-# Parameters of glibc's mallopt(3), and what they are in a process that nobody has told otherwise.
-TRIM_THRESHOLD, MMAP_MAX = -1, -4
-USUAL = {TRIM_THRESHOLD: 128 * 1024, MMAP_MAX: 65536}
-KEEP_ALL = {TRIM_THRESHOLD: 2**31 - 1, MMAP_MAX: 0}
+from synbrain.system_memory import give_back_freed, keep_freed
 
 
 @contextmanager
@@ -23,25 +18,11 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     zeros page by page. For EfficientNet-Lite0 at 224 pixels that is a third of a step. Nothing is done on
     other devices, nor where the C library is not glibc. Values do not change.
     """
-    libc = _glibc() if device.type == "cpu" else None
-    if libc is None:
+    if device.type != "cpu":
         yield
         return
-    _set(libc.mallopt, KEEP_ALL)
+    keep_freed()
     try:
         yield
     finally:
-        _set(libc.mallopt, USUAL)
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
-
-
-def _set(mallopt: Callable[[int, int], int], values: dict[int, int]) -> None:
-    for parameter, value in values.items():
-        mallopt(parameter, value)
+        give_back_freed()
