@@ -28,7 +28,7 @@ from synbrain.decoding.options import CurveOptions, DecoderEvaluation
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
 from synbrain.decoding.subjects import decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
-from synbrain.decoding.validation import validation_scores
+from synbrain.decoding.validation import ValidationScores, validation_scores
 from synbrain.files import read_json, write_json
 from synbrain.model.synbrain import SynBrain
 from synbrain.training.networks import Workspace
@@ -48,12 +48,14 @@ def rounds_of(arms: Arms, hours: float, seed: int) -> list[dict[str, float]]:
         data = with_synthetic(real, *arms.trials(Cell("calibrated", hours, seed), real), SHARE)
     rounds: list[dict[str, float]] = []
 
-    def looked_at(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
+    def looked_at(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> ValidationScores:
         assert isinstance(method, MindEye2)
         scores = validation_scores(method, subjects)
         decoder = decoder_of(method, data, options)
         each = evaluate_decoder(decoder, arms.dataset, DecoderEvaluation()).each["measured_mean"]
-        rounds.append({m: scores[m] for m in VALIDATION} | {m: float(np.mean(each[m])) for m in METRICS})
+        rounds.append(
+            {m: scores.means[m] for m in VALIDATION} | {m: float(np.mean(each[m])) for m in METRICS}
+        )
         return scores
 
     with (

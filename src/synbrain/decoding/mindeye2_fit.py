@@ -17,7 +17,7 @@ from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
 from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Options
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
-from synbrain.decoding.validation import scores_of_images, validation_scores
+from synbrain.decoding.validation import ValidationScores, validation_scores
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
@@ -119,7 +119,7 @@ def train_network(
         name="mindeye2",
         module=step_module,
         read_batch=read_batch,
-        validate=lambda: _in_eval(method, subjects),
+        validate=lambda: _in_eval(method, subjects).means,
         n_steps=config.steps,
         round_steps=config.round_steps,
         identity=digest_of([*identity, list(trained), "" if further is None else further.identity]),
@@ -131,13 +131,14 @@ def train_network(
     )  # fmt: skip
     log.close()
     network.requires_grad_(True)
-    method.validation = _in_eval(method, subjects) | {"best_step": end.best_step, "steps": end.step}
+    kept = _in_eval(method, subjects)
+    method.validation = kept.means | {"best_step": end.best_step, "steps": end.step}
+    method.validation_each = kept.each
     network.eval()
-    method.validation_each = scores_of_images(method, subjects)
     return method
 
 
-def _in_eval(method: MindEye2, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
+def _in_eval(method: MindEye2, subjects: Sequence[DecodingSubject]) -> ValidationScores:
     """Scores on validation images, without dropout."""
     was_training = method.network.training
     method.network.eval()

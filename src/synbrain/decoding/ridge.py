@@ -15,7 +15,7 @@ from synbrain.baselines.ridge import ALPHAS, ALPHAS_AT_ONCE, TARGETS_AT_ONCE, fo
 from synbrain.decoding.controls import PointMass, all_images, only_subject
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject, State
-from synbrain.decoding.validation import scores_of_images, validation_scores
+from synbrain.decoding.validation import validation_scores
 from synbrain.training.networks import Workspace
 
 N_FOLDS = 5
@@ -68,11 +68,8 @@ def fit_ridge(
     real, more = subject.scaled(subject.train.repeat_means()), synthetic_images(subject)
     fitted = _fit(*all_images(subject), options.seed, more)
     without = _fit(real, subject.targets, options.seed, more)
-    return replace(
-        fitted,
-        validation=validation_scores(without, [subject]),
-        validation_each=scores_of_images(without, [subject]),
-    )
+    scores = validation_scores(without, [subject])
+    return replace(fitted, validation=scores.means, validation_each=scores.each)
 
 
 def fit_shuffled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,8 +13,22 @@ from synbrain.metrics.image import correlation_distance
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 
 
-def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> dict[str, float]:
-    """Scores on single trials of validation images, mean over subjects; "score" is to be small.
+@dataclass(frozen=True)
+class ValidationScores:
+    """What single trials of validation images say of a decoder.
+
+    Attributes:
+        means: scores by name, mean over subjects; "score" is to be small.
+        each: the "score" of each validation image, mean over its trials, subject by subject. Two decoders
+            with the same validation images are compared image by image.
+    """
+
+    means: dict[str, float]
+    each: list[float]
+
+
+def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> ValidationScores:
+    """Scores on single trials of validation images.
 
     ``score = (log rank of embed + log rank of predict_tokens) / 2``, where the log rank is the mean of
     log(1 + number of validation images more similar to what a trial was decoded to than its own image). It
@@ -25,6 +40,7 @@ def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject
         subjects: with validation images.
     """
     scores: dict[str, list[float]] = {}
+    each: list[float] = []
     for subject in subjects:
         pairs, seen = subject.validation, subject.validation_targets
         trials = subject.scaled(pairs.trial_responses())
@@ -33,47 +49,29 @@ def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject
         means = np.zeros((pairs.n_images, *embedded.shape[1:]), dtype=np.float32)
         np.add.at(means, pairs.image_of_trial, embedded)
         forward, backward = both_directions(cosine_matrix(means, seen))
-        ranks = [log_rank(decoded, seen, pairs.image_of_trial) for decoded in (embedded, tokens)]
+        ranks = [log_ranks(decoded, seen, pairs.image_of_trial) for decoded in (embedded, tokens)]
+        of_embedded, of_tokens = (float(of.mean()) for of in ranks)
         for name, value in {
-            "score": sum(ranks) / 2,
-            "log_rank_embedded": ranks[0],
-            "log_rank_tokens": ranks[1],
+            "score": (of_embedded + of_tokens) / 2,
+            "log_rank_embedded": of_embedded,
+            "log_rank_tokens": of_tokens,
             "correlation_distance": float(correlation_distance(tokens, seen[pairs.image_of_trial]).mean()),
             "images_ranked_for_brains": forward,
             "brains_ranked": backward,
         }.items():
             scores.setdefault(name, []).append(value)
-    return {name: float(np.mean(values)) for name, values in scores.items()}
-
-
-def scores_of_images(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> list[float]:
-    """The "score" of :func:`validation_scores` of each validation image, mean over its trials.
-
-    Two decoders with the same validation images are compared image by image.
-    """
-    scores: list[float] = []
-    for subject in subjects:
-        pairs, seen = subject.validation, subject.validation_targets
-        trials = subject.scaled(pairs.trial_responses())
-        tokens = method.predict_tokens(method.backbone(trials, subject.name), 1, 0)[0]
-        outputs = (method.embed(trials, subject.name), tokens)
-        ranks = np.mean([log_ranks(output, seen, pairs.image_of_trial) for output in outputs], axis=0)
-        scores += (np.bincount(pairs.image_of_trial, ranks, pairs.n_images) / pairs.repeats()).tolist()
-    return scores
-
-
-def log_rank(decoded: Float32, seen: Float32, image: Rows) -> float:
-    """Mean of :func:`log_ranks`.
-
-    >>> import numpy as np
-    >>> log_rank(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.arange(3))
-    0.0
-    """
-    return float(log_ranks(decoded, seen, image).mean())
+        of_trial = np.mean(ranks, axis=0)
+        each += (np.bincount(pairs.image_of_trial, of_trial, pairs.n_images) / pairs.repeats()).tolist()
+    return ValidationScores({name: float(np.mean(values)) for name, values in scores.items()}, each)
 
 
 def log_ranks(decoded: Float32, seen: Float32, image: Rows) -> Float64:
-    """(n,) log(1 + number of images more similar to row i of ``decoded`` than its own, ``image[i]``)."""
+    """(n,) log(1 + number of images more similar to row i of ``decoded`` than its own, ``image[i]``).
+
+    >>> import numpy as np
+    >>> log_ranks(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.arange(3)).tolist()
+    [0.0, 0.0, 0.0]
+    """
     similarity = cosine_matrix(decoded, seen)
     right = similarity[np.arange(len(similarity)), image]
     return np.asarray(np.log1p((similarity > right[:, None]).sum(axis=1)), dtype=np.float64)
