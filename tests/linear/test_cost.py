@@ -50,13 +50,25 @@ def test_growth_is_that_of_the_formula() -> None:
     assert cost.memory < 8 << 30
 
 
-@pytest.mark.parametrize(
-    ("n_images", "n_voxels", "rate", "measured"), [(200, 250, 92, 8.4), (400, 1000, 91, 19.8)]
-)
+MEASURED = [  # images, voxels, GFLOP a CPU second of large products, CPU s (docs/research/performance.md)
+    (200, 250, 92, 8.4),
+    (400, 1000, 91, 19.8),
+    (1500, 4000, 97, 97),
+    (9000, 15724, 99.8, 3844),
+    (9000, 15724, 146, 3544),  # another machine
+]
+
+
+@pytest.mark.parametrize(("n_images", "n_voxels", "rate", "measured"), MEASURED)
+def test_time_is_foretold(n_images: int, n_voxels: int, rate: float, measured: float) -> None:
+    """With 256 x 1664 tokens."""
+    cost = linear_path_cost(n_images, n_voxels, {"final": (256, 1664)}, LinearPathConfig())
+    assert measured / 1.4 < cost.seconds(rate) < 1.4 * measured
+
+
+@pytest.mark.parametrize(("n_images", "n_voxels", "rate", "measured"), MEASURED[:2])
 def test_small_fits_take_longer_than_their_arithmetic(
     n_images: int, n_voxels: int, rate: float, measured: float
 ) -> None:
-    """CPU seconds as measured with 256 x 1664 tokens (docs/research/performance.md)."""
     cost = linear_path_cost(n_images, n_voxels, {"final": (256, 1664)}, LinearPathConfig())
-    assert measured / 1.5 < cost.seconds(rate) < 1.5 * measured
-    assert cost.seconds(rate) - cost.moved < measured / 1.5
+    assert cost.seconds(rate) - cost.moved < measured / 1.4

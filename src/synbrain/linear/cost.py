@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from synbrain.linear.candidates import BLOCK_BYTES, candidate_windows
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import CHUNK_BYTES, TILE, blur_matrix
@@ -15,8 +17,9 @@ from synbrain.linear.voxels import SINGLE_BYTES
 # What the data decide, as measured: the share of penalties that voxels come near to choosing, and how many
 # candidates a voxel uses over all folds, in units of ``keep`` (benchmarks/nsd_size.py).
 TRIED, USED = 0.9, 1.3
-# Of the rate of large float32 products: what the fit reaches on a CPU, factorisations and copies included.
-ATTAINED = 0.45
+# Of the rate of large float32 products: what fits of so many images reach on CPUs, factorisations and copies
+# included (docs/research/performance.md); between them along the logarithm, beyond them as at the nearer one.
+ATTAINED = {1500: 0.5, 9000: 0.6}
 # Seconds beside arithmetic: for a token value that is read, widened and centred in all passes,
 # and for a weight on the tokens that is summed, brought to size and stored. Fits of 200 and 400 images.
 A_TOKEN, A_WEIGHT = 10e-9, 45e-9
@@ -32,12 +35,14 @@ class LinearPathCost:
         memory: bytes of own memory at most, data and mapped files not counted.
         scratch: bytes of mapped files.
         moved: seconds for what is read and written rather than computed.
+        attained: share of a CPU's rate of large float32 products that is reached.
     """
 
     gflop: Mapping[str, float]
     memory: int
     scratch: int
     moved: float = 0.0
+    attained: float = ATTAINED[1500]
 
     @property
     def total(self) -> float:
@@ -45,8 +50,8 @@ class LinearPathCost:
         return sum(self.gflop.values())
 
     def seconds(self, gflop_per_second: float) -> float:
-        """Time at the share ``ATTAINED`` of a measured rate of float32 products, and for moving values."""
-        return self.moved + self.total / (ATTAINED * gflop_per_second)
+        """Time at a measured rate of large float32 products, and for moving values."""
+        return self.moved + self.total / (self.attained * gflop_per_second)
 
 
 def linear_path_cost(
@@ -107,7 +112,8 @@ def linear_path_cost(
     memory = PROGRAM_BYTES + min(scratch, MEMORY_BYTES) + max(fitting, sharing, projecting, making)
     moved = tokens * (A_TOKEN * n + A_WEIGHT * stored)
     gflop = {step: flop / 1e9 for step, flop in gflop.items()}
-    return LinearPathCost(gflop, memory=round(memory), scratch=round(scratch), moved=moved)
+    attained = float(np.interp(np.log(n), np.log(list(ATTAINED)), list(ATTAINED.values())))
+    return LinearPathCost(gflop, round(memory), round(scratch), moved, attained)
 
 
 def _pattern_flop(n: int, v: int, n_folds: int, rank: int) -> float:
