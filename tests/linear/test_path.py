@@ -82,7 +82,7 @@ def test_a_sum_of_paths_drops_no_voxel(columns: int) -> None:
     ]
     shares = rng.random((2, 7))
     expected = sum(share * path.predict(TOKENS) for share, path in zip(shares, paths, strict=True))
-    made = joined(paths, shares, TOKENS, 3, "float32")
+    made = joined(paths, shares, TOKENS, np.ones(7, np.float32), 3, "float32")
     np.testing.assert_allclose(made.predict(TOKENS), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_a_sum_of_paths_that_share_columns_is_bounded() -> None:
     """Predictions of rank 3 are kept whole in 3 columns, of two paths of 3 columns each."""
     one = make()
     two = LinearPath(one.projections, 2 * one.mixing, one.intercept, one.shapes, {})
-    made = joined([one, two], np.array([[0.5] * 7, [1.0] * 7]), TOKENS, 3, "float32")
+    made = joined([one, two], np.array([[0.5] * 7, [1.0] * 7]), TOKENS, np.ones(7, np.float32), 3, "float32")
     assert made.mixing.shape == (3, 7)
     expected = 0.5 * one.predict(TOKENS) + two.predict(TOKENS)
     np.testing.assert_allclose(made.predict(TOKENS), expected, rtol=1e-4, atol=1e-4)

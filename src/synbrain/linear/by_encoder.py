@@ -15,6 +15,7 @@ from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit
 from synbrain.linear.path import joined
 from synbrain.linear.stacking import stacked
+from synbrain.linear.storing import voxel_sd
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
 # pairs with the tokens of one encoder, its settings, its number -> its path
@@ -37,7 +38,7 @@ def fit_each_encoder(pairs: Pairs, config: LinearPathConfig, fit: FitOne) -> Lin
     fits = [fit(replace(pairs, tokens=part), free, number) for number, part in enumerate(each)]
     y = pairs.repeat_means()
     shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds)
-    path = joined([of.path for of in fits], shares, tokens, config.rank, config.dtype)
+    path = joined([of.path for of in fits], shares, tokens, voxel_sd(y), config.rank, config.dtype)
     owners = [owner_of(next(iter(part.layers))) for part in each]
     about: dict[str, float | None] = {"n_images": len(y), "rank": len(path.mixing)}
     about |= {f"weight_of_{owner}": float(share.mean()) for owner, share in zip(owners, shares, strict=True)}

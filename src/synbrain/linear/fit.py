@@ -29,10 +29,10 @@ from synbrain.linear.responses import Responses
 from synbrain.linear.ridge import FoldLayout
 from synbrain.linear.scratch import Scratch
 from synbrain.linear.stacking import stacked
+from synbrain.linear.storing import as_stored, column_sizes, require_kept, some_images, voxel_sd
 from synbrain.linear.team import ALONE, Team
 from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
-from synbrain.metrics.voxel import blocks
 
 # Voxels that may keep a column of the map each. With fewer images than voxels there are fewer patterns than
 # voxels, and what a voxel has of its own is lost: where cross-validation says that sharing costs more than it
@@ -132,7 +132,10 @@ def fit_linear_path(
         )
         fitted = _fit(problem, pairs, y, folds, scratch, seed)
         path = _path(tokens, fitted, problem, scratch)
-        path = replace(path, intercept=_intercept(path, tokens, y, image_weights(pairs)))
+        scores = path.scores(tokens)
+        some = some_images(len(y))
+        require_kept(scores[some] @ path.mixing, _in_sample(fitted, problem, some), voxel_sd(y))
+        path = replace(path, intercept=_intercept(path, scores, y, image_weights(pairs)))
     meter.close()
     about = {"n_images": len(y), **fitted.about, "rank": len(path.mixing)}
     return LinearFit(replace(path, about=about), fitted.predicted, folds, meter.gflop)
@@ -333,17 +336,8 @@ def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem, scratch: Scratch)
     if mixing is None or len(mixing) >= n_voxels:
         mixing = np.eye(n_voxels, dtype=np.float32)
     weights_of = projection(duals, problem.device, problem.meter, scratch)
-    # float16 holds 6e-8 to 65504: each column of a layer is brought to at most 1, the mixing takes the rest
-    size = torch.stack([torch.maximum(w.amax(dim=0), -w.amin(dim=0)) for w in weights_of.values()]).amax(
-        dim=0
-    )
-    size = torch.where(size > 0, size, 1)
-    stored = torch.float16 if problem.config.dtype == "float16" else torch.float32
-    projections = {}
-    for layer, of_layer in weights_of.items():
-        projections[layer] = np.empty(tuple(of_layer.shape), dtype=problem.config.dtype)
-        for rows in blocks(*of_layer.shape):
-            projections[layer][rows] = (of_layer[rows] / size).to(stored).cpu().numpy()
+    size = column_sizes(weights_of)
+    projections = {layer: as_stored(of, size, problem.config.dtype) for layer, of in weights_of.items()}
     return LinearPath(
         projections=projections,
         mixing=mixing * size.cpu().numpy()[:, None],
@@ -353,7 +347,20 @@ def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem, scratch: Scratch)
     )
 
 
-def _intercept(path: LinearPath, tokens: TokenSet, y: Float32, weights: Float64) -> Float32:
-    """(n_voxels,) that makes weighted residuals of the stored map sum to zero."""
+def _in_sample(fitted: _Fitted, problem: Problem, images: Rows) -> Float32:
+    """(len(images), n_voxels) that the fit predicts of some of its images, but for a constant: K @ dual."""
+    places = problem.layout.place[torch.from_numpy(images).to(problem.device)]
+    scores: Tensor | None = None
+    for k, weights in fitted.duals.items():
+        rows = np.asarray(problem.kernels[k].values[places.cpu().numpy()])
+        of_kernel = torch.from_numpy(rows).to(problem.device) @ weights
+        scores = of_kernel if scores is None else scores.add_(of_kernel)
+    assert scores is not None
+    on_columns = scores.cpu().numpy()
+    return on_columns if fitted.mixing is None else on_columns @ fitted.mixing
+
+
+def _intercept(path: LinearPath, scores: Float32, y: Float32, weights: Float64) -> Float32:
+    """(n_voxels,) that makes weighted residuals of the stored map, which gives ``scores``, sum to zero."""
     share = (weights / weights.sum()).astype(np.float32)
-    return np.asarray(share @ y - (share @ path.scores(tokens)) @ path.mixing)
+    return np.asarray(share @ y - (share @ scores) @ path.mixing)

@@ -80,7 +80,7 @@ def plain_grid(tokens: TokenSet, layer: str) -> LayerGrid:
 def blurred_grid(
     tokens: TokenSet, layer: str, scratch: Scratch, *, side: int, blur: float, block: int = 64
 ) -> LayerGrid:
-    """A layer on a grid of at most ``side`` x ``side`` positions, float16.
+    """A layer on a grid of at most ``side`` x ``side`` positions, float16 where its tokens are.
 
     Args:
         tokens: the training images.
@@ -98,11 +98,13 @@ def blurred_grid(
     if scratch.finished(name) is not None:
         features = scratch.open(name)
     else:
-        features = scratch.empty((len(tokens), len(matrix), dim), np.float16, name)
+        stored = tokens.layers[layer].dtype  # what float32 holds may be more than 65504, or less than 6e-8
+        dtype = np.float16 if stored == np.float16 else np.float32
+        features = scratch.empty((len(tokens), len(matrix), dim), dtype, name)
         for start in range(0, len(tokens), block):
             rows = slice(start, start + block)
             read = torch.from_numpy(np.ascontiguousarray(tokens.layers[layer][tokens.rows[rows]]))
-            features[rows] = torch.matmul(torch.from_numpy(matrix), read.float()).half().numpy()
+            features[rows] = torch.matmul(torch.from_numpy(matrix), read.float()).numpy()
         scratch.finish(name, {})
     return _scaled(LayerGrid(layer, matrix, features, np.arange(len(tokens))))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from synbrain.arrays import Float64
+from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.files import atomic_path, read_json, write_json
+from synbrain.linear.storing import as_stored, column_sizes, require_kept, some_images
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 IMAGES, BLOCK_BYTES = 512, 1 << 27  # that are projected at a time
+JOINED_IMAGES = 128  # on which a sum of paths is held against its parts
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,12 @@ def _project(
 
 
 def joined(
-    paths: Sequence[LinearPath], shares: Float64, tokens: TokenSet, rank: int, dtype: str
+    paths: Sequence[LinearPath],
+    shares: Float64,
+    tokens: TokenSet,
+    unit: Float32,
+    rank: int,
+    dtype: str,
 ) -> LinearPath:
     """The weighted sum of paths (weights per voxel) as one path.
 
@@ -146,6 +153,7 @@ def joined(
         paths: of the same voxels, on layers of ``tokens``.
         shares: (n_paths, n_voxels) weights.
         tokens: the images at hand.
+        unit: (n_voxels,) in which voxels count alike, the sd of their responses.
         rank: at most, where no path has a column for each voxel.
         dtype: of the projections that are stored.
     """
@@ -156,18 +164,22 @@ def joined(
         reduced = {layer: _in_voxels(paths, weighted, layer) for layer in layers}
         expand: NDArray[Any] = np.eye(paths[0].n_voxels)
     else:
-        reduced, expand = _principal(paths, np.concatenate(weighted), tokens, shapes, rank)
-    intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
-    # float16 holds 6e-8 to 65504: columns are brought to at most 1, as fit_linear_path does
-    size = np.max([np.abs(projection).max(axis=0) for projection in reduced.values()], axis=0)
-    size = np.where(size > 0, size, 1)
-    return LinearPath(
-        projections={layer: (projection / size).astype(dtype) for layer, projection in reduced.items()},
-        mixing=(expand * size[:, None]).astype(np.float32),
-        intercept=intercept.astype(np.float32),
+        reduced, expand = _principal(paths, np.concatenate(weighted), tokens, shapes, unit, rank)
+    weights = {layer: torch.from_numpy(np.ascontiguousarray(of)) for layer, of in reduced.items()}
+    size = column_sizes(weights)
+    whole = LinearPath(
+        projections={layer: as_stored(of, size, dtype) for layer, of in weights.items()},
+        mixing=(expand * size.numpy()[:, None]).astype(np.float32),
+        intercept=np.zeros(paths[0].n_voxels, dtype=np.float32),
         shapes=shapes,
         about={},
     )
+    some = tokens.take(some_images(len(tokens), JOINED_IMAGES))
+    fitted = np.sum([path.predict(some) * share for path, share in zip(paths, shares, strict=True)], axis=0)
+    stored = whole.predict(some)
+    require_kept(stored, fitted, unit)
+    # a mean that rounded weights and cut patterns change of tokens that are far from 0 is given back
+    return replace(whole, intercept=(fitted - stored).mean(axis=0).astype(np.float32))
 
 
 def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> NDArray[Any]:
@@ -184,6 +196,7 @@ def _principal(
     mixing: NDArray[Any],
     tokens: TokenSet,
     shapes: Mapping[str, tuple[int, int]],
+    unit: Float32,
     rank: int,
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
     """The columns of all paths, reduced to at most ``rank`` (layer -> projection), and their new mixing."""
@@ -204,7 +217,8 @@ def _principal(
         projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
     )
     spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
-    u, s, vt = np.linalg.svd(spread[:, None] * mixing, full_matrices=False)
+    # voxels over their sd, or those in a small unit would be the first that are cut
+    u, s, vt = np.linalg.svd(spread[:, None] * mixing / unit, full_matrices=False)
     kept = max(1, min(rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
-    reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept]
+    reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept] * unit
     return {layer: projection @ reduce for layer, projection in projections.items()}, expand

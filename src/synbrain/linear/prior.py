@@ -19,13 +19,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from synbrain.arrays import Float64
+from synbrain.arrays import Float32, Float64
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath, joined
 from synbrain.linear.stacking import stacked
+from synbrain.linear.storing import require_kept, some_images, voxel_sd
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
 LAYER = "base responses"  # the name of the prior's features among token layers; no encoder has such a one
@@ -182,7 +183,7 @@ def fit_with_prior(
     judged = fits if n_shared == 0 else [alone, *through_base(unseen_features)]
     y = pairs.repeat_means()
     shares, average = stacked([fit.out_of_fold for fit in judged], y, alone.folds)
-    path = joined([_folded(fit.path, space) for fit in fits], shares, pairs.tokens, config.rank, config.dtype)
+    path = _from_tokens([fit.path for fit in fits], shares, pairs.tokens, space, voxel_sd(y), config)
     about = {
         "n_images": len(y),
         "base_subjects": len(space.paths),
@@ -204,6 +205,24 @@ def _with_features(tokens: TokenSet, features: NDArray[np.float32]) -> TokenSet:
     stored = np.zeros((n_stored, 1, features.shape[1]), dtype=np.float32)
     stored[tokens.rows, 0] = features
     return replace(tokens, layers={**tokens.layers, LAYER: stored})
+
+
+def _from_tokens(
+    paths: Sequence[LinearPath],
+    shares: Float64,
+    tokens: TokenSet,
+    space: ResponseSpace,
+    unit: Float32,
+    config: LinearPathConfig,
+) -> LinearPath:
+    """The average of paths, some of which read base responses, as one path from the tokens alone."""
+    folded = [_folded(path, space) for path in paths]
+    path = joined(folded, shares, tokens, unit, config.rank, config.dtype)
+    some = tokens.take(some_images(len(tokens)))
+    with_base = _with_features(some, space.features(some))
+    parts = [share * path.predict(with_base) for share, path in zip(shares, paths, strict=True)]
+    require_kept(path.predict(some), np.sum(parts, axis=0), unit)
+    return path
 
 
 def _folded(path: LinearPath, space: ResponseSpace) -> LinearPath:

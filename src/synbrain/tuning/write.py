@@ -16,6 +16,7 @@ from synbrain.features.tuned import FeatureMap, save_tuned
 from synbrain.features.tuned_folder import KIND, READOUT, READOUTS
 from synbrain.files import write_manifest
 from synbrain.linear.path import LinearPath
+from synbrain.linear.storing import as_stored, column_sizes
 from synbrain.markdown import markdown_table
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.report import SubjectReport, TrainingReport
@@ -109,6 +110,8 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Seque
         n_units = subject.targets.shape[1]
         scale = subject.sd if tuned.config["options"]["loss"] == "squared" else subject.mean
         bias = readout.bias.detach().cpu().numpy()
+        weights = {READOUT: readout.as_matrix().detach().cpu()}
+        size = column_sizes(weights)
         parts[subject.name] = SubjectPart(
             name=subject.name,
             space=subject.dataset.space,
@@ -117,8 +120,8 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Seque
             response_mean=subject.mean,
             response_sd=subject.sd,
             linear=LinearPath(
-                projections={READOUT: readout.as_matrix().detach().cpu().numpy().astype(np.float16)},
-                mixing=np.diag(scale).astype(np.float32),
+                projections={READOUT: as_stored(weights[READOUT], size, "float16")},
+                mixing=np.diag(scale * size.numpy()).astype(np.float32),
                 intercept=(subject.mean + scale * bias).astype(np.float32)
                 if tuned.config["options"]["loss"] == "squared"
                 else (subject.mean * (1 + bias)).astype(np.float32),

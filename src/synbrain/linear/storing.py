@@ -1,0 +1,89 @@
+"""How weights are stored, and whether what is stored still predicts what was fitted.
+
+Cross-validation judges fits, not what is kept of them: a map that lost voxels on its way to its stored form
+looks as good as before, so its predictions are held against those of the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synbrain.arrays import Float32, Rows
+from synbrain.errors import SynBrainError
+from synbrain.metrics.voxel import blocks
+
+# Of the norm of a layer's weights: rounding to float16 loses 2e-4 of it where they are near to 1, and more
+# the nearer they come to 6e-8, the smallest number it has. Beyond this they stay float32.
+COARSE = 1e-3
+CHECKED = 32  # images whose predictions are compared
+# A voxel is lost where its predictions are off by more than this share of their sd; rounding, and patterns
+# that are cut beyond the first 256, change them by some per cent at most (tests/linear/test_stored.py).
+LOST = 0.3
+LOST_VOXELS = 0.01  # of those that anything is predicted for
+
+
+def some_images(n_images: int, most: int = CHECKED) -> Rows:
+    """At most ``most`` of the images, evenly spaced."""
+    return np.unique(np.linspace(0, n_images - 1, min(n_images, most)).round().astype(np.int64))
+
+
+def voxel_sd(y: NDArray[np.floating]) -> Float32:
+    """(n_voxels,) sd of responses (n_images, n_voxels) over some 500 of the images; 1 where constant."""
+    sd = y[some_images(len(y), 500)].std(axis=0)
+    return np.where(sd > 1e-12, sd, 1).astype(np.float32)
+
+
+def column_sizes(weights: Mapping[str, Tensor]) -> Tensor:
+    """(r,) the largest absolute value of each column over all layers; 1 for a column of zeros.
+
+    float16 holds 6e-8 to 65504: columns over their size are at most 1, and what they are multiplied by
+    afterwards takes the rest.
+    """
+    each = [torch.maximum(w.amax(dim=0), -w.amin(dim=0)) for w in weights.values()]
+    size = torch.stack(each).amax(dim=0)
+    return torch.where(size > 0, size, 1)
+
+
+def as_stored(weights: Tensor, size: Tensor, dtype: str) -> NDArray[Any]:
+    """``weights / size`` (k, r) in ``dtype``; in float32 where float16 would be too coarse for this layer.
+
+    That happens where another layer's tokens are many times smaller, so that its weights are larger.
+    """
+    out = np.empty(tuple(weights.shape), dtype=dtype)
+    half, lost, power = dtype == "float16", 0.0, 0.0
+    for rows in blocks(*weights.shape):
+        scaled = weights[rows] / size
+        kept = scaled.half() if half else scaled
+        if half:
+            power += float(scaled.square().sum())
+            lost += float(scaled.sub_(kept).square_().sum())
+        out[rows] = kept.cpu().numpy()
+    return as_stored(weights, size, "float32") if lost > COARSE**2 * power else out
+
+
+def require_kept(stored: NDArray[np.floating], fitted: NDArray[np.floating], unit: Float32) -> None:
+    """See that a stored map predicts what was fitted.
+
+    Args:
+        stored, fitted: (n_images, n_voxels) predictions of the same images, which may differ by a constant.
+        unit: (n_voxels,) sd of the responses; a voxel whose predictions vary less than a per cent of it is
+            not looked at.
+
+    Raises:
+        SynBrainError: where more than a per cent of the voxels that are predicted came out otherwise.
+    """
+    spread = fitted.std(axis=0, dtype=np.float64)
+    off = (stored - fitted).std(axis=0, dtype=np.float64)
+    known = spread > 0.01 * unit
+    lost = int(np.sum(~(off <= LOST * spread) & known)) if np.isfinite(spread).all() else len(spread)
+    if lost > LOST_VOXELS * max(1, int(known.sum())):
+        raise SynBrainError(
+            f"the stored linear path does not predict what was fitted for {lost} of {len(spread)} voxels",
+            "this is a fault of SynBrain: please report it, with the sizes of the data",
+        )
