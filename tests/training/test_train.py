@@ -151,8 +151,9 @@ def test_a_long_linear_path_is_not_fitted_twice(
     monkeypatch.setattr(fit_module, "fit_linear_path", stop)
     resumed = train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
     assert resumed.report == whole.report
-    with pytest.raises(KeyboardInterrupt):  # other data are fitted anew
-        train_model([subject(pairs(n_images=41))], config, folder=tmp_path / "cut")
+    for other in (pairs(n_images=41), pairs(n_images=40, seed=1)):  # of other or of the same size
+        with pytest.raises(KeyboardInterrupt):  # other data are fitted anew
+            train_model([subject(other)], config, folder=tmp_path / "cut")
 
 
 def test_an_interrupted_training_continues_to_the_same_model(
@@ -168,6 +169,10 @@ def test_an_interrupted_training_continues_to_the_same_model(
         patched.setattr(networks_module, "train_mapper", stop)
         with pytest.raises(KeyboardInterrupt):
             train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
+    other = pairs(n_images=40)
+    other.responses[:] *= 2  # prepared again, in another unit
+    with pytest.raises(SynBrainError, match="another configuration, seed or data"):
+        train_model([subject(other)], config, folder=tmp_path / "cut")
     resumed = train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
     assert resumed.report == whole.report
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "cut")]

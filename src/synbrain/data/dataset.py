@@ -32,7 +32,9 @@ from synbrain.data.space import VoxelSpace, import_xarray
 from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import (
+    MANIFEST,
     atomic_path,
+    digest,
     open_array,
     read_json,
     verify_manifest,
@@ -172,6 +174,12 @@ class Dataset:
     def trial_rows(self, split: Split) -> NDArray[np.int64]:
         """Rows of ``trials`` (and of ``responses``) that belong to ``split``, in recorded order."""
         return np.flatnonzero((self.trials["split"] == split).to_numpy())
+
+    @property
+    def digest(self) -> str | None:
+        """Of the manifest, which changes with every file but the tokens; None where there is none."""
+        manifest = self.path / MANIFEST
+        return digest(manifest) if manifest.exists() else None
 
     def stimulus_path(self) -> Path:
         """The folder or the HDF5 file of the stimuli."""

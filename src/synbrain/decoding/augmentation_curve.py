@@ -153,7 +153,8 @@ def _identity(cell: Cell, experiment: Experiment) -> str:
     elsewhere = {"hours", "arms", "weights", "seeds", "device", "resume", "rule"}  # what does not change it
     return digest_of(
         ["one share a file", experiment.options.model_dump(mode="json", exclude=elsewhere),
-         experiment.arms.run.digest, experiment.arms.dataset.info.name, experiment.arms.images.info.name,
+         experiment.arms.run.digest,
+         *((data.info.name, data.digest) for data in (experiment.arms.dataset, experiment.arms.images)),
          vars(cell)]
     )  # fmt: skip
 

@@ -70,7 +70,8 @@ class Setting:
         """Digest of all that a decoder depends on beside its place."""
         elsewhere = {"systems", "seeds", "hours", "device", "resume"}
         settings = self.options.model_dump(mode="json", exclude=elsewhere)
-        return digest_of([settings, self.arms.run.digest, self.base_digest, self.dataset.info.name])
+        data = [self.dataset.info.name, self.dataset.digest, self.known_data.digest]
+        return digest_of([settings, self.arms.run.digest, self.base_digest, *data])
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def train_network(
     accelerator = accelerator_on(workspace.device)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
-    names, identity = [s.name for s in subjects], [method.config(), [s.train.n_trials for s in subjects]]
+    names, identity = [s.name for s in subjects], [method.config(), [_data_of(s) for s in subjects]]
     step_module = TrainingStep(method, names, config)
     if further is not None:
         step_module = further.step(method, names, config)
@@ -136,6 +136,12 @@ def train_network(
     method.validation_each = kept.each
     network.eval()
     return method
+
+
+def _data_of(subject: DecodingSubject) -> list[str]:
+    """Digests of what a subject's checkpoint depends on."""
+    pairs = [of for of in (subject.train, subject.validation, subject.synthetic) if of is not None]
+    return [subject.name, str(subject.synthetic_weight), *(of.digest for of in pairs)]
 
 
 def _in_eval(method: MindEye2, subjects: Sequence[DecodingSubject]) -> ValidationScores:

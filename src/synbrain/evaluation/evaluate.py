@@ -24,7 +24,6 @@ from synbrain.evaluation.score_model import score_arrays, score_model
 from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
-from synbrain.files import MANIFEST, digest
 from synbrain.linear.plain import MANY_IMAGES
 from synbrain.model.subject import BoundModel
 from synbrain.model.synbrain import SynBrain
@@ -150,10 +149,10 @@ def evaluation_of(
 
 def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:
     """What a score table says about itself: data, sizes, target, seed."""
-    repeats, manifest = measured.repeats, dataset.path / MANIFEST
+    repeats = measured.repeats
     return About(
         dataset=dataset.info.name,
-        dataset_digest=digest(manifest) if manifest.exists() else None,
+        dataset_digest=dataset.digest,
         subject=dataset.info.subject,
         unit=dataset.info.unit,
         n_test_images=measured.test.n_images,

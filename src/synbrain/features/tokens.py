@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,6 +122,15 @@ class Pairs:
     def repeats(self) -> Rows:
         """(n_images,) number of trials of each image."""
         return np.bincount(self.image_of_trial, minlength=self.n_images).astype(np.int64)
+
+    @property
+    def digest(self) -> str:
+        """Of what a fit that goes on must find as it was: tokens, images, trials, some 500 responses."""
+        known = hashlib.sha256(self.tokens.digest.encode())
+        some = np.unique(np.linspace(0, max(0, self.n_trials - 1), min(self.n_trials, 500)).astype(np.int64))
+        for array in (self.tokens.rows, self.trials, self.image_of_trial, self.trial_responses(some)):
+            known.update(np.ascontiguousarray(array).data)
+        return known.hexdigest()
 
     def trial_responses(self, which: Rows | None = None) -> NDArray[np.float32]:
         """(n, n_voxels) float32, single-trial responses, all or the positions ``which``."""

@@ -193,7 +193,7 @@ def _kept_fit(
     if linear_path_cost(pairs.n_images, pairs.n_voxels, tokens.shapes, linear).total <= WORTH_KEEPING:
         return fit(None)
     # the settings of a training that goes on are those of its first call (workspace.py); its data are checked
-    identity = digest_of([pairs.n_images, pairs.n_voxels, pairs.n_trials, pairs.tokens.digest])
+    identity = digest_of([pairs.digest, list(pairs.tokens.layers)])
     if (folder / DONE).exists() and read_json(folder / DONE) == identity:
         return LinearFit.load(folder)
     fitted = fit(folder / "passes")
@@ -275,9 +275,8 @@ def _run_config(
 
 def _identity(subjects: Sequence[TrainingSubject], config: TrainConfig, origin: Origin | None) -> str:
     """Digest of what a checkpoint must agree on besides a stage's configuration."""
-    sizes = [[s.name, s.pairs.n_images, s.pairs.n_trials, s.pairs.n_voxels] for s in subjects]
-    tokens = subjects[0].pairs.tokens
-    known: list[Any] = [sizes, tokens.digest, config.model_dump(mode="json", exclude={"vae", "mapper"})]
+    data = [[s.name, s.pairs.digest] for s in subjects]
+    known: list[Any] = [data, config.model_dump(mode="json", exclude={"vae", "mapper"})]
     if origin is not None:
         known.append([origin.digest, origin.adaptation.model_dump(mode="json")])
     return digest_of(known)

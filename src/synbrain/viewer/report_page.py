@@ -21,7 +21,7 @@ from synbrain.evaluation.evaluate import Evaluation
 from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import explanations, header
 from synbrain.figures.report import Drawn, Shown, draw_pictures, noticeable_rois
-from synbrain.files import MANIFEST, digest, write_text
+from synbrain.files import write_text
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.viewer.options import ReportOptions, ViewOptions
@@ -297,7 +297,7 @@ def _parts(model: SynBrain, part: SubjectPart, weight: float) -> list[dict[str, 
 def _provenance(report: Report) -> dict[str, str]:
     from synbrain import __version__
 
-    about, manifest = report.evaluation.scores.about, report.dataset.path / MANIFEST
+    about, of_data = report.evaluation.scores.about, report.dataset.digest
     facts = {
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "synbrain": __version__,
@@ -305,9 +305,7 @@ def _provenance(report: Report) -> dict[str, str]:
         "seed": str(about.seed),
         "synthetic trials an image": str(about.n_samples),
         "run": f"{report.run}, digest {report.model.digest[:16]}",
-        "dataset": f"{report.dataset.path}, digest {digest(manifest)[:16]}"
-        if manifest.exists()
-        else str(report.dataset.path),
+        "dataset": f"{report.dataset.path}" + (f", digest {of_data[:16]}" if of_data else ""),
         "recordings": f"{about.n_train_images} training and {about.n_test_images} test images, "
         f"{about.n_test_trials} test trials, {about.n_voxels} {report.shown.space.unit_names}, {about.unit}",
         "encoder": f"{report.model.config.encoder}, digest {report.model.config.encoder_digest[:16]}",
