@@ -68,10 +68,16 @@ def validation_scores(method: DecodingMethod, subjects: Sequence[DecodingSubject
 def log_ranks(decoded: Float32, seen: Float32, image: Rows) -> Float64:
     """(n,) log(1 + number of images more similar to row i of ``decoded`` than its own, ``image[i]``).
 
+    A tie counts half, so that a decoder that says nothing (zeros) is not the best; what is not a number is
+    last.
+
     >>> import numpy as np
     >>> log_ranks(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), np.arange(3)).tolist()
     [0.0, 0.0, 0.0]
     """
     similarity = cosine_matrix(decoded, seen)
-    right = similarity[np.arange(len(similarity)), image]
-    return np.asarray(np.log1p((similarity > right[:, None]).sum(axis=1)), dtype=np.float64)
+    right = similarity[np.arange(len(similarity)), image][:, None]
+    tied = (np.abs(similarity - right) <= 1e-12).sum(axis=1) - 1  # not with itself
+    rank = (similarity > right + 1e-12).sum(axis=1) + 0.5 * tied
+    last = len(seen) - 1
+    return np.asarray(np.log1p(np.where(np.isfinite(right[:, 0]), rank, last)), dtype=np.float64)
