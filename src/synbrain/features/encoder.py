@@ -102,7 +102,7 @@ def pick_device(device: str | torch.device) -> torch.device:
     if device != "auto":
         try:
             chosen = torch.device(device)
-            torch.empty(0, device=chosen)
+            float(torch.zeros(1, device=chosen))  # "meta" makes tensors but holds no values
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise SynBrainError(
