@@ -47,6 +47,11 @@ def files(folder: Path) -> Tree:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def folders(folder: Path) -> list[str]:
+    """Every folder below one: an empty one is taken for a run, or stands in the way of the next call."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_dir())
+
+
 def do(words: str) -> int:
     return main(words.split())
 
@@ -97,7 +102,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
     """Run a command that must end with 2 and say these words, and see that the folder stays as it was."""
 
     def run(words: str, *told: str) -> None:
-        before = files(Path())
+        before, there = files(Path()), folders(Path())
         capsys.readouterr()
         assert do(words) == 2
         message = capsys.readouterr().err
@@ -105,6 +110,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
             assert text in message, message
         assert "Traceback" not in message
         assert files(Path()) == before
+        assert folders(Path()) == there
 
     return run
 
@@ -399,6 +405,13 @@ def test_a_config_key_with_a_typo(
 MISTAKES = {
     "a device that torch does not know": ("evaluate run data --device gpu9", "no device 'gpu9'", "auto, cpu"),
     "a device, features": ("features data --encoder pixels --device gpu9", "no device 'gpu9'", "auto, cpu"),
+    "a device, compare": ("compare data --out new --encoder pixels --device gpu", "knows none", "auto, cpu"),
+    "a device that holds nothing": ("evaluate run data --device meta", "no device 'meta'", "auto, cpu"),
+    "a numbered CPU": (
+        "train data --out new --encoder pixels --device cpu:0", "put on 'cpu:0'", "pass --device cpu\n",
+    ),
+    "two images": ("train data --out new --encoder pixels --leave-out 0.9", "2 images to", "give 3 at"),
+    "two images, adapt": ("adapt run data --out new --budget 2 --by images", "2 images to", "give 3 at"),
     "a negative seed, report": ("report run data --out page --seed -1", "--seed -1", "from 0 on"),
     "a negative seed, check": ("check data --seed -1", "--seed -1", "from 0 on"),
     "a negative seed, calibrate": ("calibrate run data --out new --seed -1", "--seed -1", "from 0 on"),

@@ -100,11 +100,11 @@ def compare(
     known = METHODS if registry is None else registry
     names = chosen_methods(options.methods, known)
     checked_preset(options.preset)
+    device = pick_device(options.device)
     if tokens is None:
         dataset, tokens = open_untuned(dataset, options.encoder, options.layers)
     train, test = split_pairs(dataset, tokens)
     _prepare(out, resume, overwrite)
-    device = pick_device(options.device)
     measured = measure(test, train, dataset.space, n_bootstrap=options.n_bootstrap, device=device)
     job = Job(dataset, tokens, measured, options, out / TRAINING, show_progress=show_progress)
     chosen = {name: known[name] for name in names}

@@ -105,6 +105,8 @@ def pick_device(device: str | torch.device) -> torch.device:
             float(torch.zeros(1, device=chosen))  # "meta" makes tensors but holds no values
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
+            if reason.startswith("Expected one of"):  # a line of all that torch was ever built for
+                reason = "torch knows none of that name"
             raise SynBrainError(
                 f"no device {device!r} ({reason})", "choose auto, cpu, cuda or mps"
             ) from error

@@ -38,6 +38,7 @@ from synbrain.metrics.ceiling import signal_and_noise
 # voxels, and what a voxel has of its own is lost: where cross-validation says that sharing costs more than it
 # gains, nothing is shared.
 MOST_ALONE = 2000
+LEAST_IMAGES = 3  # for cross-validation
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,8 @@ def _identity(y: Float32, tokens: TokenSet, config: LinearPathConfig, seed: int,
 
 
 def _check(y: Float32) -> None:
-    if len(y) < 3:
-        raise SynBrainError(f"{len(y)} training images", "give at least 3 for cross-validation")
+    if len(y) < LEAST_IMAGES:
+        raise SynBrainError(f"{len(y)} training images", f"give at least {LEAST_IMAGES} for cross-validation")
     if not np.isfinite(y).all():
         raise SynBrainError(
             f"{int((~np.isfinite(y)).any(axis=0).sum())} voxels have responses that are not finite",

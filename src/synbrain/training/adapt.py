@@ -29,7 +29,7 @@ from synbrain.training.networks import Networks, Workspace, continued_networks
 from synbrain.training.options import AdaptOptions
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
-from synbrain.training.subjects import TrainingSubject
+from synbrain.training.subjects import TrainingSubject, check_subjects
 from synbrain.training.workspace import NOWHERE, Output, save_finished, training_folder
 
 # What differs from the recipe: networks that know other subjects already need fewer steps. The published
@@ -117,6 +117,7 @@ def adapt_to(
             + ("" if base.mapper is not None else " and no mapper"),
             "adapt a run with a mapper and leave --networks at its default, or a `calibrated` run",
         )
+    check_subjects([subject], config)
     prior = Prior.of(base) if options.prior else NO_PRIOR
     origin = Origin(base.config, base.digest, _record(subject, options, networks))
     settings = config.model_dump(mode="json") | {"adaptation": origin.adaptation.model_dump(mode="json")}

@@ -10,7 +10,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
-from synbrain.linear.fit import LinearFit
+from synbrain.linear.fit import LEAST_IMAGES, LinearFit
 from synbrain.training.config import TrainConfig
 from synbrain.training.leakage import TrainingImages
 
@@ -100,13 +100,21 @@ def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> 
     """See before anything is written or fitted that subjects and configuration fit each other.
 
     Raises:
-        SynBrainError: two subjects of one name, different tokens, an unknown layer or subject weight.
+        SynBrainError: two subjects of one name, too few images, different tokens, an unknown layer or subject
+            weight.
     """
     names = [s.name for s in subjects]
     if len(set(names)) != len(names):
         raise SynBrainError(
             f"two subjects have one name: {names}", "prepare the datasets with different --name"
         )
+    least = LEAST_IMAGES if config.linear_path else 2  # one to train on and one to validate
+    for s in subjects:
+        if s.pairs.n_images < least:
+            raise SynBrainError(
+                f"{s.name} has {s.pairs.n_images} images to train on",
+                f"give {least} at least, which cross-validation needs",
+            )
     first = subjects[0].pairs.tokens
     for s in subjects[1:]:
         tokens = s.pairs.tokens

@@ -22,7 +22,7 @@ def processes_on(device: str) -> PartialState:
     """
     kind, _, number = device.partition(":")
     if number:
-        mend = f"pass --device {kind} and set CUDA_VISIBLE_DEVICES={number}"
+        mend = f"pass --device {kind}" + (f" and set CUDA_VISIBLE_DEVICES={number}" if kind == "cuda" else "")
         raise SynBrainError(f"a fit cannot be put on {device!r}", mend)
     wanted = pick_device(device).type
     if wanted not in ("cpu", "cuda", "mps"):
