@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from synbrain.baselines.ridge import Ridge
 from synbrain.cli import main
 from synbrain.data.dataset import write_tables
-from synbrain.errors import SynBrainError
+from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.evaluation.evaluate import evaluate, evaluation_of
 from synbrain.evaluation.latents import encode
 from synbrain.evaluation.measured import measure
@@ -149,6 +151,27 @@ def test_subjects_of_a_run_by_name_or_alone(brain) -> None:
     assert scores.about.subject == "s1"
     with pytest.raises(SynBrainError, match="no subject"):
         evaluate(renamed, brain.dataset, options(rows=[], subject="s1"), tokens=brain.tokens)
+
+
+def test_recordings_of_another_subject_are_told_or_refused(brain) -> None:
+    """As many voxels in the same unit are scored without a word otherwise, on a surface always."""
+    renamed = linear_run(brain, name="somebody")
+    with pytest.warns(SynBrainWarning, match="the run is of somebody, .* of s1"):
+        evaluate(renamed, brain.dataset, options(rows=[]), tokens=brain.tokens)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SynBrainWarning)  # the user says whose
+        evaluate(renamed, brain.dataset, options(rows=[], subject="somebody"), tokens=brain.tokens)
+    mask = np.ones((5, 5, 1), dtype=bool)
+    elsewhere = mask.copy()
+    mask[0, 0], elsewhere[4, 4] = False, False
+    part = replace(linear_run(brain).subject(), space=VoxelSpace.from_mask(mask, np.eye(4)))
+    run = SynBrain(linear_run(brain).config, {part.name: part})
+    there, not_there = (
+        replace(brain.dataset, space=VoxelSpace.from_mask(where, np.eye(4))) for where in (mask, elsewhere)
+    )
+    evaluate(run, there, options(rows=[]), tokens=brain.tokens)
+    with pytest.raises(SynBrainError, match=r"voxels of .* lie at other places than those of s1"):
+        evaluate(run, not_there, options(rows=[]), tokens=brain.tokens)
 
 
 def test_oracle_on_a_simulated_subject(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_what_is_opened_gives_the_tokens_of_what_was_tuned(
         np.testing.assert_array_equal(fresh, stored)
     assert get_encoder("tuned-small", weights=str(out)).digest == opened.digest
     assert not (out / "training/pixels").exists()
-    with pytest.raises(SynBrainError, match="pass its folder as the weights"):
+    with pytest.raises(SynBrainError, match="give its folder: --encoder-weights"):
         get_encoder("tuned-small")
 
 

@@ -25,7 +25,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.plain import MANY_IMAGES
-from synbrain.model.subject import BoundModel
+from synbrain.model.subject import BoundModel, require_recorded
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -170,9 +170,8 @@ def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:
 
 
 def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
-    if subject is None and dataset.info.subject in model.subjects:
-        subject = dataset.info.subject
-    part = model.subject(subject)
+    by_name = dataset.info.subject if dataset.info.subject in model.subjects else None
+    part = model.subject(subject or by_name)
     if part.n_voxels != dataset.n_voxels:
         raise SynBrainError(
             f"subject {part.name} of the run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",
@@ -183,6 +182,7 @@ def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
             f"the run predicts {part.unit!r}, {dataset.path} holds {dataset.info.unit!r}",
             "prepare the dataset with the scaling that the run was trained on",
         )
+    require_recorded(part, dataset, chosen=subject is not None)
     return part.name
 
 

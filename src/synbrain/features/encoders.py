@@ -84,7 +84,8 @@ def get_encoder(
         return encoder
     if name.startswith(PREFIX):
         raise SynBrainError(
-            f"where the tuned encoder {name} lies is not known", "pass its folder as the weights"
+            f"where the tuned encoder {name} lies is not known",
+            "give its folder: --encoder-weights FOLDER beside a run, else --encoder FOLDER",
         )
     if name not in ENCODERS:
         raise SynBrainError(

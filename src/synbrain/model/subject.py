@@ -1,13 +1,41 @@
-"""A model bound to one of its subjects, as scores and comparisons take it."""
+"""A model bound to one of its subjects, as scores and comparisons take it; whose recordings are at hand."""
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
+
+
+def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> None:
+    """See that recordings with as many voxels are of these voxels; say so where they are another subject's.
+
+    Args:
+        part: of the run.
+        dataset: recordings of as many voxels.
+        chosen: by the user, who knows whose recordings they are; nothing is said of names then.
+
+    Raises:
+        SynBrainError: where the voxels lie at other places of a grid.
+    """
+    mine, theirs = part.space, dataset.space
+    known = mine.index is not None and theirs.index is not None
+    if known and not (mine.shape == theirs.shape and np.array_equal(mine.index, theirs.index)):
+        raise SynBrainError(
+            f"the {mine.unit_names} of {dataset.path} lie at other places than those of {part.name}",
+            "give recordings of the subject of the run, prepared with the same mask",
+        )
+    if not chosen and part.name not in (dataset.info.subject, dataset.info.name):
+        note = f"the run is of {part.name}, {dataset.path} of {dataset.info.subject}: if these are two people"
+        warnings.warn(f"{note}, `synbrain adapt` the run first", SynBrainWarning, stacklevel=3)
 
 
 class BoundModel:

@@ -13,6 +13,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import require_absent
+from synbrain.model.subject import require_recorded
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
@@ -64,6 +65,7 @@ def calibrate(
             f"{part.n_voxels} in {part.unit}",
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )
+    require_recorded(part, dataset, chosen=subject is not None)
     pairs = pairs_of(*open_untuned(dataset, model.config.encoder, model.config.layers), "train")
     mean = model.predict(pairs.tokens, subject=part.name)
     fitted = _refitted(pairs, mean, part.noise, noise, fitted_on_other_images, seed, model.device)
