@@ -77,9 +77,11 @@ class RunConfig(BaseModel):
         # imported runs do not know the weights of their encoder: their digest is empty
         expected = (self.encoder, self.encoder_digest or tokens.digest)
         if (tokens.encoder, tokens.digest) != expected:
-            mend = f"make tokens with `synbrain features DATASET --encoder {self.encoder}`"
+            mend = f"`synbrain features DATASET --encoder {self.encoder}"
             if tokens.encoder == self.encoder:
-                mend = f"take the {self.encoder} that the run was fitted with: its weights were others"
+                mend = f"take the weights of {self.encoder} that the run was fitted with, and {mend} --overwrite`"
+            else:
+                mend = f"make tokens with {mend}`"
             raise SynBrainError(
                 f"tokens of {tokens.encoder} (digest {tokens.digest[:12]}) for a run on "
                 f"{self.encoder} (digest {self.encoder_digest[:12]})",

@@ -27,8 +27,11 @@ def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> No
         SynBrainError: where the voxels lie at other places of a grid.
     """
     mine, theirs = part.space, dataset.space
-    known = mine.index is not None and theirs.index is not None
-    if known and not (mine.shape == theirs.shape and np.array_equal(mine.index, theirs.index)):
+    if (
+        mine.index is not None
+        and theirs.index is not None
+        and not (mine.shape == theirs.shape and np.array_equal(mine.index, theirs.index))
+    ):
         raise SynBrainError(
             f"the {mine.unit_names} of {dataset.path} lie at other places than those of {part.name}",
             "give recordings of the subject of the run, prepared with the same mask",
