@@ -79,7 +79,7 @@ class RunConfig(BaseModel):
         if (tokens.encoder, tokens.digest) != expected:
             mend = f"`synbrain features DATASET --encoder {self.encoder}"
             if tokens.encoder == self.encoder:
-                mend = f"take the weights of {self.encoder} that the run was fitted with, and {mend} --overwrite`"
+                mend = f"take the weights of {self.encoder} that the run was fitted with: {mend} --overwrite`"
             else:
                 mend = f"make tokens with {mend}`"
             raise SynBrainError(
