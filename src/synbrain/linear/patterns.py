@@ -16,7 +16,7 @@ from synbrain.linear.ridge import FoldLayout
 
 LARGEST_GAIN = 1.5
 DENSE_VOXELS = 2500  # up to here the covariance of all voxels is written out
-OVERSAMPLES, POWER_STEPS = 16, 6
+OVERSAMPLES, POWER_STEPS = 16, 4
 
 
 @dataclass(frozen=True)
