@@ -1,0 +1,106 @@
+"""The picture of docs/research/tuning.md: every session left out, and the gain by sessions tuned on.
+
+    python benchmarks/tuning_figure.py WORK... --law 3=WORK_3 9=WORK --out FIGURE.png
+
+WORK: folders of ``tuning.py`` with ``--frozen-prior`` that left out different sessions. ``--law``: folders
+that left out the same sessions, by the number of sessions that their encoder was tuned on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synbrain.figures.style import COLOURS, new_figure, save_png, tidy
+from synbrain.files import read_json
+
+BUDGETS = {"50": "50 images", "200": "200 images", "all": "all images"}
+WAYS = {  # row of tuning.py -> label, colour, marker
+    "ridge frozen": ("ridge, frozen encoder", COLOURS["ridge"], "s"),
+    "prior frozen": ("linear prior, frozen encoder", COLOURS["mean_map"], "o"),
+    "prior both": ("linear prior, both encoders", COLOURS["synbrain"], "o"),
+}
+Rows = dict[tuple[str, str, str], dict[str, Any]]  # (session, budget, way) -> row
+
+
+def rows_of(folders: list[Path]) -> Rows:
+    """Rows of all folders; a session that is in two of them is an error."""
+    found: Rows = {}
+    for folder in folders:
+        for row in read_json(folder / "table.json")["rows"]:
+            key = row["session"], row["budget"], row["way"]
+            assert key not in found, f"{key} is in two folders"
+            found[key] = row
+    return found
+
+
+def show_sessions(axes: Any, rows: Rows, budget: str) -> None:
+    """A column for each session, by animal and then by what the frozen prior reaches with all images."""
+    names = {session for session, _, _ in rows}
+    height = {name: np.mean(rows[name, "all", "prior frozen"]["r"]) for name in names}
+    order = sorted(names, key=lambda name: (not name.startswith("v4_19"), height[name]))
+    for x, name in enumerate(order):
+        reached = [float(np.mean(rows[name, budget, way]["r"])) for way in WAYS]
+        axes.plot([x, x], [min(reached), max(reached)], color="0.85", linewidth=3, zorder=1)
+        for y, (label, colour, marker) in zip(reached, WAYS.values(), strict=True):
+            axes.plot(
+                x, y, marker, color=colour, markersize=5, zorder=2, linestyle="", label=None if x else label
+            )
+    axes.set_xticks(range(len(order)), [name.removeprefix("v4_") for name in order], rotation=90, fontsize=7)
+    axes.axvline(
+        sum(name.startswith("v4_19") for name in order) - 0.5, color="0.7", linewidth=0.8, linestyle=":"
+    )
+    axes.set_title(BUDGETS[budget], fontsize=9)
+    tidy(axes)
+
+
+def show_law(axes: Any, folders: dict[int, Path]) -> None:
+    """Gain over the frozen prior, mean of the sessions left out, 95 % over test images."""
+    for place, budget in enumerate(BUDGETS):
+        for number, folder in folders.items():
+            rows = rows_of([folder])
+            gains = [
+                np.subtract(rows[name, budget, "prior both"][kind], rows[name, budget, "prior frozen"][kind])
+                for name in sorted({session for session, _, _ in rows})
+                for kind in ("r", "replicates")
+            ]
+            mean = np.mean([np.mean(gain) for gain in gains[::2]])
+            low, high = np.percentile(np.mean(gains[1::2], axis=0), [2.5, 97.5])
+            x = number * 1.04 ** (place - 1)
+            axes.plot([x, x], [low, high], color=f"C{place}", linewidth=1)
+            first = number == min(folders)
+            axes.plot(x, mean, "o", color=f"C{place}", markersize=5, label=BUDGETS[budget] if first else None)
+    axes.set_xscale("log")
+    axes.set_xticks(list(folders), [str(number) for number in folders])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("sessions tuned on")
+    axes.set_title("both encoders over the frozen one", fontsize=9)
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    tidy(axes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("work", nargs="+", type=Path)
+    parser.add_argument("--law", nargs="+", default=[], metavar="N=WORK")
+    parser.add_argument("--out", type=Path, required=True)
+    typed = parser.parse_args()
+    figure = new_figure(10.5, 3.6)
+    few, every, law = figure.subplots(1, 3, width_ratios=[1, 1, 0.8])
+    rows = rows_of(typed.work)
+    every.sharey(few)
+    show_sessions(few, rows, "50")
+    show_sessions(every, rows, "all")
+    few.set_ylabel("voxel r on test images")
+    every.legend(fontsize=7, frameon=False, loc="lower right")
+    pairs = [item.partition("=") for item in typed.law]
+    show_law(law, {int(number): Path(folder) for number, _, folder in pairs})
+    save_png(figure, typed.out, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
