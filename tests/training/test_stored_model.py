@@ -1,4 +1,4 @@
-"""What a trained model predicts is what its parts predict, on disk as in memory, and what was reported of it."""
+"""What a trained model predicts is what its parts predict, on disk as in memory, and what was reported."""
 
 from __future__ import annotations
 
