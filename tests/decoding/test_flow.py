@@ -22,7 +22,7 @@ from synbrain.decoding.flattery import evaluate_semantics, flattery
 from synbrain.decoding.options import AugmentOptions, DecoderAdaptOptions, DecoderEvaluation, DecoderOptions
 from synbrain.decoding.scores import DecoderScores, Draws, ScoredOn, token_scores
 from synbrain.decoding.subjects import require_untrained
-from synbrain.decoding.train import train_decoder, training_folder
+from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError
 from synbrain.files import write_manifest
 
@@ -187,7 +187,7 @@ def test_augmentation(
     with pytest.raises(SynBrainError, match="no synthetic trials"):
         train_decoder([first], settings, out=tmp_path / "e", augment=first)
     assert not (tmp_path / "e").exists()
-    assert not training_folder(tmp_path / "d").exists()
+    assert not (tmp_path / ".d.training").exists()
 
 
 def test_scores_on_synthetic_data_say_so(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from synbrain.decoding.grid import Grid
+from synbrain.decoding.train import training_folder
 from synbrain.errors import SynBrainError
 
 
@@ -83,3 +87,45 @@ def test_checkpoints_go_with_a_failure(grid: Grid[Spot], tmp_path: Path) -> None
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert not list((tmp_path / "cells").iterdir())
+
+
+@pytest.fixture
+def at_work(tmp_path: Path) -> Iterator[Path]:
+    """Another process makes this folder."""
+    out = tmp_path / "out"
+    holding = (
+        "import sys, pathlib, synbrain.files as f\nwith f.alone(pathlib.Path(sys.argv[1])): print(); input()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", holding, str(out)], text=True, **pipes) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield out
+        other.communicate("\n")
+
+
+def test_two_processes_do_not_share_the_checkpoints_of_a_decoder(
+    at_work: Path, grid: Grid[Spot], fitted: list[int]
+) -> None:
+    with pytest.raises(SynBrainError, match="another process is making"), training_folder(at_work):
+        pytest.fail("both would train in one folder")
+    with pytest.raises(SynBrainError, match="another process is making"):
+        replace(grid, folder=at_work).all([Spot(2)])
+    assert fitted == []
+
+
+def test_checkpoints_stay_where_a_training_ends_early(tmp_path: Path) -> None:
+    folder = tmp_path / ".decoder.training"
+
+    def stopped() -> None:
+        with training_folder(tmp_path / "decoder") as made:
+            assert made == folder
+            (folder / "mindeye2").mkdir(parents=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert (folder / "mindeye2").is_dir()
+    with training_folder(tmp_path / "decoder") as again:
+        assert (again / "mindeye2").is_dir()
+    assert not folder.exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,13 +70,12 @@ def adapt_decoder(
     alignment = None
     if known_data is not None:
         alignment = make_alignment(base, data, dataset, known_data, options)
-    workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
-    adapted = adapt_to(base, data, options, workspace, augment, alignment)
-    adapted = replace(
-        adapted, config=adapted.config.model_copy(update={"adapted_from": decoder_digest(decoder)})
-    )
-    save_decoder(adapted, out, overwrite=overwrite)
-    shutil.rmtree(workspace.folder, ignore_errors=True)
+    with training_folder(out) as folder:
+        workspace = Workspace(folder, show_progress=show_progress, device=options.device)
+        adapted = adapt_to(base, data, options, workspace, augment, alignment)
+        origin = {"adapted_from": decoder_digest(decoder)}
+        adapted = replace(adapted, config=adapted.config.model_copy(update=origin))
+        save_decoder(adapted, out, overwrite=overwrite)
     return adapted
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from synbrain.errors import SynBrainError
-from synbrain.files import read_json, require_absent, write_json
+from synbrain.files import alone, read_json, require_absent, write_json
 from synbrain.progress import track
 
 Result = dict[str, Any]
@@ -77,7 +77,8 @@ class Grid(Generic[P]):
             show_progress: a bar over the decoders.
 
         Raises:
-            SynBrainError: where one was made with other settings, before anything is trained or written over.
+            SynBrainError: where one was made with other settings, before anything is trained or written over;
+                where another process is at this experiment.
         """
         paths = sorted(self.cells.glob("*.json")) if earlier else []
         known = [self.place(**self._read(path)["place"]) for path in paths]
@@ -86,11 +87,12 @@ class Grid(Generic[P]):
             self.stored(place)
         results: dict[P, Result] = {}
         failed: dict[str, str] = {}
-        for place in track(wanted, "decoders", unit="decoder", show=show_progress):
-            try:
-                results[place] = self.finished(place)
-            except SynBrainError as error:
-                failed[place.name] = str(error)
+        with alone(self.folder):  # two processes would train one decoder in one folder
+            for place in track(wanted, "decoders", unit="decoder", show=show_progress):
+                try:
+                    results[place] = self.finished(place)
+                except SynBrainError as error:
+                    failed[place.name] = str(error)
         return results, failed
 
     def finished(self, place: P) -> Result:

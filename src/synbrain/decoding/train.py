@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from accelerate import PartialState
 
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
@@ -14,7 +18,7 @@ from synbrain.decoding.protocol import DecodingMethod
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.unseen import note_seen
-from synbrain.files import digest_of, require_replaceable
+from synbrain.files import alone, digest_of, require_replaceable
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.networks import Workspace
 
@@ -49,17 +53,25 @@ def train_decoder(
     if augment is not None:
         note_seen(data.n_validation_images, data.seen)
     # checkpoints lie beside the decoder until it is whole; their own identity refuses other settings
-    workspace = Workspace(training_folder(out), show_progress=show_progress, device=options.device)
-    method = fit_method(data.subjects, options, workspace)
-    decoder = decoder_of(method, data, options, augment)
-    save_decoder(decoder, out, overwrite=overwrite)
-    shutil.rmtree(workspace.folder, ignore_errors=True)
+    with training_folder(out) as folder:
+        workspace = Workspace(folder, show_progress=show_progress, device=options.device)
+        method = fit_method(data.subjects, options, workspace)
+        decoder = decoder_of(method, data, options, augment)
+        save_decoder(decoder, out, overwrite=overwrite)
     return decoder
 
 
-def training_folder(out: Path) -> Path:
-    """Where a decoder's checkpoints lie until it is finished."""
-    return out.with_name(f".{out.name}.training")
+@contextmanager
+def training_folder(out: Path) -> Iterator[Path]:
+    """Where a decoder's checkpoints lie until it is finished; they stay where something is raised.
+
+    Raises:
+        SynBrainError: where another process makes this decoder now, with the same checkpoints.
+    """
+    folder = out.with_name(f".{out.name}.training")
+    with alone(out) if PartialState().is_main_process else nullcontext():
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def decoder_of(
