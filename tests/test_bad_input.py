@@ -451,3 +451,19 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_on_the_command_line(case: str, own: Path, refused: Callable[..., None]) -> None:
     refused(*MISTAKES[case])
+
+
+def test_a_run_is_not_scored_on_what_it_was_trained_on(
+    own: Path, refused: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dataset that is prepared again with another split keeps its images, and a run what it knows of them."""
+    table = pd.read_csv("source/trials.csv")
+    table["split"] = np.where(table["image"] < "03.png", "test", "train")
+    table.to_csv("source/trials.csv", index=False)
+    assert do("prepare table source data --overwrite") == 0
+    assert do("features data --encoder pixels --layers grid4") == 0
+    for command in ("evaluate run data", "report run data --out page"):
+        refused(command, "trained on 3 of 3 test images of data", "train it again on this split")
+    shutil.rmtree("source/images")
+    assert do("evaluate run data --rows mean_map --samples 2") == 0
+    assert "trained on test images of data is not known" in capsys.readouterr().err

@@ -58,7 +58,9 @@ def test_other_settings_and_other_versions_are_refused_before_anything_is_fitted
 ) -> None:
     grid.all([Spot(2)])
     other = Grid(tmp_path, Spot, lambda spot: "other settings", grid.fit)
-    with pytest.raises(SynBrainError, match=r"2-0\.json was made with other settings: pass --overwrite"):
+    with pytest.raises(
+        SynBrainError, match=r"2-0\.json was made with other settings or data: pass --overwrite"
+    ):
         other.all([Spot(1), Spot(2)])
     (tmp_path / "cells" / "old-0.json").write_text(json.dumps({"identity": "x", "squared": 1}))
     with pytest.raises(SynBrainError, match=r"old-0\.json was made by another version: pass --overwrite"):

@@ -23,10 +23,11 @@ from synbrain.analysis.profiles import merged_rois
 from synbrain.arrays import Float32, Mask
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
-from synbrain.features.tokens import Pairs, split_pairs
+from synbrain.features.store import open_untuned
+from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.files import require_absent, write_json, write_text
 from synbrain.markdown import markdown_table
+from synbrain.model.subject import require_unseen
 from synbrain.model.synbrain import SynBrain
 
 Table = dict[str, dict[str, float | None]]
@@ -129,7 +130,10 @@ def _measure_consistency(
             f"{dataset.path} has no ROI of {options.min_voxels} voxels or more",
             "prepare the dataset with ROI labels, or lower --min-voxels",
         )
-    train, test = split_pairs(dataset, _tokens(dataset, models))
+    for model in models.values():
+        require_unseen(model.config, dataset)
+    dataset, tokens = _untuned(dataset, models)
+    train, test = split_pairs(dataset, tokens)
     images = dataset.images["name"].astype(str).to_numpy()[dataset.image_rows("test")]
     subject = Source(images, test.repeat_means(), rois)
     names = {name: _subject_of(model, name, dataset) for name, model in models.items()}
@@ -224,10 +228,10 @@ def _areas(dataset: Dataset, min_voxels: int) -> Masks:
     return merged_rois({k: m for k, m in masks.items() if not k.startswith("hemisphere/")}, min_voxels)
 
 
-def _tokens(dataset: Dataset, models: dict[str, SynBrain]) -> Any:
+def _untuned(dataset: Dataset, models: dict[str, SynBrain]) -> tuple[Dataset, TokenSet]:
     config = next(iter(models.values())).config
     layers = dict.fromkeys(layer for model in models.values() for layer in model.config.layers)
-    return open_tokens(dataset, config.encoder, layers)
+    return open_untuned(dataset, config.encoder, layers)
 
 
 def _measured(dataset: Dataset, min_voxels: int) -> Source:

@@ -115,7 +115,9 @@ class Grid(Generic[P]):
             return None
         stored: Result = read_json(path)
         if stored.pop("identity") != self.identity(place):
-            raise SynBrainError(f"{path} was made with other settings", "pass --overwrite, or another --out")
+            raise SynBrainError(
+                f"{path} was made with other settings or data", "pass --overwrite, or another --out"
+            )
         del stored["place"]
         return stored
 

@@ -25,7 +25,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.plain import MANY_IMAGES
-from synbrain.model.subject import BoundModel, require_recorded
+from synbrain.model.subject import BoundModel, require_recorded, require_unseen
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -72,7 +72,8 @@ def evaluate(
         show_progress: bars on stderr.
 
     Raises:
-        SynBrainError: no test or training images, missing tokens, other voxels than the run's.
+        SynBrainError: no test or training images, missing tokens, other voxels than the run's; test images
+            that the run was trained on.
 
     >>> from synbrain import TrainOptions, train
     >>> from synbrain.simulate.example import toy_dataset
@@ -102,6 +103,7 @@ def evaluation_of(
     if tokens is None:
         dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
     train, test = split_pairs(dataset, tokens)
+    require_unseen(model.config, dataset)
     subject = _subject_of(model, dataset, options.subject)
     measured = measure(
         test,

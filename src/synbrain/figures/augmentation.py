@@ -48,7 +48,8 @@ def augmentation_figure(curve: dict[str, Any]) -> Figure:
         axes.set_xlabel("added hours")
         axes.set_title(title, fontsize=9)
         tidy(axes)
-    axes.legend(fontsize=7, frameon=False)
+    if axes.get_legend_handles_labels()[0]:  # none where nothing was added
+        axes.legend(fontsize=7, frameon=False)
     return figure
 
 

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model.parts import SubjectPart
+from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 
 
@@ -39,6 +40,31 @@ def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> No
     if not chosen and part.name not in (dataset.info.subject, dataset.info.name):
         note = f"the run is of {part.name}, {dataset.path} of {dataset.info.subject}: if these are two people"
         warnings.warn(f"{note}, `synbrain adapt` the run first", SynBrainWarning, stacklevel=3)
+
+
+def require_unseen(run: RunConfig, dataset: Dataset) -> None:
+    """Refuse to score a run on images that it was trained on, as a dataset has that was split anew.
+
+    A run that does not say what it saw (imported, or of an older version) refuses nothing. Where the pictures
+    are gone nobody can tell, and that is said.
+
+    Raises:
+        SynBrainError: naming how many.
+    """
+    seen = unpacked(run.trained_images)
+    if not seen:
+        return
+    try:
+        marks = image_marks(dataset, dataset.image_rows("test"))
+    except SynBrainError as error:
+        note = f"whether the run was trained on test images of {dataset.path} is not known: {error.problem}"
+        warnings.warn(note, SynBrainWarning, stacklevel=3)
+        return
+    if shared := sum(mark in seen for mark in marks):
+        raise SynBrainError(
+            f"the run was trained on {shared} of {len(marks)} test images of {dataset.path}",
+            "train it again on this split, or score it on images that it did not see",
+        )
 
 
 class BoundModel:
