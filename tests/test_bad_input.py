@@ -456,7 +456,7 @@ def test_a_mistake_on_the_command_line(case: str, own: Path, refused: Callable[.
 def test_a_run_is_not_scored_on_what_it_was_trained_on(
     own: Path, refused: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A dataset that is prepared again with another split keeps its images, and a run what it knows of them."""
+    """A dataset that is prepared again with another split: the run knows what it saw of its test images."""
     table = pd.read_csv("source/trials.csv")
     table["split"] = np.where(table["image"] < "03.png", "test", "train")
     table.to_csv("source/trials.csv", index=False)
