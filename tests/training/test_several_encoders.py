@@ -13,6 +13,7 @@ import synbrain
 from synbrain import SynBrain
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features import encoders
 from synbrain.features.encoders import get_encoder
@@ -24,11 +25,17 @@ from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.by_encoder import fit_each_encoder
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
+from synbrain.linear.prior import BasePath, response_space
 from synbrain.linear.stacking import stacked
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.report import TrainingReport
+from synbrain.networks.fit.devices import processes_on
 from synbrain.simulate.example import toy_dataset
+from synbrain.training.fit import NO_PRIOR, LinearPlace, Prior, fit_linear
 from synbrain.training.options import AdaptOptions, TrainOptions
+from synbrain.training.overrides import overridden
+from synbrain.training.recipes import recipe
+from synbrain.training.subjects import TrainingSubject
 
 BOTH = "pixels+mosaic"
 LINEAR: dict[str, Any] = {"n_folds": 3, "windows": 0, "blur": 0.0}
@@ -200,6 +207,42 @@ def test_base_runs_of_two_encoders_are_adapted_together(dataset: Dataset, tmp_pa
     assert main([*words, "--out", str(tmp_path / "typed")]) == 0
     typed = SynBrain.from_pretrained(tmp_path / "typed")
     np.testing.assert_allclose(typed.predict(test.tokens), model.predict(test.tokens), atol=1e-4)
+
+
+def test_a_base_on_both_encoders_is_a_prior_too(tmp_path: Path) -> None:
+    """Its paths read both, so that they were a prior for neither encoder, and nothing was said."""
+    stimuli = np.random.default_rng(0)
+    layers = {
+        "pixels:grid4": stimuli.normal(size=(400, 4, 15)),
+        "mosaic:final": stimuli.normal(2, 1, (400, 30)),
+    }
+    layers["mosaic:final"] = layers["mosaic:final"][:, None]
+    shared = [stimuli.normal(size=(of[0].size, 6)) for of in layers.values()]
+    source = sum(of.reshape(400, -1) @ way for of, way in zip(layers.values(), shared, strict=True)) / 9
+
+    def subject(name: str, seed: int, rows: np.ndarray, noise: float = 1.0) -> TrainingSubject:
+        rng = np.random.default_rng(seed)
+        means = source @ rng.normal(size=(6, 11))
+        tokens = TokenSet("pixels+mosaic", "d", {k: of.astype(np.float32) for k, of in layers.items()}, rows)
+        trials = (means[rows] + noise * rng.normal(size=(len(rows), 11))).astype(np.float32)
+        each = np.arange(len(rows))
+        return TrainingSubject(name, Pairs(tokens, trials, each, each), VoxelSpace(11), "z")
+
+    config = overridden(recipe("calibrated"), {"linear": LINEAR, "response_noise": False})
+    place = LinearPlace(processes_on("cpu"), tmp_path)
+    base = subject("base", 1, np.arange(250))
+    of_base = fit_linear(base, config, NO_PRIOR, place)
+    assert of_base is not None
+    space = response_space([BasePath(of_base.path, base.pairs.repeat_means().std(axis=0))])
+    new, test = subject("new", 2, np.arange(250, 270)), subject("new", 2, np.arange(300, 400), noise=0.0)
+    scratch, prior = (fit_linear(new, config, Prior(of), place) for of in (None, space))
+    assert scratch is not None
+    assert prior is not None
+    assert prior.path.about["base_subjects"] == 1
+    assert set(prior.path.layers) == set(layers)
+    wanted = test.pairs.repeat_means()
+    reached = [voxel_r(fit.path.predict(test.pairs.tokens), wanted).mean() for fit in (scratch, prior)]
+    assert reached[1] > reached[0] + 0.1
 
 
 def test_networks_of_the_first_base_are_trained_further(dataset: Dataset, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 
 from synbrain.data.marks import packed, unpacked
-from synbrain.features.joint import each_encoder
+from synbrain.features.joint import each_encoder, owner_of
 from synbrain.features.tokens import Pairs
 from synbrain.files import digest_of, read_json, write_json
 from synbrain.linear.by_encoder import fit_each_encoder
@@ -154,27 +154,30 @@ def fit_linear(
     """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
     if not config.linear_path:
         return None
-    if prior.space is None and subject.linear_fit is not None:
+    whole = prior.space
+    if whole is None and subject.linear_fit is not None:
         return subject.linear_fit
     several = len(each_encoder(subject.pairs.tokens)) > 1
+    # a base path on several encoders at once is a prior for all of their tokens, and for no encoder alone
+    is_joint = whole is not None and any(len(set(map(owner_of, path.layers))) > 1 for path in whole.paths)
+
+    def with_space(
+        pairs: Pairs, space: ResponseSpace, linear: LinearPathConfig, alone: LinearFit | None
+    ) -> LinearFit:
+        return fit_with_prior(
+            pairs, space, linear, marks=subject.image_marks, seed=config.seed, device=place.device,
+            show_progress=place.show_progress, alone=alone,
+        )  # fmt: skip
 
     def of_encoder(pairs: Pairs, linear: LinearPathConfig, number: int) -> LinearFit:
-        space = None if prior.space is None else prior.space.on(pairs.tokens.layers)
+        space = None if whole is None or is_joint else whole.on(pairs.tokens.layers)
         if space is None:
             folder = place.folder / subject.name / (f"encoder-{number}" if several else "")
             return _kept_fit(pairs, linear, config.seed, place, folder)
-        return fit_with_prior(
-            pairs,
-            space,
-            linear,
-            marks=subject.image_marks,
-            seed=config.seed,
-            device=place.device,
-            show_progress=place.show_progress,
-            alone=None if several else subject.linear_fit,
-        )
+        return with_space(pairs, space, linear, None if several else subject.linear_fit)
 
-    return fit_each_encoder(subject.pairs, config.linear, of_encoder)
+    by_encoder = fit_each_encoder(subject.pairs, config.linear, of_encoder)
+    return with_space(subject.pairs, whole, config.linear, by_encoder) if whole and is_joint else by_encoder
 
 
 def _kept_fit(
