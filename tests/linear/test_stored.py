@@ -260,6 +260,35 @@ def test_a_cut_sum_loses_no_voxel_for_its_unit() -> None:
     close(made.predict(tokens), sum(plain(p, tokens) / 2 for p in paths), 0.05)
 
 
+def test_a_sum_of_many_patterns_gets_the_columns_that_it_needs() -> None:
+    """Two encoders may say different things of every voxel: half of it was cut, and nothing could see it."""
+    rng = np.random.default_rng(0)
+    tokens = TokenSet("e", "d", {"a": rng.normal(3, 1, (200, 80, 1))}, np.arange(200))
+    unit = np.ones(300, dtype=np.float32)
+    paths = [
+        LinearPath(
+            {"a": rng.normal(size=(80, 30)).astype(np.float32)},
+            rng.normal(size=(30, 300)).astype(np.float32),
+            1000 * unit,
+            {"a": (80, 1)},
+            {},
+        )
+        for _ in range(2)
+    ]
+    made = joined(paths, np.full((2, 300), 0.5), tokens, unit, 30, "float16")
+    assert 30 < len(made.mixing) <= 60
+    close(made.predict(tokens), sum(plain(p, tokens) / 2 for p in paths), 0.1)
+
+
+@pytest.mark.parametrize("level", [1e4, 1e8])
+def test_voxels_that_hardly_vary_around_a_large_mean_are_no_fault(level: float) -> None:
+    """float32 rounds what such a voxel varies by, beside its mean; one of them would be above a per cent."""
+    pairs, _ = recorded(40, 30)
+    y = pairs.responses / pairs.responses.std(axis=0)
+    y[:, :5] = y[:, :5] * 1e-3 + level
+    fit_each_encoder(replace(pairs, responses=y), CONFIG, alone)
+
+
 # --- the check that every fit makes -------------------------------------------------------------------------
 
 

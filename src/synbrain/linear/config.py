@@ -28,6 +28,7 @@ class LinearPathConfig(BaseModel):
     rank: int = Field(
         256,
         ge=1,
-        description="patterns that are shared at most; with the components the rank of the stored map",
+        description="patterns that are shared at most; with the components the rank of the stored map, "
+        "of which a sum of several maps may need more",
     )
     dtype: str = Field("float16", pattern="^float(16|32)$", description="of the stored projections")

@@ -20,6 +20,7 @@ from synbrain.linear.storing import as_stored, column_sizes, require_kept, some_
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 IMAGES, BLOCK_BYTES = 512, 1 << 27  # that are projected at a time
+CUT = 1e-3  # of the variance of a sum of paths that may be cut
 JOINED_IMAGES = 128  # on which a sum of paths is held against its parts
 
 
@@ -62,7 +63,11 @@ class LinearPath:
         Raises:
             SynBrainError: where a layer is missing or has another size.
         """
-        return np.asarray(self.scores(tokens, device) @ self.mixing + self.intercept, dtype=np.float32)
+        return np.asarray(self.variation(tokens, device) + self.intercept, dtype=np.float32)
+
+    def variation(self, tokens: TokenSet, device: str | torch.device = "cpu") -> NDArray[np.float32]:
+        """As :meth:`predict` without the intercept, beside which float32 rounds a small variation away."""
+        return self.scores(tokens, device) @ self.mixing
 
     def scores(self, tokens: TokenSet, device: str | torch.device = "cpu") -> NDArray[np.float32]:
         """(n_images, r) float32 projections of the tokens, which ``mixing`` takes to voxels.
@@ -145,16 +150,17 @@ def joined(
 ) -> LinearPath:
     """The weighted sum of paths (weights per voxel) as one path.
 
-    It has at most ``rank`` columns, and keeps the principal components of the predictions on the images at
-    hand. Where a path has a column for each voxel, as one that shares nothing has, so has the sum, which is
-    exact: the components of columns that stand for voxels are voxels, and all others would be lost.
+    It has some ``rank`` columns, and keeps the principal components of the predictions on the images at hand:
+    more of them where less would lose more than a thousandth of the variance. Where a path has a column for
+    each voxel, as one that shares nothing has, so has the sum, which is exact: the components of columns that
+    stand for voxels are voxels, and all others would be lost.
 
     Args:
         paths: of the same voxels, on layers of ``tokens``.
         shares: (n_paths, n_voxels) weights.
         tokens: the images at hand.
         unit: (n_voxels,) in which voxels count alike, the sd of their responses.
-        rank: at most, where no path has a column for each voxel.
+        rank: columns, where no path has one for each voxel.
         dtype: of the projections that are stored.
     """
     layers = list(dict.fromkeys(layer for path in paths for layer in path.layers))
@@ -175,11 +181,12 @@ def joined(
         about={},
     )
     some = tokens.take(some_images(len(tokens), JOINED_IMAGES))
-    fitted = np.sum([path.predict(some) * share for path, share in zip(paths, shares, strict=True)], axis=0)
-    stored = whole.predict(some)
+    each = [share * path.variation(some) for path, share in zip(paths, shares, strict=True)]
+    fitted, stored = np.sum(each, axis=0), whole.variation(some)
     require_kept(stored, fitted, unit)
-    # a mean that rounded weights and cut patterns change of tokens that are far from 0 is given back
-    return replace(whole, intercept=(fitted - stored).mean(axis=0).astype(np.float32))
+    intercept = np.sum([path.intercept * share for path, share in zip(paths, shares, strict=True)], axis=0)
+    # what rounded weights and cut patterns change of the mean, of tokens that are far from 0, is given back
+    return replace(whole, intercept=(intercept + (fitted - stored).mean(axis=0)).astype(np.float32))
 
 
 def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> NDArray[Any]:
@@ -199,7 +206,7 @@ def _principal(
     unit: Float32,
     rank: int,
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-    """The columns of all paths, reduced to at most ``rank`` (layer -> projection), and their new mixing."""
+    """The columns of all paths, reduced to some ``rank`` (layer -> projection), and their new mixing."""
     projections = {
         layer: np.concatenate(
             [
@@ -219,6 +226,9 @@ def _principal(
     spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
     # voxels over their sd, or those in a small unit would be the first that are cut
     u, s, vt = np.linalg.svd(spread[:, None] * mixing / unit, full_matrices=False)
-    kept = max(1, min(rank, n_voxels, int(np.sum(s > 1e-6 * max(s[0], 1e-30)))))
+    least = max(s[0], 1e-30) * 1e-6
+    beyond = np.append(np.cumsum(s[::-1] ** 2)[::-1], 0)  # squares of this and all later components
+    needed = int(np.argmax(beyond <= CUT * max(beyond[0], least**2)))
+    kept = max(1, min(max(rank, needed), n_voxels, int(np.sum(s > least))))
     reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept] * unit
     return {layer: projection @ reduce for layer, projection in projections.items()}, expand

@@ -220,8 +220,8 @@ def _from_tokens(
     path = joined(folded, shares, tokens, unit, config.rank, config.dtype)
     some = tokens.take(some_images(len(tokens)))
     with_base = _with_features(some, space.features(some))
-    parts = [share * path.predict(with_base) for share, path in zip(shares, paths, strict=True)]
-    require_kept(path.predict(some), np.sum(parts, axis=0), unit)
+    parts = [share * path.variation(with_base) for share, path in zip(shares, paths, strict=True)]
+    require_kept(path.variation(some), np.sum(parts, axis=0), unit)
     return path
 
 

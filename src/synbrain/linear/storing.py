@@ -16,14 +16,15 @@ from torch import Tensor
 
 from synbrain.arrays import Float32, Rows
 from synbrain.errors import SynBrainError
+from synbrain.features.tokens import CONSTANT
 from synbrain.metrics.voxel import blocks
 
 # Of the norm of a layer's weights: rounding to float16 loses 2e-4 of it where they are near to 1, and more
 # the nearer they come to 6e-8, the smallest number it has. Beyond this they stay float32.
 COARSE = 1e-3
 CHECKED = 32  # images whose predictions are compared
-# A voxel is lost where its predictions are off by more than this share of their sd; rounding, and patterns
-# that are cut beyond the first 256, change them by some per cent at most (tests/linear/test_stored.py).
+# A voxel is lost where its predictions are off by more than this share of their sd; rounding and patterns
+# that are cut change them by some per cent at most (tests/linear/test_stored.py).
 LOST = 0.3
 LOST_VOXELS = 0.01  # of those that anything is predicted for
 
@@ -35,8 +36,9 @@ def some_images(n_images: int, most: int = CHECKED) -> Rows:
 
 def voxel_sd(y: NDArray[np.floating]) -> Float32:
     """(n_voxels,) sd of responses (n_images, n_voxels) over some 500 of the images; 1 where constant."""
-    sd = y[some_images(len(y), 500)].std(axis=0)
-    return np.where(sd > 1e-12, sd, 1).astype(np.float32)
+    some = y[some_images(len(y), 500)]
+    sd = some.std(axis=0)
+    return np.where(sd > CONSTANT * np.abs(some[0]), sd, 1).astype(np.float32)
 
 
 def column_sizes(weights: Mapping[str, Tensor]) -> Tensor:
