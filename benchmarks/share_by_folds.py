@@ -1,0 +1,339 @@
+"""Synthetic trials or none, told by folds of all real images with a generator for each.
+
+    python benchmarks/share_by_folds.py BASE DATASET... --images 25 50 100 --draws 0 1 2 3 --out FOLDER \
+        [--curves CURVE...]
+
+The augmentation curve chooses by a fifth of a small budget, which neither generator nor decoders have seen:
+5 images of 25. Here all images of the budget choose. For each of five folds of them, ``BASE`` is adapted
+without the fold, and two decoders are trained without it: one on real trials alone, one with half of every
+batch synthetic (4 h of calibrated trials, which show no image of the fold). Both are looked at after every
+round on the fold.
+
+The rule, fixed before any test score of such a decoder was seen:
+
+1. Checkpoint. For each of the two the round with the smallest mean score over all real images (mean log rank
+   of both outputs, as everywhere), among the first five of ten. Later rounds are not looked at: on unused
+   *training* images of two other recordings (v4_190923, v4_201018) decoders of 25 to 200 images change by no
+   more than .006 in two-way after them, and it halves the cost.
+2. Share. Synthetic trials are taken where their gain at these rounds, paired over all real images, is above
+   its own standard error: ``chosen_share(..., "one_se")``. A margin, since synthetic trials must not make a
+   decoder worse; the same margin as with a fifth, since sqrt(5) times smaller an error is what folds are for.
+   Images of a fold share two decoders and a generator, so that the error is somewhat too small.
+3. Generator and decoder are fitted to all real images, the decoder for the number of steps of that round.
+
+The better mean ("mean") and no choice ("never", "always") are shown beside it, at the same checkpoints.
+``CURVE``: curves of the same budgets and draws (seed 0), whose decoders were chosen by a fifth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from synbrain.arrays import Float64, Rows
+from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.decoding import mindeye2_fit
+from synbrain.decoding.augmentation_curve import METRICS, choose_shares
+from synbrain.decoding.choice import chosen_share, standard_error
+from synbrain.decoding.curve_arms import Arms, Cell
+from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.options import CurveOptions
+from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
+from synbrain.decoding.subjects import DecodingData, decoding_data, mean_and_sd, with_synthetic
+from synbrain.decoding.targets import TokenTargets
+from synbrain.decoding.train import decoder_of
+from synbrain.decoding.validation import ValidationScores, validation_scores
+from synbrain.features.store import open_tokens, open_untuned
+from synbrain.features.tokens import pairs_of
+from synbrain.files import read_json, write_json
+from synbrain.metrics.intervals import bootstrap_mean
+from synbrain.model.synbrain import SynBrain
+from synbrain.training.adapt import adapt_to, layers_read, new_subject
+from synbrain.training.networks import Workspace
+from synbrain.training.options import AdaptOptions
+from synbrain.training.subjects import TrainingSubject
+
+FOLDS, SHARE, HOURS, ROUNDS = 5, 0.5, 4.0, 5
+RULES = ("never", "one_se", "mean", "always")
+
+
+class StepReachedError(Exception):
+    """Training has reached the step that was asked for."""
+
+
+@dataclass(frozen=True)
+class Hour:
+    """The real images of one budget, and what to adapt to them."""
+
+    base: SynBrain
+    dataset: Dataset
+    images: int
+    draw: int
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        return {"budget": self.images, "by": "images", "budget_seed": self.draw}
+
+    @property
+    def options(self) -> CurveOptions:
+        network = {"patience": 1_000_000, "sizes": {"use_prior": False}}
+        return CurveOptions.model_validate(
+            self.budget | {"validation_fraction": 1 / FOLDS, "mindeye2": network}
+        )
+
+    def subject(self) -> tuple[TrainingSubject, AdaptOptions]:
+        options = AdaptOptions.model_validate(self.budget | {"networks": False})
+        dataset, tokens = open_untuned(
+            self.dataset, self.base.config.encoder, layers_read(self.base, options)
+        )
+        return new_subject(self.base, dataset, tokens, options), options
+
+    def generator(self, images: Rows) -> SynBrain:
+        """``base`` adapted to some of the images, by their place among those of the budget."""
+        subject, options = self.subject()
+        marks = tuple(subject.image_marks[i] for i in images)
+        return adapt_to(
+            self.base, replace(subject, pairs=subject.pairs.take(images), image_marks=marks), options
+        )
+
+
+def trained(data: DecodingData, options: CurveOptions, step: int) -> tuple[MindEye2, list[list[float]]]:
+    """A decoder after ``step`` of the usual steps, and scores of each validation image after each round."""
+    each: list[list[float]] = []
+    reached: list[MindEye2] = []
+
+    def looked_at(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> ValidationScores:
+        scores = validation_scores(method, subjects)
+        each.append(scores.each)
+        if len(each) * options.mindeye2.round_steps >= step:
+            assert isinstance(method, MindEye2)
+            reached.append(method)
+            raise StepReachedError
+        return scores
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(mindeye2_fit, "validation_scores", looked_at),
+        contextlib.suppress(StepReachedError),
+    ):
+        mindeye2_fit.fit_mindeye2(data.subjects, options, Workspace(Path(folder)))
+    return reached[0], each
+
+
+def both(hour: Hour, run: SynBrain, data: DecodingData) -> dict[float, DecodingData]:
+    """The data without and with synthetic trials of ``run``."""
+    arms = Arms(run, hour.dataset, hour.dataset)
+    return {
+        0.0: data,
+        SHARE: with_synthetic(data, *arms.trials(Cell("calibrated", HOURS, 0), data), SHARE),
+    }
+
+
+def on_folds(hour: Hour) -> dict[float, Float64]:
+    """Share -> (n_rounds, n_images) score of each real image, by decoders that have not seen it."""
+    order = np.random.default_rng([hour.draw, 5]).permutation(hour.images)
+    each: dict[float, list[Float64]] = {0.0: [], SHARE: []}
+    for fold in np.array_split(order, FOLDS):
+        run = hour.generator(np.setdiff1d(np.arange(hour.images), fold))
+        # validation images are those that the run has not seen: the fold
+        data = decoding_data([hour.dataset], hour.options, run_images=run.config.trained_images)
+        assert data.seen == ()
+        assert data.n_validation_images == len(fold)
+        for share, of in both(hour, run, data).items():
+            scores = trained(of, hour.options, ROUNDS * hour.options.mindeye2.round_steps)[1]
+            each[share].append(np.asarray(scores, dtype=np.float64))
+    return {share: np.concatenate(of, axis=1) for share, of in each.items()}
+
+
+def all_images(hour: Hour) -> DecodingData:
+    """The data with every image of the budget in training; validation images are not used any more."""
+    data = decoding_data([hour.dataset], hour.options)
+    subject, source = data.subjects[0], data.targets.source
+    rows = np.union1d(subject.train.tokens.rows, subject.validation.tokens.rows)
+    tokens = open_tokens(hour.dataset, source.encoder, [source.layer])
+    every = pairs_of(hour.dataset, tokens, "train")
+    train = every.take(np.searchsorted(hour.dataset.image_rows("train"), rows))
+    options = hour.options
+    targets = TokenTargets.fit([train.tokens], source.layer, grid=options.grid, components=options.components)
+    mean, sd = mean_and_sd(train)
+    whole = replace(
+        subject, train=train, targets=targets.of(train.tokens), mean=mean, sd=sd,
+        validation_targets=targets.of(subject.validation.tokens),
+    )  # fmt: skip
+    return replace(data, subjects=[whole], targets=targets, validation_images=frozenset())
+
+
+def measured(hour: Hour) -> dict[str, Any]:
+    """Choice by folds, and test scores of the two decoders that it is between."""
+    scores = on_folds(hour)
+    rounds = {share: int(of.mean(axis=1).argmin()) for share, of in scores.items()}
+    kept = {share: scores[share][at] for share, at in rounds.items()}
+    gain = kept[0.0] - kept[SHARE]
+    run, data = hour.generator(np.arange(hour.images)), all_images(hour)
+    found: dict[str, Any] = {
+        "recording": hour.dataset.info.name, "images": hour.images, "draw": hour.draw,
+        "rounds": {f"{share:g}": of.mean(axis=1).tolist() for share, of in scores.items()},
+        "gain": float(gain.mean()), "standard_error": standard_error(gain.tolist()),
+        "taken": {rule: chosen_share({s: of.tolist() for s, of in kept.items()}, rule) > 0
+                  for rule in ("one_se", "mean")},
+        "test": {},
+    }  # fmt: skip
+    for share, of in both(hour, run, data).items():
+        step = (rounds[share] + 1) * hour.options.mindeye2.round_steps
+        decoder = decoder_of(trained(of, hour.options, step)[0], of, hour.options)
+        each = evaluate_decoder(decoder, hour.dataset).each["measured_mean"]
+        found["test"][f"{share:g}"] = {"step": step} | {m: np.asarray(each[m]).tolist() for m in METRICS}
+    return found
+
+
+Scores = dict[str, Float64]  # metric -> (n_test_images,)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Test scores of one place by one procedure: the decoder without, the other, and who takes the latter.
+
+    ``margin`` is the gain that validation images tell, in standard errors.
+    """
+
+    place: tuple[str, int, int]
+    without: Scores
+    synthetic: Scores
+    taken: dict[str, bool]
+    margin: float
+
+    def scores(self, rule: str) -> Scores:
+        return self.synthetic if self.takes(rule) else self.without
+
+    def takes(self, rule: str) -> bool:
+        return rule == "always" or self.taken.get(rule, False)
+
+
+def by_folds(file: Path) -> Chosen:
+    found = read_json(file)
+    without, synthetic = (
+        {m: np.asarray(found["test"][share][m]) for m in METRICS} for share in ("0", f"{SHARE:g}")
+    )
+    place, margin = (
+        (found["recording"], found["images"], found["draw"]),
+        found["gain"] / found["standard_error"],
+    )
+    return Chosen(place, without, synthetic, found["taken"], margin)
+
+
+def by_a_fifth(curve: Path, draw: int) -> Chosen:
+    """Seed 0 of a finished curve."""
+    about = read_json(curve / "curve.json")["about"]
+    cells = Cell("none", 0, 0), Cell("calibrated", HOURS, 0, SHARE)
+    results = {cell: read_json(curve / "cells" / f"{cell.name}.json") for cell in cells}
+    taken = {}
+    for rule in ("one_se", "mean"):
+        options = CurveOptions.model_validate({"weights": [0, SHARE], "rule": rule})
+        taken[rule] = choose_shares(results, options)[cells[1].whichever_weight]["weight"] > 0
+    without, synthetic = ({m: np.asarray(results[cell]["each"][m]) for m in METRICS} for cell in cells)
+    gain = np.subtract(*(results[cell]["validation_each"] for cell in cells))
+    margin = float(gain.mean()) / standard_error(gain.tolist())
+    return Chosen((about["dataset"], int(about["budget"]), draw), without, synthetic, taken, margin)
+
+
+def table(ways: dict[str, list[Chosen]]) -> None:
+    """One row a budget, way and rule, of places that every way has; then the first way minus the second."""
+    shared = set.intersection(*({c.place for c in of} for of in ways.values()))
+    print(f"| images | chosen by | taken | {' | '.join(METRICS)} | gain in each | worst two-way |")
+    for images in sorted({place[1] for place in shared}):
+        here = {way: {c.place: c for c in of if c.place in shared and c.place[1] == images}
+                for way, of in ways.items()}  # fmt: skip
+        for way, of_place in here.items():
+            for rule in RULES:
+                _row(f"{images} | {way}, {rule}", list(of_place.values()), rule)
+        for rule in RULES if len(ways) == 2 else ():
+            first, second = ({p: c.scores(rule) for p, c in of.items()} for of in here.values())
+            apart = [_interval(_pooled([(p, first[p][m] - second[p][m]) for p in first])) for m in METRICS]
+            print(f"| {images} | {' minus '.join(ways)}, {rule} | | {' | '.join(apart)} | | |")
+
+
+def margins(ways: dict[str, list[Chosen]]) -> None:
+    """What validation images tell of a place, and what it is on test images."""
+    shared = sorted(set.intersection(*({c.place for c in of} for of in ways.values())))
+    told, true = [], []
+    for way, of in ways.items():
+        here = {c.place: c for c in of}
+        told.append([here[p].margin for p in shared])
+        true.append(
+            [float((here[p].synthetic["two_way"] - here[p].without["two_way"]).mean()) for p in shared]
+        )
+        for place, margin, change in zip(shared, told[-1], true[-1], strict=True):
+            print(f"{way} {place}: gain {margin:+.1f} standard errors, two-way {change:+.3f}")
+        correlation = np.corrcoef(told[-1], true[-1])[0, 1]
+        print(
+            f"{way}: mean {np.mean(told[-1]):.2f} standard errors, correlation with two-way {correlation:.2f}"
+        )
+    if len(ways) == 2:
+        print(f"correlation of the two-way of both ways {np.corrcoef(true[0], true[1])[0, 1]:.2f}")
+
+
+def _row(start: str, chosen: Sequence[Chosen], rule: str) -> None:
+    scores = [c.scores(rule) for c in chosen]
+    means = [f"{np.mean([s[m].mean() for s in scores]):.3f}" for m in METRICS]
+    gains = [
+        _interval(_pooled([(c.place, s[m] - c.without[m]) for c, s in zip(chosen, scores, strict=True)]))
+        for m in METRICS
+    ]
+    worst = min(
+        float((s["two_way"] - c.without["two_way"]).mean()) for c, s in zip(chosen, scores, strict=True)
+    )
+    taken = sum(c.takes(rule) for c in chosen)
+    print(
+        f"| {start} | {taken} of {len(chosen)} | {' | '.join(means)} | {' / '.join(gains)} | {worst:+.3f} |"
+    )
+
+
+def _pooled(values: Sequence[tuple[tuple[str, int, int], Float64]]) -> Float64:
+    """Differences at all test images; a recording's draws are averaged first."""
+    names = sorted({place[0] for place, _ in values})
+    return np.concatenate([np.mean([v for place, v in values if place[0] == n], axis=0) for n in names])
+
+
+def _interval(values: Float64) -> str:
+    low, high = bootstrap_mean(values) if np.any(values) else (0.0, 0.0)
+    return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("base", type=Path, help="run that generators are adapted from")
+    parser.add_argument("datasets", type=Path, nargs="+")
+    parser.add_argument("--images", type=int, nargs="+", default=[25, 50, 100])
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--out", type=Path, required=True, help="what is in it is not measured again")
+    parser.add_argument("--curves", type=Path, nargs="*", default=[], help="folders named ...-DRAW")
+    args = parser.parse_args()
+    base, files = SynBrain.from_pretrained(args.base), []
+    datasets = [load_dataset(path) for path in args.datasets]
+    for draw, images, dataset in itertools.product(args.draws, args.images, datasets):
+        file = args.out / f"{dataset.info.name}-{images}-{draw}.json"
+        if not file.exists():
+            started = time.process_time()
+            write_json(file, measured(Hour(base, dataset, images, draw)))
+            print(f"{file}: {time.process_time() - started:.0f} CPU s", flush=True)
+        files.append(file)
+    ways = {"folds": [by_folds(file) for file in files]}
+    if args.curves:
+        ways["a fifth"] = [by_a_fifth(curve, int(curve.name.split("-")[-1])) for curve in args.curves]
+    table(ways)
+    margins(ways)
+
+
+if __name__ == "__main__":
+    main()
