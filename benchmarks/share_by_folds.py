@@ -197,7 +197,17 @@ def measured(hour: Hour) -> dict[str, Any]:
     return found
 
 
+def at_the_step_of(curve: Path, hour: Hour) -> dict[str, list[float]]:
+    """Test scores of a decoder of all real images, none synthetic, at the step that a fifth chose."""
+    cell = read_json(curve / "cells" / f"{Cell('none', 0, 0).name}.json")
+    data = all_images(hour)
+    method, _ = trained(data, hour.options, cell["validation"]["best_step"])
+    each = evaluate_decoder(decoder_of(method, data, hour.options), hour.dataset).each["measured_mean"]
+    return {m: np.asarray(each[m]).tolist() for m in METRICS}
+
+
 Scores = dict[str, Float64]  # metric -> (n_test_images,)
+Place = tuple[str, int, int]  # recording, images, draw
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,7 @@ class Chosen:
     ``margin`` is the gain that validation images tell, in standard errors.
     """
 
-    place: tuple[str, int, int]
+    place: Place
     without: Scores
     synthetic: Scores
     taken: dict[str, bool]
@@ -283,6 +293,18 @@ def margins(ways: dict[str, list[Chosen]]) -> None:
         print(f"correlation of the two-way of both ways {np.corrcoef(true[0], true[1])[0, 1]:.2f}")
 
 
+def data_and_step(ways: dict[str, list[Chosen]], between: dict[Place, Scores]) -> None:
+    """Without synthetic trials: what is due to further images, and what to the step."""
+    folds, fifth = ({c.place: c.without for c in of} for of in ways.values())
+    for images in sorted({place[1] for place in between}):
+        for name, end, start in (("all images", between, fifth), ("step by folds", folds, between)):
+            apart = [
+                _interval(_pooled([(p, end[p][m] - start[p][m]) for p in between if p[1] == images]))
+                for m in METRICS
+            ]
+            print(f"| {images} | never: due to {name} | | {' | '.join(apart)} | | |")
+
+
 def _row(start: str, chosen: Sequence[Chosen], rule: str) -> None:
     scores = [c.scores(rule) for c in chosen]
     means = [f"{np.mean([s[m].mean() for s in scores]):.3f}" for m in METRICS]
@@ -299,7 +321,7 @@ def _row(start: str, chosen: Sequence[Chosen], rule: str) -> None:
     )
 
 
-def _pooled(values: Sequence[tuple[tuple[str, int, int], Float64]]) -> Float64:
+def _pooled(values: Sequence[tuple[Place, Float64]]) -> Float64:
     """Differences at all test images; a recording's draws are averaged first."""
     names = sorted({place[0] for place, _ in values})
     return np.concatenate([np.mean([v for place, v in values if place[0] == n], axis=0) for n in names])
@@ -333,6 +355,16 @@ def main() -> None:
         ways["a fifth"] = [by_a_fifth(curve, int(curve.name.split("-")[-1])) for curve in args.curves]
     table(ways)
     margins(ways)
+    between: dict[Place, Scores] = {}
+    for curve, chosen in zip(args.curves, ways.get("a fifth", []), strict=True):
+        recording, images, draw = chosen.place
+        dataset = next(d for d in datasets if d.info.name == recording)
+        file = args.out / f"{recording}-{images}-{draw}-step.json"
+        if not file.exists():
+            write_json(file, at_the_step_of(curve, Hour(base, dataset, images, draw)))
+        between[chosen.place] = {m: np.asarray(of) for m, of in read_json(file).items()}
+    if between:
+        data_and_step(ways, between)
 
 
 if __name__ == "__main__":
