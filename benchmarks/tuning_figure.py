@@ -1,9 +1,9 @@
 """The picture of docs/research/tuning.md: every session left out, and the gain by sessions tuned on.
 
-    python benchmarks/tuning_figure.py WORK... --law 3=WORK_3 9=WORK --out FIGURE.png
+    python benchmarks/tuning_figure.py WORK... --law WORK_3 WORK --out FIGURE.png
 
 WORK: folders of ``tuning.py`` with ``--frozen-prior`` that left out different sessions. ``--law``: folders
-that left out the same sessions, by the number of sessions that their encoder was tuned on.
+that left out the same sessions, with encoders tuned on more and more of the others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from synbrain.figures.style import COLOURS, new_figure, save_png, tidy
 from synbrain.files import read_json
+from tuning_law import Call
 
 BUDGETS = {"50": "50 images", "200": "200 images", "all": "all images"}
 WAYS = {  # row of tuning.py -> label, colour, marker
@@ -57,24 +58,17 @@ def show_sessions(axes: Any, rows: Rows, budget: str) -> None:
     tidy(axes)
 
 
-def show_law(axes: Any, folders: dict[int, Path]) -> None:
+def show_law(axes: Any, calls: list[Call]) -> None:
     """Gain over the frozen prior, mean of the sessions left out, 95 % over test images."""
     for place, budget in enumerate(BUDGETS):
-        for number, folder in folders.items():
-            rows = rows_of([folder])
-            gains = [
-                np.subtract(rows[name, budget, "prior both"][kind], rows[name, budget, "prior frozen"][kind])
-                for name in sorted({session for session, _, _ in rows})
-                for kind in ("r", "replicates")
-            ]
-            mean = np.mean([np.mean(gain) for gain in gains[::2]])
-            low, high = np.percentile(np.mean(gains[1::2], axis=0), [2.5, 97.5])
-            x = number * 1.04 ** (place - 1)
-            axes.plot([x, x], [low, high], color=f"C{place}", linewidth=1)
-            first = number == min(folders)
-            axes.plot(x, mean, "o", color=f"C{place}", markersize=5, label=BUDGETS[budget] if first else None)
+        for call in calls:
+            gains = call.resampled(budget, "prior both") - call.resampled(budget, "prior frozen")
+            x, first = call.sessions * 1.04 ** (place - 1), call is calls[0]
+            axes.plot([x, x], np.percentile(gains, [2.5, 97.5]), color=f"C{place}", linewidth=1)
+            label = BUDGETS[budget] if first else None
+            axes.plot(x, call.gain(budget), "o", color=f"C{place}", markersize=5, label=label)
     axes.set_xscale("log")
-    axes.set_xticks(list(folders), [str(number) for number in folders])
+    axes.set_xticks([call.sessions for call in calls], [str(call.sessions) for call in calls])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel("sessions tuned on")
@@ -86,7 +80,7 @@ def show_law(axes: Any, folders: dict[int, Path]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", nargs="+", type=Path)
-    parser.add_argument("--law", nargs="+", default=[], metavar="N=WORK")
+    parser.add_argument("--law", nargs="+", default=[], type=Path, metavar="WORK")
     parser.add_argument("--out", type=Path, required=True)
     typed = parser.parse_args()
     figure = new_figure(10.5, 3.6)
@@ -97,8 +91,7 @@ def main() -> None:
     show_sessions(every, rows, "all")
     few.set_ylabel("voxel r on test images")
     every.legend(fontsize=7, frameon=False, loc="lower right")
-    pairs = [item.partition("=") for item in typed.law]
-    show_law(law, {int(number): Path(folder) for number, _, folder in pairs})
+    show_law(law, [Call.of(work) for work in typed.law])
     save_png(figure, typed.out, dpi=130)
 
 
