@@ -33,6 +33,7 @@ from synbrain.networks.config import VAELossConfig
 from synbrain.networks.fit.average import update_ema
 from synbrain.networks.losses import mapper_loss, vae_losses
 from synbrain.networks.mapper import Mapper
+from synbrain.networks.precision import multiplies_bf16
 from synbrain.networks.presets import Preset, preset
 from synbrain.training.cost import saved_bytes, step_gflop
 
@@ -130,10 +131,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    asked = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    return any(bool(ask()) for ask in asked if ask is not None)
+    return bool(torch.cuda.is_bf16_supported()) if device.type == "cuda" else multiplies_bf16()
 
 
 def gradient(network: nn.Module) -> list[Tensor]:

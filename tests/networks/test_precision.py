@@ -1,4 +1,4 @@
-"""``auto`` takes bf16 where it pays: wide networks on a CPU with AMX."""
+"""``auto`` takes bf16 where it pays: wide networks on a CPU with bf16 instructions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NARROW, BROAD = nn.Linear(64, 4 * WIDE), nn.Linear(WIDE, WIDE)
 
 
 @pytest.mark.parametrize(
-    ("amx", "device", "network", "expected"),
+    ("has_bf16", "device", "network", "expected"),
     [
         (True, CPU, BROAD, "bf16"),
         (True, CPU, NARROW, "fp32"),
@@ -27,16 +27,25 @@ NARROW, BROAD = nn.Linear(64, 4 * WIDE), nn.Linear(WIDE, WIDE)
     ],
 )
 def test_auto(
-    amx: bool, device: torch.device, network: nn.Module, expected: str, monkeypatch: pytest.MonkeyPatch
+    has_bf16: bool, device: torch.device, network: nn.Module, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: has_bf16)
     assert LoopConfig().precision == "auto"
     assert chosen_precision("auto", device, network) == expected
     assert chosen_precision("fp32", device, network) == "fp32"
 
 
+@pytest.mark.parametrize("instructions", ["amx_tile", "avx512_bf16"])
+def test_either_set_of_instructions_will_do(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("amx_tile", "avx512_bf16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda: False, raising=False)
+    assert not precision.multiplies_bf16()
+    monkeypatch.setattr(torch.cpu, f"_is_{instructions}_supported", lambda: True)
+    assert precision.multiplies_bf16()
+
+
 def test_a_wide_network_computes_in_bf16_and_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    monkeypatch.setattr(precision, "multiplies_bf16", lambda: True)
     x = torch.randn(8, WIDE, generator=torch.Generator().manual_seed(0))
     with autocast(CPU, autocast_dtype(chosen_precision("auto", CPU, BROAD), CPU)):
         half = BROAD(x)

@@ -65,5 +65,6 @@ class SynthesizeOptions(OutputOptions):
         None, description="published isotropic noise on the latents instead of the run's trial noise"
     )
     precision: Precision = Field(
-        "auto", description="of the networks; auto: bf16 for wide ones on a CPU with AMX, else fp32"
+        "auto",
+        description="of the networks; auto: bf16 for wide ones on a CPU with AMX or AVX-512 BF16, else fp32",
     )

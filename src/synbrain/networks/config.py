@@ -54,7 +54,7 @@ class LoopConfig(BaseModel):
     batch_size: int = Field(24, ge=1, description="samples a step over all processes together")
     precision: Precision = Field(
         "auto",
-        description="autocast; auto: bf16 for wide networks on a CPU with AMX, else fp32 "
+        description="autocast; auto: bf16 for wide networks on a CPU with bf16 instructions, else fp32 "
         "(other CPUs emulate bf16 and fp16, slowly)",
     )
     compile: bool = Field(False, description="torch.compile the stage")

@@ -12,25 +12,25 @@ from synbrain.errors import SynBrainError
 from synbrain.networks.config import Precision
 
 # Narrower networks gain nothing from bf16 on a CPU or lose, as casting takes longer than products (width 64:
-# half the speed; 256: the VAE gains twofold, the mapper nothing; 1664: docs/research/performance.md).
+# half the speed; 256: the VAE gains 1.5 to 2 times, the mapper little; 1664: docs/research/performance.md).
 WIDE = 512
 
 
 def chosen_precision(precision: Precision, device: torch.device, network: nn.Module) -> Precision:
-    """``precision``, or what ``auto`` comes to: bf16 for wide networks on a CPU with AMX, else float32.
+    """``precision``, or what ``auto`` comes to: bf16 for wide networks on a CPU with bf16, else float32.
 
     GPUs stay at float32 until it was measured on one.
     """
     if precision != "auto":
         return precision
     wide = max((min(p.shape[:2]) for p in network.parameters() if p.ndim > 1), default=0) >= WIDE
-    return "bf16" if device.type == "cpu" and wide and has_amx() else "fp32"
+    return "bf16" if device.type == "cpu" and wide and multiplies_bf16() else "fp32"
 
 
-def has_amx() -> bool:
-    """Whether this CPU multiplies bf16 matrices in tiles."""
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(ask is not None and ask())
+def multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16 products: AMX or AVX-512 BF16. Others emulate them."""
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("amx_tile", "avx512_bf16"))
+    return any(ask is not None and ask() for ask in asked)
 
 
 def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:

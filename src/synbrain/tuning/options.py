@@ -68,7 +68,9 @@ class TuneOptions(BaseModel):
     shared_test_images: SharedTestImages = Field(
         "refuse", description="what to do about training images that are test images of another dataset"
     )
-    precision: Precision = Field("fp32", description="autocast; bf16 pays on GPUs and on CPUs with AMX")
+    precision: Precision = Field(
+        "fp32", description="autocast; bf16 pays on GPUs and on CPUs with bf16 instructions"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     checkpoint_minutes: float = Field(10.0, gt=0, description="time between checkpoints")
     seed: int = Field(0, description="of readouts, batches and the images held out")
