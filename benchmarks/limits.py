@@ -62,7 +62,7 @@ def main() -> None:
     truth = Truth.load(given.tree, int(number[1]))
     unit = PER_PERCENT[str(dataset.info.scaling.get("kind"))]
     ids = dataset.images["nsd_id"].to_numpy(dtype=np.int64)
-    true, true_held = (unit * truth.mean(ids[p.tokens.rows]).astype(np.float64) for p in (rest, held))
+    true, true_held = (unit * truth.mean(ids[p.tokens.image_rows]).astype(np.float64) for p in (rest, held))
     measured = held.repeat_means()
 
     def tell(name: str, predicted: NDArray[np.floating]) -> None:

@@ -160,7 +160,7 @@ def all_images(hour: Hour) -> DecodingData:
     """The data with every image of the budget in training; validation images are not used any more."""
     data = decoding_data([hour.dataset], hour.options)
     subject, source = data.subjects[0], data.targets.source
-    rows = np.union1d(subject.train.tokens.rows, subject.validation.tokens.rows)
+    rows = np.union1d(subject.train.tokens.image_rows, subject.validation.tokens.image_rows)
     tokens = open_tokens(hour.dataset, source.encoder, [source.layer])
     every = pairs_of(hour.dataset, tokens, "train")
     train = every.take(np.searchsorted(hour.dataset.image_rows("train"), rows))

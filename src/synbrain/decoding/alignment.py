@@ -174,8 +174,8 @@ def make_alignment(
     else:
         labels = read_labels(options.labels)
         partners = _same_label(
-            _labels_of(dataset, novel.train.tokens.rows, labels),
-            _labels_of(known_data, pairs.tokens.rows, labels),
+            _labels_of(dataset, novel.train.tokens.image_rows, labels),
+            _labels_of(known_data, pairs.tokens.image_rows, labels),
         )
     if not any(len(images) for images in partners):
         raise SynBrainError(

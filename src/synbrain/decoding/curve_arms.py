@@ -136,6 +136,6 @@ class Arms:
         """Ridge with Gaussian residuals, fitted to the real trials of the seed."""
         if seed not in self._ridge:
             encoder, layers = self.run.config.encoder, self.run.config.layers
-            seen = self.run.tokens(open_tokens(self.dataset, encoder, layers)).take(train.tokens.rows)
+            seen = self.run.tokens(open_tokens(self.dataset, encoder, layers)).take(train.tokens.image_rows)
             self._ridge[seed] = RidgeGaussian().fit(replace(train, tokens=seen), seed=seed)
         return self._ridge[seed]

@@ -178,7 +178,7 @@ def _pictures(
     Raises:
         SynBrainError: for an unknown renderer, or a network that is not at hand; before anything is decoded.
     """
-    seen = [dataset.load_image(int(row)).resize((COMMON_SIZE, COMMON_SIZE)) for row in test.tokens.rows]
+    seen = [dataset.load_image(int(row)).resize((COMMON_SIZE, COMMON_SIZE)) for row in test.tokens.image_rows]
     judged = SeenPictures(np.stack([np.asarray(picture) for picture in seen]), tuple(options.networks))
     painter = painter_of(str(options.renderer), decoder, dataset, seed=options.seed)
 
@@ -215,7 +215,7 @@ def synthetic_rows(run: SynBrain, dataset: Dataset, seed: int) -> dict[str, Floa
         "synthetic_mean": run.predict(test.tokens, subject=part.name),
         "ridge": Ridge().fit(train, seed=seed).predict(test.tokens),
     }
-    oracle = true_trials(dataset, test.tokens.rows, seed)
+    oracle = true_trials(dataset, test.tokens.image_rows, seed)
     return rows | ({} if oracle is None else {"oracle": oracle})
 
 

@@ -106,15 +106,15 @@ def decode_test_images(
     chosen = test.take(np.sort(drawn))
     responses = {"measured mean": chosen.repeat_means(), "measured trial": _first_trials(chosen)}
     if run is not None:
-        read = open_tokens(dataset, run.config.encoder, run.config.layers).take(chosen.tokens.rows)
+        read = open_tokens(dataset, run.config.encoder, run.config.layers).take(chosen.tokens.image_rows)
         subject = dataset.info.subject if len(run.subjects) > 1 else None
         responses["synthetic mean"] = run.predict(read, subject=subject)
         responses["synthetic trial"] = run.sample(read, 1, seed, subject=subject)[0]
-    rows = {"seen": [np.asarray(dataset.load_image(int(row))) for row in chosen.tokens.rows]}
+    rows = {"seen": [np.asarray(dataset.load_image(int(row))) for row in chosen.tokens.image_rows]}
     for name, values in responses.items():
         rows[name] = painter(decoder.predict_tokens(values, seed=seed)[0])
     column = "name" if "name" in dataset.images else "row"
-    names = [Path(str(dataset.images[column].iloc[int(row)])).stem for row in chosen.tokens.rows]
+    names = [Path(str(dataset.images[column].iloc[int(row)])).stem for row in chosen.tokens.image_rows]
     return Reconstruction(names, rows)
 
 
@@ -152,13 +152,13 @@ def painter_of(
     if most is not None and train.n_images > most:
         train = train.take(np.linspace(0, train.n_images - 1, most).astype(int))
     known = decoder.image_tokens(train.tokens)
+    pictures = train.tokens.image_rows
     if renderer == NEAREST:
-        pictures = train.tokens.rows
 
         def nearest(predicted: Float32) -> Pictures:
             rows = pictures[nearest_images(predicted, known, n=1)[:, 0]]
             return [np.asarray(dataset.load_image(int(row))) for row in rows]
 
         return nearest
-    pixels = PixelDecoder.fit(known, (np.asarray(dataset.load_image(int(row))) for row in train.tokens.rows))
+    pixels = PixelDecoder.fit(known, (np.asarray(dataset.load_image(int(row))) for row in pictures))
     return lambda predicted: list(pixels.render(predicted))

@@ -43,7 +43,7 @@ def oracle_row(
         note = "the truth is known for all nsdgeneral voxels, in percent or the reference's unit"
         return Row(values={"voxel_r": None}, notes={"voxel_r": note})
     scale = np.float32(factor)
-    ids = dataset.images["nsd_id"].to_numpy(dtype=np.int64)[measured.test.tokens.rows]
+    ids = dataset.images["nsd_id"].to_numpy(dtype=np.int64)[measured.test.tokens.image_rows]
 
     def draw(images: Rows, n: int, block_seed: int) -> NDArray[Any]:
         return truth.sample(ids[images], n, block_seed) * scale

@@ -100,6 +100,7 @@ def joint_tokens(parts: Sequence[TokenSet]) -> TokenSet:
         digest=joint_digest([part.digest for part in parts]),
         layers={joint_layer(p.encoder, layer): array for p in parts for layer, array in p.layers.items()},
         rows=first.rows,
+        images=first.images,
         tuned=np.unique(np.concatenate(tuned)) if tuned else None,
         files={joint_layer(p.encoder, layer): file for p in parts for layer, file in p.files.items()},
     )

@@ -133,7 +133,8 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
             f"the tokens in {folder} belong to other images than the dataset's",
             f"run `{command} --overwrite`",
         )
-    rows: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
+    images: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
+    rows = images
     if "store" in facts:
         folder, facts = _pointed_to(folder, facts, command)
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
@@ -154,6 +155,7 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
         rows=rows,
         tuned=rows[tuned],
         files={layer: TokenFile(beside(folder), layer, facts["layers"][layer]["sha256"]) for layer in wanted},
+        images=images,
     )
 
 

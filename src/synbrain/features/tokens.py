@@ -52,6 +52,8 @@ class TokenSet:
         digest: of encoder weights, preprocessing and layer; models refuse tokens of another digest.
         layers: layer name -> (n_stored, n_tokens, dim) float16 or float32, often memory maps.
         rows: (n_images,) which stored rows this set shows, in order.
+        images: (n_images,) rows of ``dataset.images``; None where these are ``rows``, as in a dataset's own
+            store. A store that several datasets share has other rows.
         tuned: stored rows of images that the encoder was tuned on; nothing is fitted on them.
         files: layer name -> its file, of layers that lie on disk.
     """
@@ -62,6 +64,7 @@ class TokenSet:
     rows: Rows
     tuned: Rows | None = None
     files: Mapping[str, TokenFile] = field(default_factory=dict)
+    images: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,9 +74,15 @@ class TokenSet:
         """Layer -> (n_tokens, dim)."""
         return {name: (array.shape[1], array.shape[2]) for name, array in self.layers.items()}
 
+    @property
+    def image_rows(self) -> Rows:
+        """(n_images,) rows of ``dataset.images`` that this set shows: pictures and names are theirs."""
+        return self.rows if self.images is None else self.images
+
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""
-        return replace(self, rows=self.rows[rows])
+        images = None if self.images is None else self.images[rows]
+        return replace(self, rows=self.rows[rows], images=images)
 
     def only(self, *layers: str) -> TokenSet:
         """The same images through some of the layers."""
