@@ -15,6 +15,7 @@ from PIL import Image
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.data.scaling import invert
+from synbrain.prepare import sessions
 from synbrain.prepare.bids import prepare_bids
 from synbrain.prepare.entities import entities
 from synbrain.prepare.options import BidsOptions
@@ -210,6 +211,36 @@ def test_bad_input_is_told_and_nothing_written(
     assert main(["prepare", "bids", str(src[0]), str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_run_is_not_taken_up_for_other_volumes(
+    src: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A design that is mended in between shows the same trials in other volumes."""
+    root, volumes = src
+    design = tmp_path / "design.csv"
+
+    def designed(blank: int) -> BidsOptions:
+        names = [f"s{i % 9}.png" for i in range(17)]
+        design.write_text("\n".join(["image", *names[:blank], "n/a", *names[blank:]]) + "\n")
+        return BidsOptions(design=design)
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sessions, "_gather", stop)  # every file was read
+        with pytest.raises(KeyboardInterrupt):
+            prepare_bids(root, tmp_path / "out", options=designed(blank=8))
+    made = prepare_bids(root, tmp_path / "out", options=designed(blank=0))
+    inside = (np.arange(60).reshape(GRID) % 4 == 0).ravel()
+    np.testing.assert_array_equal(made.responses, volumes[1:].reshape(17, -1)[:, inside])
+
+
+def test_a_share_of_test_images_is_a_share() -> None:
+    for share in (20, -0.2):
+        with pytest.raises(ValueError, match="test_fraction"):
+            BidsOptions(test_fraction=share)
 
 
 def test_command(src: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

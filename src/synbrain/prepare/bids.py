@@ -78,7 +78,7 @@ def prepare_bids(
     sessions, turned = _plan(runs, index, grid, trials, scaling)
     notes = [*source.notes, *notes, *turned]
     pictures = check_images(folder, table, options, show_progress)
-    plan = _digest_of_plan(names := [f.path.name for run in runs for f in run.files], index, trials, options)
+    plan, names = _digest_of_plan(sessions, trials, options), [f.path.name for run in runs for f in run.files]
     with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, 1, options.missing_trials, workers)
         report = write_sessions(building, sessions, len(index), plan, how, show_progress)
@@ -123,16 +123,18 @@ def _voxels_in(mask: Path, grid: Grid) -> NDArray[np.int64]:
     return index
 
 
-def _digest_of_plan(
-    names: list[str], index: NDArray[np.int64], trials: pd.DataFrame, options: BidsOptions
-) -> str:
-    """Tells whether what an interruption left was going to be the same dataset."""
-    hashes = [
-        hashlib.sha256(part.tobytes()).hexdigest()
-        for part in (index, pd.util.hash_pandas_object(trials).to_numpy())
-    ]
-    missing = options.missing_trials
-    return digest_of({"scaling": options.scaling, "missing": missing, "files": names, "hashes": hashes})
+def _digest_of_plan(sessions: list[Session], trials: pd.DataFrame, options: BidsOptions) -> str:
+    """Tells whether what an interruption left was going to be the same dataset.
+
+    Which volumes are trials counts too: a design may be mended so that the same trials are other volumes.
+    """
+    read = hashlib.sha256(pd.util.hash_pandas_object(trials).to_numpy().tobytes())
+    for session in sessions:
+        for part in (session.kept, *(place for parts in session.runs for _, place in parts)):
+            read.update(len(part).to_bytes(8) + np.ascontiguousarray(part, dtype=np.int64).tobytes())
+    names = [about.path.name for session in sessions for parts in session.runs for about, _ in parts]
+    about = {"scaling": options.scaling, "missing": options.missing_trials, "files": names}
+    return digest_of(about | {"read": read.hexdigest()})
 
 
 def _named_trials(runs: list[Run], options: BidsOptions) -> tuple[pd.DataFrame, list[str]]:

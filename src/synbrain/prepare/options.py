@@ -34,7 +34,7 @@ class BidsOptions(PictureOptions):
     )
     test_images: Path | None = Field(None, description="text file of the test images' names, one a line")
     test_fraction: float = Field(
-        0.2, description="share of images drawn for the test where no split is given"
+        0.2, ge=0, le=1, description="share of images drawn for the test where no split is given"
     )
     seed: int = Field(0, ge=0, description="of that draw")
     trial_order: Literal["refuse", "onset", "table"] = Field(
