@@ -53,6 +53,17 @@ def test_positions_rois_and_reliability_come_with_the_array(
     assert "column r2" in " ".join(info.provenance["notes"])
 
 
+def test_a_mask_of_truth_values_is_one_roi(table_source: Callable[..., Path], tmp_path: Path) -> None:
+    """As ``pandas.DataFrame.to_csv`` writes booleans; units outside are no ROI called False."""
+    src = table_source()
+    voxels(V4=[True, False, False] * 4, ncsnr=np.linspace(0, 90, 12)).to_csv(src / "voxels.csv", index=False)
+    made = prepare_table(src, tmp_path / "ds")
+    masks = made.space.roi_masks("V4")
+    assert list(masks) == ["V4/V4"]
+    assert np.flatnonzero(masks["V4/V4"]).tolist() == [0, 3, 6, 9]
+    assert "ncsnr reaches 90" in " ".join(made.info.provenance["notes"])
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_mask_gives_a_volume(order: Any, table_source: Callable[..., Path], tmp_path: Path) -> None:
     src = table_source()

@@ -22,6 +22,8 @@ AXES, HEMISPHERE, VERTEX, NCSNR = ("x", "y", "z"), "hemisphere", "vertex", "ncsn
 COUNTS = ("voxel", "unit", "column", "index")  # may number the rows
 SIDES = {"l": 1, "left": 1, "lh": 1, "r": 2, "right": 2, "rh": 2}
 NO_LABEL = ("", "0", "none", "n/a", "nan")
+TRUTH = {"true": "1", "false": "0"}  # as pandas and R write a mask
+MOST_NCSNR = 10.0  # signal sd over noise sd; what lies above is a noise ceiling in percent
 NEAR_MM = 0.5  # a voxel of the table and the same voxel of the mask
 
 
@@ -106,6 +108,8 @@ def _with_table(
         if (values < 0).any():
             raise SynBrainError(f"{path} has ncsnr below 0", "give signal sd over noise sd, not a percentage")
         ncsnr = np.nan_to_num(values).astype(np.float32)
+        if ncsnr.max(initial=0) > MOST_NCSNR:
+            notes.append(f"ncsnr reaches {ncsnr.max():g}: give signal sd over noise sd, no percentage")
     return replace(_placed(space, table, sides, options, path), atlases=atlases, ncsnr=ncsnr), notes
 
 
@@ -174,8 +178,10 @@ def _sides(table: pd.DataFrame, path: Path) -> NDArray[np.int32]:
 
 
 def _atlas(column: pd.Series, name: str, path: Path) -> Atlas | None:
-    """Labels as text, or 0 and 1 for one ROI, or whole numbers; None for other numbers."""
+    """Labels as text, or 0 and 1 or truth values for one ROI, or whole numbers; None for other numbers."""
     text = column.fillna("").str.strip("'\" ")
+    if text.str.casefold().isin([*NO_LABEL, *TRUTH]).all():
+        text = text.str.casefold().replace(TRUTH)
     is_none = text.str.casefold().isin(NO_LABEL).to_numpy()
     values = pd.to_numeric(text.mask(is_none, "0"), errors="coerce").to_numpy(dtype=np.float64)
     if np.isfinite(values).all():
