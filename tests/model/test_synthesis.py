@@ -90,7 +90,7 @@ def test_an_interrupted_synthesis_ends_in_the_same_bytes(
 
     monkeypatch.setattr(SynBrain, "iter_samples", spied)
     out = synthesize(model, images, two, out=tmp_path / "y.npy")[0]
-    assert seen == [2]  # the first batch was not done again
+    assert seen == [0, 2]  # an image tells the model apart; the first batch was not done again
     assert out.read_bytes() == whole.read_bytes()
 
 
@@ -104,6 +104,45 @@ def test_another_seed_does_not_continue_an_old_file(model: SynBrain, folder: Pat
     options = SynthesizeOptions(samples=2, seed=2, batch_size=2)
     out = synthesize(model, images, options, out=tmp_path / "y.npy")[0]
     np.testing.assert_array_equal(np.load(out), model.sample(images, 2, 2, batch_size=2))
+
+
+def test_another_model_does_not_continue_an_old_file(model: SynBrain, folder: Path, tmp_path: Path) -> None:
+    """Models at hand, of no folder, have no digest to tell them apart."""
+    images, one = list_images(folder), SynthesizeOptions(samples=2, batch_size=1)
+    good = images[3].read_bytes()
+    images[3].write_bytes(b"broken")
+    with pytest.raises(SynBrainError):
+        synthesize(model, images, one, out=tmp_path / "y.npy")
+    images[3].write_bytes(good)
+    (name, part), *_ = model.subjects.items()
+    assert part.noise is not None
+    louder = replace(part.noise, trial=replace(part.noise.trial, base=part.noise.trial.base * 4))
+    other = SynBrain(model.config, {name: replace(part, noise=louder)}, model.vae, model.mapper)
+    out = synthesize(other, images, one, out=tmp_path / "y.npy")[0]
+    np.testing.assert_array_equal(np.load(out), other.sample(images, 2, batch_size=1))
+
+
+def test_nothing_is_continued_in_a_file_that_another_call_began(
+    model: SynBrain, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second call is killed when its file is there, and not yet what says how far it came."""
+    images, out = list_images(folder), tmp_path / "y.npy"
+    options = SynthesizeOptions(samples=2, seed=1, batch_size=1)
+    good = images[3].read_bytes()
+    images[3].write_bytes(b"broken")
+    with pytest.raises(SynBrainError):
+        synthesize(model, images, options, out=out)
+    images[3].write_bytes(good)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("synbrain.model.synthesis.write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(model, images, SynthesizeOptions(samples=2, seed=2, batch_size=1), out=out)
+    synthesize(model, images, options, out=out)
+    np.testing.assert_array_equal(np.load(out), model.sample(images, 2, 1, batch_size=1))
 
 
 def test_an_existing_output_is_kept(model: SynBrain, folder: Path, tmp_path: Path) -> None:

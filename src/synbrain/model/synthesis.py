@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,9 +88,10 @@ def _write_trials(asked: Request, out: Path, options: SynthesizeOptions, show_pr
         "precision": asked.model.network_precision,
     }
     partial, progress = out.with_name(out.name + ".partial"), out.with_name(out.name + ".progress.json")
-    key = digest_of(about)
+    key = digest_of(about | {"model": _told_apart(asked, options)})
     start = _resume_at(partial, progress, key)
     if start == 0:
+        progress.unlink(missing_ok=True)  # first: it would say of the new file what was true of an older one
         array = allocate_array(partial, (options.samples, len(files), part.n_voxels), np.float32)
         write_json(progress, {"key": key, "done": 0})
     else:
@@ -109,6 +111,15 @@ def _write_trials(asked: Request, out: Path, options: SynthesizeOptions, show_pr
     os.replace(partial, out)
     progress.unlink()
     return sidecar_of(out)
+
+
+def _told_apart(asked: Request, options: SynthesizeOptions) -> str:
+    """What tells a model that was opened from no folder from others: a trial of the first image."""
+    model, part = asked.model, asked.part
+    if model.digest:
+        return model.digest
+    named: dict[str, Any] = {"subject": part.name, "noise_factor": options.noise_factor}
+    return hashlib.sha256(model.sample(asked.files[:1], 1, options.seed, **named).tobytes()).hexdigest()
 
 
 def _resume_at(partial: Path, progress: Path, key: str) -> int:
