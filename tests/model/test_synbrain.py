@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -120,6 +121,29 @@ def test_paths_pictures_arrays_and_tokens_agree(pictures: np.ndarray, tmp_path: 
     tokens = encode_images(get_encoder("pixels"), pictures)
     for images in (paths, [str(p) for p in paths], [Image.fromarray(p) for p in pictures], tokens):
         np.testing.assert_allclose(model.predict(images), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_images_are_taken_in_the_order_in_which_they_come(pictures: np.ndarray, tmp_path: Path) -> None:
+    """A pandas column looks values up by label: a sorted table would give the responses of other rows."""
+    model = make_model("calibrated")
+    names = [tmp_path / f"{i}.png" for i in range(len(pictures))]
+    for name, picture in zip(names, pictures, strict=True):
+        Image.fromarray(picture).save(name)
+    order = np.array([3, 0, 4, 2, 1])
+    table = pd.DataFrame({"path": [str(name) for name in names]}).iloc[order]
+    expected = model.predict([names[i] for i in order])
+    for given in (table["path"], iter(table["path"]), table["path"].to_numpy()):
+        np.testing.assert_array_equal(model.predict(given), expected)  # type: ignore[arg-type]
+    rising = table[table["path"] > str(names[1])]["path"]
+    np.testing.assert_array_equal(model.predict(rising), expected[[0, 2, 3]])
+    np.testing.assert_array_equal(
+        model.log_prob(table["path"], expected), model.log_prob([names[i] for i in order], expected)
+    )
+    with pytest.raises(SynBrainError, match="a set was given where images in order are expected"):
+        model.predict(set(names))  # type: ignore[arg-type]
+    for size in (0, -1):
+        with pytest.raises(SynBrainError, match="give at least 1"):
+            model.predict(names, batch_size=size)
 
 
 def test_the_mean_is_linear_plus_shrunk_networks(pictures: np.ndarray) -> None:
@@ -254,6 +278,11 @@ def test_noise_ceiling_from_repeats_or_ncsnr() -> None:
     np.testing.assert_allclose(model.noise_ceiling(3), 1 / (1 + 1), rtol=1e-6)
     with pytest.raises(SynBrainError, match="ncsnr"):
         make_model("reference").noise_ceiling()
+
+
+def test_no_ceiling_of_no_trials() -> None:
+    with pytest.raises(SynBrainError, match="give at least 1"):
+        make_model("calibrated").noise_ceiling(0)
 
 
 def test_a_hub_id_is_fetched_and_a_wrong_one_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

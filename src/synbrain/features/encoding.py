@@ -109,7 +109,7 @@ def encode_images(
     Raises:
         SynBrainError: where an image cannot be read, or shape or dtype are wrong.
     """
-    check_images(images)
+    images = check_images(images)
     if encoder.parts:
         names = [part.name for part in encoder.parts]
         return joint_tokens(
@@ -135,3 +135,19 @@ def encode_images(
                 arrays[layer][rows] = tokens
             moving.update(len(rows))
     return TokenSet(encoder=encoder.name, digest=encoder.digest, layers=dict(arrays), rows=which)
+
+
+def batches_of(
+    images: Images | TokenSet, batch_size: int, start: int = 0
+) -> Iterator[tuple[slice, Images | TokenSet]]:
+    """(rows, the images there), ``batch_size`` at a time from image ``start`` on.
+
+    Raises:
+        SynBrainError: where they are no images, or a batch would hold none.
+    """
+    if batch_size < 1:
+        raise SynBrainError(f"the batch size is {batch_size}", "give at least 1")
+    given = images if isinstance(images, TokenSet) else check_images(images)
+    for first in range(start, len(given), batch_size):
+        rows = slice(first, min(first + batch_size, len(given)))
+        yield rows, given.take(np.arange(first, rows.stop)) if isinstance(given, TokenSet) else given[rows]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +21,29 @@ SHAPE = "(n, h, w, 3) uint8"
 DEPTHS = (np.uint8, np.uint16)
 
 
-def check_images(images: Images) -> int:
-    """The number of images, after a look at their type.
+def check_images(images: Images) -> Images:
+    """The images as an array or a list, after a look at their type.
+
+    What gives them one by one (a generator, a column of a table) is listed in its order: a pandas column
+    looks its values up by label, which a sorted table has in another order.
 
     Raises:
         SynBrainError: where they are no list of paths or PIL images and no (n, h, w, 3) array of uint8 or
             uint16.
     """
+    if isinstance(images, np.ndarray) and images.dtype.kind in "UO":
+        images = images.tolist()
     if isinstance(images, np.ndarray):
-        if images.ndim == 3 and images.shape[-1] == 3:
-            raise SynBrainError(
-                f"images have shape {images.shape}", f"give {SHAPE}; one image is images[None]"
-            )
-        if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-            raise SynBrainError(f"images have shape {images.shape}", f"give {SHAPE}")
-        if images.dtype not in DEPTHS:
-            raise SynBrainError(
-                f"images have dtype {images.dtype}", f"give {SHAPE}, grey levels 0 to 255 for each of R, G, B"
-            )
+        _check_array(images)
     elif isinstance(images, (str, Path, Image.Image)):
         raise SynBrainError("one image was given where a list is expected", "put it in a list: [image]")
+    elif isinstance(images, AbstractSet) or not isinstance(images, Iterable):
+        raise SynBrainError(
+            f"a {type(images).__name__} was given where images in order are expected",
+            f"give a list of paths or PIL images, or one array {SHAPE}",
+        )
     else:
+        images = list(images)
         for position, image in enumerate(images):
             if not isinstance(image, (str, Path, Image.Image)):
                 raise SynBrainError(
@@ -49,7 +52,18 @@ def check_images(images: Images) -> int:
                 )
     if len(images) == 0:
         raise SynBrainError("no images were given", "give at least one")
-    return len(images)
+    return images
+
+
+def _check_array(images: NDArray[Any]) -> None:
+    if images.ndim == 3 and images.shape[-1] == 3:
+        raise SynBrainError(f"images have shape {images.shape}", f"give {SHAPE}; one image is images[None]")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise SynBrainError(f"images have shape {images.shape}", f"give {SHAPE}")
+    if images.dtype not in DEPTHS:
+        raise SynBrainError(
+            f"images have dtype {images.dtype}", f"give {SHAPE}, grey levels 0 to 255 for each of R, G, B"
+        )
 
 
 def image_at(images: Images, position: int, rules: PictureOptions = RULES) -> Image.Image:

@@ -160,6 +160,8 @@ class SubjectPart:
 
     def noise_ceiling(self, n_repeats: int = 1) -> Float32:
         """(n_voxels,) float32, see :meth:`synbrain.model.synbrain.SynBrain.noise_ceiling`."""
+        if n_repeats < 1:
+            raise SynBrainError(f"a noise ceiling of {n_repeats} trials", "give at least 1")
         if self.noise is not None and self.noise.record.source == "repeats":
             return self.noise.noise_ceiling(n_repeats)
         if self.space.ncsnr is None:

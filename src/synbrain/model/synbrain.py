@@ -18,7 +18,7 @@ from synbrain.describe import as_html, as_text
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import get_encoder
-from synbrain.features.encoding import encode_images
+from synbrain.features.encoding import batches_of, encode_images
 from synbrain.features.images import Images, check_images
 from synbrain.features.tokens import TokenSet
 from synbrain.model.folder import fetch, load_run, run_digest, save_run
@@ -330,13 +330,13 @@ class SynBrain:
         Raises:
             SynBrainError: where the run has no noise part.
         """
-        part = self.subject(subject)
-        if responses.shape != (len(images), part.n_voxels):
+        part, y = self.subject(subject), np.asarray(responses, dtype=np.float32)
+        images = images if isinstance(images, TokenSet) else check_images(images)
+        if y.shape != (len(images), part.n_voxels):
             raise SynBrainError(
-                f"responses of shape {responses.shape} for {len(images)} images x {part.n_voxels} voxels",
+                f"responses of shape {y.shape} for {len(images)} images x {part.n_voxels} voxels",
                 "give one trial per image (repeat an image for each of its trials)",
             )
-        y = np.asarray(responses, dtype=np.float32)
         batches = self.iter_predictive(images, subject=part.name)
         return np.concatenate([np.zeros(0), *(batch.log_prob(y[rows]) for rows, batch in batches)])
 
@@ -372,11 +372,7 @@ class SynBrain:
         self, images: Images | TokenSet, batch_size: int, start: int = 0
     ) -> Iterator[tuple[slice, TokenSet]]:
         """Tokens batch by batch; images are encoded as their batch comes, so memory stays bounded."""
-        if not isinstance(images, TokenSet):
-            check_images(images)
-        for first in range(start, len(images), batch_size):
-            rows = slice(first, min(first + batch_size, len(images)))
-            batch = images.take(np.arange(first, rows.stop)) if isinstance(images, TokenSet) else images[rows]
+        for rows, batch in batches_of(images, batch_size, start):
             yield rows, self.tokens(batch)
 
     @property
