@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from synbrain import TrainOptions, train
 from synbrain.cli import main
-from synbrain.data.dataset import load_dataset
+from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.linear.path import LinearPath
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
+from synbrain.simulate.example import toy_dataset
 from synbrain.training.calibrate import calibrate
 
 
@@ -58,3 +62,45 @@ def test_errors_of_the_mean_are_kept_where_the_mean_has_seen_the_images(run: Pat
     assert of[1].record.coverage_90 is None
     assert of[2].record.coverage_90 == pytest.approx(0.9, abs=0.05)
     np.testing.assert_array_equal(of[1].trial.base, of[2].trial.base)
+
+
+def trained_on(dataset: Dataset) -> SynBrain:
+    return train([dataset], TrainOptions(encoder="pixels", networks=False))
+
+
+def test_images_that_the_mean_has_seen_are_no_other_ones(tmp_path: Path) -> None:
+    recordings = toy_dataset(tmp_path / "toy")
+    model = trained_on(recordings)
+    again = calibrate(model, recordings)
+    assert again.subject().noise.record.error_kept
+    with pytest.raises(SynBrainError, match="the run was trained on 40 of 40 training images"):
+        calibrate(model, recordings, fitted_on_other_images=True)
+
+
+def test_other_images_are_known_without_a_word(tmp_path: Path) -> None:
+    """The test images in the part of training images, and the other way round: none was seen."""
+    recordings = toy_dataset(tmp_path / "toy")
+    turned = recordings.trials["split"].map({"train": "test", "test": "train"})
+    others = replace(recordings, trials=recordings.trials.assign(split=turned))
+    refitted = calibrate(trained_on(recordings), others).subject().noise
+    assert not refitted.record.error_kept
+    assert refitted.record.coverage_90 is not None
+
+
+def test_trials_of_images_shown_once_say_nothing_around_a_mean_that_saw_them(tmp_path: Path) -> None:
+    """Residuals in sample are too small: trial noise of .79 where it was 1 (60 units, 200 images)."""
+    recordings = toy_dataset(tmp_path / "toy")
+    once = recordings.trials["split"].mask(recordings.trials["repeat"] > 0, "unused")
+    single = replace(recordings, trials=recordings.trials.assign(split=once))
+    with pytest.raises(SynBrainError, match="are repeated, and the mean was fitted on them"):
+        calibrate(trained_on(recordings), single)
+
+
+def test_without_an_older_noise_the_error_of_the_mean_is_said_to_be_unknown(tmp_path: Path) -> None:
+    recordings = toy_dataset(tmp_path / "toy")
+    model = trained_on(recordings)
+    ((name, part),) = model.subjects.items()
+    bare = SynBrain(model.config, {name: replace(part, noise=None)})
+    with pytest.warns(SynBrainWarning, match="intervals are too narrow"):
+        made = calibrate(bare, recordings)
+    assert made.subject().noise.record.coverage_90 is None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
-from synbrain.data.dataset import Dataset
+from synbrain.data.dataset import Dataset, Split
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet
@@ -42,6 +42,19 @@ def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> No
         warnings.warn(f"{note}, `synbrain adapt` the run first", SynBrainWarning, stacklevel=3)
 
 
+def seen_images(run: RunConfig, dataset: Dataset, split: Split) -> tuple[int, int] | None:
+    """How many images of a split a run was trained on, and how many there are; None where it does not say.
+
+    Raises:
+        SynBrainError: where the pictures are gone, so that nobody can tell.
+    """
+    seen = unpacked(run.trained_images)
+    if not seen:
+        return None
+    marks = image_marks(dataset, dataset.image_rows(split))
+    return sum(mark in seen for mark in marks), len(marks)
+
+
 def require_unseen(run: RunConfig, dataset: Dataset) -> None:
     """Refuse to score a run on images that it was trained on, as a dataset has that was split anew.
 
@@ -51,18 +64,15 @@ def require_unseen(run: RunConfig, dataset: Dataset) -> None:
     Raises:
         SynBrainError: naming how many.
     """
-    seen = unpacked(run.trained_images)
-    if not seen:
-        return
     try:
-        marks = image_marks(dataset, dataset.image_rows("test"))
+        known = seen_images(run, dataset, "test")
     except SynBrainError as error:
         note = f"whether the run was trained on test images of {dataset.path} is not known: {error.problem}"
         warnings.warn(note, SynBrainWarning, stacklevel=3)
         return
-    if shared := sum(mark in seen for mark in marks):
+    if known and known[0]:
         raise SynBrainError(
-            f"the run was trained on {shared} of {len(marks)} test images of {dataset.path}",
+            f"the run was trained on {known[0]} of {known[1]} test images of {dataset.path}",
             "train it again on this split, or score it on images that it did not see",
         )
 

@@ -37,6 +37,11 @@ class Block:
     repeat_means: Float64
 
 
+def has_repeats(pairs: Pairs) -> bool:
+    """Whether enough images were repeated to tell trial noise from them."""
+    return int(np.sum(np.maximum(pairs.repeats() - 1, 0))) >= LEAST_FREEDOM
+
+
 class Residuals:
     """Residuals of the trials of ``pairs``; nothing of size trials x voxels is kept.
 
@@ -50,7 +55,7 @@ class Residuals:
         self.repeats = np.maximum(pairs.repeats(), 1)
         self.shown = pairs.repeats() > 0
         self.image = pairs.image_of_trial
-        self.repeated = int(np.sum(self.repeats - 1)) >= LEAST_FREEDOM
+        self.repeated = has_repeats(pairs)
         self.usable = np.flatnonzero(self.repeats[self.image] > 1)
         r = self.repeats[self.image]
         self.widen = np.sqrt(r / np.maximum(r - 1, 1))

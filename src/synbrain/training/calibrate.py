@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import torch
 
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import require_absent
-from synbrain.model.subject import require_recorded
+from synbrain.model.subject import require_recorded, seen_images
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.prior import prior_of
+from synbrain.noise.residuals import has_repeats
 from synbrain.noise.response_noise import ResponseNoise
 
 PLAIN_NOISE = NoiseConfig()
@@ -37,7 +39,8 @@ def calibrate(
     """Refit the noise of a model on the training trials of a dataset; the mean is not touched.
 
     Trial noise is always refitted. What is not known of the mean is refitted only where the mean was fitted
-    on other images: around means that have seen their image, errors are too small.
+    on other images: around means that have seen their image, errors are too small. Which images a run was
+    trained on it says itself, but for imported runs and those of older versions.
 
     Args:
         model: whose mean is kept; it is not changed.
@@ -45,8 +48,9 @@ def calibrate(
         out: run folder to write; None: nothing is kept on disk.
         subject: whose noise, where the model has several subjects.
         noise: how the noise is fitted.
-        fitted_on_other_images: say that the mean was not fitted on this dataset's training images; else the
-            error of the mean is kept from the older noise, with the shape of predictive margins.
+        fitted_on_other_images: of a run that does not say what it saw: that this dataset's training images
+            are others. Else the error of the mean is kept from the older noise, with the shape of predictive
+            margins; where there is none, it stays unknown, with a warning.
         seed: of the split that picks the number of factors.
         overwrite: replace a run that stands at ``out``.
 
@@ -54,7 +58,8 @@ def calibrate(
         A model with the new noise; ``model.subject().noise.record`` says what was fitted.
 
     Raises:
-        SynBrainError: for recordings of other voxels or another unit, or an ``out`` that is taken.
+        SynBrainError: for recordings of other voxels or another unit, or an ``out`` that is taken; for images
+            that the mean was fitted on, where none of them is repeated or they are said to be others.
     """
     if out is not None:
         require_absent(out, overwrite)
@@ -66,9 +71,13 @@ def calibrate(
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )
     require_recorded(part, dataset, chosen=subject is not None)
-    pairs = pairs_of(*open_untuned(dataset, model.config.encoder, model.config.layers), "train")
+    dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
+    pairs = pairs_of(dataset, tokens, "train")
+    are_others = _are_others(model, dataset, fitted_on_other_images)
+    if not are_others:
+        _require_repeats(pairs, dataset)
     mean = model.predict(pairs.tokens, subject=part.name)
-    fitted = _refitted(pairs, mean, part.noise, noise, fitted_on_other_images, seed, model.device)
+    fitted = _refitted(pairs, mean, part.noise, noise, are_others, seed, model.device)
     subjects = model.subjects | {part.name: dataclasses.replace(part, noise=fitted)}
     calibrated = SynBrain(model.config, subjects, model.vae, model.mapper, device=model.device)
     if out is not None:
@@ -76,32 +85,56 @@ def calibrate(
     return calibrated
 
 
+def _are_others(model: SynBrain, dataset: Dataset, said: bool) -> bool:
+    """Whether the mean was fitted on other images than the dataset's training images."""
+    try:
+        known = seen_images(model.config, dataset, "train")
+    except SynBrainError:  # the pictures are gone
+        known = None
+    if known is None:
+        return said
+    n_seen, n_images = known
+    if said and n_seen:
+        raise SynBrainError(
+            f"the run was trained on {n_seen} of {n_images} training images of {dataset.path}",
+            "leave out --fitted-on-other-images, or calibrate on other images",
+        )
+    return n_seen == 0
+
+
+def _require_repeats(pairs: Pairs, dataset: Dataset) -> None:
+    if not has_repeats(pairs):
+        raise SynBrainError(
+            f"no images of {dataset.path} are repeated, and the mean was fitted on them, or may have been: "
+            "residuals around it are too small",
+            "calibrate on repeats, or on images that the run was not trained on",
+        )
+
+
 def _refitted(
     pairs: Pairs,
     mean: Float32,
     older: ResponseNoise | None,
     config: NoiseConfig,
-    fitted_on_other_images: bool,
+    are_others: bool,
     seed: int,
     device: torch.device,
 ) -> ResponseNoise:
-    """Trial noise of ``pairs``; the error of the mean too, where ``mean`` was not fitted on their images."""
+    """Trial noise of ``pairs``; the error of the mean too, where ``mean`` was fitted on other images."""
     # distances are those from the images that the mean was fitted on, which the older noise knows
     prior = prior_of([] if older is None else [older])
     if older is not None:
         prior = dataclasses.replace(prior, distance=older.error.distance)
     fitted = fit_response_noise(pairs, mean, config, prior=prior, seed=seed, device=device)
-    if fitted_on_other_images or older is None:
+    if are_others:
         return fitted
-    kept = older.record
-    record = fitted.record.model_copy(
-        update={
-            "error_factors": kept.error_factors,
-            "error_over_trial_variance": kept.error_over_trial_variance,
-            "growth_with_distance": kept.growth_with_distance,
-            "error_kept": True,
-            "coverage_50": None,  # of intervals around means that have seen their image: it says nothing
-            "coverage_90": None,
-        }
-    )
+    # coverage of intervals around means that have seen their image says nothing
+    told = {"coverage_50": None, "coverage_90": None}
+    if older is None:
+        note = "how far the mean is off is not known: it may have seen these images; intervals are too narrow"
+        warnings.warn(note, SynBrainWarning, stacklevel=4)
+        return dataclasses.replace(fitted, record=fitted.record.model_copy(update=told))
+    of_error = ("error_factors", "error_over_trial_variance", "growth_with_distance")
+    kept = {name: getattr(older.record, name) for name in of_error}
+    record = fitted.record.model_copy(update=told | kept | {"error_kept": True})
     return dataclasses.replace(fitted, error=older.error, skew=older.skew, tail=older.tail, record=record)
