@@ -16,11 +16,11 @@ from himalaya.kernel_ridge import (
 from sklearn.model_selection import PredefinedSplit
 
 from nsd_made import ENCODER, latent_maps, truth
+from synbrain.features.look_alikes import folds_of
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.candidates import Kernel, Problem, choose
 from synbrain.linear.components import fit_duals
 from synbrain.linear.config import LinearPathConfig
-from synbrain.linear.fit import assign_folds
 from synbrain.linear.kernels import Window, plain_grid, window_kernels, window_lattice
 from synbrain.linear.meter import Meter
 from synbrain.linear.ridge import FoldLayout, largest_eigenvalue
@@ -35,7 +35,7 @@ def run_himalaya(given: argparse.Namespace) -> dict[str, Any]:
     """
     n, v, n_folds = given.images, given.voxels, 5
     config = LinearPathConfig(n_folds=n_folds, keep=1, select_images=n, share=False)
-    folds = assign_folds(n, n_folds, 0)
+    folds = folds_of(np.arange(n), n_folds, 0)
     y = truth(np.arange(n), v, 0) + np.random.default_rng(0).standard_normal((n, v), dtype=np.float32)
     y -= y.mean(axis=0)
     maps = latent_maps(np.arange(n)).half().numpy()

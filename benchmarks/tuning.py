@@ -22,7 +22,7 @@ import pickle
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,11 @@ class Cell:
         return (work or self.frozen.work) / "rows" / name
 
     def pairs(self, encoder: str, layers: list[str]) -> tuple[Pairs, Pairs]:
-        """The training images drawn, and the test images."""
+        """The training images drawn, in the families that the frozen layers tell, and the test images."""
         train, test = split_pairs(self.dataset, tokens_of(self.dataset, encoder, layers))
-        return drawn(train, self.budget, self.frozen.seed), test
+        train = drawn(train, self.budget, self.frozen.seed)
+        told = tokens_of(self.dataset, self.frozen.encoder, self.frozen.layers).take(train.tokens.rows)
+        return replace(train, tokens=replace(train.tokens, settled=told.families)), test
 
     def row(
         self, way: str, predicted: NDArray[Any], test: Pairs, train: Pairs,

@@ -43,7 +43,7 @@ def test_penalties_and_weights_are_himalayas(few: int, monkeypatch: pytest.Monke
     """Also where the images on which every penalty is tried say little of all."""
     monkeypatch.setattr(large_ridge, "FEW", few)
     gram, y = problem(243)
-    alphas, split = ALPHAS, ridge.folds(len(y), 5, 0)
+    alphas, split = ALPHAS, ridge.folds(np.arange(len(y)), 5, 0)
     expected, weights, _ = solve_kernel_ridge_cv_eigenvalues(
         gram, y.astype(np.float64), alphas=alphas, cv=split
     )
@@ -72,7 +72,7 @@ def test_few_penalties_are_tried_and_the_best_are_chosen(monkeypatch: pytest.Mon
     gram, y = problem(n, n_voxels)
     y[:, :5] = np.random.default_rng(1).standard_normal((n, 5))
     y -= y.mean(axis=0)
-    split, tried = ridge.folds(n, 5, 0), []
+    split, tried = ridge.folds(np.arange(n), 5, 0), []
     fold = numbered(split, n)
     one = large_ridge._Search._try
 
@@ -98,7 +98,7 @@ def test_nothing_is_factorised_for_a_few_odd_voxels(monkeypatch: pytest.MonkeyPa
     gram, y = problem(n, n_voxels)
     odd = y[:, :2].copy()
     y = np.concatenate([odd, y[:, n_voxels // 2 :]], axis=1)
-    fold, at = numbered(ridge.folds(n, 5, 0), n), np.arange(y.shape[1])
+    fold, at = numbered(ridge.folds(np.arange(n), 5, 0), n), np.arange(y.shape[1])
     one, on_all = large_ridge._Search._factorised, []
 
     def counted(search: large_ridge._Search, alpha: float, scratch: object) -> tuple:
@@ -108,7 +108,7 @@ def test_nothing_is_factorised_for_a_few_odd_voxels(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(large_ridge._Search, "_factorised", counted)
     monkeypatch.setattr(large_ridge, "FEW", 100)
-    curves = errors(gram, y.astype(np.float64), ridge.folds(n, 5, 0))
+    curves = errors(gram, y.astype(np.float64), ridge.folds(np.arange(n), 5, 0))
     counts, losses = [], []
     for rare in (0.0, 0.03):
         on_all.clear()
@@ -135,7 +135,7 @@ def test_penalties_below_the_noise_of_the_tokens_are_one(monkeypatch: pytest.Mon
         np.float32
     )
     y -= y.mean(axis=0)
-    split = ridge.folds(n, 5, 0)
+    split = ridge.folds(np.arange(n), 5, 0)
     expected, weights, _ = solve_kernel_ridge_cv_eigenvalues(
         gram, y.astype(np.float64), alphas=ALPHAS, cv=split
     )
@@ -166,7 +166,7 @@ def test_the_baseline_predicts_the_same_either_way(monkeypatch: pytest.MonkeyPat
 def test_nothing_is_left_on_another_device() -> None:
     """What is made without saying where would be on "meta" here, and could not meet the rest."""
     gram, y = problem(81)
-    fold = numbered(ridge.folds(len(y), 5, 0), len(y))
+    fold = numbered(ridge.folds(np.arange(len(y)), 5, 0), len(y))
     expected = chosen_ridge(gram.astype(np.float32), y, ALPHAS, fold)
     with torch.device("meta"):
         got = chosen_ridge(gram.astype(np.float32), y, ALPHAS, fold, device=torch.device("cpu"))

@@ -70,7 +70,10 @@ def test_per_voxel_penalties_and_weights_against_sklearn(make_pairs) -> None:
     y = train.repeat_means().astype(np.float64)
     for voxel in range(train.n_voxels):
         reference = RidgeCV(
-            alphas * scale, cv=folds(len(x), 5, 0), scoring="neg_mean_squared_error", fit_intercept=False
+            alphas * scale,
+            cv=folds(train.tokens.families, 5, 0),
+            scoring="neg_mean_squared_error",
+            fit_intercept=False,
         ).fit(x - centre, y[:, voxel] - y[:, voxel].mean())
         assert model.best_alphas[voxel] == pytest.approx(reference.alpha_ / scale)
         np.testing.assert_allclose(
@@ -93,10 +96,10 @@ def test_cross_fitted_predictions_do_not_see_their_image(make_pairs) -> None:
     model = Ridge().fit(train)
     out = model.cross_fitted(train)
     assert voxel_r(out, means[:60]).mean() > 0.8
-    held = next(folds(60, 5, 0).split(model.gram))[1]
+    held = next(folds(train.tokens.families, 5, 0).split(model.gram))[1]
     targets = train.repeat_means()
     targets[held] += 100.0
-    changed = cross_fit(model.gram, targets, model.best_alphas)
+    changed = cross_fit(model.gram, targets, model.best_alphas, folds(train.tokens.families, 5, 0))
     np.testing.assert_allclose(changed[held], out[held], rtol=1e-4, atol=1e-4)
     train_rows = np.setdiff1d(np.arange(60), held)
     centre = train.repeat_means()[train_rows].mean(axis=0)
@@ -131,8 +134,8 @@ def test_cross_fitting_solves_what_himalaya_solves() -> None:
     rng = np.random.default_rng(0)
     features, targets = rng.standard_normal((30, 8)), rng.standard_normal((30, 5)).astype(np.float32)
     gram, alphas = features @ features.T, np.array([0.01, 0.1, 1.0, 10.0, 100.0])
-    found = cross_fit(gram, targets, alphas, n_folds=3, seed=1)
-    for train, held in folds(30, 3, 1).split(gram):
+    found = cross_fit(gram, targets, alphas, folds(np.arange(30), 3, 1))
+    for train, held in folds(np.arange(30), 3, 1).split(gram):
         offset = targets[train].mean(axis=0, dtype=np.float64)
         weights = solve_kernel_ridge_eigenvalues(gram[np.ix_(train, train)], targets[train] - offset, alphas)
         expected = gram[np.ix_(held, train)] @ weights + offset

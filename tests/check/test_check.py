@@ -270,3 +270,21 @@ def test_dataset_with_tokens_of_another_encoder_is_refused(
     assert load_dataset(dataset.path).n_trials == dataset.n_trials
     assert main(["check", str(dataset.path), "--encoder", "efficientnet-lite0"]) == 2
     assert "synbrain features" in capsys.readouterr().err
+
+
+def test_look_alikes_are_counted(dataset: Dataset, features: Any) -> None:
+    def line(families: Any) -> Any:
+        lines = check_dataset(dataset, features, families=families).lines
+        return next(line for line in lines if line.check == "look-alikes")
+
+    every = np.arange(dataset.n_images)
+    train, test = dataset.image_rows("train"), dataset.image_rows("test")
+    assert line(None).status == "not tested"
+    assert line(every).text == "no image looks like another"
+    families = every.copy()
+    families[train[1:3]] = train[0]
+    families[test[:2]] = train[0]
+    found = line(families)
+    assert found.status == "ok"
+    assert found.numbers == {"training_images": 3, "families": 1, "test_images": 2}
+    assert "2 of" in found.text

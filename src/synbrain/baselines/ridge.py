@@ -12,13 +12,14 @@ from himalaya.kernel_ridge import (
 )
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from sklearn.model_selection import KFold
+from sklearn.model_selection import BaseCrossValidator, KFold, PredefinedSplit
 from threadpoolctl import threadpool_limits
 
-from synbrain.arrays import Float32, Float64
+from synbrain.arrays import Float32, Float64, Rows
 from synbrain.baselines.kernels import TokenKernels
 from synbrain.baselines.large_ridge import chosen_ridge
 from synbrain.baselines.protocol import point_mass
+from synbrain.features.look_alikes import folds_of
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.plain import MANY_IMAGES
 from synbrain.linear.scratch import Scratch
@@ -31,9 +32,12 @@ TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
 FEW_IMAGES = 1000
 
 
-def folds(n: int, n_folds: int, seed: int) -> KFold:
-    """Random folds over images; as many as there are images where those are fewer."""
-    return KFold(min(n_folds, n), shuffle=True, random_state=seed)
+def folds(families: Rows, n_folds: int, seed: int) -> BaseCrossValidator:
+    """Random folds over images; those that look alike stay together, few images give fewer folds."""
+    n_folds = min(n_folds, len(np.unique(families)))
+    if len(np.unique(families)) == len(families):
+        return KFold(n_folds, shuffle=True, random_state=seed)
+    return PredefinedSplit(folds_of(families, n_folds, seed))
 
 
 class Ridge:
@@ -85,7 +89,7 @@ class Ridge:
                 self.gram,
                 targets - self.offset,
                 alphas=self.alphas,
-                cv=folds(pairs.n_images, self.n_folds, seed),
+                cv=folds(pairs.tokens.families, self.n_folds, seed),
                 n_targets_batch=TARGETS_AT_ONCE,
                 n_targets_batch_refit=TARGETS_AT_ONCE,
                 n_alphas_batch=ALPHAS_AT_ONCE,
@@ -103,7 +107,7 @@ class Ridge:
             for kernel, scale in zip(kernels, scales, strict=True):
                 self.gram += kernel / scale
         fold = np.empty(pairs.n_images, dtype=np.int64)
-        for number, (_, left_out) in enumerate(folds(pairs.n_images, self.n_folds, seed).split(fold)):
+        for number, (_, left_out) in enumerate(folds(pairs.tokens.families, self.n_folds, seed).split(fold)):
             fold[left_out] = number
         with Scratch(memory_bytes=0) as scratch:
             targets = scratch.put(pairs.repeat_means())
@@ -141,19 +145,19 @@ class Ridge:
         training set chose.
         """
         gram = self.gram if self.gram_scale == 1 else self.gram / self.gram_scale
-        return cross_fit(gram, pairs.repeat_means(), self.best_alphas, self.n_folds, seed)
+        return cross_fit(
+            gram, pairs.repeat_means(), self.best_alphas, folds(pairs.tokens.families, self.n_folds, seed)
+        )
 
 
-def cross_fit(
-    gram: Float64, targets: NDArray[Any], alphas: Float64, n_folds: int = 5, seed: int = 0
-) -> Float32:
+def cross_fit(gram: Float64, targets: NDArray[Any], alphas: Float64, cv: BaseCrossValidator) -> Float32:
     """Out-of-fold kernel ridge predictions with given penalties.
 
     Args:
         gram: (n_images, n_images), centred kernel.
         targets: (n_images, n_voxels).
         alphas: (n_voxels,) penalty of each voxel.
-        n_folds, seed: of the folds.
+        cv: of :func:`folds`.
 
     Returns:
         (n_images, n_voxels) float32.
@@ -162,7 +166,7 @@ def cross_fit(
     if len(gram) < 2:
         out[:] = targets
         return out
-    for train, left_out in folds(len(gram), n_folds, seed).split(gram):
+    for train, left_out in cv.split(gram):
         offset = targets[train].mean(axis=0, dtype=np.float64)
         # by eigenvectors: himalaya's solver holds (voxels, images, images) where every voxel has its penalty
         values, vectors = eigh(gram[np.ix_(train, train)])
@@ -200,7 +204,7 @@ class BandedRidge:
             targets - self.offset,
             n_iter=self._candidates(len(grams), seed),
             alphas=self.alphas,
-            cv=folds(pairs.n_images, self.n_folds, seed),
+            cv=folds(pairs.tokens.families, self.n_folds, seed),
             return_weights="dual",
             n_targets_batch=TARGETS_AT_ONCE,
             n_targets_batch_refit=TARGETS_AT_ONCE,

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synbrain.data.dataset import Dataset
+from synbrain.features.look_alikes import GRID, coarse_grid
 from synbrain.progress import track
 
-N_FEATURES, SIDE, GRID = 100, 64, 4
+N_FEATURES, SIDE = 100, 64
 PROJECTED = 64  # channels that tokens are projected to before their principal components
 BLOCK = 256
 
@@ -49,25 +50,13 @@ def summarise_tokens(
     projection = (
         (projection / np.sqrt(dim)).astype(np.float32) if dim > PROJECTED else np.eye(dim, dtype="f4")
     )
-    pool = _pooling(n_tokens)
+    pool = coarse_grid(n_tokens)
     parts = []
     for start in track(range(0, len(rows), BLOCK), "read tokens", unit="block", show=show_progress):
         block = np.asarray(tokens[rows[start : start + BLOCK]], dtype=np.float32)
         pooled = np.einsum("gt,ntd->ngd", pool, block, optimize=True)
         parts.append((pooled @ projection).reshape(len(block), -1))
     return few_features(np.concatenate(parts))
-
-
-def _pooling(n_tokens: int) -> NDArray[np.float32]:
-    """(n_cells, n_tokens) mean over the cells of a coarse grid, or over all where there is no grid."""
-    side = round(n_tokens**0.5)
-    if side * side != n_tokens or side < 2:
-        return np.full((1, n_tokens), 1.0 / n_tokens, dtype=np.float32)
-    cells = min(GRID, side)
-    of = np.arange(side) * cells // side
-    cell = (of[:, None] * cells + of[None]).ravel()
-    pool = (np.arange(cells * cells)[:, None] == cell).astype(np.float32)
-    return np.asarray(pool / pool.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def image_statistics(dataset: Dataset, show_progress: bool = False) -> NDArray[np.float32]:

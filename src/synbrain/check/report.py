@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float64
+from synbrain.arrays import Float64, Rows
 from synbrain.check import labels as check_labels
 from synbrain.check import sessions as check_sessions
 from synbrain.check.evidence import (
@@ -89,6 +89,7 @@ def check_dataset(
     features: NDArray[np.floating] | None = None,
     features_name: str = "image features",
     *,
+    families: Rows | None = None,
     seed: int = 0,
 ) -> CheckReport:
     """Run every check on one dataset.
@@ -97,12 +98,13 @@ def check_dataset(
         dataset: the recordings.
         features: (n_images, d) features of ``dataset.images``, if there are any (few: d of about 100).
         features_name: what they are, for the report.
+        families: (n_images,) of images that look alike (``TokenSet.families``), if they are known.
         seed: of shuffles and sign flips; the same seed gives the same report.
     """
     numbers, _ = sessions_of(dataset)
     moments = check_sessions.moments_of(dataset)
     lines = [_files(dataset), _counts(dataset), _unit(dataset, moments), _breaks(moments)]
-    lines.append(_copies(dataset))
+    lines += [_copies(dataset), _look_alikes(dataset, families)]
     labels = check_labels_of(dataset, features, seed)
     named = features_name if features is not None else None
     lines += _label_lines(labels, numbers, named, dataset)
@@ -252,6 +254,21 @@ def _copies(dataset: Dataset) -> Line:
     if problems:
         return Line("duplicate sessions", "fault", "; ".join(problems))
     return Line("duplicate sessions", "ok", "no session or trial occurs twice")
+
+
+def _look_alikes(dataset: Dataset, families: Rows | None) -> Line:
+    if families is None:
+        return Line("look-alikes", "not tested", "no tokens are stored: run `synbrain features`")
+    train, test = (families[dataset.image_rows(split)] for split in ("train", "test"))
+    numbers, counts = np.unique(train, return_counts=True)
+    alike, known = int(counts[counts > 1].sum()), int(np.isin(test, numbers).sum())
+    figures = {"training_images": alike, "families": int((counts > 1).sum()), "test_images": known}
+    if not alike + known:
+        return Line("look-alikes", "ok", "no image looks like another", figures)
+    text = f"{alike} of {len(train)} training images look like another one and share a fold with it"
+    if known:
+        text += f"; {known} of {len(test)} test images look like a training image and are easier"
+    return Line("look-alikes", "ok", text, figures)
 
 
 def _label_lines(

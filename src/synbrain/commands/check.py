@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synbrain.arrays import Float32
+    from synbrain.arrays import Float32, Rows
     from synbrain.check.report import CheckReport
     from synbrain.data.dataset import Dataset
 
@@ -37,8 +37,8 @@ def check(
         require_absent(out, overwrite)
     reports: list[CheckReport] = []
     for dataset in datasets:
-        features, name = image_features(dataset, encoder)
-        reports.append(check_dataset(dataset, features, name, seed=seed))
+        features, name, families = image_features(dataset, encoder)
+        reports.append(check_dataset(dataset, features, name, families=families, seed=seed))
         print(_screen(reports[-1], str(dataset.path)))
     if len(datasets) > 1:
         reports.append(check_between(datasets))
@@ -57,8 +57,8 @@ def check(
 
 def image_features(
     dataset: Dataset, encoder: str | None, show_progress: bool = True
-) -> tuple[Float32 | None, str]:
-    """Features of the dataset's images for the checks, and what they are.
+) -> tuple[Float32 | None, str, Rows | None]:
+    """Features of the dataset's images for the checks, what they are, and families of images that look alike.
 
     Raises:
         SynBrainError: where tokens of ``encoder`` were asked for and are missing or damaged.
@@ -73,11 +73,12 @@ def image_features(
         tokens = open_tokens(dataset, name)
         verify_tokens(dataset, name)
         layer = list(tokens.layers)[-1]
-        return summarise_tokens(tokens.layers[layer], tokens.rows, show_progress=show_progress), name
+        features = summarise_tokens(tokens.layers[layer], tokens.rows, show_progress=show_progress)
+        return features, name, tokens.families
     try:
-        return image_statistics(dataset, show_progress), "plain statistics, as no tokens are stored"
+        return image_statistics(dataset, show_progress), "plain statistics, as no tokens are stored", None
     except SynBrainError:
-        return None, ""
+        return None, "", None
 
 
 def _screen(report: CheckReport, title: str) -> str:

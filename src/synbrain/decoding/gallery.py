@@ -15,9 +15,11 @@ import numpy as np
 from himalaya.kernel_ridge import KernelRidgeCV
 from numpy.typing import NDArray
 from PIL import Image
+from sklearn.model_selection import PredefinedSplit
 
 from synbrain.arrays import Float32, Rows
 from synbrain.errors import SynBrainError
+from synbrain.features.look_alikes import families, folds_of
 from synbrain.metrics.retrieval import cosine_matrix
 
 ALPHAS = np.logspace(-3, 5, 17)
@@ -93,8 +95,11 @@ class PixelDecoder:
         centre, mean = x.mean(axis=0), y.mean(axis=0)
         x, gram = x - centre, (x - centre) @ (x - centre).T
         size = float(np.trace(gram) / len(gram)) or 1.0
+        family = families({"": tokens}, np.arange(len(tokens)))
+        parted = len(np.unique(family)) == len(family)
+        cv = N_FOLDS if parted else PredefinedSplit(folds_of(family, N_FOLDS, 0))
         model = KernelRidgeCV(
-            alphas=ALPHAS, kernel="precomputed", cv=N_FOLDS, solver_params={"n_targets_batch": 1024}
+            alphas=ALPHAS, kernel="precomputed", cv=cv, solver_params={"n_targets_batch": 1024}
         )
         model.fit(gram / size, y - mean)
         weights = x.T @ model.dual_coef_ / size

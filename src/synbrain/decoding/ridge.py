@@ -16,6 +16,7 @@ from synbrain.decoding.controls import PointMass, all_images, only_subject
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject, State
 from synbrain.decoding.validation import validation_scores
+from synbrain.features.look_alikes import families
 from synbrain.training.networks import Workspace
 
 N_FOLDS = 5
@@ -95,7 +96,7 @@ def synthetic_images(subject: DecodingSubject) -> Synthetic | None:
 def _fit(responses: Float32, targets: Float32, seed: int, synthetic: Synthetic | None = None) -> RidgeTokens:
     """Weighted ridge: row i of the centred X and Y times sqrt(weight_i); real images weigh 1."""
     shape, n = targets.shape[1:], len(targets)
-    weight, cv = np.ones(n), list(folds(n, N_FOLDS, seed).split(targets))
+    weight, cv = np.ones(n), list(folds(families({"": targets}, np.arange(n)), N_FOLDS, seed).split(targets))
     if synthetic is not None:
         more, more_targets, share = synthetic
         responses, targets = np.concatenate([responses, more]), np.concatenate([targets, more_targets])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synbrain.errors import SynBrainWarning
+from synbrain.features.look_alikes import held_out
 from synbrain.features.tokens import Pairs
 
 SHOWN = 3  # names in a note
@@ -53,7 +54,7 @@ def hold_out(
         train, validation = pairs.hold_out(fraction, seed)
         held = np.flatnonzero(np.isin(pairs.tokens.rows, validation.tokens.rows))
     else:
-        held = np.sort(np.random.default_rng(seed).permutation(unseen)[:n])
+        held = unseen[held_out(pairs.tokens.families[unseen], n, seed)]
         train = pairs.take(np.setdiff1d(np.arange(pairs.n_images), held))
         validation = pairs.take(held)
     chosen = held.tolist()

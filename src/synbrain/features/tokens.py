@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.errors import SynBrainError
+from synbrain.features.look_alikes import families, held_out
 from synbrain.metrics.voxel import blocks
 
 # Of a voxel's mean: an sd below it is what rounding leaves of a constant. float32 holds 7 digits, so a sum or
@@ -56,6 +58,7 @@ class TokenSet:
             store. A store that several datasets share has other rows.
         tuned: stored rows of images that the encoder was tuned on; nothing is fitted on them.
         files: layer name -> its file, of layers that lie on disk.
+        settled: (n_images,) families of images that look alike, where other layers than these tell them.
     """
 
     encoder: str
@@ -65,6 +68,7 @@ class TokenSet:
     tuned: Rows | None = None
     files: Mapping[str, TokenFile] = field(default_factory=dict)
     images: Rows | None = None
+    settled: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,7 +86,20 @@ class TokenSet:
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""
         images = None if self.images is None else self.images[rows]
-        return replace(self, rows=self.rows[rows], images=images)
+        settled = None if self.settled is None else self.settled[rows]
+        return replace(self, rows=self.rows[rows], images=images, settled=settled)
+
+    @cached_property
+    def families(self) -> Rows:
+        """(n_images,) number of each image's family of look-alikes (:mod:`synbrain.features.look_alikes`).
+
+        Images of one family are fitted on together or judged by together.
+        """
+        return families(self.layers, self.rows) if self.settled is None else self.settled
+
+    def in_families(self) -> TokenSet:
+        """The same images whose families stay what these layers tell, through whatever layers."""
+        return replace(self, settled=self.families)
 
     def only(self, *layers: str) -> TokenSet:
         """The same images through some of the layers."""
@@ -172,12 +189,15 @@ class Pairs:
         )
 
     def hold_out(self, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
-        """Split by image into (rest, held out); at least one image is held out, the rest stays."""
-        order = np.random.default_rng(seed).permutation(self.n_images)
+        """Split by image into (rest, held out); at least one image is held out, the rest stays.
+
+        Images that look alike stay together, so that a few more may be held out.
+        """
         n_held = min(max(1, round(fraction * self.n_images)), self.n_images - 1)
         if n_held < 1:
             raise SynBrainError("one image cannot be split", "give at least two training images")
-        return self.take(np.sort(order[n_held:])), self.take(np.sort(order[:n_held]))
+        held = held_out(self.tokens.families, n_held, seed)
+        return self.take(np.setdiff1d(np.arange(self.n_images), held)), self.take(held)
 
 
 def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:

@@ -28,13 +28,15 @@ def fit_each_encoder(pairs: Pairs, config: LinearPathConfig, fit: FitOne) -> Lin
     Args:
         pairs: training images with their trials.
         config: settings; ``layers`` may name layers of every encoder.
-        fit: fits one of them; folds must depend on the number of images alone.
+        fit: fits one of them; folds must depend on its images' families alone.
     """
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
     each = each_encoder(tokens)
     if len(each) == 1:
         return fit(pairs, config, 0)
     free = config.model_copy(update={"layers": None})
+    # what one encoder tells apart another may not: families, and so folds, are those of all encoders together
+    each = each_encoder(tokens.in_families())
     fits = [fit(replace(pairs, tokens=part), free, number) for number, part in enumerate(each)]
     y = pairs.repeat_means()
     shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.errors import SynBrainError
+from synbrain.features.look_alikes import folds_of
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.files import digest_of, open_array, save_array
 from synbrain.linear.candidates import Choice, Problem, candidate_kernels, choose
@@ -118,14 +119,15 @@ def fit_linear_path(
     """
     y = pairs.repeat_means()
     _check(y)
-    config = config.model_copy(update={"n_folds": min(config.n_folds, len(y))})
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
-    folds = assign_folds(len(y), config.n_folds, seed)
+    n_families = len(np.unique(tokens.families))
+    config = config.model_copy(update={"n_folds": min(config.n_folds, n_families)})
+    folds = folds_of(tokens.families, config.n_folds, seed)
     expected = linear_path_cost(len(y), y.shape[1], tokens.shapes, config).total
     meter = Meter(expected / team.world, show=show_progress)
     own = None if folder is None else folder / f"process-{team.rank}"
     with Scratch(
-        folder=own, identity="" if own is None else _identity(y, tokens, config, seed, team)
+        folder=own, identity="" if own is None else _identity(y, tokens, config, [seed, folds.tolist()], team)
     ) as scratch:
         y = scratch.put(y)
         problem = _problem(
@@ -151,12 +153,12 @@ class Place:
     team: Team
 
 
-def _identity(y: Float32, tokens: TokenSet, config: LinearPathConfig, seed: int, team: Team) -> str:
+def _identity(y: Float32, tokens: TokenSet, config: LinearPathConfig, drawn: list[object], team: Team) -> str:
     """Of everything that the passes of a fit depend on."""
     responses = hashlib.sha256(np.ascontiguousarray(y).data).hexdigest()
     images = hashlib.sha256(np.ascontiguousarray(tokens.rows).data).hexdigest()
     about = [tokens.encoder, tokens.digest, {name: list(shape) for name, shape in tokens.shapes.items()}]
-    return digest_of([responses, images, about, config.model_dump(mode="json"), seed, team.world])
+    return digest_of([responses, images, about, config.model_dump(mode="json"), drawn, team.world])
 
 
 def _check(y: Float32) -> None:
@@ -167,13 +169,6 @@ def _check(y: Float32) -> None:
             f"{int((~np.isfinite(y)).any(axis=0).sum())} voxels have responses that are not finite",
             "prepare the dataset again, which lists them",
         )
-
-
-def assign_folds(n_images: int, n_folds: int, seed: int) -> Rows:
-    """(n_images,) fold of each image, sizes equal to one."""
-    folds = np.empty(n_images, dtype=np.int64)
-    folds[np.random.default_rng(seed).permutation(n_images)] = np.arange(n_images) % n_folds
-    return folds
 
 
 def image_weights(pairs: Pairs) -> Float64:

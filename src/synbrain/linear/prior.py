@@ -160,11 +160,11 @@ def fit_with_prior(
         marks: of the images in ``pairs.tokens``; those that a base subject was trained on are judged by
             its held-out scores.
         seed: of the folds.
-        device: where arithmetic is done.
-        show_progress: show bars.
+        device, show_progress: where arithmetic is done; show bars.
         alone: the fit from the tokens alone (``pairs``, ``config`` and ``seed`` as here), if there is one.
     """
-    plain = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
+    chosen = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
+    plain = chosen.in_families()  # so that folds are the same through base responses
     features = space.features(pairs.tokens)
     unseen_features, n_shared = space.unseen_features(features, marks)
     through = config.model_copy(update={"layers": None, "windows": 0, "blur": 0.0})

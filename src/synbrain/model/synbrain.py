@@ -109,9 +109,8 @@ class SynBrain:
         """The same model (it shares its networks) whose networks compute in another precision.
 
         Args:
-            precision: fp32, bf16, fp16, or auto: bf16 for wide networks on a CPU with bf16 instructions, else
-                fp32. In bf16 their part of a response is off by about 2 % of its sd
-                (docs/research/performance.md).
+            precision: fp32, bf16, fp16, or auto: bf16 for wide networks on a CPU that has it, else fp32.
+                In bf16 their part of a response is off by about 2 % of its sd (docs/research/performance.md).
         """
         other = copy.copy(self)
         other.precision = precision

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 from sklearn.utils.extmath import randomized_svd
 
-from synbrain.arrays import Float32, Float64
+from synbrain.arrays import Float32, Float64, Rows
 from synbrain.features.tokens import TokenSet
 
 MOST_AXES = 128
@@ -98,14 +98,15 @@ def left_out_distances(
     layers: tuple[str, ...],
     dims: list[int],
     penalty: float,
+    families: Rows,
     *,
     seed: int,
     n_folds: int = 5,
 ) -> Float64:
-    """(n_images,) v of each training image under a fit to the others' folds, mean 1."""
-    n = len(features)
-    folds = np.random.default_rng([seed, 7]).permutation(n) % min(n_folds, n)
-    out = np.zeros(n)
+    """(n_images,) v of each training image under a fit to the others' folds, mean 1; no family is parted."""
+    n_families, family = np.unique(families, return_inverse=True)
+    folds = (np.random.default_rng([seed, 7]).permutation(len(n_families)) % n_folds)[family]
+    out = np.zeros(len(features))
     for fold in np.unique(folds):
         fitted = ImageDistance.fit(features[folds != fold], layers, dims, penalty)
         out[folds == fold] = fitted.of_features(features[folds == fold])

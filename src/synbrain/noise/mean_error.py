@@ -87,7 +87,7 @@ def distances_of(tokens: TokenSet, known: ImageDistance | None, *, seed: int) ->
     features = pooled(tokens, layers)
     made = []
     for penalty in PENALTIES:
-        values = left_out_distances(features, layers, dims, penalty, seed=seed)
+        values = left_out_distances(features, layers, dims, penalty, tokens.families, seed=seed)
         distance = ImageDistance.fit(features, layers, dims, penalty).in_units_of(values)
         made.append(Distances(distance, values / max(float(values.mean()), 1e-12)))
     return replace(made[0], others=tuple(made[1:]))

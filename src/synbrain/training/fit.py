@@ -196,7 +196,7 @@ def _kept_fit(
     if linear_path_cost(pairs.n_images, pairs.n_voxels, tokens.shapes, linear).total <= WORTH_KEEPING:
         return fit(None)
     # the settings of a training that goes on are those of its first call (workspace.py); its data are checked
-    identity = digest_of([pairs.digest, list(pairs.tokens.layers)])
+    identity = digest_of([pairs.digest, list(pairs.tokens.layers), tokens.families.tolist()])
     if (folder / DONE).exists() and read_json(folder / DONE) == identity:
         return LinearFit.load(folder)
     fitted = fit(folder / "passes")

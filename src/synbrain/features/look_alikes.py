@@ -1,0 +1,133 @@
+"""Images that look alike, by their tokens: copies of one picture, blurred or masked or stored twice.
+
+What is left out of a fit to be judged by must be new to it. An image whose copy stays in the fit is not:
+cross-validation over single images then reports errors that no new picture will have. Families of images that
+look alike therefore go into one fold, or to one side of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from synbrain.arrays import Float32, Rows
+
+# Cosines of centred tokens, mean over layers. Blurred copies are at .8 to 1; the nearest other photograph is
+# at .3 to .5. Where a family at one of them would hold too many images, pictures differ in little: the next.
+ALIKE = (0.8, 0.9, 0.97)
+LARGEST = 0.1  # share of the images that a family may hold
+GRID, CHANNELS, BLOCK = 4, 128, 256
+
+
+def coarse_grid(n_tokens: int) -> Float32:
+    """(n_cells, n_tokens) mean over the cells of a coarse grid, or over all where there is no grid."""
+    side = round(n_tokens**0.5)
+    if side * side != n_tokens or side < 2:
+        return np.full((1, n_tokens), 1.0 / n_tokens, dtype=np.float32)
+    cells = min(GRID, side)
+    of = np.arange(side) * cells // side
+    cell = (of[:, None] * cells + of[None]).ravel()
+    pool = (np.arange(cells * cells)[:, None] == cell).astype(np.float32)
+    return np.asarray(pool / pool.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows) -> Rows:
+    """(n_images,) number of each image's family; images that look like no other have one of their own.
+
+    Two images are of one family where they look alike, or where others between them do. Families are numbered
+    by their first image.
+
+    Args:
+        layers: layer -> (n_stored, n_tokens, dim) tokens, often memory maps, of which each is read once.
+        rows: (n_images,) stored rows of the images.
+
+    >>> tokens = np.random.default_rng(0).standard_normal((40, 9, 8))
+    >>> tokens[7] = 1.01 * tokens[3]
+    >>> found = families({"final": tokens}, np.arange(40))
+    >>> len(set(found.tolist())), int(found[7]) == int(found[3])
+    (39, True)
+    """
+    n = len(rows)
+    largest = int(LARGEST * n)
+    if not layers or largest < 2:
+        return np.arange(n, dtype=np.int64)
+    seen = torch.cat([_directions(tokens, rows) for tokens in layers.values()], dim=1) / len(layers) ** 0.5
+    for least in ALIKE:
+        found = _connected(seen, least, largest)
+        if found is not None:
+            return found
+    return np.arange(n, dtype=np.int64)
+
+
+def _directions(tokens: NDArray[np.floating], rows: Rows) -> torch.Tensor:
+    """(n_images, d) float32 of length 1: centred tokens, small; 0 for an image like the mean."""
+    _, n_tokens, dim = tokens.shape
+    pool = torch.from_numpy(coarse_grid(n_tokens))
+    narrow = None
+    if dim > CHANNELS:
+        drawn = np.random.default_rng(0).standard_normal((dim, CHANNELS), dtype=np.float32)
+        narrow = torch.from_numpy(drawn)
+    parts = []
+    for start in range(0, len(rows), BLOCK):
+        read = torch.from_numpy(np.ascontiguousarray(tokens[rows[start : start + BLOCK]]))
+        small = torch.matmul(pool, read.float())
+        parts.append((small if narrow is None else small @ narrow).flatten(1))
+    x = torch.cat(parts)
+    x -= x.mean(dim=0)
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def _connected(seen: torch.Tensor, least: float, largest: int) -> Rows | None:
+    """Families at one cosine; None where one would be too large."""
+    n = len(seen)
+    pairs = []
+    for start in range(0, n, BLOCK):
+        alike = seen[start : start + BLOCK] @ seen.T > least
+        if int(alike.sum(dim=1).max()) > largest:
+            return None
+        one, two = torch.nonzero(alike, as_tuple=True)
+        pairs.append(np.stack([one.numpy() + start, two.numpy()]))
+    one, two = np.concatenate(pairs, axis=1)
+    graph = coo_matrix((np.ones(len(one), dtype=bool), (one, two)), shape=(n, n))
+    found = connected_components(graph, directed=False)[1].astype(np.int64)
+    return found if np.bincount(found).max() <= largest else None
+
+
+def folds_of(family: Rows, n_folds: int, seed: int) -> Rows:
+    """(n_images,) fold of each image; sizes are equal to one where every image is a family of its own.
+
+    Args:
+        family: (n_images,) of :func:`families`; a family is never parted.
+        n_folds: at most the number of families.
+        seed: of the draw.
+    """
+    order = np.random.default_rng(seed).permutation(len(family))
+    size = np.bincount(family)
+    first = order[np.sort(np.unique(family[order], return_index=True)[1])]  # of each family, as drawn
+    fold, filled = np.zeros(len(size), dtype=np.int64), np.zeros(n_folds, dtype=np.int64)
+    for image in first[np.argsort(-size[family[first]], kind="stable")]:  # large ones first: even folds
+        to = int(np.argmin(filled))
+        fold[family[image]] = to
+        filled[to] += size[family[image]]
+    return fold[family]
+
+
+def held_out(family: Rows, n_held: int, seed: int) -> Rows:
+    """Rows of ``n_held`` images or a few more, ascending, drawn by whole families.
+
+    Args:
+        family: (n_images,) of :func:`families`.
+        n_held: at least 1, fewer than there are images.
+        seed: of the draw.
+    """
+    drawn = family[np.random.default_rng(seed).permutation(len(family))]
+    _, firsts, counts = np.unique(drawn, return_index=True, return_counts=True)
+    in_turn = np.argsort(firsts)
+    n_families = 1 + int(np.searchsorted(np.cumsum(counts[in_turn]), n_held))
+    chosen = drawn[firsts[in_turn[:n_families]]]
+    return np.flatnonzero(np.isin(family, chosen)).astype(np.int64)
