@@ -27,6 +27,7 @@ from synbrain.linear.path import LinearPath
 from synbrain.metrics.retrieval import cosine_matrix, top1
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.subject import part_of
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.prepare.nsd.prepare import prepare_nsd
@@ -151,6 +152,19 @@ def test_subjects_of_a_run_by_name_or_alone(brain) -> None:
     assert scores.about.subject == "s1"
     with pytest.raises(SynBrainError, match="no subject"):
         evaluate(renamed, brain.dataset, options(rows=[], subject="s1"), tokens=brain.tokens)
+
+
+def test_a_run_of_several_subjects_calls_them_as_their_datasets_are_called(brain) -> None:
+    """As `train` names them, and as two datasets of one study are told apart."""
+    part = linear_run(brain).subject()
+    several = {name: replace(part, name=name) for name in ("another", brain.info.name)}
+    run = SynBrain(linear_run(brain).config, several)
+    assert part_of(run, brain.dataset).name == brain.info.name == "toy"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SynBrainWarning)
+        scores = evaluate(run, brain.dataset, options(rows=[]), tokens=brain.tokens)
+    alone = evaluate(linear_run(brain), brain.dataset, options(rows=[]), tokens=brain.tokens)
+    assert scores.value("synbrain", "voxel_r") == alone.value("synbrain", "voxel_r")
 
 
 def test_recordings_of_another_subject_are_told_or_refused(brain) -> None:

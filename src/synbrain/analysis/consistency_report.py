@@ -27,7 +27,7 @@ from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.files import require_absent, write_json, write_text
 from synbrain.markdown import markdown_table
-from synbrain.model.subject import require_unseen
+from synbrain.model.subject import part_of, require_unseen
 from synbrain.model.synbrain import SynBrain
 
 Table = dict[str, dict[str, float | None]]
@@ -160,7 +160,7 @@ def _measure_consistency(
 
 
 def _subject_of(model: SynBrain, name: str, dataset: Dataset) -> str:
-    part = model.subject(dataset.info.subject if dataset.info.subject in model.subjects else None)
+    part = part_of(model, dataset)
     if part.n_voxels != dataset.n_voxels:
         raise SynBrainError(
             f"the {name} run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",

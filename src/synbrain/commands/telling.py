@@ -99,7 +99,10 @@ def adapted(model: SynBrain, typed: Typed) -> None:
 
 def calibrated(model: SynBrain, typed: Typed) -> None:
     """What was fitted of both uncertainties."""
-    part = model.subject(typed["subject"])
+    from synbrain.data.dataset import load_dataset
+    from synbrain.model.subject import part_of
+
+    part = part_of(model, load_dataset(typed["dataset"]), typed["subject"])
     assert part.noise is not None
     record = part.noise.record.model_dump(exclude_none=True)
     figures = {key: _short(value) for key, value in record.items() if not isinstance(value, dict)}

@@ -26,6 +26,7 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
 from synbrain.metrics.retrieval import N_WAY
+from synbrain.model.subject import part_of
 from synbrain.model.synbrain import SynBrain
 
 DEFAULTS = DecoderEvaluation()
@@ -204,8 +205,7 @@ def synthetic_rows(run: SynBrain, dataset: Dataset, seed: int) -> dict[str, Floa
     Raises:
         SynBrainError: where the run is not of this subject.
     """
-    name = dataset.info.subject if dataset.info.subject in run.subjects else None
-    part = run.subject(name)
+    part = part_of(run, dataset)
     mine = Voxels("the run", part.n_voxels, part.unit)
     require_same_voxels(mine, Voxels.of(dataset), "give a run of this subject")
     tokens = run.tokens(open_tokens(dataset, run.config.encoder, run.config.layers))

@@ -25,7 +25,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.plain import MANY_IMAGES
-from synbrain.model.subject import BoundModel, require_recorded, require_unseen
+from synbrain.model.subject import BoundModel, part_of, require_recorded, require_unseen
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -172,8 +172,7 @@ def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:
 
 
 def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
-    by_name = dataset.info.subject if dataset.info.subject in model.subjects else None
-    part = model.subject(subject or by_name)
+    part = part_of(model, dataset, subject)
     if part.n_voxels != dataset.n_voxels:
         raise SynBrainError(
             f"subject {part.name} of the run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",

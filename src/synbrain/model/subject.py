@@ -16,6 +16,24 @@ from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 
 
+def part_of(model: SynBrain, dataset: Dataset, subject: str | None = None) -> SubjectPart:
+    """The part of a run that a dataset's recordings are of.
+
+    A run of several subjects calls them as their datasets are called, a run of one as its dataset calls the
+    subject; a single subject needs no name.
+
+    Args:
+        model: a run.
+        dataset: recordings.
+        subject: named by the user.
+
+    Raises:
+        SynBrainError: where no name fits and the run has several subjects.
+    """
+    names = (dataset.info.name, dataset.info.subject)
+    return model.subject(subject or next((name for name in names if name in model.subjects), None))
+
+
 def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> None:
     """See that recordings with as many voxels are of these voxels; say so where they are another subject's.
 

@@ -14,7 +14,7 @@ from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import require_absent
-from synbrain.model.subject import require_recorded, seen_images
+from synbrain.model.subject import part_of, require_recorded, seen_images
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
@@ -63,7 +63,7 @@ def calibrate(
     """
     if out is not None:
         require_absent(out, overwrite)
-    part = model.subject(subject)
+    part = part_of(model, dataset, subject)
     if dataset.n_voxels != part.n_voxels or dataset.info.unit != part.unit:
         raise SynBrainError(
             f"{dataset.path} has {dataset.n_voxels} voxels in {dataset.info.unit}, {part.name} of the run "

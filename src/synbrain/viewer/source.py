@@ -18,6 +18,7 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import TokenSet
 from synbrain.model.parts import SubjectPart
 from synbrain.model.request import roi_means
+from synbrain.model.subject import part_of
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.predictive import Predictive, interval_ends
 from synbrain.viewer import packing
@@ -63,10 +64,9 @@ class Source:
 
     @property
     def part(self) -> SubjectPart:
-        subject = self.options.subject
-        if subject is None and self.dataset is not None and self.dataset.info.subject in self.model.subjects:
-            subject = self.dataset.info.subject
-        return self.model.subject(subject)
+        if self.dataset is None:
+            return self.model.subject(self.options.subject)
+        return part_of(self.model, self.dataset, self.options.subject)
 
     @cached_property
     def test_rows(self) -> Rows:
