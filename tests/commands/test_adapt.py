@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synbrain import TrainOptions, train
 from synbrain.cli import main
 from synbrain.comparison import adaptation_curve as curve_module
 from synbrain.comparison.options import AdaptationCurveOptions
 from synbrain.data.dataset import load_dataset
+from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import split_pairs
 from synbrain.linear import prior
@@ -156,3 +158,14 @@ def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
     alone = adapt_to(base, subject, options)
     given = adapt_to(base, replace(subject, linear_fit=fit), options)
     np.testing.assert_array_equal(alone.predict(test.tokens), given.predict(test.tokens))
+
+
+def test_the_curve_takes_no_full_run_that_saw_its_test_images(run: Path, new: Path) -> None:
+    """A dataset that was split anew: the row `full` would be scored on its own training images."""
+    base, dataset = SynBrain.from_pretrained(run), load_dataset(new)
+    options = TrainOptions(encoder="pixels", networks=False)
+    turned = dataset.trials["split"].map({"train": "test", "test": "train"})
+    full = train([replace(dataset, trials=dataset.trials.assign(split=turned))], options)
+    asked = AdaptationCurveOptions(budgets=["10"], draws=1, networks=False)
+    with pytest.raises(SynBrainError, match="was trained on 6 of 6 test images"):
+        curve_module.adaptation_curve(base, dataset, asked, full_run=full)

@@ -22,6 +22,7 @@ from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import image_weights, percentile_interval, seed_interval, voxel_r_replicates
 from synbrain.metrics.voxel import mean_defined, voxel_r
+from synbrain.model.subject import part_of, require_recorded, require_unseen
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 from synbrain.training.adapt import adapt_to, adaptation_config, layers_read, new_subject
@@ -101,7 +102,10 @@ def _unadapted(
 ) -> dict[str, float | None]:  # fmt: skip
     """Scores that no budget changes: of the base as it is, and of a model with all the data."""
     if full is not None:
-        everything = full.predict(test.tokens)
+        require_unseen(full.config, dataset)
+        part = part_of(full, dataset)
+        require_recorded(part, dataset, chosen=False)
+        everything = full.predict(test.tokens, subject=part.name)
     else:
         subject = new_subject(base, dataset, tokens, options.model_copy(update={"budget": "all"}))
         everything = _from_scratch(subject, adaptation_config(base, options)).path.predict(test.tokens)
