@@ -21,7 +21,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
 from synbrain.features.images import first_of_each, image_at
-from synbrain.features.store import image_set_digest
+from synbrain.features.image_sets import image_set_digest
 from synbrain.prepare.options import TableOptions
 from synbrain.prepare.table import prepare_table
 

@@ -184,6 +184,37 @@ def test_damage_is_found(dataset: Dataset) -> None:
         open_tokens(dataset, "pixels")
 
 
+def test_pictures_that_were_replaced_under_their_names_are_encoded_again(dataset: Dataset) -> None:
+    write_tokens(dataset, PIXELS)
+    path = dataset.stimulus_path() / str(dataset.images["name"].iloc[3])
+    kept = path.read_bytes()
+    Image.fromarray(np.full((9, 9, 3), 200, dtype=np.uint8)).save(path)
+    with pytest.raises(SynBrainError, match=r"were changed after .* --overwrite"):
+        open_tokens(dataset, "pixels")
+    with pytest.raises(SynBrainError, match="of pictures that were changed since"):
+        write_tokens(dataset, PIXELS)
+    path.write_bytes(kept)
+    open_tokens(dataset, "pixels")
+    path.unlink()
+    assert write_tokens(dataset, PIXELS).n_encoded == 0  # once they are encoded pictures may be gone
+    open_tokens(dataset, "pixels")
+
+
+def test_what_an_interruption_left_of_other_pictures_is_not_taken_up(dataset: Dataset) -> None:
+    options = StoreOptions(batch_size=2)
+    last = dataset.stimulus_path() / str(dataset.images["name"].iloc[6])
+    kept = last.read_bytes()
+    last.write_bytes(b"broken")
+    with pytest.raises(SynBrainError):
+        write_tokens(dataset, PIXELS, options=options)
+    last.write_bytes(kept)
+    first = dataset.stimulus_path() / str(dataset.images["name"].iloc[0])
+    Image.fromarray(np.full((9, 9, 3), 200, dtype=np.uint8)).save(first)
+    write_tokens(dataset, PIXELS, options=options)
+    expected = encode_images(PIXELS, [dataset.load_image(row) for row in range(7)])
+    np.testing.assert_array_equal(open_tokens(dataset, "pixels").read("final"), expected.read("final"))
+
+
 def test_a_store_of_the_old_format_names_the_command_that_makes_it_again(dataset: Dataset) -> None:
     write_tokens(dataset, PIXELS)
     path = dataset.path / "tokens" / "pixels" / "tokens.json"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 TOKENS_JSON = "tokens.json"
@@ -14,11 +16,20 @@ FORMAT_VERSION = 2  # 1 said "stages" for an encoder's layers
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images to encode: how many, what identifies them and their order, and how to get one."""
+    """Images to encode.
+
+    Attributes:
+        n: how many.
+        digest: what identifies them and their order: names.
+        load: gives one.
+        sizes: (n,) of the files, by which pictures that were replaced under their names are known; None
+            where there is no file for each picture.
+    """
 
     n: int
     digest: str
     load: Callable[[int], Image.Image]
+    sizes: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.data.dataset import Dataset, Stimuli, read_brick
-from synbrain.data.options import PictureOptions
+from synbrain.data.dataset import Dataset, read_brick
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
+from synbrain.features.image_sets import image_set_digest, picture_sizes, rules_digest_part, sizes_digest
 from synbrain.features.joint import alone, each_encoder, encoders_of, joint_tokens, layers_of
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenFile, TokenSet
@@ -91,7 +91,8 @@ def write_tokens(
                 f"{folder} points to a shared store",
                 "pass --store with its path, or --overwrite to have own tokens",
             )
-        images = ImageSet(dataset.n_images, image_set_digest(dataset), dataset.load_image)
+        digest_of_names, sizes = image_set_digest(dataset), picture_sizes(dataset)
+        images = ImageSet(dataset.n_images, digest_of_names, dataset.load_image, sizes)
         return write_store(folder, encoder, images, wanted, options, overwrite, shard, show_progress)
     brick = _Brick(dataset)
     shared = store / encoder.name
@@ -135,6 +136,7 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
         )
     images: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
     rows = images
+    _require_as_encoded(facts.get("sizes", ""), dataset, folder, command)
     if "store" in facts:
         folder, facts = _pointed_to(folder, facts, command)
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
@@ -238,22 +240,14 @@ def verify_tokens(dataset: Dataset, encoder_name: str) -> None:
             )
 
 
-def image_set_digest(dataset: Dataset) -> str:
-    """SHA-256 of what identifies the images and their order: names, rows in the stimulus file, and
-    decoding.
-    """
-    images = dataset.images
-    content = {"names": images["name"].astype(str).tolist()}
-    if "row" in images:
-        content["rows"] = [str(row) for row in images["row"].tolist()]
-    content |= rules_digest_part(dataset.info.stimuli)
-    return digest_of(content)
-
-
-def rules_digest_part(stimuli: Stimuli) -> dict[str, list[str]]:
-    """What a digest says about how pictures are decoded: nothing where the rules are the usual ones."""
-    differing = stimuli.model_dump(include=set(PictureOptions.model_fields), exclude_defaults=True)
-    return {"decoded": [f"{name} {value}" for name, value in sorted(differing.items())]} if differing else {}
+def _require_as_encoded(sizes: str, dataset: Dataset, folder: Path, command: str) -> None:
+    """Pictures may be gone once they are encoded; those that are there must be the encoded ones."""
+    now = sizes_digest(picture_sizes(dataset)) if sizes else ""
+    if now and now != sizes:
+        raise SynBrainError(
+            f"pictures of {dataset.path} were changed after the tokens in {folder} were made",
+            f"run `{command} --overwrite`, or restore the pictures",
+        )
 
 
 def _require_its_own(given: str, name: str, digest: str, dataset: Dataset, command: str) -> None:
@@ -387,4 +381,5 @@ def copy_tokens(tokens: TokenSet, source: Dataset, target: Dataset, rows: NDArra
         save_array(folder / f"{layer}.npy", np.asarray(array[tokens.rows[rows]], dtype=np.float16))
         layers[layer] = made["layers"][layer] | {"sha256": digest(folder / f"{layer}.npy")}
     content = made | {"n_images": len(rows), "images": image_set_digest(target), "layers": layers}
+    content["sizes"] = sizes_digest(picture_sizes(target))
     write_json(folder / TOKENS_JSON, content)

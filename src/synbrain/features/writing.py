@@ -24,6 +24,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder, pick_device
 from synbrain.features.encoding import encode_batches
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
+from synbrain.features.image_sets import sizes_digest
 from synbrain.features.options import StoreOptions
 from synbrain.files import (
     allocate_array,
@@ -33,12 +34,13 @@ from synbrain.files import (
     publish_folder,
     read_json,
     require_writable,
+    save_array,
     write_json,
     writing,
 )
 from synbrain.progress import bar
 
-PLAN, DONE = "plan.json", "done.npy"
+PLAN, DONE, SIZES = "plan.json", "done.npy", "sizes.npy"
 FLUSH_EVERY = 32  # batches between two syncs to disk; what is not synced is encoded again
 
 
@@ -86,7 +88,7 @@ def _write(
     }
     n_bytes = sum(2 * images.n * int(np.prod(encoder.layers[layer])) for layer in new)
     if team.rank == 0 or not team.real:
-        _prepare(partial, plan)
+        _prepare(partial, plan, images.sizes)
     team.wait()
     start = time.perf_counter()
     n_encoded = _encode_missing(partial, encoder, images, new, options, team, show_progress)
@@ -146,18 +148,20 @@ def _layers_that_stay(
     for key, value, what in (
         ("digest", encoder.digest, "of other weights or preprocessing"),
         ("images", images.digest, "of other images"),
+        ("sizes", sizes_digest(images.sizes), "of pictures that were changed since"),
     ):
-        if facts.get(key) != value:
+        if value and facts.get(key, value) != value:  # sizes are not always known
             raise SynBrainError(f"{folder} holds tokens {what}", "pass --overwrite to replace them")
     return dict(facts["layers"])
 
 
-def _prepare(partial: Path, plan: dict[str, Any]) -> None:
-    """Keep what an interrupted run of the same plan left, or start anew."""
+def _prepare(partial: Path, plan: dict[str, Any], sizes: NDArray[np.int64] | None) -> None:
+    """Keep what an interrupted run of the same plan left, but for pictures that changed, or start anew."""
     if partial.exists():
         names = [DONE, *(f"{layer}.npy" for layer in plan["layers"])]
         whole = (partial / PLAN).exists() and all((partial / name).exists() for name in names)
         if whole and read_json(partial / PLAN) == plan:
+            _undo_changed(partial, sizes, plan["batch_size"])
             return
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
@@ -166,10 +170,24 @@ def _prepare(partial: Path, plan: dict[str, Any]) -> None:
             allocate_array(partial / f"{layer}.npy", (plan["n_images"], n_tokens, dim), np.float16)
         n_batches = -(-plan["n_images"] // plan["batch_size"])
         allocate_array(partial / DONE, (n_batches,), np.uint8).flush()
+        if sizes is not None:
+            save_array(partial / SIZES, sizes)
         write_json(partial / PLAN, plan)  # last: without it the folder counts as nothing
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _undo_changed(partial: Path, sizes: NDArray[np.int64] | None, batch_size: int) -> None:
+    """Encode batches again whose pictures have other sizes than when the run began."""
+    if sizes is None or not (partial / SIZES).exists():
+        return
+    changed = np.flatnonzero(np.asarray(open_array(partial / SIZES)) != sizes)
+    if len(changed):
+        done = open_array(partial / DONE, writable=True)
+        done[np.unique(changed // batch_size)] = 0
+        done.flush()
+        save_array(partial / SIZES, sizes)
 
 
 def _encode_missing(
@@ -252,6 +270,7 @@ def _finish(
         "describe": encoder.describe,
         "n_images": images.n,
         "images": images.digest,
+        "sizes": sizes_digest(images.sizes),
         "dtype": "float16",
         "layers": {layer: entries[layer] for layer in encoder.layers if layer in entries},
     }
@@ -264,4 +283,5 @@ def _finish(
     write_json(partial / TOKENS_JSON, facts)
     (partial / PLAN).unlink()
     (partial / DONE).unlink()
+    (partial / SIZES).unlink(missing_ok=True)
     publish_folder(partial, folder)
