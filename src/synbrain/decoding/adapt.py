@@ -19,6 +19,7 @@ from synbrain.decoding.guards import require_no_test_image
 from synbrain.decoding.mindeye2 import MindEye2
 from synbrain.decoding.mindeye2_fit import train_network
 from synbrain.decoding.options import DecoderAdaptOptions
+from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.train import decoder_of, training_folder
 from synbrain.decoding.unseen import note_seen
@@ -67,12 +68,16 @@ def adapt_decoder(
     data = adaptation_data(base, dataset, options, augment)
     if augment is not None:
         note_seen(data.n_validation_images, data.seen)
-    alignment = None
-    if known_data is not None:
-        alignment = make_alignment(base, data, dataset, known_data, options)
+
+    def fit(data: DecodingData, workspace: Workspace, until: int | None) -> Decoder:
+        alignment = None
+        if known_data is not None:
+            alignment = make_alignment(base, data, dataset, known_data, options)
+        return adapt_to(base, data, options, workspace, augment, alignment, until)
+
     with training_folder(out) as folder:
         workspace = Workspace(folder, show_progress=show_progress, device=options.device)
-        adapted = adapt_to(base, data, options, workspace, augment, alignment)
+        adapted = fit_decoder(fit, data, options, workspace, base.targets)
         origin = {"adapted_from": decoder_digest(decoder)}
         adapted = replace(adapted, config=adapted.config.model_copy(update=origin))
         save_decoder(adapted, out, overwrite=overwrite)
@@ -120,8 +125,9 @@ def adapt_to(
     workspace: Workspace,
     augment: Dataset | None = None,
     alignment: Alignment | None = None,
+    until: int | None = None,
 ) -> Decoder:
-    """:func:`adapt_decoder` for data at hand."""
+    """:func:`adapt_decoder` for data at hand, once; up to step ``until`` where it is given."""
     if not isinstance(base.method, MindEye2):
         raise SynBrainError(
             f"a decoder of kind {base.config.kind!r} has nothing to adapt", "train one with --method mindeye2"
@@ -143,7 +149,7 @@ def adapt_to(
         else:
             align(method, base, new.n_voxels, new.name, options)
             trained = (f"transfers.{len(method.aligned) - 1}.",)
-    train_network(method, data.subjects, options, workspace, trained, alignment)
+    train_network(method, data.subjects, options, workspace, trained, alignment, until)
     marks = unpacked(base.config.trained_images) | unpacked(data.trained_images)
     adapted = decoder_of(method, data, options, augment)
     record = {"adaptation": options.adaptation} | ({} if alignment is None else alignment.record)

@@ -25,6 +25,7 @@ from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.grid import Grid, Result
 from synbrain.decoding.options import CurveOptions, DecoderEvaluation
+from synbrain.decoding.refit import on_all_images, once_fitted, refitted
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
@@ -143,6 +144,7 @@ def _about(experiment: Experiment, plain: DecodingData) -> dict[str, Any]:
         "validation_images_the_run_saw": None if plain.seen is None else list(plain.seen),
         "steps": options.mindeye2.steps,
         "steps_grow": options.steps_grow,
+        "refit": options.refit,
         "seeds": options.seeds,
         "adapted": experiment.base is not None,
     }
@@ -150,9 +152,10 @@ def _about(experiment: Experiment, plain: DecodingData) -> dict[str, Any]:
 
 def _identity(cell: Cell, experiment: Experiment) -> str:
     """Digest of all that a decoder depends on."""
+    options = experiment.options
     elsewhere = {"hours", "arms", "weights", "seeds", "device", "resume", "rule"}  # what does not change it
     return digest_of(
-        ["one share a file", experiment.options.model_dump(mode="json", exclude=elsewhere),
+        ["one share a file", options.model_dump(mode="json", exclude=elsewhere | once_fitted(options)),
          experiment.arms.run.digest,
          *((data.info.name, data.digest) for data in (experiment.arms.dataset, experiment.arms.images)),
          vars(cell)]
@@ -160,12 +163,12 @@ def _identity(cell: Cell, experiment: Experiment) -> str:
 
 
 def _fit(cell: Cell, experiment: Experiment) -> Result:
-    """Fit a decoder and score it."""
+    """Fit a decoder, again where there is to be a last fit, and score it."""
     more = further_hours(experiment.options.budget, cell.hours) if cell.arm == "real" else None
     data = _data(experiment, cell.seed, more)
     if cell.arm not in ("none", "real"):
         data = with_synthetic(data, *experiment.arms.trials(cell, data), cell.weight)
-    return _scored(_fitted(data, cell, experiment), experiment)
+    return _scored(*_fitted(data, cell, experiment), experiment)
 
 
 def choose_shares(results: dict[Cell, Result], options: CurveOptions) -> dict[Cell, Result]:
@@ -223,27 +226,42 @@ def _data(experiment: Experiment, seed: int, budget: str | None = None) -> Decod
     return decoding_data([experiment.arms.dataset], options, targets=targets, run_images=run_images)
 
 
-def _fitted(data: DecodingData, cell: Cell, experiment: Experiment) -> Decoder:
-    """One decoder; the number of steps does not depend on the cell, unless it is to grow as published."""
+def _fitted(data: DecodingData, cell: Cell, experiment: Experiment) -> tuple[Decoder, list[float]]:
+    """One decoder, and the score of each image that chose its step.
+
+    The number of steps does not depend on the cell, unless it is to grow as published.
+    """
+    base = experiment.base
     training = experiment.options.mindeye2.model_copy(update={"patience": 1_000_000})
     if experiment.options.steps_grow:
         real = data.subjects[0].train.n_trials / TRIALS_PER_HOUR
         more = 0 if cell.arm in ("none", "real") else cell.hours
         training = training.model_copy(update={"steps": round(training.steps * (real + more))})
     options = experiment.options.model_copy(update={"seed": cell.seed, "mindeye2": training})
+
+    def fit(data: DecodingData, workspace: Workspace, until: int | None) -> Decoder:
+        if base is not None:
+            return adapt_to(base, data, options, workspace, until=until)
+        return decoder_of(fit_method(data.subjects, options, workspace, until), data, options)
+
     with experiment.grid.workspace(cell) as folder:
         workspace = Workspace(folder, device=options.device)
-        if experiment.base is not None:
-            return adapt_to(experiment.base, data, options, workspace)
-        return decoder_of(fit_method(data.subjects, options, workspace), data, options)
+        decoder = fit(data, workspace, None)
+        each = list(getattr(decoder.method, "validation_each", []))
+        if options.refit:
+            whole = on_all_images(data, options, None if base is None else base.targets)
+            if cell.arm == "repeated":  # all of the real trials
+                whole = with_synthetic(whole, *experiment.arms.trials(cell, whole), cell.weight)
+            decoder = refitted(decoder, fit, whole, workspace)
+    return decoder, each
 
 
-def _scored(decoder: Decoder, experiment: Experiment) -> Result:
+def _scored(decoder: Decoder, validation_each: list[float], experiment: Experiment) -> Result:
     scores = evaluate_decoder(decoder, experiment.arms.dataset, DecoderEvaluation())
     each = scores.each["measured_mean"]
     return {
         "validation": dict(decoder.config.validation),
-        "validation_each": getattr(decoder.method, "validation_each", []),
+        "validation_each": validation_each,
         "each": {metric: [float(v) for v in each[metric]] for metric in METRICS},
         "training": {k: v for k, v in decoder.config.training.items() if k.startswith("n_")},
     }

@@ -39,8 +39,19 @@ def decoder_card(decoder: Decoder) -> str:
         lines += ["", "## Training", *_pairs(config.training)]
     if config.validation:
         lines += ["", "## On validation images (training images that no weight was fitted on)"]
+        if config.last_fit:
+            lines[-1:] = ["## On validation images, of a first fit", "", _last_fit(config.last_fit), ""]
         lines += _pairs(config.validation)
     return "\n".join(lines) + "\n"
+
+
+def _last_fit(about: dict[str, int]) -> str:
+    """What was fitted in the end, and what the scores on validation images are of."""
+    steps = f", for the {about['steps']} steps that they chose" if "steps" in about else ""
+    return (
+        f"**The weights in this folder were fitted to all {about['images']} images**, these too{steps}. The "
+        "figures are of a fit before that, without them."
+    )
 
 
 def _pairs(values: dict[str, object]) -> list[str]:

@@ -26,6 +26,7 @@ from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.folder import decoder_digest
 from synbrain.decoding.grid import Grid, Result
 from synbrain.decoding.options import DecoderComparison, DecoderEvaluation
+from synbrain.decoding.refit import fit_decoder, once_fitted
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.scores import Each, identified
 from synbrain.decoding.subjects import DecodingData, mean_and_sd, with_synthetic
@@ -69,7 +70,7 @@ class Setting:
     def _identity(self, row: Row) -> str:
         """Digest of all that a decoder depends on beside its place."""
         elsewhere = {"systems", "seeds", "hours", "device", "resume"}
-        settings = self.options.model_dump(mode="json", exclude=elsewhere)
+        settings = self.options.model_dump(mode="json", exclude=elsewhere | once_fitted(self.options))
         data = [self.dataset.info.name, self.dataset.digest, self.known_data.digest]
         return digest_of([settings, self.arms.run.digest, self.base_digest, *data])
 
@@ -175,6 +176,7 @@ def _about(setting: Setting, first: DecodingData, rows: list[Row]) -> dict[str, 
         "synthetic_hours": sorted({row.hours for row in rows if row.hours}),
         "against": AGAINST,
         "steps": options.mindeye2.steps,
+        "refit": options.refit,
         "n_test_images": len(dataset.image_rows("test")),
         "validation_images": first.n_validation_images,
         "validation_images_the_run_saw": None if first.seen is None else list(first.seen),
@@ -259,15 +261,19 @@ def _mindeye2(setting: Setting, row: Row, *, adaptation: str = "finetune", budge
     changes = {"seed": row.seed, "adaptation": adaptation} | ({"budget": budget} if budget else {})
     options = setting.options.model_copy(update=changes)
     data = _data(setting, options)
-    alignment = None
-    if adaptation == "mindaligner":
-        alignment = make_alignment(setting.base, data, setting.dataset, setting.known_data, options)
     if row.hours:
         trials, targets = setting.arms.trials(Cell("calibrated", row.hours, row.seed), data)
         data = with_synthetic(data, trials, targets, options.synthetic_weight)
+
+    def fit(data: DecodingData, workspace: Workspace, until: int | None) -> Decoder:
+        alignment = None
+        if adaptation == "mindaligner":
+            alignment = make_alignment(setting.base, data, setting.dataset, setting.known_data, options)
+        return adapt_to(setting.base, data, options, workspace, alignment=alignment, until=until)
+
     with setting.grid.workspace(row) as folder:
         workspace = Workspace(folder, device=options.device)
-        return _scored(adapt_to(setting.base, data, options, workspace, alignment=alignment), setting)
+        return _scored(fit_decoder(fit, data, options, workspace, setting.base.targets), setting)
 
 
 def _repeats(setting: Setting, row: Row) -> Result:

@@ -36,6 +36,11 @@ class DecoderConfig(BaseModel):
     )
     training: dict[str, Any] = Field(default_factory=dict, description="budget, images, trials, steps")
     validation: dict[str, Any] = Field(default_factory=dict, description="figures on validation images")
+    last_fit: dict[str, int] = Field(
+        default_factory=dict,
+        description="images and steps of the last fit, which saw the validation images too; `validation` is "
+        "then of a fit before it. Empty: the weights are those that `validation` judges",
+    )
     # marks of images (training/leakage.py), so that training and test images are never mixed
     trained_images: str = ""
     test_images: str = ""

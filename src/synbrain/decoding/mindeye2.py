@@ -65,6 +65,7 @@ class MindEye2:
         sample_steps, guidance: of the prior's sampler.
         validation: figures on validation images, for the card.
         validation_each: the score of each of these images; empty where it was not trained now.
+        kept_step: step of the training whose weights these are; 0 where it was not trained now.
     """
 
     network: MindEye2Network
@@ -74,6 +75,7 @@ class MindEye2:
     guidance: float = 1.0
     validation: dict[str, float] = field(default_factory=dict)
     validation_each: list[float] = field(default_factory=list)
+    kept_step: int = 0
 
     @property
     def device(self) -> torch.device:

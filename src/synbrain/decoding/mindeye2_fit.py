@@ -45,12 +45,15 @@ class FurtherLoss(Protocol):
 
 
 def fit_mindeye2(
-    subjects: Sequence[DecodingSubject], options: DecoderOptions, workspace: Workspace
+    subjects: Sequence[DecodingSubject],
+    options: DecoderOptions,
+    workspace: Workspace,
+    until: int | None = None,
 ) -> MindEye2:
     """Train a new network on all subjects; one subject a batch, drawn by its number of trials.
 
     The weights kept are those with the best score on validation images
-    (:func:`synbrain.decoding.validation.validation_scores`).
+    (:func:`synbrain.decoding.validation.validation_scores`), or those of step ``until``.
     """
     tokens, dim = subjects[0].targets.shape[1:]
     sizes = options.mindeye2.sizes
@@ -75,7 +78,7 @@ def fit_mindeye2(
     method = MindEye2(network, tuple(s.name for s in subjects))
     if sizes.use_prior:
         method.sample_steps, method.guidance = sizes.prior.sample_steps, sizes.prior.guidance
-    return train_network(method, subjects, options, workspace)
+    return train_network(method, subjects, options, workspace, until=until)
 
 
 def train_network(
@@ -85,25 +88,25 @@ def train_network(
     workspace: Workspace,
     trained: Sequence[str] = ("",),
     further: FurtherLoss | None = None,
+    until: int | None = None,
 ) -> MindEye2:
     """Train ``method.network`` in place on ``subjects``, which it must know.
 
     Args:
         method: new, or one to train further.
         subjects: whose trials.
-        options: settings and seed.
-        workspace: for checkpoints and the log.
+        options, workspace: settings and seed; for checkpoints and the log.
         trained: what the names of parameters to train start with; all of them by default.
         further: a loss that is added.
+        until: step whose weights are kept, at the rates of a training of all steps; None: validation images
+            choose it.
     """
     config, network = options.mindeye2, method.network
     accelerator = accelerator_on(workspace.device)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
     names, identity = [s.name for s in subjects], [method.config(), [_data_of(s) for s in subjects]]
-    step_module = TrainingStep(method, names, config)
-    if further is not None:
-        step_module = further.step(method, names, config)
+    step_of = TrainingStep if further is None else further.step
     schedule = make_schedule(config.steps, [float(s.train.n_trials) for s in subjects], options.seed)
     share = (accelerator.process_index, accelerator.num_processes)
 
@@ -117,12 +120,13 @@ def train_network(
 
     stage = Stage(
         name="mindeye2",
-        module=step_module,
+        module=step_of(method, names, config),
         read_batch=read_batch,
-        validate=lambda: _in_eval(method, subjects).means,
+        validate=None if until is not None else lambda: _in_eval(method, subjects).means,
         n_steps=config.steps,
         round_steps=config.round_steps,
         identity=digest_of([*identity, list(trained), "" if further is None else further.identity]),
+        until=until,
     )
     log = MetricsLog(workspace.folder, active=accelerator.is_main_process, tensorboard=workspace.tensorboard)
     end = run_stage(
@@ -130,11 +134,12 @@ def train_network(
         seed=derived_seed(options.seed, 32), show_progress=workspace.show_progress,
     )  # fmt: skip
     log.close()
-    network.requires_grad_(True)
-    kept = _in_eval(method, subjects)
-    method.validation = kept.means | {"best_step": end.best_step, "steps": end.step}
-    method.validation_each = kept.each
-    network.eval()
+    network.requires_grad_(True).eval()
+    method.kept_step = end.kept_step
+    if until is None:
+        kept = _in_eval(method, subjects)
+        method.validation = kept.means | {"best_step": end.best_step, "steps": end.step}
+        method.validation_each = kept.each
     return method
 
 

@@ -23,14 +23,17 @@ class Method:
     Attributes:
         fit: (subjects, options, workspace) -> fitted method; the workspace is for logs and checkpoints.
         restore: (config, tensors, device) -> method, from a folder.
+        refit: the same up to a step, without validation images, for methods in which these choose a step
+            (the fitted method's ``kept_step``); None: all images are fitted as it is.
     """
 
     fit: Callable[[Sequence[DecodingSubject], DecoderOptions, Workspace], DecodingMethod]
     restore: Callable[[dict[str, Any], State, str], DecodingMethod]
+    refit: Callable[[Sequence[DecodingSubject], DecoderOptions, Workspace, int], DecodingMethod] | None = None
 
 
 METHODS: dict[str, Method] = {
-    "mindeye2": Method(fit_mindeye2, MindEye2.restore),
+    "mindeye2": Method(fit_mindeye2, MindEye2.restore, fit_mindeye2),
     "ridge": Method(fit_ridge, RidgeTokens.restore),
     "shuffled": Method(fit_shuffled, RidgeTokens.restore),
     "nearest": Method(fit_nearest, NearestResponse.restore),
@@ -39,13 +42,20 @@ METHODS: dict[str, Method] = {
 
 
 def fit_method(
-    subjects: Sequence[DecodingSubject], options: DecoderOptions, workspace: Workspace
+    subjects: Sequence[DecodingSubject],
+    options: DecoderOptions,
+    workspace: Workspace,
+    until: int | None = None,
 ) -> DecodingMethod:
-    """Fit ``options.method``.
+    """Fit ``options.method``; where ``until`` is given, up to that step, and no image is held out.
 
     Raises:
         SynBrainError: where there is none of that name, or it takes one subject and got several.
     """
     if options.method not in METHODS:
         raise SynBrainError(f"no decoding method {options.method!r}", f"choose among {', '.join(METHODS)}")
-    return METHODS[options.method].fit(subjects, options, workspace)
+    method = METHODS[options.method]
+    if until is None:
+        return method.fit(subjects, options, workspace)
+    assert method.refit is not None  # only who chose a step is asked for it
+    return method.refit(subjects, options, workspace, until)

@@ -15,6 +15,7 @@ from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import save_decoder
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingMethod
+from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.unseen import note_seen
@@ -53,10 +54,13 @@ def train_decoder(
     if augment is not None:
         note_seen(data.n_validation_images, data.seen)
     # checkpoints lie beside the decoder until it is whole; their own identity refuses other settings
+
+    def fit(data: DecodingData, workspace: Workspace, until: int | None) -> Decoder:
+        return decoder_of(fit_method(data.subjects, options, workspace, until), data, options, augment)
+
     with training_folder(out) as folder:
         workspace = Workspace(folder, show_progress=show_progress, device=options.device)
-        method = fit_method(data.subjects, options, workspace)
-        decoder = decoder_of(method, data, options, augment)
+        decoder = fit_decoder(fit, data, options, workspace)
         save_decoder(decoder, out, overwrite=overwrite)
     return decoder
 
@@ -96,6 +100,8 @@ def decoder_of(
         training=data.record
         | {"settings": digest_of(options.model_dump(mode="json", exclude={"device"}))[:16]},
         validation=dict(getattr(method, "validation", {})),
+        # who chose no step was fitted to validation images too
+        last_fit={} if hasattr(method, "kept_step") else {"images": data.record["n_images"]},
         trained_images=data.trained_images,
         test_images=data.test_images,
     )

@@ -188,6 +188,19 @@ class Pairs:
             image_of_trial=position[self.image_of_trial[kept]],
         )
 
+    def together_with(self, others: Pairs) -> Pairs:
+        """Images and trials of both, in stored order: what was split, when ``others`` was held out."""
+        rows = np.concatenate([self.tokens.rows, others.tokens.rows])
+        trials = np.concatenate([self.trials, others.trials])
+        shown = np.concatenate([self.image_of_trial, others.image_of_trial + self.n_images])
+        images, recorded = np.argsort(rows, kind="stable"), np.argsort(trials, kind="stable")
+        return Pairs(
+            tokens=replace(self.tokens, rows=rows[images]),
+            responses=self.responses,
+            trials=trials[recorded],
+            image_of_trial=np.argsort(images)[shown[recorded]],
+        )
+
     def hold_out(self, fraction: float, seed: int) -> tuple[Pairs, Pairs]:
         """Split by image into (rest, held out); at least one image is held out, the rest stays.
 

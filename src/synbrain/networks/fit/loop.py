@@ -46,24 +46,32 @@ class Stage:
         read_batch: step -> this process's share of the batch, CPU tensors; a pure function, called ahead of
             time in a thread.
         noise_shape: shape of one sample's standard normal noise, given to the module as ``noise``.
-        validate: scalars by name on the validation images, of which "score" is to be small.
+        validate: scalars by name on the validation images, of which "score" is to be small; None: nothing is
+            held out, every step is taken and the last weights are kept.
         n_steps: last step at most.
         round_steps: steps in a round; validation and the decision to stop come between rounds.
         identity: what else a checkpoint must agree on (a digest of data and sizes).
         threshold_metric: the training scalar that ``stop="train_threshold"`` looks at.
         rate_of: parameter name -> its learning rate, as a multiple of the configured one; None: 1 for all.
+        until: step to end at, at the rates of a stage of ``n_steps``; None: ``n_steps``.
     """
 
     name: str
     module: nn.Module
     read_batch: Callable[[int], Batch]
-    validate: Callable[[], dict[str, float]]
+    validate: Callable[[], dict[str, float]] | None
     n_steps: int
     round_steps: int
     identity: str = ""
     noise_shape: tuple[int, ...] | None = None
     threshold_metric: str = "loss"
     rate_of: Callable[[str], float] | None = None
+    until: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """Of this stage."""
+        return self.n_steps if self.until is None else self.until
 
 
 @dataclass
@@ -76,6 +84,7 @@ class Position:
     rounds_without: int = 0
     finished: bool = False
     has_kept: bool = False
+    kept_step: int = 0
     collected: int = 0  # steps whose metrics are in the sums below
     window: dict[str, float] = field(default_factory=dict)  # sums since the last row of the log
     round: dict[str, float] = field(default_factory=dict)  # sums since the last round
@@ -113,7 +122,7 @@ def run_stage(
         return at
     model = run.in_training()
     saved_at = time.monotonic()
-    progress = bar(f"train {stage.name}", total=stage.n_steps, unit="step", show=show_progress and
+    progress = bar(f"train {stage.name}", total=stage.last_step, unit="step", show=show_progress and
                    accelerator.is_main_process, initial=at.step)  # fmt: skip
     with (
         ThreadPoolExecutor(1) as reader,
@@ -122,12 +131,12 @@ def run_stage(
         freed_memory_kept(accelerator.device),
     ):
         ahead = reader.submit(stage.read_batch, at.step)
-        while at.step < stage.n_steps and not at.finished:
+        while at.step < stage.last_step and not at.finished:
             batch = ahead.result()
-            ahead = reader.submit(stage.read_batch, min(at.step + 1, stage.n_steps - 1))
+            ahead = reader.submit(stage.read_batch, min(at.step + 1, stage.last_step - 1))
             run.step(model, batch)
             progress.update(1)
-            end_of_round = at.step % stage.round_steps == 0 or at.step == stage.n_steps
+            end_of_round = at.step % stage.round_steps == 0 or at.step == stage.last_step
             asked = _any_process(accelerator, interrupt.asked)
             due = bool(config.checkpoint_every and at.step % config.checkpoint_every == 0)
             due = due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes
@@ -137,8 +146,7 @@ def run_stage(
             if to_log:
                 run.log_window()
             if end_of_round:
-                score = run.end_round()
-                progress.set_postfix_str(f"validation {score:.4g}, best {at.best or 0:.4g}")
+                progress.set_postfix_str(run.end_round())
             if asked or due or at.finished:
                 run.save()
                 saved_at = time.monotonic()
@@ -213,21 +221,12 @@ class _Run:
         # what only watches may differ between a run and its continuation
         watching = {"log_every", "checkpoint_every", "checkpoint_minutes"}
         settings = config.model_dump(mode="json", exclude=watching) | {"precision": precision}
-        fingerprint = digest_of([stage.identity, seed, stage.n_steps, settings])
+        until = [] if stage.until is None else [stage.until]
+        fingerprint = digest_of([stage.identity, seed, stage.n_steps, settings, *until])
         run = cls(
-            stage,
-            config,
-            accelerator,
-            folder,
-            log,
-            seed,
-            fingerprint,
-            weights,
-            optimizer,
-            scaler,
-            dtype,
+            stage, config, accelerator, folder, log, seed, fingerprint, weights, optimizer, scaler, dtype,
             average,
-        )
+        )  # fmt: skip
         checkpoint = load_checkpoint(folder)
         if checkpoint is not None:
             run.restore(checkpoint)
@@ -316,43 +315,49 @@ class _Run:
         self.log.write(_row(self.stage.name, self.at.step, "train", _means(self.at.window) | rate))
         self.at.window = {}
 
-    def end_round(self) -> float:
-        """Validate, decide which weights are kept and whether the stage ends; gives the validation score."""
-        at, scores = self.at, self.validate()
-        self.log.write(_row(self.stage.name, at.step, "validation", scores))
-        if _decide(self.config, at, scores["score"], _means(at.round)[self.stage.threshold_metric]):
-            self.kept, at.has_kept = copied(self.average or self.weights), True
+    def end_round(self) -> str:
+        """Validate, decide which weights are kept and whether the stage ends; gives what a bar says of it."""
+        at, text = self.at, ""
+        at.finished = at.step == self.stage.last_step
+        keeps = at.finished
+        if self.stage.validate is not None:
+            scores = self.validate(self.stage.validate)
+            self.log.write(_row(self.stage.name, at.step, "validation", scores))
+            train = _means(at.round)[self.stage.threshold_metric]
+            keeps, ends = _decide(self.config, at, scores["score"], train)
+            at.finished = at.finished or ends
+            text = f"validation {scores['score']:.4g}, best {at.best or 0:.4g}"
+        if keeps:
+            self.kept, at.has_kept, at.kept_step = copied(self.average or self.weights), True, at.step
         at.round = {}
-        at.finished = at.finished or at.step == self.stage.n_steps
-        return scores["score"]
+        return text
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, scores_of: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Scores on validation images under the averaged weights; the trained ones come back afterwards."""
         trained = {name: p.detach().clone() for name, p in self.weights.items()} if self.average else {}
         load_weights(self.weights, self.average)
         self.stage.module.eval()
         with torch.no_grad(), autocast(self.accelerator.device, self.dtype):
-            scores = self.stage.validate()
+            scores = scores_of()
         self.stage.module.train()
         load_weights(self.weights, trained)
         return scores
 
 
-def _decide(config: LoopConfig, at: Position, score: float, train: float) -> bool:
-    """Update ``at`` after a round; True where its weights are the ones to keep."""
+def _decide(config: LoopConfig, at: Position, score: float, train: float) -> tuple[bool, bool]:
+    """Update ``at`` after a round; whether its weights are the ones to keep, and whether the stage ends."""
     better = at.best is None or score < at.best - config.min_improvement * abs(at.best)
     if better:
         at.best, at.best_step, at.rounds_without = score, at.step, 0
     else:
         at.rounds_without += 1
     if config.stop == "validation":
-        at.finished = at.rounds_without >= config.patience
-        return better or not at.has_kept
+        return better or not at.has_kept, at.rounds_without >= config.patience
     if config.stop == "train_threshold":
-        at.finished = train < config.stop_threshold
+        ends = train < config.stop_threshold
         # the published code leaves its loop before it saves, so the round before is what it keeps
-        return not at.finished or config.keep_stopping_round or not at.has_kept
-    return True
+        return not ends or config.keep_stopping_round or not at.has_kept, ends
+    return True, False
 
 
 def _random_state_kept(device: torch.device) -> Any:
