@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from share_by_folds import HOURS, SHARE, Chosen, Hour, margins, table
 
+from share_by_folds import HOURS, SHARE, Chosen, Hour, margins, table
 from synbrain.data.dataset import load_dataset
 from synbrain.decoding.augmentation_curve import METRICS
 from synbrain.decoding.choice import chosen_share, standard_error
