@@ -82,6 +82,11 @@ def test_hold_out_never_shares_an_image_nor_loses_a_trial(p: Pairs, fraction: fl
     assert sorted([*rest.trials, *held.trials]) == sorted(p.trials)
     assert held.n_images >= 1
     assert rest.n_images >= 1
+    for both in (rest.together_with(held), held.together_with(rest)):
+        assert both.tokens.rows.tolist() == list(range(p.n_images))
+        assert both.trials.tolist() == sorted(p.trials)
+        shown = both.tokens.read("a")[both.image_of_trial, 0, 0]
+        np.testing.assert_array_equal(shown, both.trial_responses()[:, 0])
     again = p.hold_out(fraction, seed)[1]
     np.testing.assert_array_equal(again.tokens.rows, held.tokens.rows)
 

@@ -34,7 +34,7 @@ from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import digest_of
 from synbrain.metrics.retrieval import cosine_matrix
 from synbrain.networks.fit.batches import batch_rows
-from synbrain.networks.fit.loop import Batch
+from synbrain.networks.fit.loop import Batch, derived_seed
 
 EMBEDDING_LIMIT = 1.5  # values of image embeddings are clipped, then rows brought to unit length
 
@@ -50,6 +50,7 @@ class Alignment:
         embeddings, known_embeddings: (n_images, d) float32 of unit length, of either subject's images.
         partners: for each image of ``novel.train`` the known subject's images that it may be paired with.
         weight: of the alignment loss.
+        seed: of the weights that only the alignment loss has.
     """
 
     novel: DecodingSubject
@@ -60,6 +61,7 @@ class Alignment:
     known_embeddings: Float32
     partners: list[Rows]
     weight: float
+    seed: int = 0
 
     @property
     def record(self) -> dict[str, Any]:
@@ -74,7 +76,9 @@ class Alignment:
 
     def step(self, method: MindEye2, names: list[str], config: MindEye2Options) -> TrainingStep:
         """The module whose loss is minimised."""
-        return AlignedStep(method, names, config, self)
+        with torch.random.fork_rng(devices=[]):  # FiLM and embedder are new: the seed decides on them too
+            torch.manual_seed(derived_seed(self.seed, 44))
+            return AlignedStep(method, names, config, self)
 
     def batch(self, n: int, turn: int, seed: int) -> Batch:
         """``n`` pairs: trials of the new subject in turn, partners drawn; z-scores of either subject."""
@@ -184,7 +188,7 @@ def make_alignment(
         )
     return Alignment(
         novel, pairs, subject.mean, subject.sd, _embeddings(own), _embeddings(theirs), partners,
-        options.alignment_weight,
+        options.alignment_weight, options.seed,
     )  # fmt: skip
 
 

@@ -262,6 +262,7 @@ def _scored(decoder: Decoder, validation_each: list[float], experiment: Experime
     return {
         "validation": dict(decoder.config.validation),
         "validation_each": validation_each,
+        "last_fit": decoder.config.last_fit,
         "each": {metric: [float(v) for v in each[metric]] for metric in METRICS},
         "training": {k: v for k, v in decoder.config.training.items() if k.startswith("n_")},
     }

@@ -124,6 +124,28 @@ def test_early_stopping_keeps_the_best_weights(common: dict[str, Any], tmp_path:
     assert torch.equal(module.layer.weight, seen[1])
 
 
+@pytest.mark.parametrize("until", [7, 10])  # within a round, at its end
+def test_a_stage_that_ends_early_is_the_beginning_of_a_whole_one(
+    until: int, common: dict[str, Any], tmp_path: Path
+) -> None:
+    """Rates, noise and the average are those of all steps; nothing is held out and the last weights stay."""
+    config = CONFIG.model_copy(update={"schedule": "cosine", "ema_decay": 0.0, "stop": "validation"})
+    seen: list[Tensor] = []
+    whole = Toy()
+    stage = toy_stage(whole, round_steps=1)
+    looked = Stage(**{**vars(stage), "validate": lambda: seen.append(whole.layer.weight.detach().clone())
+                      or {"score": -len(seen)}})  # fmt: skip
+    assert run(looked, config, common, tmp_path / "whole").kept_step == 20
+    part, folder = Toy(), tmp_path / "part"
+    ending = {"validate": None, "until": until}
+    at = run(Stage(**{**vars(toy_stage(part)), **ending}), config, common, folder)
+    assert (at.step, at.kept_step, at.finished) == (until, until, True)
+    assert torch.equal(part.layer.weight, seen[until - 1])
+    assert not [row for row in read_log(folder / LOG_NAME) if row["split"] == "validation"]
+    with pytest.raises(SynBrainError, match="another configuration"):  # not the checkpoint of another step
+        run(Stage(**{**vars(toy_stage(Toy())), **ending, "until": 12}), config, common, folder)
+
+
 @pytest.mark.parametrize(("keep", "kept_round"), [(True, 2), (False, 1)])
 def test_quirk_threshold_stop_and_its_lost_round(
     keep: bool, kept_round: int, common: dict[str, Any], tmp_path: Path
