@@ -7,6 +7,15 @@ from html import escape
 from typing import Any
 
 
+def counted(n: int, one: str, several: str = "") -> str:
+    """A number with what it counts, in the singular where it is one.
+
+    >>> counted(1, "voxel"), counted(3, "voxel"), counted(0, "image is", "images are")
+    ('1 voxel', '3 voxels', '0 images are')
+    """
+    return f"{n} {one if n == 1 else several or one + 's'}"
+
+
 def as_text(name: str, facts: Mapping[str, Any]) -> str:
     """``SynBrain(recipe='calibrated', subjects=...)`` over several lines where it is long.
 

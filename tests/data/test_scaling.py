@@ -56,7 +56,7 @@ def test_constant_and_missing_voxels_are_told_apart() -> None:
 
 
 def test_zscore_needs_training_trials() -> None:
-    with pytest.raises(SynBrainError, match="1 training trials"):
+    with pytest.raises(SynBrainError, match="1 training trial "):
         scale_session(np.ones((3, 2), np.int16), "session-zscore", np.array([True, False, False]))
 
 

@@ -113,7 +113,7 @@ def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
     assert alone.first.about.reads_the_runs_tokens
     assert not alone.flattery
     about, head, *rows = alone.table().splitlines()
-    assert "12-way, 1 draws" in about
+    assert "12-way, 1 draw" in about
     assert {len(row) for row in rows} == {len(head)}  # columns as wide as their names
     assert head.split() == list(alone.first.rows["measured_mean"])
     with pytest.raises(SynBrainError, match="both decoders read tokens of pixels"):

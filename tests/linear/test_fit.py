@@ -219,7 +219,7 @@ def test_too_few_images_and_bad_responses_are_told() -> None:
     few = fit_linear_path(pairs.take(np.arange(6)), LinearPathConfig())
     assert np.isfinite(few.out_of_fold).all()
     pairs.responses[3, 2] = np.nan
-    with pytest.raises(SynBrainError, match="1 voxels have responses that are not finite"):
+    with pytest.raises(SynBrainError, match="1 voxel has responses that are not finite"):
         fit_linear_path(pairs, LinearPathConfig())
 
 

@@ -141,7 +141,7 @@ def test_one_picture_under_two_names(
     (src / "images" / "x.jpg").rename(src / "images" / "im025.png")  # other size and encoding
     assert main(["prepare", "table", str(src), str(tmp_path / "ds")]) == 0
     told = capsys.readouterr().out
-    assert "1 test images look like training images" in told
+    assert "1 test image looks like training images" in told
     assert "im025.png ~ im000.png" in told
     assert "25 of 24 x 24 pixels" in told
     assert "mixed sizes" in told
@@ -182,7 +182,7 @@ def test_gratings_are_told_apart_and_their_copies_found(
     first.resize((48, 48), Image.Resampling.BICUBIC).save(src / "images" / "copy.jpg", quality=60)
     (src / "images" / "copy.jpg").rename(src / "images" / "im025.png")
     notes = prepare_table(src, tmp_path / "copied").info.provenance["notes"]
-    assert "1 test images look like training images" in " ".join(notes)
+    assert "1 test image looks like training images" in " ".join(notes)
     assert "im025.png ~ im000.png" in " ".join(notes)
 
 

@@ -188,7 +188,7 @@ BAD = {
     "empty trials.csv": (lambda src: (src / "trials.csv").write_text(""), "is empty"),
     "header alone": (_trials(lambda t: t[:0]), "has no trials"),
     "column lacks": (_trials(lambda t: t.drop(columns="split")), "lacks the columns ['split']"),
-    "image in both splits": (_trials(_split_one_image), "1 images are in both splits"),
+    "image in both splits": (_trials(_split_one_image), "1 image is in both splits"),
     "unknown split": (_trials(_set("split", "val", 4)), "line 6: split is val"),
     "negative repeat": (_trials(_set("repeat", -1, 2)), "line 4: repeat is"),
     "fractional session": (_trials(_set("session", 0.5)), "line 2: session is 0.5"),

@@ -299,7 +299,7 @@ def test_a_base_that_trained_on_the_new_test_images_is_refused(
 
 
 def test_the_new_subjects_own_test_images_are_refused(base: SynBrain, new: Dataset) -> None:
-    with pytest.raises(SynBrainError, match=r"1 images to train on are test images"):
+    with pytest.raises(SynBrainError, match=r"1 image to train on is a test image"):
         adaptation_images(base.config, new, new.image_rows("test")[:1])
 
 

@@ -32,7 +32,7 @@ def recorded(folder: Path, pictures: list[int], test: set[int]) -> Dataset:
 def test_a_test_image_of_another_dataset_is_refused_or_dropped(tmp_path: Path) -> None:
     first = recorded(tmp_path / "a", [1, 2, 3, 4], test={4})
     second = recorded(tmp_path / "b", [5, 4, 6, 7], test={7})  # trains on the first one's test picture
-    with pytest.raises(SynBrainError, match=r"1 training images of .*b.*--shared-test-images drop"):
+    with pytest.raises(SynBrainError, match=r"1 training image of .*b.*--shared-test-images drop"):
         training_images([first, second])
     kept = training_images([first, second], "drop")
     assert [images.rows.tolist() for images in kept] == [[0, 1, 2], [0, 2]]
@@ -57,7 +57,7 @@ def test_a_picture_under_two_names_of_one_dataset_is_refused(tmp_path: Path) -> 
     assert [len(images.rows) for images in training_images([once])] == [3]
     again = recorded(tmp_path / "b", [1, 2, 3, 4], test={4})
     (tmp_path / "b" / "images" / "0.png").write_bytes((tmp_path / "b" / "images" / "3.png").read_bytes())
-    with pytest.raises(SynBrainError, match=r"1 training images of .*b.* test images of it"):
+    with pytest.raises(SynBrainError, match=r"1 training image of .*b.* is a test image of it"):
         training_images([again])
 
 

@@ -22,6 +22,7 @@ from synbrain.analysis.options import ConsistencyOptions
 from synbrain.analysis.profiles import merged_rois
 from synbrain.arrays import Float32, Mask
 from synbrain.data.dataset import Dataset
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
@@ -78,7 +79,8 @@ class Consistency:
             ("Patterns over two trials of one image (Pearson)", self.trials, means["trials"]),
         ]
         parts = [_block(title, table, last) for title, table, last in blocks if table]
-        head = f"{self.dataset}: {self.n_test_images} test images, {self.n_samples} synthetic trials of each."
+        trials = counted(self.n_samples, "synthetic trial")
+        head = f"{self.dataset}: {counted(self.n_test_images, 'test image')}, {trials} of each."
         return head + "\n\n" + "\n\n".join(parts) + "\n"
 
 
@@ -163,7 +165,7 @@ def _subject_of(model: SynBrain, name: str, dataset: Dataset) -> str:
     part = part_of(model, dataset)
     if part.n_voxels != dataset.n_voxels:
         raise SynBrainError(
-            f"the {name} run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",
+            f"the {name} run has {counted(part.n_voxels, 'voxel')}, {dataset.path} {dataset.n_voxels}",
             "give runs of this subject",
         )
     return part.name

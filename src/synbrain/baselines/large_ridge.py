@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from synbrain.arrays import Float32, Float64, Rows
+from synbrain.describe import counted
 from synbrain.linear.ridge import SINGLE_PRECISION_CONDITION, largest_eigenvalue
 from synbrain.linear.scratch import Scratch
 from synbrain.progress import bar
@@ -173,7 +174,7 @@ class _Search:
         """
         last, top = last.clone(), len(self.alphas) - 1
         factorised: dict[int, tuple[Tensor, list[Tensor]]] = {}
-        what = f"penalties on {len(self.kernel)} images"
+        what = f"penalties on {counted(len(self.kernel), 'image')}"
         progress = bar(what, total=top + 1, unit="penalty", show=show_progress)
 
         def try_on(a: int, beyond: Tensor, inside: Tensor | None = None) -> None:

@@ -35,6 +35,7 @@ from synbrain.check.evidence import (
 )
 from synbrain.check.labels import AgainstShuffles, LabelChecks
 from synbrain.data.dataset import Dataset
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import verify_manifest
 
@@ -250,7 +251,8 @@ def _copies(dataset: Dataset) -> Line:
     trials = check_sessions.find_copied_trials(dataset)
     problems = [f"{c.first} and {c.second} hold the same responses (r {c.similarity:.3f})" for c in sessions]
     if trials:
-        problems.append(f"{len(trials)} pairs of trials are equal to the last bit, first {trials[0]}")
+        pairs = counted(len(trials), "pair of trials is", "pairs of trials are")
+        problems.append(f"{pairs} equal to the last bit, first {trials[0]}")
     if problems:
         return Line("duplicate sessions", "fault", "; ".join(problems))
     return Line("duplicate sessions", "ok", "no session or trial occurs twice")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import MANIFEST, read_json, verify_manifest
 from synbrain.model.output_names import described_by
@@ -90,7 +91,7 @@ def describe_decoder(path: Path) -> str:
         f"tokens     {source['encoder']}, layer {source['layer']}",
     ]
     for name, subject in about["subjects"].items():
-        lines.append(f"subject    {name}: {subject['n_voxels']} voxels, {subject['unit']}")
+        lines.append(f"subject    {name}: {counted(subject['n_voxels'], 'voxel')}, {subject['unit']}")
     for title in ("training", "validation"):
         if about[title]:
             shown = ", ".join(f"{key} {_short(value)}" for key, value in about[title].items())
@@ -136,7 +137,7 @@ def describe_dataset(dataset: Dataset) -> str:
         counts = repeats[images]
         repeated = f", {_span(counts)} trials each" if len(images) else ""
         n_trials = int((trials["split"] == split).sum())
-        lines.append(f"{split:<10} {len(images)} images, {n_trials} trials{repeated}")
+        lines.append(f"{split:<10} {counted(len(images), 'image')}, {counted(n_trials, 'trial')}{repeated}")
     lines.append(f"stimuli    {about.stimuli.kind}: {dataset.stimulus_path()}")
     lines += _space_lines(dataset)
     encoders = stored_encoders(dataset)
@@ -196,7 +197,9 @@ def describe_run(path: Path) -> str:
     for name in config["subjects"]:
         folder = path / "subjects" / name
         n_voxels = _shapes(folder / "scale.safetensors")[0][0]
-        lines.append(f"subject    {name}: {n_voxels} voxels, {read_json(folder / 'subject.json')['unit']}")
+        lines.append(
+            f"subject    {name}: {counted(n_voxels, 'voxel')}, {read_json(folder / 'subject.json')['unit']}"
+        )
     if (path / SCORES).exists():
         lines += _score_lines(read_json(path / SCORES))
     else:

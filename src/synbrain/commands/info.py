@@ -13,6 +13,7 @@ from synbrain.commands.describe import (
     describe_model,
     size_text,
 )
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     rate = matmul_rate()
     lines = [
         f"recipe     {config.recipe}, preset {config.preset}",
-        f"data       {n_trials} trials x {n_voxels} voxels: {source}",
+        f"data       {counted(n_trials, 'trial')} x {counted(n_voxels, 'voxel')}: {source}",
     ]
     if cost.linear is not None:
         lines += [

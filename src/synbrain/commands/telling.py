@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synbrain.describe import counted
 from synbrain.files import read_json
 
 if TYPE_CHECKING:
@@ -37,15 +38,16 @@ def prepared(dataset: Dataset, typed: Typed) -> None:
     info = dataset.info
     n_train, n_test = (len(dataset.image_rows(split)) for split in ("train", "test"))
     print(
-        f"{info.name}: {info.n_trials} trials x {info.n_voxels} voxels in {info.unit}; "
-        f"{n_train} training and {n_test} test images -> {dataset.path}"
+        f"{info.name}: {counted(info.n_trials, 'trial')} x {counted(info.n_voxels, 'voxel')} in {info.unit}; "
+        f"{n_train} training and {counted(n_test, 'test image')} -> {dataset.path}"
     )
     if info.provenance.get("pictures"):
         print(info.provenance["pictures"])
     constant = info.provenance.get("constant_voxels") or []
     if constant:
         shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
-        print(f"{len(constant)} voxels never vary over the training trials (kept, ncsnr 0): {shown}")
+        which = counted(len(constant), "voxel never varies", "voxels never vary")
+        print(f"{which} over the training trials (kept, ncsnr 0): {shown}")
     for note in info.provenance.get("notes") or []:
         print(note)
 
@@ -57,11 +59,11 @@ def encoded(made: Written, typed: Typed) -> None:
     if made.n_encoded:
         rate = made.n_encoded / made.seconds
         print(
-            f"{made.folder}: {made.n_images} images, {made.n_bytes / 1e6:.1f} MB; "
+            f"{made.folder}: {counted(made.n_images, 'image')}, {made.n_bytes / 1e6:.1f} MB; "
             f"encoded {made.n_encoded} in {made.seconds:.1f} s ({rate:.1f} images/s in this process)"
         )
     else:
-        print(f"{made.folder}: {made.n_images} images, nothing was missing")
+        print(f"{made.folder}: {counted(made.n_images, 'image')}, nothing was missing")
 
 
 def trained(model: SynBrain, typed: Typed) -> None:
@@ -77,7 +79,7 @@ def trained(model: SynBrain, typed: Typed) -> None:
         linear = figures.validation_r_linear
         beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
         r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"
-        print(f"{name}: voxel_r {r} on {figures.n_validation_images} validation images{beside}")
+        print(f"{name}: voxel_r {r} on {counted(figures.n_validation_images, 'validation image')}{beside}")
     print(f"run -> {typed['out']}")
 
 
@@ -119,25 +121,31 @@ def imported(model: SynBrain, typed: Typed) -> None:
     sizes = model.mapper.config
     print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
     n_voxels = model.subject().n_voxels
-    print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_voxels} voxels")
+    print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {counted(n_voxels, 'voxel')}")
 
 
 def decoder(made: Decoder, typed: Typed) -> None:
     """A decoder that was written."""
     space = made.space
     print(
-        f"{typed['out']}: {made.config.kind} decoder of {', '.join(made.subjects)}, {made.n_voxels} voxels "
-        f"in {made.unit} to {space.n_tokens} x {space.dim} tokens of {space.encoder}"
+        f"{typed['out']}: {made.config.kind} decoder of {', '.join(made.subjects)}, "
+        f"{counted(made.n_voxels, 'voxel')} in {made.unit} to {space.n_tokens} x {space.dim} tokens of "
+        f"{space.encoder}"
     )
     if made.config.validation:
-        print("validation images: " + ", ".join(f"{k} {v:.4g}" for k, v in made.config.validation.items()))
+        of = " (of a first fit; the last one is to all images)" if made.config.last_fit else ""
+        print(
+            f"validation images{of}: " + ", ".join(f"{k} {v:.4g}" for k, v in made.config.validation.items())
+        )
 
 
 def decoded(scores: DecoderScores, typed: Typed) -> None:
     """Scores of a decoder."""
     about = scores.about
     print(scores.table())
-    print(f"{about.n_test_images} test images, {about.n_way}-way, {about.n_draws} draw(s)")
+    print(
+        f"{counted(about.n_test_images, 'test image')}, {about.n_way}-way, {counted(about.n_draws, 'draw')}"
+    )
     if about.is_synthetic_data:
         print(f"measured here are synthetic trials: {about.dataset} was made by a model")
     if about.trained_on_synthetic_trials:
@@ -232,7 +240,8 @@ def augmented(made: Dataset, typed: Typed) -> None:
     """A synthetic dataset."""
     assert made.info.synthetic is not None
     print(
-        f"{made.path}: {made.n_trials} synthetic trials ({made.info.synthetic.kind}) of {made.n_images} "
+        f"{made.path}: {counted(made.n_trials, 'synthetic trial')} ({made.info.synthetic.kind}) of "
+        f"{made.n_images} "
         f"images in {made.info.unit}"
     )
 
@@ -241,7 +250,7 @@ def responses(written: list[Path], typed: Typed) -> None:
     """Files of responses to images, and the sidecar that says what they are."""
     about = read_json(written[-1])
     n_samples = about.get("n_samples")
-    what = "expected responses" if n_samples is None else f"{n_samples} trials an image"
+    what = "expected responses" if n_samples is None else f"{counted(n_samples, 'trial')} an image"
     print(f"{what} of {len(about['images'])} images ({about['unit']}): {' and '.join(map(str, written))}")
 
 
@@ -297,7 +306,7 @@ def tuned(made: Tuned, typed: Typed) -> None:
     for d in made.config["datasets"]:
         print(
             f"{d['name']}: voxel_r {d['held_out_r']:.3f} on {d['images_held_out']} training images held out "
-            f"({d['images_tuned_on']} tuned on, {d['units']} units)"
+            f"({d['images_tuned_on']} tuned on, {counted(d['units'], 'unit')})"
         )
     layers = " ".join(made.encoder.layers)
     print(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from synbrain.arrays import Rows
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def budget_trials(dataset: Dataset, budget: Budget) -> Rows:
         wanted = int(reached[0]) + 1 if len(reached) else len(sessions) + 1
     if wanted > len(sessions):
         raise SynBrainError(
-            f"{dataset.path} has {int(counts.sum())} trials in {len(sessions)} sessions, too few for "
+            f"{dataset.path} has {counted(int(counts.sum()), 'trial')} in "
+            f"{counted(len(sessions), 'session')}, too few for "
             f"{budget.amount} {budget.by}",
             "choose a smaller budget, or prepare more sessions",
         )
@@ -123,7 +125,7 @@ def _images(dataset: Dataset, train: Rows, budget: Budget) -> Rows:
     if budget.seed is None:
         complete = repeats == repeats.max()
         candidates = unique[complete][np.argsort(first[complete], kind="stable")]
-        kind = f"training images with {repeats.max()} repeats"
+        kind = f"training images with {counted(repeats.max(), 'repeat')}"
     else:
         candidates = np.random.default_rng(budget.seed).permutation(unique)
         kind = "training images"

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import array_to_rgb, open_image
 from synbrain.data.space import VoxelSpace, import_xarray
-from synbrain.describe import as_html, as_text
+from synbrain.describe import as_html, as_text, counted
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import (
     MANIFEST,
@@ -187,11 +187,12 @@ class Dataset:
 
     def _facts(self) -> dict[str, Any]:
         info = self.info
+        size = f"{counted(info.n_trials, 'trial')} x {counted(info.n_voxels, 'voxel')}"
         counts = {split: len(self.image_rows(split)) for split in ("train", "test")}
         return {
             "name": info.name,
             "subject": info.subject,
-            "responses": f"{info.n_trials} trials x {info.n_voxels} voxels, {info.unit}",
+            "responses": f"{size}, {info.unit}",
             **({} if info.synthetic is None else {"synthetic": str(info.synthetic)}),
             "images": f"{counts['train']} train, {counts['test']} test",
             "space": self.space.kind,
@@ -300,8 +301,8 @@ def check_consistency(dataset: Dataset) -> None:
     shape = dataset.responses.shape
     if shape != (len(trials), dataset.space.n_voxels) or len(trials) != info.n_trials:
         raise SynBrainError(
-            f"responses have shape {shape}, but there are {len(trials)} trials and "
-            f"{dataset.space.n_voxels} voxels",
+            f"responses have shape {shape}, but there are {counted(len(trials), 'trial')} and "
+            f"{counted(dataset.space.n_voxels, 'voxel')}",
             "give one response row per trial and one column per voxel",
         )
     missing = [column for column in TRIAL_COLUMNS if column not in trials]
@@ -312,7 +313,7 @@ def check_consistency(dataset: Dataset) -> None:
     in_both = set(dataset.image_rows("train")) & set(dataset.image_rows("test"))
     if in_both:
         raise SynBrainError(
-            f"{len(in_both)} images are in the training and in the test split",
+            f"{counted(len(in_both), 'image is', 'images are')} in the training and in the test split",
             "split by image: all trials of an image belong to one split",
         )
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.units import AnyScaling
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 
 RAW_PER_PERCENT = 300  # NSD manual: int16 = percent signal change x 300; its surface files hold percent
@@ -103,7 +104,8 @@ def scale_session(
     gaps = find_gaps(raw)
     if gaps.partial.any():
         raise SynBrainError(
-            f"{int(gaps.partial.sum())} trials lack values in some voxels", "leave those trials out"
+            f"{counted(int(gaps.partial.sum()), 'trial lacks', 'trials lack')} values in some voxels",
+            "leave those trials out",
         )
     is_integer = raw.dtype.kind in "iu"
     n_voxels = raw.shape[1]
@@ -121,7 +123,7 @@ def scale_session(
     if kind == "session-zscore":
         if fitting.sum() < 2:
             raise SynBrainError(
-                f"a session has {int(fitting.sum())} training trials to z-score it by",
+                f"a session has {counted(int(fitting.sum()), 'training trial')} to z-score it by",
                 "leave that session out, or choose --scaling percent",
             )
         used = values[fitting]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
 
@@ -78,7 +79,7 @@ class VoxelSpace:
         for name, array in arrays.items():
             if array is not None and array.shape != (self.n_voxels,):
                 raise SynBrainError(
-                    f"{name} has shape {array.shape} in a space of {self.n_voxels} voxels",
+                    f"{name} has shape {array.shape} in a space of {counted(self.n_voxels, 'voxel')}",
                     "give one value per voxel, in the column order of the responses",
                 )
         if self.kind == "points":
@@ -161,7 +162,7 @@ class VoxelSpace:
             raise SynBrainError("units without positions have no volume", "write .npy instead")
         if values.shape[-1] != self.n_voxels:
             raise SynBrainError(
-                f"{values.shape[-1]} values for {self.n_voxels} voxels", "give one value per voxel"
+                f"{values.shape[-1]} values for {counted(self.n_voxels, 'voxel')}", "give one value per voxel"
             )
         size = int(np.prod(self.shape)) if self.kind == "volume" else int(sum(self.shape))
         flat = np.full((size, *values.shape[:-1]), fill, dtype=np.result_type(values, np.float32))

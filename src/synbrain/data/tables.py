@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from synbrain.describe import counted
 from synbrain.errors import POINTERS, SynBrainError, unreadable
 
 SEPARATORS = ("\t", ",", ";", "|")
@@ -101,7 +102,7 @@ def read_table(path: Path, columns: Sequence[str] = (), mend: str = "") -> pd.Da
     for number, row in enumerate(cells, start=2):
         if any(row[len(header) :]):
             raise SynBrainError(
-                f"{path} line {number} has {len(row)} cells for {len(header)} columns",
+                f"{path} line {number} has {counted(len(row), 'cell')} for {counted(len(header), 'column')}",
                 'put quotes around cells that hold the separator ("a, b")',
             )
     even = [(row + [""] * len(header))[: len(header)] for row in cells if any(row)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from synbrain.describe import counted
 from synbrain.markdown import markdown_table
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ def decoder_card(decoder: Decoder) -> str:
 
 def _last_fit(about: dict[str, int]) -> str:
     """What was fitted in the end, and what the scores on validation images are of."""
-    steps = f", for the {about['steps']} steps that they chose" if "steps" in about else ""
+    steps = f", for the {counted(about['steps'], 'step')} that they chose" if "steps" in about else ""
+    images = counted(about["images"], "image")
     return (
-        f"**The weights in this folder were fitted to all {about['images']} images**, these too{steps}. The "
-        "figures are of a fit before that, without them."
+        f"**The weights in this folder were fitted to all {images}**, these too{steps}. The figures are of a "
+        "fit before that, without them."
     )
 
 

@@ -14,7 +14,7 @@ from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
-from synbrain.describe import as_html, as_text
+from synbrain.describe import as_html, as_text, counted
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 
@@ -106,7 +106,7 @@ class Decoder:
 
     def _facts(self) -> dict[str, Any]:
         space, training = self.space, self.config.training
-        subjects = (f"{s.name} ({s.n_voxels} voxels, {s.unit})" for s in self.subjects.values())
+        subjects = (f"{s.name} ({counted(s.n_voxels, 'voxel')}, {s.unit})" for s in self.subjects.values())
         facts = {
             "method": self.config.kind,
             "subjects": "; ".join(subjects),
@@ -116,7 +116,9 @@ class Decoder:
             facts["decodes"] = self.active
         if "n_images" in training and "n_trials" in training:  # imported decoders say neither
             kind = "measured" if self.config.synthetic is None else "measured and synthetic"
-            facts["fitted on"] = f"{training['n_images']} images, {training['n_trials']} trials ({kind})"
+            facts["fitted on"] = (
+                f"{counted(training['n_images'], 'image')}, {counted(training['n_trials'], 'trial')} ({kind})"
+            )
         return facts
 
     def __repr__(self) -> str:
@@ -195,8 +197,8 @@ class Decoder:
         chosen = self.for_subject(name) if name in self.subjects else self
         if chosen.n_voxels != dataset.n_voxels:
             raise SynBrainError(
-                f"the decoder reads {chosen.n_voxels} voxels of {chosen.active}, {dataset.path} has "
-                f"{dataset.n_voxels} of {name}",
+                f"the decoder reads {counted(chosen.n_voxels, 'voxel')} of {chosen.active}, {dataset.path} "
+                f"has {dataset.n_voxels} of {name}",
                 "give a decoder of this subject, or `synbrain decoder adapt` it",
             )
         chosen.require_unit(dataset.info.unit)
@@ -229,7 +231,7 @@ class Decoder:
             SynBrainError: as :meth:`backbone`; fewer than one sample.
         """
         if n_samples < 1:
-            raise SynBrainError(f"{n_samples} samples", "ask for at least one")
+            raise SynBrainError(counted(n_samples, "sample"), "ask for at least one")
         return self.method.predict_tokens(self.backbone(responses, repeats=repeats), n_samples, seed)
 
     def image_tokens(self, tokens: TokenSet, pictures: Pictures = "plain") -> Float32:
@@ -252,7 +254,8 @@ class Decoder:
         given = np.asarray(responses)
         if given.ndim not in (2, 3) or given.shape[-1] != self.n_voxels:
             raise SynBrainError(
-                f"responses of shape {given.shape} for a decoder of {self.n_voxels} voxels ({self.active})",
+                f"responses of shape {given.shape} for a decoder of {counted(self.n_voxels, 'voxel')} "
+                f"({self.active})",
                 "give (n, n_voxels) responses of the decoder's subject, or adapt it to the new subject",
             )
         if given.ndim == 3 and repeats == "responses":

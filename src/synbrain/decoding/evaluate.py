@@ -19,6 +19,7 @@ from synbrain.decoding.picture_scores import SeenPictures
 from synbrain.decoding.reconstruct import painter_of
 from synbrain.decoding.scores import DecoderScores, Draws, Each, Row, ScoredOn, scored, token_scores
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.oracle_row import true_trials
 from synbrain.features.encoder import pick_device
@@ -103,7 +104,8 @@ def _measured(decoder: Decoder, dataset: Dataset, options: DecoderEvaluation) ->
     test = pairs_of(dataset, tokens, "test")
     if test.n_images < (options.n_way or 2):
         raise SynBrainError(
-            f"{dataset.path} has {test.n_images} test images, too few for {options.n_way or 2}-way retrieval",
+            f"{dataset.path} has {counted(test.n_images, 'test image')}, too few for "
+            f"{options.n_way or 2}-way retrieval",
             "give more test images, or a smaller --n-way",
         )
     draws = Draws(options.n_way or min(N_WAY, test.n_images), options.n_subsets, options.seed)

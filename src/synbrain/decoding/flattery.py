@@ -17,6 +17,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.options import DecoderEvaluation
 from synbrain.decoding.scores import DecoderScores
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
@@ -119,5 +120,6 @@ def _table(scores: DecoderScores) -> str:
     circle = " (which the run reads too)" if about.reads_the_runs_tokens else ""
     return (
         f"decoder {about.decoder} on tokens of {about.token_space.encoder}{circle}; retrieval "
-        f"{about.n_way}-way, {about.n_draws} draws; {about.n_test_images} test images\n" + scores.table()
+        f"{about.n_way}-way, {counted(about.n_draws, 'draw')}; "
+        f"{counted(about.n_test_images, 'test image')}\n" + scores.table()
     )

@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn.model_selection import PredefinedSplit
 
 from synbrain.arrays import Float32, Rows
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.look_alikes import families, folds_of
 from synbrain.metrics.retrieval import cosine_matrix
@@ -88,7 +89,7 @@ class PixelDecoder:
         shrunk = [small(picture).ravel() for picture in pictures]
         if len(tokens) != len(shrunk) or len(tokens) < N_FOLDS:
             raise SynBrainError(
-                f"tokens of {len(tokens)} images for {len(shrunk)} pictures",
+                f"tokens of {counted(len(tokens), 'image')} for {counted(len(shrunk), 'picture')}",
                 f"give the tokens of these pictures, {N_FOLDS} at least",
             )
         x, y = tokens.reshape(len(tokens), -1).astype(np.float64), np.stack(shrunk)

@@ -10,6 +10,7 @@ import numpy as np
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 
 
@@ -34,7 +35,9 @@ def require_same_voxels(mine: Voxels, other: Voxels, mend: str) -> None:
     """
     if mine[1:] != other[1:]:
         (ours, n, unit), (theirs, m, as_unit) = mine, other
-        raise SynBrainError(f"{ours} has {n} voxels in {unit!r}, {theirs} {m} in {as_unit!r}", mend)
+        raise SynBrainError(
+            f"{ours} has {counted(n, 'voxel')} in {unit!r}, {theirs} {m} in {as_unit!r}", mend
+        )
 
 
 def require_no_test_image(trained: Set[bytes], test: Set[bytes], who: str, mend: str) -> None:

@@ -18,6 +18,7 @@ from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Opti
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.validation import ValidationScores, validation_scores
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
@@ -65,7 +66,8 @@ def fit_mindeye2(
     if sizes.use_prior:
         if dim < 4:
             raise SynBrainError(
-                f"a diffusion prior over tokens of {dim} values", "pass --mindeye2.sizes.use-prior false"
+                f"a diffusion prior over tokens of {counted(dim, 'value')}",
+                "pass --mindeye2.sizes.use-prior false",
             )
         prior = PriorConfig(
             tokens=tokens, dim=dim, depth=sizes.prior.depth, heads=sizes.prior.heads,

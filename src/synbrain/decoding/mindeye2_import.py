@@ -23,6 +23,7 @@ from synbrain.decoding.prior import prior_weights
 from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import TokenSpace
 from synbrain.decoding.targets import TokenTargets
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
 from synbrain.reference.checkpoints import Sizes, State, listed, load_checkpoint, tensors_of
@@ -75,7 +76,7 @@ def published_sizes(state: State, path: Path = Path("the checkpoint")) -> Publis
     values = sizes.vote(("backbone.backbone_linear.bias", 0), ("backbone.backbone_linear.weight", 0))
     if length != 1 or values % dim:
         raise SynBrainError(
-            f"{path} has a sequence of {length} and {values} token values of dimension {dim}",
+            f"{path} has a sequence of {length} and {counted(values, 'token value')} of dimension {dim}",
             "pass a checkpoint of MindEye2: its sequence length is 1",
         )
     backbone = BackboneConfig(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synbrain.arrays import Float32
 from synbrain.decoding import unclip
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 
 Pictures = NDArray[np.uint8]
@@ -250,7 +251,8 @@ def _fill(module: Any, state: dict[str, Tensor], title: str) -> None:
     if missing or extra or misshapen:
         first = (missing or extra or sorted(misshapen))[0]
         raise SynBrainError(
-            f"the {title} of the checkpoint has {len(missing)} tensors missing, {len(extra)} too many and "
+            f"the {title} of the checkpoint has {counted(len(missing), 'tensor')} missing, {len(extra)} "
+            f"too many and "
             f"{len(misshapen)} of another shape, {first} first",
             f"give a checkpoint like {PUBLISHED_UNCLIP}, or the sizes of this one",
         )

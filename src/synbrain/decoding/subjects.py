@@ -17,6 +17,7 @@ from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.targets import TokenTargets
 from synbrain.decoding.unseen import HeldOut, hold_out
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
@@ -202,7 +203,8 @@ def _chosen(
     images = np.unique(shown[kept])
     if len(images) < 4:
         raise SynBrainError(
-            f"{len(images)} training images within the budget {options.budget}", "choose a larger budget"
+            f"{counted(len(images), 'training image')} within the budget {options.budget}",
+            "choose a larger budget",
         )
     pairs = Pairs(tokens.take(images), dataset.responses, trials[kept], np.searchsorted(images, shown[kept]))
     marks = image_marks(dataset, images)

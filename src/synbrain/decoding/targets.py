@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from synbrain.arrays import Float32
 from synbrain.decoding.protocol import Pictures, State, TokenSpace
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.files import digest_of
@@ -89,7 +90,7 @@ class TokenTargets:
         kept = min(components or dim, dim)
         if len(centred) <= kept:
             raise SynBrainError(
-                f"{len(pooled)} training images for {kept} components",
+                f"{counted(len(pooled), 'training image')} for {counted(kept, 'component')}",
                 "give more images or fewer components",
             )
         covariance = centred.T.astype(np.float64) @ centred / len(centred)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from synbrain.describe import counted
 from synbrain.errors import SynBrainWarning
 from synbrain.features.look_alikes import held_out
 from synbrain.features.tokens import Pairs
@@ -70,7 +71,7 @@ def note_seen(n: int, seen: Sequence[str] | None) -> None:
         seen: names of those that it saw; None where it does not say.
     """
     if seen is None:
-        note = f"the run does not say whether it saw the {n} validation images; if so,"
+        note = f"the run does not say whether it saw the {counted(n, 'validation image')}; if so,"
     elif seen:
         some = ", ".join(seen[:SHOWN]) + (", ..." if len(seen) > SHOWN else "")
         note = f"the run saw {len(seen)} of {n} validation images ({some}), so that"

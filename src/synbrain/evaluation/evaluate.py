@@ -11,6 +11,7 @@ from synbrain.baselines.kept import ridge_predictions
 from synbrain.baselines.protocol import point_mass
 from synbrain.baselines.registry import BASELINES, make_baseline
 from synbrain.data.dataset import Dataset
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.about import About
 from synbrain.evaluation.ceiling_row import ceiling_row
@@ -175,7 +176,8 @@ def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
     part = part_of(model, dataset, subject)
     if part.n_voxels != dataset.n_voxels:
         raise SynBrainError(
-            f"subject {part.name} of the run has {part.n_voxels} voxels, {dataset.path} {dataset.n_voxels}",
+            f"subject {part.name} of the run has {counted(part.n_voxels, 'voxel')}, {dataset.path} "
+            f"{dataset.n_voxels}",
             "evaluate on the dataset it was trained on, or `synbrain adapt` it first",
         )
     if part.unit != dataset.info.unit:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from synbrain.describe import counted
 from synbrain.evaluation.measured import BLOCK_VALUES, Measured
 from synbrain.evaluation.row import Row
 from synbrain.metrics.ceiling import correlation_ceiling, fraction_of_ceiling
@@ -84,7 +85,9 @@ def _per_voxel(predicted: NDArray[Any], measured: Measured) -> Row:
     row.per_voxel["voxel_r"] = r
     row.values["voxel_r"], n_undefined = mean_defined(r)
     if n_undefined:
-        row.notes["voxel_r"] = f"{n_undefined} voxels are constant over the test images and left out"
+        row.notes["voxel_r"] = (
+            f"{counted(n_undefined, 'voxel is', 'voxels are')} constant over the test images and left out"
+        )
     fraction, used = _fraction(r, measured)
     groups = np.stack([np.ones_like(used), used])
     every, of_used = voxel_r_replicates_of(groups, measured.weights, predicted, target, measured.device)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.data.dataset import Dataset, Split
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.look_alikes import families, held_out
 from synbrain.metrics.voxel import blocks
@@ -226,7 +227,7 @@ def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:
     """
     if len(tokens) != dataset.n_images:
         raise SynBrainError(
-            f"{len(tokens)} token rows for {dataset.n_images} images of {dataset.path}",
+            f"{counted(len(tokens), 'token row')} for {counted(dataset.n_images, 'image')} of {dataset.path}",
             "run `synbrain features` on this dataset",
         )
     images, trials = dataset.image_rows(split), dataset.trial_rows(split)

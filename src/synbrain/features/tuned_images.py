@@ -16,6 +16,7 @@ import numpy as np
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
 
 UNUSED = "tuned"  # the split of trials that neither train nor test a model
@@ -35,7 +36,7 @@ def refuse_tuned_test_images(dataset: Dataset, encoder: str, rows: Rows) -> None
     n_test = int(np.isin(dataset.image_rows("test"), rows).sum())
     if n_test:
         raise SynBrainError(
-            f"{encoder} was tuned on {n_test} test images of {dataset.path}",
+            f"{encoder} was tuned on {counted(n_test, 'test image')} of {dataset.path}",
             f"tune it again with --keep-out {dataset.path}, or mark these images as training images",
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbrain.arrays import Float32, Float64, Rows
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.look_alikes import folds_of
 from synbrain.features.tokens import Pairs, TokenSet
@@ -163,10 +164,13 @@ def _identity(y: Float32, tokens: TokenSet, config: LinearPathConfig, drawn: lis
 
 def _check(y: Float32) -> None:
     if len(y) < LEAST_IMAGES:
-        raise SynBrainError(f"{len(y)} training images", f"give at least {LEAST_IMAGES} for cross-validation")
+        raise SynBrainError(
+            counted(len(y), "training image"), f"give at least {LEAST_IMAGES} for cross-validation"
+        )
     if not np.isfinite(y).all():
         raise SynBrainError(
-            f"{int((~np.isfinite(y)).any(axis=0).sum())} voxels have responses that are not finite",
+            f"{counted(int((~np.isfinite(y)).any(axis=0).sum()), 'voxel has', 'voxels have')} responses that "
+            "are not finite",
             "prepare the dataset again, which lists them",
         )
 

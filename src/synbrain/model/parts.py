@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from synbrain.arrays import Float32
 from synbrain.data.space import VoxelSpace
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Scale, TokenSet
 from synbrain.files import atomic_path, read_json, write_json
@@ -221,7 +222,9 @@ class RunParts(NamedTuple):
         made = {"linear path": any(part.linear is not None for part in self.subjects.values())}
         made |= {"VAE": self.vae is not None, "mapper": self.mapper is not None}
         made["trial noise"] = any(part.noise is not None for part in self.subjects.values())
-        subjects = (f"{part.name} ({part.n_voxels} voxels, {part.unit})" for part in self.subjects.values())
+        subjects = (
+            f"{part.name} ({counted(part.n_voxels, 'voxel')}, {part.unit})" for part in self.subjects.values()
+        )
         return {
             "recipe": self.config.recipe,
             "encoder": f"{self.config.encoder} ({', '.join(self.config.layers)})",

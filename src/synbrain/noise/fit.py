@@ -17,6 +17,7 @@ from scipy.special import ndtri
 from scipy.stats import kurtosis, skew
 
 from synbrain.arrays import Float32, Float64
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, some_of
 from synbrain.metrics.device import Device
@@ -124,11 +125,12 @@ def fit_response_noise(
 def _check(pairs: Pairs, mean: NDArray[np.float32]) -> None:
     if mean.shape != (pairs.n_images, pairs.n_voxels):
         raise SynBrainError(
-            f"means of shape {mean.shape} for {pairs.n_images} images x {pairs.n_voxels} voxels",
+            f"means of shape {mean.shape} for {counted(pairs.n_images, 'image')} x "
+            f"{counted(pairs.n_voxels, 'voxel')}",
             "give one cross-fitted mean per training image",
         )
     if pairs.n_trials < 4:
-        raise SynBrainError(f"{pairs.n_trials} trials to fit noise on", "give more trials")
+        raise SynBrainError(f"{counted(pairs.n_trials, 'trial')} to fit noise on", "give more trials")
     if not np.isfinite(mean).all():
         raise SynBrainError("means that are not finite", "fit the linear path again")
 

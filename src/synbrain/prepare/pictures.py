@@ -19,6 +19,7 @@ from synbrain.data.dataset import Stimuli, relative_to_dataset
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import RULES, PictureFacts, inspect_image
 from synbrain.data.tables import nearest
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.progress import track
 
@@ -80,7 +81,10 @@ def check_images(
             twice.append(f"{name} = {other}")
     notes = _warnings(facts, rules)
     if twice:
-        notes.append(f"{len(twice)} images are there under two names, counted as two: {_listed(twice)}")
+        notes.append(
+            f"{counted(len(twice), 'image is', 'images are')} there under two names, counted as two: "
+            f"{_listed(twice)}"
+        )
     notes += _lookalikes(images, prints, lambda name: inspect_image(folder / name, rules)[0])
     return PictureReport(summarise(facts), notes)
 
@@ -141,8 +145,9 @@ def _lookalikes(
     if not pairs:
         return []
     n_test = len({one for one, _ in pairs})
+    which = counted(n_test, "test image looks", "test images look")
     return [
-        f"{n_test} test images look like training images (one picture stored twice, or made alike?): "
+        f"{which} like training images (one picture stored twice, or made alike?): "
         f"{_listed([f'{one} ~ {other}' for one, other in pairs])}; give both the same split if they are one"
     ]
 
@@ -156,7 +161,7 @@ def summarise(facts: list[PictureFacts]) -> str:
     if len(sizes) > 1:
         size = f"{most} of {size}, the others of {len(sizes) - 1} other sizes"
     kinds = ", ".join(f"{n} {mode}" for mode, n in modes.most_common())
-    return f"{len(facts)} pictures: {kinds}; {size}"
+    return f"{counted(len(facts), 'picture')}: {kinds}; {size}"
 
 
 def _warnings(facts: list[PictureFacts], rules: PictureOptions) -> list[str]:
@@ -172,14 +177,17 @@ def _warnings(facts: list[PictureFacts], rules: PictureOptions) -> list[str]:
     tagged, moving = sum(fact.has_tag for fact in facts), sum(fact.n_frames > 1 for fact in facts)
     if tagged and rules.orientation == "upright":
         notes.append(
-            f"{tagged} pictures were turned as their orientation tag says; --orientation stored leaves them"
+            f"{counted(tagged, 'picture was', 'pictures were')} turned as the orientation tag says; "
+            "--orientation stored leaves that"
         )
     elif tagged:
-        notes.append(f"{tagged} pictures have an orientation tag that was not followed")
+        notes.append(
+            f"{counted(tagged, 'picture has', 'pictures have')} an orientation tag that was not followed"
+        )
     if any("transparency" in fact.mode for fact in facts) and rules.background is not None:
         notes.append(f"transparent pictures are shown on {rules.background}")
     if moving:
-        notes.append(f"{moving} pictures have several frames: the first is taken")
+        notes.append(f"{counted(moving, 'picture has', 'pictures have')} several frames: the first is taken")
     return notes
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.data.tables import numbers, read_table
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.prepare import rois
 from synbrain.prepare.entities import natural
@@ -51,7 +52,7 @@ def read_space(src: Path, options: TableOptions, n_units: int) -> tuple[VoxelSpa
     if mask is not None:
         space = _of_mask(mask, options, n_units, src)
         order = "x slowest, as numpy and nilearn have them" if options.mask_order == "C" else "x fastest"
-        notes.append(f"the columns are the {n_units} voxels of {mask.name}, {order}")
+        notes.append(f"the columns are the {counted(n_units, 'voxel')} of {mask.name}, {order}")
     elif options.atlases:
         raise SynBrainError("label volumes need the grid of the columns", "pass --mask, too")
     if table_path is not None:
@@ -65,7 +66,8 @@ def _of_mask(path: Path, options: TableOptions, n_units: int, src: Path) -> Voxe
     inside = rois.load_flat((path,), (grid,)).reshape(grid.shape) > 0
     if inside.sum() != n_units:
         raise SynBrainError(
-            f"{path} has {int(inside.sum())} voxels above 0, the responses have {n_units} columns",
+            f"{path} has {counted(int(inside.sum()), 'voxel')} above 0, the responses have "
+            f"{counted(n_units, 'column')}",
             "give the mask that the responses were taken with",
         )
     places = np.argwhere(inside)
@@ -82,7 +84,7 @@ def _with_table(
     table = read_table(path, mend="write one line per response column: x,y,z,hemisphere,ROI,ncsnr")
     if len(table) != n_units:
         raise SynBrainError(
-            f"{path} has {len(table)} lines for {n_units} response columns",
+            f"{path} has {counted(len(table), 'line')} for {n_units} response columns",
             "write one line per column, in the same order",
         )
     for name in set(COUNTS) & set(table):

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synbrain.data.tables import numbers, read_table
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.prepare.betas import BetaFile, describe
 from synbrain.prepare.entities import MATCHED, applicable, entities, matched, natural, order, walk
@@ -95,7 +96,7 @@ def read_source(src: Path, options: BidsOptions) -> Source:
                 "pass --pattern that matches one of them",
             )
         if len(users) > 1:
-            notes.append(f"{table.name} applies to {len(users)} files of betas")
+            notes.append(f"{table.name} applies to {counted(len(users), 'file')} of betas")
     return Source(who, runs, list(used), notes)
 
 
@@ -188,11 +189,11 @@ def _run_of_events(stack: tuple[BetaFile, ...], tables: list[Path], options: Bid
     n = sum(about.n_trials for about in stack)
     if len(trials) != n:
         raise SynBrainError(
-            f"{path.name} has {n} volumes for {len(trials)} trials in "
+            f"{path.name} has {counted(n, 'volume')} for {counted(len(trials), 'trial')} in "
             f"{', '.join(table.name for table in tables)}"
             if len(stack) == 1
-            else f"{path.name} and {len(stack) - 1} more are {n} volumes for {len(trials)} trials in "
-            f"{', '.join(table.name for table in tables)}",
+            else f"{path.name} and {len(stack) - 1} more are {counted(n, 'volume')} "
+            f"for {counted(len(trials), 'trial')} in {', '.join(table.name for table in tables)}",
             "give one volume per event that names an image, and n/a for other events",
         )
     return Run(stack, np.arange(n), trials)
@@ -252,7 +253,7 @@ def _runs_of_design(stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: 
     total = sum(about.n_trials for stack in stacks for about in stack)
     if len(table) != total:
         raise SynBrainError(
-            f"{path} has {len(table)} lines for {total} volumes",
+            f"{path} has {counted(len(table), 'line')} for {counted(total, 'volume')}",
             "write one line per volume, over all files in the order of session and run",
         )
     runs, start = [], 0

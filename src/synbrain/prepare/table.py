@@ -29,6 +29,7 @@ from synbrain.data.dataset import (
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.space import VoxelSpace
 from synbrain.data.tables import numbers, read_table
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, digest, new_folder, open_array, require_replaceable, require_space
 from synbrain.prepare.entities import natural
@@ -174,7 +175,8 @@ def check_trials(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
     splits = typed.groupby("image", sort=False)["split"].nunique()
     if (splits > 1).any():
         raise SynBrainError(
-            f"{int((splits > 1).sum())} images are in both splits, such as {splits[splits > 1].index[0]}",
+            f"{counted(int((splits > 1).sum()), 'image is', 'images are')} in both splits, such as "
+            f"{splits[splits > 1].index[0]}",
             "split by image: give all trials of an image one split",
         )
     if (bad := typed.duplicated(["image", "repeat"])).any():
@@ -238,8 +240,8 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
     if len(raw) != n_trials:
         is_turned = raw.shape[1] == n_trials
         raise SynBrainError(
-            f"{path} has {len(raw)} rows for {n_trials} trials"
-            + (f", and {n_trials} columns: it looks transposed" if is_turned else ""),
+            f"{path} has {counted(len(raw), 'row')} for {counted(n_trials, 'trial')}"
+            + (f", and {counted(n_trials, 'column')}: it looks transposed" if is_turned else ""),
             f'turn it: r = np.load("{RESPONSES}"); np.save("{RESPONSES}", r.T)'
             if is_turned
             else "give one response row per row of trials.csv, in the same order",

@@ -11,6 +11,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.scaling import RAW_PER_PERCENT, REFERENCE_DIVISOR
 from synbrain.data.space import VoxelSpace
 from synbrain.data.units import UNITS
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.transformer import TOWERS
@@ -89,7 +90,8 @@ def _subject(name: str, n_voxels: int | None, dataset: Dataset | None) -> Subjec
         space, unit, scaling = dataset.space, dataset.info.unit, dataset.info.scaling
         if n_voxels not in (None, space.n_voxels):
             raise SynBrainError(
-                f"{dataset.path} has {space.n_voxels} voxels, not {n_voxels}", "leave --n-voxels out"
+                f"{dataset.path} has {counted(space.n_voxels, 'voxel')}, not {n_voxels}",
+                "leave --n-voxels out",
             )
     else:
         count = NSD_VOXELS.get(name) if n_voxels is None else n_voxels

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from synbrain.data.reliability import ncsnr_from_trials
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     allocate_array,
@@ -165,7 +166,7 @@ def _sessions(subjects: int, size: SimulationSize, sessions: Sequence[int] | Non
     done = [size.sessions] * subjects if sessions is None else list(sessions)
     if len(done) != subjects or not all(1 <= n <= size.sessions for n in done):
         raise SynBrainError(
-            f"sessions {done} do not fit {subjects} subjects of {size.sessions} sessions",
+            f"sessions {done} do not fit {counted(subjects, 'subject')} of {size.sessions} sessions",
             f"give one number from 1 to {size.sessions} for each subject",
         )
     return done

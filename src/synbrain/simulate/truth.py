@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import open_array
 from synbrain.simulate.noise import TrialNoise
@@ -80,7 +81,7 @@ class Truth:
         ids = np.asarray(nsd_ids, dtype=np.int64)
         if ids.size and (ids.min() < 0 or ids.max() >= len(self.means)):
             raise SynBrainError(
-                f"ids from {ids.min()} to {ids.max()} in a tree of {len(self.means)} images",
+                f"ids from {ids.min()} to {ids.max()} in a tree of {counted(len(self.means), 'image')}",
                 "give 0-based 73k ids of this tree",
             )
         return ids

@@ -10,6 +10,7 @@ import torch
 
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
@@ -66,7 +67,8 @@ def calibrate(
     part = part_of(model, dataset, subject)
     if dataset.n_voxels != part.n_voxels or dataset.info.unit != part.unit:
         raise SynBrainError(
-            f"{dataset.path} has {dataset.n_voxels} voxels in {dataset.info.unit}, {part.name} of the run "
+            f"{dataset.path} has {counted(dataset.n_voxels, 'voxel')} in {dataset.info.unit}, {part.name} "
+            f"of the run "
             f"{part.n_voxels} in {part.unit}",
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )

@@ -15,9 +15,12 @@ import numpy as np
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.model.parts import RunConfig
 from synbrain.training.options import SharedTestImages
+
+SHARED = "image to train on is a test image", "images to train on are test images"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,10 @@ def training_images(
         marks = image_marks(dataset, rows)
         n_shared = sum(mark in forbidden for mark in marks)
         if n_shared and shared == "refuse":
+            of = f"of {dataset.path}"
+            both = f"training image {of} is a test image", f"training images {of} are test images"
             raise SynBrainError(
-                f"{n_shared} training images of {dataset.path} are test images of it or of another dataset",
+                f"{counted(n_shared, *both)} of it or of another dataset",
                 "pass --shared-test-images drop to leave them out, or make one split for all datasets",
             )
         images.append(_without(forbidden | kept_out, rows, marks, of_test))
@@ -86,21 +91,21 @@ def adaptation_images(
     test = dataset.image_rows("test")
     if np.isin(rows, test).any():
         raise SynBrainError(
-            f"{int(np.isin(rows, test).sum())} images to train on are test images of {dataset.path}",
+            f"{counted(int(np.isin(rows, test).sum()), *SHARED)} of {dataset.path}",
             "split by image: all trials of an image belong to one split",
         )
     test_marks, marks = image_marks(dataset, test), image_marks(dataset, rows)
     seen = unpacked(base.trained_images).intersection(test_marks)
     if seen:
         raise SynBrainError(
-            f"the base run was trained on {len(seen)} test images of {dataset.path}",
+            f"the base run was trained on {counted(len(seen), 'test image')} of {dataset.path}",
             f"train the base again with --keep-out {dataset.path}, or mark these images as training images",
         )
     forbidden = unpacked(base.test_images).union(test_marks)
     n_shared = sum(mark in forbidden for mark in marks)
     if n_shared and shared == "refuse":
         raise SynBrainError(
-            f"{n_shared} images to train on are test images of the base run's subjects or of {dataset.path}",
+            f"{counted(n_shared, *SHARED)} of the base run's subjects or of {dataset.path}",
             "pass --shared-test-images drop to leave them out",
         )
     return _without(forbidden, rows, marks, test_marks)

@@ -8,6 +8,7 @@ from typing import Any
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.space import VoxelSpace
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.fit import LEAST_IMAGES, LinearFit
@@ -112,7 +113,7 @@ def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> 
     for s in subjects:
         if s.pairs.n_images < least:
             raise SynBrainError(
-                f"{s.name} has {s.pairs.n_images} images to train on",
+                f"{s.name} has {counted(s.pairs.n_images, 'image')} to train on",
                 f"give {least} at least, which cross-validation needs",
             )
     first = subjects[0].pairs.tokens

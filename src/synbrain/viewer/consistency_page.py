@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synbrain.analysis.consistency_report import Consistency
+from synbrain.describe import counted
 from synbrain.viewer.sections import Cell, Picture, Section, Table, write_sections
 
 BARS = "Bars of Pearson's r, one group an area or category; grey bars are the shuffled controls."
@@ -43,7 +44,9 @@ def write_consistency_page(out: Path, report: Consistency) -> Path:
         "made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         "synbrain": __version__,
         "dataset": f"{report.dataset}, subject {report.subject}",
-        "recordings": f"{report.n_test_images} test images, {report.n_test_trials} test trials",
+        "recordings": ", ".join(
+            (counted(report.n_test_images, "test image"), counted(report.n_test_trials, "test trial"))
+        ),
         "synthetic trials an image": str(report.n_samples),
         "other subjects": ", ".join(report.others) or "none given",
     }

@@ -16,6 +16,7 @@ from PIL import Image
 from synbrain.data.dataset import Dataset
 from synbrain.data.fsaverage import has_surface
 from synbrain.data.space import VoxelSpace
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import Evaluation
 from synbrain.evaluation.scores import Scores
@@ -272,7 +273,7 @@ def _parts(model: SynBrain, part: SubjectPart, weight: float) -> list[dict[str, 
     figures = None if model.report is None else model.report.subjects.get(part.name)
     if part.linear is not None:
         alone = None if figures is None else figures.validation_r_linear or figures.cross_validated_r_linear
-        words = f"tokens of {', '.join(part.linear.layers)}, {len(part.linear.mixing)} patterns"
+        words = f"tokens of {', '.join(part.linear.layers)}, {counted(len(part.linear.mixing), 'pattern')}"
         words += (
             "" if alone is None else f"; alone it reaches voxel r {alone:.3f} on held-out training images"
         )

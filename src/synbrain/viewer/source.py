@@ -13,6 +13,7 @@ from PIL import Image
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import TokenSet
@@ -57,7 +58,7 @@ class Source:
     def __post_init__(self) -> None:
         if self.dataset is not None and self.dataset.n_voxels != self.part.n_voxels:
             raise SynBrainError(
-                f"subject {self.part.name} of the run has {self.part.n_voxels} voxels, "
+                f"subject {self.part.name} of the run has {counted(self.part.n_voxels, 'voxel')}, "
                 f"{self.dataset.path} {self.dataset.n_voxels}",
                 "give the dataset that the run was trained on",
             )

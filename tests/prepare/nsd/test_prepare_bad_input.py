@@ -41,7 +41,7 @@ BAD_BETAS = {
         "has 37 trials, the other sessions",
     ),
     "other grid": (lambda path, spoil: spoil(path, lambda v: v[:-1]), "has grid (16, 11, 11)"),
-    "one volume": (lambda path, spoil: spoil(path, lambda v: v[..., 0]), "has 1 trials"),
+    "one volume": (lambda path, spoil: spoil(path, lambda v: v[..., 0]), "has 1 trial"),
     "missing": (lambda path, _: path.unlink(), "lacks sessions [2] of 3"),
 }
 

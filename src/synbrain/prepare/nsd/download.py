@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import read_json, require_space, write_json
 from synbrain.prepare.nsd.bucket import (
@@ -166,12 +167,14 @@ def _sessions_wanted(
     there = sorted(set(number.values()))
     if sessions == "all":
         short = [
-            f"note: subject {subject} has {len(there)} sessions here, {SESSIONS[subject]} were published"
+            f"note: subject {subject} has {counted(len(there), 'session')} here, {SESSIONS[subject]} were "
+            f"published"
         ]
         return every, short if len(there) != SESSIONS[subject] else []
     if int(sessions) > len(there):
         raise SynBrainError(
-            f"subject {subject} has {len(there)} sessions, not {sessions}", "ask for fewer, or for 'all'"
+            f"subject {subject} has {counted(len(there), 'session')}, not {sessions}",
+            "ask for fewer, or for 'all'",
         )
     wanted = set(there[: int(sessions)])
     return [file for file in every if number[file] in wanted], []

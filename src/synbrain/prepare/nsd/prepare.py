@@ -34,6 +34,7 @@ from synbrain.data.scaling import (
 )
 from synbrain.data.space import VoxelSpace
 from synbrain.data.units import UNITS, ScalingKind
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare.betas import BetaFile, describe
@@ -236,10 +237,10 @@ def _stimuli(src: Path, out: Path, images: pd.DataFrame) -> tuple[Stimuli, list[
     n_images = shape[0]
     if int(images["row"].max()) >= n_images:
         raise SynBrainError(
-            f"{path} has {n_images} images, the trials show number {int(images['row'].max())}",
+            f"{path} has {counted(n_images, 'image')}, the trials show number {int(images['row'].max())}",
             "use the stimuli and nsd_expdesign.mat of the same tree",
         )
-    summary = f"{n_images} pictures in HDF5: {first.dtype}, {shape[2]} x {shape[1]} pixels"
+    summary = f"{counted(n_images, 'picture')} in HDF5: {first.dtype}, {shape[2]} x {shape[1]} pixels"
     return stimuli, [summary]
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.prepare.nsd import layout as nsd_layout
 from synbrain.prepare.nsd.layout import subject_name
@@ -110,7 +111,8 @@ def seen_trials(src: Path, design: Design, subject: int, n_sessions: int, per_se
     n_trials = n_sessions * per_session
     if n_trials > len(design.ordering):
         raise SynBrainError(
-            f"{n_sessions} sessions of {per_session} trials, but the design plans {len(design.ordering)}",
+            f"{counted(n_sessions, 'session')} of {counted(per_session, 'trial')}, but the design plans "
+            f"{len(design.ordering)}",
             "use betas and nsd_expdesign.mat of the same tree",
         )
     ids = design.ids(subject, n_trials)
@@ -149,7 +151,7 @@ def _runs(src: Path, subject: int, ids: Ids, per_session: int) -> pd.Series[Any]
     table = table[table["SESSION"] <= len(ids) // per_session]
     same = len(table) == len(ids)
     if not same or (table["73KID"].to_numpy(dtype=np.int64) - 1 != ids).any():
-        where = f"{len(table)} trials instead of {len(ids)}" if not same else "other images"
+        where = f"{counted(len(table), 'trial')} instead of {len(ids)}" if not same else "other images"
         raise SynBrainError(
             f"{path} tells {where} than nsd_expdesign.mat for {subject_name(subject)}",
             "use both files of the same tree",
