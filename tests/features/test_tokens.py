@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -83,12 +84,28 @@ def test_hold_out_never_shares_an_image_nor_loses_a_trial(p: Pairs, fraction: fl
     assert held.n_images >= 1
     assert rest.n_images >= 1
     for both in (rest.together_with(held), held.together_with(rest)):
+        assert both.tokens.image_rows.tolist() == p.tokens.image_rows.tolist()
         assert both.tokens.rows.tolist() == list(range(p.n_images))
         assert both.trials.tolist() == sorted(p.trials)
         shown = both.tokens.read("a")[both.image_of_trial, 0, 0]
         np.testing.assert_array_equal(shown, both.trial_responses()[:, 0])
     again = p.hold_out(fraction, seed)[1]
     np.testing.assert_array_equal(again.tokens.rows, held.tokens.rows)
+
+
+def test_images_of_a_shared_store_come_back_together() -> None:
+    """Its rows are not those of the dataset, and families may have been told by other layers."""
+    stored = replace(token_set(6), images=np.arange(6)[::-1].copy(), settled=np.array([0, 0, 1, 2, 3, 4]))
+    rows = np.arange(6)
+    p = Pairs(stored, np.arange(12, dtype=np.float32).reshape(6, 2), rows, rows)
+    rest, held = p.take(rows[1::2]), p.take(rows[::2])
+    for both in (rest.together_with(held), held.together_with(rest)):
+        assert both.tokens.rows.tolist() == stored.rows.tolist()
+        assert both.tokens.image_rows.tolist() == [5, 4, 3, 2, 1, 0]
+        assert both.tokens.families.tolist() == [0, 0, 1, 2, 3, 4]
+        np.testing.assert_array_equal(both.trial_responses(), p.responses)
+    bare = replace(rest, tokens=replace(rest.tokens, images=None))
+    assert bare.together_with(held).tokens.images is None
 
 
 def test_one_image_cannot_be_split() -> None:

@@ -90,6 +90,17 @@ class TokenSet:
         settled = None if self.settled is None else self.settled[rows]
         return replace(self, rows=self.rows[rows], images=images, settled=settled)
 
+    def and_also(self, others: TokenSet) -> TokenSet:
+        """The images of both, which are of one store."""
+
+        def both(mine: Rows | None, theirs: Rows | None) -> Rows | None:
+            return None if mine is None or theirs is None else np.concatenate([mine, theirs])
+
+        return replace(
+            self, rows=np.concatenate([self.rows, others.rows]), images=both(self.images, others.images),
+            settled=both(self.settled, others.settled),
+        )  # fmt: skip
+
     @cached_property
     def families(self) -> Rows:
         """(n_images,) number of each image's family of look-alikes (:mod:`synbrain.features.look_alikes`).
@@ -191,12 +202,12 @@ class Pairs:
 
     def together_with(self, others: Pairs) -> Pairs:
         """Images and trials of both, in stored order: what was split, when ``others`` was held out."""
-        rows = np.concatenate([self.tokens.rows, others.tokens.rows])
         trials = np.concatenate([self.trials, others.trials])
         shown = np.concatenate([self.image_of_trial, others.image_of_trial + self.n_images])
-        images, recorded = np.argsort(rows, kind="stable"), np.argsort(trials, kind="stable")
+        tokens = self.tokens.and_also(others.tokens)
+        images, recorded = np.argsort(tokens.rows, kind="stable"), np.argsort(trials, kind="stable")
         return Pairs(
-            tokens=replace(self.tokens, rows=rows[images]),
+            tokens=tokens.take(images),
             responses=self.responses,
             trials=trials[recorded],
             image_of_trial=np.argsort(images)[shown[recorded]],
