@@ -50,12 +50,11 @@ from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.mindeye2 import MindEye2
 from synbrain.decoding.options import CurveOptions
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
-from synbrain.decoding.subjects import DecodingData, decoding_data, mean_and_sd, with_synthetic
-from synbrain.decoding.targets import TokenTargets
+from synbrain.decoding.refit import on_all_images
+from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.decoding.validation import ValidationScores, validation_scores
-from synbrain.features.store import open_tokens, open_untuned
-from synbrain.features.tokens import pairs_of
+from synbrain.features.store import open_untuned
 from synbrain.files import read_json, write_json
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
@@ -108,17 +107,14 @@ class Hour:
         )
 
 
-def trained(data: DecodingData, options: CurveOptions, step: int) -> tuple[MindEye2, list[list[float]]]:
-    """A decoder after ``step`` of the usual steps, and scores of each validation image after each round."""
+def scores_of_rounds(data: DecodingData, options: CurveOptions, n_rounds: int) -> list[list[float]]:
+    """Scores of each validation image after each of the first rounds of training."""
     each: list[list[float]] = []
-    reached: list[MindEye2] = []
 
     def looked_at(method: DecodingMethod, subjects: Sequence[DecodingSubject]) -> ValidationScores:
         scores = validation_scores(method, subjects)
         each.append(scores.each)
-        if len(each) * options.mindeye2.round_steps >= step:
-            assert isinstance(method, MindEye2)
-            reached.append(method)
+        if len(each) >= n_rounds:
             raise StepReachedError
         return scores
 
@@ -128,7 +124,7 @@ def trained(data: DecodingData, options: CurveOptions, step: int) -> tuple[MindE
         contextlib.suppress(StepReachedError),
     ):
         mindeye2_fit.fit_mindeye2(data.subjects, options, Workspace(Path(folder)))
-    return reached[0], each
+    return each
 
 
 def both(hour: Hour, run: SynBrain, data: DecodingData) -> dict[float, DecodingData]:
@@ -151,27 +147,20 @@ def on_folds(hour: Hour) -> dict[float, Float64]:
         assert data.seen == ()
         assert data.n_validation_images == len(fold)
         for share, of in both(hour, run, data).items():
-            scores = trained(of, hour.options, ROUNDS * hour.options.mindeye2.round_steps)[1]
+            scores = scores_of_rounds(of, hour.options, ROUNDS)
             each[share].append(np.asarray(scores, dtype=np.float64))
     return {share: np.concatenate(of, axis=1) for share, of in each.items()}
 
 
 def all_images(hour: Hour) -> DecodingData:
-    """The data with every image of the budget in training; validation images are not used any more."""
-    data = decoding_data([hour.dataset], hour.options)
-    subject, source = data.subjects[0], data.targets.source
-    rows = np.union1d(subject.train.tokens.image_rows, subject.validation.tokens.image_rows)
-    tokens = open_tokens(hour.dataset, source.encoder, [source.layer])
-    every = pairs_of(hour.dataset, tokens, "train")
-    train = every.take(np.searchsorted(hour.dataset.image_rows("train"), rows))
-    options = hour.options
-    targets = TokenTargets.fit([train.tokens], source.layer, grid=options.grid, components=options.components)
-    mean, sd = mean_and_sd(train)
-    whole = replace(
-        subject, train=train, targets=targets.of(train.tokens), mean=mean, sd=sd,
-        validation_targets=targets.of(subject.validation.tokens),
-    )  # fmt: skip
-    return replace(data, subjects=[whole], targets=targets, validation_images=frozenset())
+    """The data with every image of the budget in training."""
+    return on_all_images(decoding_data([hour.dataset], hour.options), hour.options)
+
+
+def trained_until(data: DecodingData, options: CurveOptions, step: int) -> MindEye2:
+    """A decoder after ``step`` of the usual steps, with nothing held out."""
+    with tempfile.TemporaryDirectory() as folder:
+        return mindeye2_fit.fit_mindeye2(data.subjects, options, Workspace(Path(folder)), until=step)
 
 
 def measured(hour: Hour) -> dict[str, Any]:
@@ -191,7 +180,7 @@ def measured(hour: Hour) -> dict[str, Any]:
     }  # fmt: skip
     for share, of in both(hour, run, data).items():
         step = (rounds[share] + 1) * hour.options.mindeye2.round_steps
-        decoder = decoder_of(trained(of, hour.options, step)[0], of, hour.options)
+        decoder = decoder_of(trained_until(of, hour.options, step), of, hour.options)
         each = evaluate_decoder(decoder, hour.dataset).each["measured_mean"]
         found["test"][f"{share:g}"] = {"step": step} | {m: np.asarray(each[m]).tolist() for m in METRICS}
     return found
@@ -201,7 +190,7 @@ def at_the_step_of(curve: Path, hour: Hour) -> dict[str, list[float]]:
     """Test scores of a decoder of all real images, none synthetic, at the step that a fifth chose."""
     cell = read_json(curve / "cells" / f"{Cell('none', 0, 0).name}.json")
     data = all_images(hour)
-    method, _ = trained(data, hour.options, cell["validation"]["best_step"])
+    method = trained_until(data, hour.options, cell["validation"]["best_step"])
     each = evaluate_decoder(decoder_of(method, data, hour.options), hour.dataset).each["measured_mean"]
     return {m: np.asarray(each[m]).tolist() for m in METRICS}
 

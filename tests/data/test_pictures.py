@@ -20,8 +20,8 @@ from synbrain.data.pictures import array_to_rgb, inspect_image, open_image, to_r
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
-from synbrain.features.images import first_of_each, image_at
 from synbrain.features.image_sets import image_set_digest
+from synbrain.features.images import first_of_each, image_at
 from synbrain.prepare.options import TableOptions
 from synbrain.prepare.table import prepare_table
 
