@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.errors import SynBrainError
+from synbrain import TrainOptions, train
+from synbrain.data.dataset import Dataset, SyntheticTrials, load_dataset
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.prepare.table import prepare_table
+from synbrain.simulate.example import toy_dataset
 from synbrain.training.leakage import leave_out, training_images
 
 
@@ -76,3 +80,24 @@ def test_images_left_out_are_the_same_for_every_run(tmp_path: Path) -> None:
     assert len(leave_out(one, 0.001).rows) == 28  # one at least
     with pytest.raises(SynBrainError, match="29 of 29 images left out"):
         leave_out(one, 0.99)
+
+
+def test_synthetic_responses_are_not_trained_on_without_a_word(tmp_path: Path) -> None:
+    recordings = toy_dataset(tmp_path / "toy")
+    origin = SyntheticTrials(
+        run="0" * 64,
+        recipe="calibrated",
+        subject="s",
+        seed=0,
+        kind="trial",
+        hours=1,
+        images_of="x",
+        n_images=40,
+    )
+    made = replace(recordings, info=recordings.info.model_copy(update={"synthetic": origin}))
+    options = TrainOptions(encoder="pixels", networks=False)
+    with pytest.warns(SynBrainWarning, match="holds synthetic responses"):
+        train([made], options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SynBrainWarning)
+        train([recordings], options)

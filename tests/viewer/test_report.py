@@ -178,6 +178,22 @@ def test_a_decoder_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.C
     assert "--decoder shows training images" in capsys.readouterr().err
 
 
+def test_a_second_process_is_refused_before_its_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def worked(*_: object, **__: object) -> None:
+        raise AssertionError("it was scored first")
+
+    monkeypatch.setattr("synbrain.viewer.report.evaluation_of", worked)
+    with (tmp_path / ".report.lock").open("w") as lock:  # as another process would have it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = str(demo_dataset().with_name("run"))
+        assert main(["report", run, str(demo_dataset()), "--out", str(tmp_path / "report")]) == 2
+    assert "another process is making" in capsys.readouterr().err
+
+
 def test_one_voxel_is_reported(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     source = tmp_path / "one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from synbrain.data.dataset import Dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.fit import LEAST_IMAGES, LinearFit
 from synbrain.training.config import TrainConfig
@@ -45,6 +46,9 @@ class TrainingSubject:
     def of(cls, dataset: Dataset, pairs: Pairs, images: TrainingImages, name: str = "") -> TrainingSubject:
         """The subject of ``dataset``, whose ``pairs`` show ``images``; ``name`` in place of its own."""
         info = dataset.info
+        if info.synthetic is not None:
+            note = f"{dataset.path} holds synthetic responses ({info.synthetic}), not measured ones"
+            warnings.warn(note, SynBrainWarning, stacklevel=3)
         return cls(
             name=name or info.subject,
             pairs=pairs,

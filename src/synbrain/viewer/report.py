@@ -17,7 +17,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import terminal
 from synbrain.features.encoder import pick_device
 from synbrain.figures.report import Shown
-from synbrain.files import require_absent
+from synbrain.files import alone, require_absent
 from synbrain.model.folder import fetch, refresh_card
 from synbrain.model.synbrain import SynBrain
 from synbrain.viewer.options import ReportOptions
@@ -75,38 +75,39 @@ def report(
         show_progress: show bars.
 
     Raises:
-        SynBrainError: no test images, a decoder that does not fit, an output that exists.
+        SynBrainError: no test images, a decoder that does not fit, an output that exists or is being made.
     """
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
     for path in (out / "report.html", out / "scores.json"):
         require_absent(path, overwrite)
-    place = pick_device(device)
-    model = SynBrain.from_pretrained(run, device=place)
-    decode = None if decoder is None else _decoded_pictures(decoder, dataset, str(place))
-    scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
-    evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
-    try:
-        evaluation.scores.save(out / "scores.json", overwrite=overwrite)
-    except SynBrainError:  # what was computed is seen even where nothing can be written
-        sys.stdout.write(terminal(evaluation.scores) + "\n")
-        raise
-    card = refresh_card(run, evaluation.scores.to_json(), replace=False) if run.is_dir() else ""
-    command = f"synbrain report {run} {dataset.path} --out {out} --samples {options.samples}"
-    command += f" --seed {options.seed}" + (" --mni" if options.mni else "")
-    command += "" if decoder is None else f" --decoder {decoder}"
-    page = Report(
-        model=model,
-        run=run,
-        dataset=dataset,
-        options=options,
-        evaluation=evaluation,
-        shown=_shown(model, dataset, evaluation, options),
-        command=command,
-        training_log=fetch(run) / TRAINING_LOG,
-        decode=decode,
-    )
-    return WrittenReport(write_report(out, page), evaluation.scores, card)
+    with alone(out):
+        place = pick_device(device)
+        model = SynBrain.from_pretrained(run, device=place)
+        decode = None if decoder is None else _decoded_pictures(decoder, dataset, str(place))
+        scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
+        evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
+        try:
+            evaluation.scores.save(out / "scores.json", overwrite=overwrite)
+        except SynBrainError:  # what was computed is seen even where nothing can be written
+            sys.stdout.write(terminal(evaluation.scores) + "\n")
+            raise
+        card = refresh_card(run, evaluation.scores.to_json(), replace=False) if run.is_dir() else ""
+        command = f"synbrain report {run} {dataset.path} --out {out} --samples {options.samples}"
+        command += f" --seed {options.seed}" + (" --mni" if options.mni else "")
+        command += "" if decoder is None else f" --decoder {decoder}"
+        page = Report(
+            model=model,
+            run=run,
+            dataset=dataset,
+            options=options,
+            evaluation=evaluation,
+            shown=_shown(model, dataset, evaluation, options),
+            command=command,
+            training_log=fetch(run) / TRAINING_LOG,
+            decode=decode,
+        )
+        return WrittenReport(write_report(out, page), evaluation.scores, card)
 
 
 def _decoded_pictures(decoder: Path, dataset: Dataset, device: str) -> DecodedPictures:
