@@ -7,7 +7,7 @@ import pytest
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import TokenSet, pairs_of
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 
 
 def numbered(n: int) -> TokenSet:
@@ -34,3 +34,16 @@ def test_an_empty_split_is_refused(dataset: Dataset) -> None:
     no_test = replace(dataset, trials=dataset.trials.assign(split="train"))
     with pytest.raises(SynBrainError, match="no test images"):
         pairs_of(no_test, numbered(7), "test")
+
+
+def test_a_digest_sees_every_trial() -> None:
+    """Of 700 trials 500 were looked at, so that a training went on with other responses."""
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((700, 2)).astype(np.float32)
+    trials = np.arange(700)
+    pairs = Pairs(numbered(7), responses, trials, trials % 7)
+    for trial in (0, 3, 411, 699):
+        mended = responses.copy()
+        mended[trial] += 1
+        assert replace(pairs, responses=mended).digest != pairs.digest
+    assert replace(pairs, responses=responses.copy()).digest == pairs.digest

@@ -161,13 +161,14 @@ class Pairs:
         """(n_images,) number of trials of each image."""
         return np.bincount(self.image_of_trial, minlength=self.n_images).astype(np.int64)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Of what a fit that goes on must find as it was: tokens, images, trials, some 500 responses."""
+        """Of what a fit that goes on must find as it was: tokens, images, trials, responses."""
         known = hashlib.sha256(self.tokens.digest.encode())
-        some = np.unique(np.linspace(0, max(0, self.n_trials - 1), min(self.n_trials, 500)).astype(np.int64))
-        for array in (self.tokens.rows, self.trials, self.image_of_trial, self.trial_responses(some)):
+        for array in (self.tokens.rows, self.trials, self.image_of_trial):
             known.update(np.ascontiguousarray(array).data)
+        for part in blocks(self.n_trials, self.n_voxels):
+            known.update(np.ascontiguousarray(self.trial_responses(np.arange(part.start, part.stop))).data)
         return known.hexdigest()
 
     def trial_responses(self, which: Rows | None = None) -> NDArray[np.float32]:
