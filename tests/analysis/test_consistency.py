@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import stats
 
 from synbrain.analysis.consistency import (
@@ -18,7 +22,10 @@ from synbrain.analysis.consistency import (
     shuffled_selectivity,
     trial_consistency,
 )
+from synbrain.analysis.pictures import require_same_pictures
 from synbrain.analysis.profiles import merged_rois, pattern_consistency, selectivity
+from synbrain.errors import SynBrainError, SynBrainWarning
+from synbrain.simulate.example import toy_dataset
 
 N_IMAGES = 60
 KINDS = np.array(["face", "place", "word"])[np.arange(N_IMAGES) % 3]
@@ -119,3 +126,22 @@ def test_areas_are_joined_under_shared_names() -> None:
     masks |= {"floc/FFA-1": np.arange(30) < 15, "floc/OFA": np.arange(30) < 3}
     joined = merged_rois(masks)
     assert {name: int(mask.sum()) for name, mask in joined.items()} == {"V1": 20, "hV4": 10, "FFA": 15}
+
+
+def test_pictures_that_are_called_alike_must_be_the_same(tmp_path: Path) -> None:
+    """The control between subjects would correlate responses to different pictures, and come out low."""
+    first, second = toy_dataset(tmp_path / "a"), toy_dataset(tmp_path / "b", seed=1)
+    require_same_pictures(first, second)
+    folder, names = second.stimulus_path(), first.images["name"].tolist()
+    kept = {name: (folder / name).read_bytes() for name in names}
+    for name, other in zip(names, reversed(names), strict=True):
+        (folder / name).write_bytes(kept[other])
+    with pytest.raises(SynBrainError, match=r"20 of 20 images .* call alike are different pictures"):
+        require_same_pictures(first, second)
+    for name in names:  # the same pictures in other files
+        Image.open(io.BytesIO(kept[name])).save(folder / name, compress_level=1)
+    assert (folder / names[0]).read_bytes() != kept[names[0]]
+    require_same_pictures(first, second)
+    shutil.rmtree(folder)
+    with pytest.warns(SynBrainWarning, match="is not known"):
+        require_same_pictures(first, second)

@@ -19,6 +19,7 @@ from synbrain.analysis.consistency import (
     trial_consistency,
 )
 from synbrain.analysis.options import ConsistencyOptions
+from synbrain.analysis.pictures import require_same_pictures
 from synbrain.analysis.profiles import merged_rois
 from synbrain.arrays import Float32, Mask
 from synbrain.data.dataset import Dataset
@@ -109,7 +110,8 @@ def consistency(
         overwrite: replace what stands at out.
 
     Raises:
-        SynBrainError: where the dataset has no ROIs or no test images, or runs have other voxels.
+        SynBrainError: where the dataset has no ROIs or no test images, runs have other voxels, or another
+            subject saw other pictures of the same names.
     """
     if out is not None:
         require_absent(out, overwrite)
@@ -132,6 +134,8 @@ def _measure_consistency(
             f"{dataset.path} has no ROI of {options.min_voxels} voxels or more",
             "prepare the dataset with ROI labels, or lower --min-voxels",
         )
+    for other in others:
+        require_same_pictures(dataset, other)
     for model in models.values():
         require_unseen(model.config, dataset)
     dataset, tokens = _untuned(dataset, models)
