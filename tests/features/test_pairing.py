@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, TokenSet, pairs_of
+from synbrain.features.tokens import Pairs, TokenFile, TokenSet, pairs_of
 
 
 def numbered(n: int) -> TokenSet:
@@ -47,3 +48,14 @@ def test_a_digest_sees_every_trial() -> None:
         mended[trial] += 1
         assert replace(pairs, responses=mended).digest != pairs.digest
     assert replace(pairs, responses=responses.copy()).digest == pairs.digest
+
+
+def test_a_digest_sees_tokens_of_other_pictures() -> None:
+    """Pictures that were replaced and encoded again: encoder and rows are the same, the tokens are not."""
+    responses, trials = np.ones((7, 2), dtype=np.float32), np.arange(7)
+    before, after = (
+        replace(numbered(7), files={"a": TokenFile(Path("tokens"), "a", sha256=of)}) for of in ("1", "2")
+    )
+    first = Pairs(before, responses, trials, trials)
+    assert first.digest != replace(first, tokens=after).digest
+    assert before.content != after.content

@@ -79,7 +79,7 @@ class Networks:
     def identity(self, job: Job) -> Any:
         """What a stored result must agree on."""
         other = job.with_other_tokens() if self.other_encoder else None
-        digest = job.tokens.digest if other is None else other.tokens.digest
+        digest = job.tokens.content if other is None else other.tokens.content
         config = self.config(job).model_dump(mode="json")
         return [config, self.without, digest, [job.options.n_way, job.options.n_subsets]]
 

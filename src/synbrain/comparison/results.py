@@ -61,7 +61,7 @@ def identity_of(job: Job, method: Any) -> str:
         {
             "version": synbrain.__version__,
             "data": read_json(manifest) if manifest.exists() else shape,
-            "tokens": [job.tokens.digest, list(job.tokens.layers)],
+            "tokens": [job.tokens.content, list(job.tokens.layers)],
             "method": method,
             "seed": job.seed,
             "scoring": [job.options.samples, measured.seed, measured.n_bootstrap],

@@ -84,6 +84,11 @@ class TokenSet:
         """(n_images,) rows of ``dataset.images`` that this set shows: pictures and names are theirs."""
         return self.rows if self.images is None else self.images
 
+    @property
+    def content(self) -> list[str]:
+        """Digests of the encoder and of the files of the layers: other pictures have other tokens."""
+        return [self.digest, *(self.files[layer].sha256 for layer in self.layers if layer in self.files)]
+
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""
         images = None if self.images is None else self.images[rows]
@@ -164,7 +169,7 @@ class Pairs:
     @cached_property
     def digest(self) -> str:
         """Of what a fit that goes on must find as it was: tokens, images, trials, responses."""
-        known = hashlib.sha256(self.tokens.digest.encode())
+        known = hashlib.sha256(" ".join(self.tokens.content).encode())
         for array in (self.tokens.rows, self.trials, self.image_of_trial):
             known.update(np.ascontiguousarray(array).data)
         for part in blocks(self.n_trials, self.n_voxels):
