@@ -20,8 +20,10 @@ from synbrain.features.tokens import pairs_of
 from synbrain.files import write_manifest
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
+from synbrain.training.leakage import TrainingImages
 from synbrain.training.options import TrainOptions
 from synbrain.tuning.options import TuneOptions
+from synbrain.tuning.subjects import stand_ins
 from synbrain.tuning.tune import tune_encoder
 
 SMALL = TuneOptions(
@@ -130,3 +132,21 @@ def test_layers_of_encoders_that_are_given_by_folder(
     make_tokens(dataset, FeatureOptions(encoder="pixels", device="cpu"))
     tokens = open_tokens(dataset, f"{tmp_path / 'enc'}+pixels", ["tuned-enc:readout", "pixels:final"])
     assert list(tokens.layers) == ["tuned-enc:readout", "pixels:final"]
+
+
+def test_versions_of_a_picture_are_held_out_together() -> None:
+    """Blurred or recompressed copies have marks of their own, but look alike; other pictures do not."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(0, 200, (60, 3, 8, 8)).repeat(8, axis=2).repeat(8, axis=3)
+    pixels = (coarse + rng.uniform(0, 40, coarse.shape)).astype(np.uint8)
+    blurred = (coarse + 20).astype(np.uint8)[:12]
+    marks = [bytes([i]) * 6 for i in range(72)]
+
+    def part(first: int, last: int) -> TrainingImages:
+        return TrainingImages(np.arange(last - first), tuple(marks[first:last]), ())
+
+    # the copies are in a second dataset, which also shows the very file of picture 20
+    second = TrainingImages(np.arange(13), (*marks[60:72], marks[20]), ())
+    alike = stand_ins([part(0, 60), second], [pixels, np.concatenate([blurred, pixels[20:21]])])
+    assert all(alike[marks[60 + i]] == alike[marks[i]] == marks[i] for i in range(12))
+    assert len(set(alike.values())) == 60

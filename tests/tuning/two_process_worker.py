@@ -14,7 +14,7 @@ from synbrain.tuning.tune import tune_encoder
 
 OPTIONS = TuneOptions(
     size=32, side=2, channels=6, epochs=2, batch_size=8, validation_fraction=0.3,
-    layers=["block2", "block4"], device="cpu",
+    layers=["block2", "block4"], device="cpu", precision="fp32",
 )  # fmt: skip
 
 if __name__ == "__main__":

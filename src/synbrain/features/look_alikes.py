@@ -7,7 +7,7 @@ look alike therefore go into one fold, or to one side of a split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def coarse_grid(n_tokens: int) -> Float32:
     return np.asarray(pool / pool.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
-def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows) -> Rows:
+def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows, alike: Sequence[float] = ALIKE) -> Rows:
     """(n_images,) number of each image's family; images that look like no other have one of their own.
 
     Two images are of one family where they look alike, or where others between them do. Families are numbered
@@ -45,6 +45,7 @@ def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows) -> Rows:
     Args:
         layers: layer -> (n_stored, n_tokens, dim) tokens, often memory maps, of which each is read once.
         rows: (n_images,) stored rows of the images.
+        alike: least cosines, of which the first is taken whose families are not too large.
 
     >>> tokens = np.random.default_rng(0).standard_normal((40, 9, 8))
     >>> tokens[7] = 1.01 * tokens[3]
@@ -57,7 +58,7 @@ def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows) -> Rows:
     if not layers or largest < 2:
         return np.arange(n, dtype=np.int64)
     seen = torch.cat([_directions(tokens, rows) for tokens in layers.values()], dim=1) / len(layers) ** 0.5
-    for least in ALIKE:
+    for least in alike:
         found = _connected(seen, least, largest)
         if found is not None:
             return found

@@ -69,7 +69,7 @@ class TuneOptions(BaseModel):
         "refuse", description="what to do about training images that are test images of another dataset"
     )
     precision: Precision = Field(
-        "fp32", description="autocast; bf16 pays on GPUs and on CPUs with bf16 instructions"
+        "auto", description="autocast; auto: bf16 on a CPU with instructions for it, else fp32"
     )
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     checkpoint_minutes: float = Field(10.0, gt=0, description="time between checkpoints")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
+from synbrain.features.look_alikes import families
 from synbrain.features.preprocessing import Preprocessing
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of, some_of
 from synbrain.files import digest_of, new_array, open_array
@@ -21,6 +23,8 @@ from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages
 
 CEILING_TRIALS = 4000  # single trials from which noise ceilings are estimated at most
+# Of small grey pictures, centred: versions of one picture are above this cosine, other photographs below.
+ALIKE, SIDE, BLOCK = 0.97, 16, 256
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,49 @@ def is_held_out(mark: bytes, fraction: float, seed: int) -> bool:
     return int.from_bytes(drawn, "big") < fraction * 2**64
 
 
+def stand_ins(images: Sequence[TrainingImages], pixels: Sequence[NDArray[np.uint8]]) -> dict[bytes, bytes]:
+    """Mark of each image of all datasets -> a mark that all versions of its picture have in common.
+
+    Args:
+        images: of each dataset.
+        pixels: (n_images, 3, size, size) uint8 of each dataset.
+    """
+    marks = [mark for part in images for mark in part.marks]
+    _, firsts = np.unique(np.array(marks), return_index=True)  # one file in two datasets is one picture
+    small = torch.cat([_small(part[i : i + BLOCK]) for part in pixels for i in range(0, len(part), BLOCK)])
+    known = [marks[i] for i in firsts]
+    family = families({"": small.numpy()}, firsts, alike=(ALIKE,))
+    first_of: dict[int, bytes] = {}
+    for mark, number in sorted(zip(known, family.tolist(), strict=True)):
+        first_of.setdefault(number, mark)
+    return {mark: first_of[number] for mark, number in zip(known, family.tolist(), strict=True)}
+
+
+def _small(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """(n, 1, SIDE * SIDE) float32: small grey pictures without their mean."""
+    grey = torch.from_numpy(np.array(pixels)).float().mean(dim=1, keepdim=True)
+    flat = torch.nn.functional.adaptive_avg_pool2d(grey, SIDE).flatten(2)
+    return flat - flat.mean(dim=2, keepdim=True)
+
+
 def tuning_subject(
-    dataset: Dataset, images: TrainingImages, pixels: NDArray[np.uint8], *, fraction: float,
-    seed: int, loss: str, ceiling_weights: bool,
+    dataset: Dataset, images: TrainingImages, pixels: NDArray[np.uint8], *, stands_in: Mapping[bytes, bytes],
+    fraction: float, seed: int, loss: str, ceiling_weights: bool,
 ) -> TuningSubject:  # fmt: skip
     """Split the images, and scale the repeat means by those that are tuned on.
+
+    Args:
+        dataset: of the subject.
+        images: that may be tuned on.
+        pixels: of these images.
+        stands_in: of :func:`stand_ins`; versions of one picture are held out together.
+        fraction, seed: of the images held out.
+        loss, ceiling_weights: as ``TuneOptions`` has them.
 
     Raises:
         SynBrainError: where too few images are left on one side, or counts are negative.
     """
-    is_out = np.array([is_held_out(mark, fraction, seed) for mark in images.marks], dtype=bool)
+    is_out = np.array([is_held_out(stands_in[mark], fraction, seed) for mark in images.marks], dtype=bool)
     if is_out.all() or is_out.sum() < 2:
         raise SynBrainError(
             f"{len(is_out)} training images of {dataset.path} cannot be split into tuned and held-out ones",

@@ -25,12 +25,13 @@ from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
+from synbrain.networks.precision import multiplies_bf16
 from synbrain.training.leakage import TrainingImages, training_images
 from synbrain.training.workspace import Output, training_folder
 from synbrain.tuning.adapters import merge_lora, use_lora
 from synbrain.tuning.network import TuningNetwork, standardise
 from synbrain.tuning.options import LAYERS, TuneOptions
-from synbrain.tuning.subjects import TuningSubject, check_names, decode_pixels, tuning_subject
+from synbrain.tuning.subjects import TuningSubject, check_names, decode_pixels, stand_ins, tuning_subject
 from synbrain.tuning.write import Tuned, tuned_config, write_tuned
 
 AS_RECOMMENDED = TuneOptions()
@@ -115,13 +116,14 @@ def _subjects(
         for dataset, part, file in parts:
             decode_pixels(dataset, part.rows, base.preprocess, file, where.show_progress)
     where.accelerator.wait_for_everyone()
+    pixels = [decode_pixels(d, part.rows, base.preprocess, file, False) for d, part, file in parts]
+    stands_in = stand_ins(images, pixels)
     return [
         tuning_subject(
-            dataset, part, decode_pixels(dataset, part.rows, base.preprocess, file, False),
-            fraction=options.validation_fraction, seed=options.seed, loss=options.loss,
-            ceiling_weights=options.ceiling_weights,
+            dataset, part, seen, stands_in=stands_in, fraction=options.validation_fraction,
+            seed=options.seed, loss=options.loss, ceiling_weights=options.ceiling_weights,
         )
-        for dataset, part, file in parts
+        for dataset, part, seen in zip(datasets, images, pixels, strict=True)
     ]  # fmt: skip
 
 
@@ -227,9 +229,13 @@ def _train(
         rate_of=rate_of,
     )
     log = MetricsLog(around.folder, active=accelerator.is_main_process)
+    loop = options.loop(n_steps)
+    if loop.precision == "auto" and accelerator.device.type == "cpu" and multiplies_bf16():
+        # convolutions with folded statistics gain at any width (docs/guide/tuning.md)
+        loop = loop.model_copy(update={"precision": "bf16"})
     run_stage(
         stage,
-        options.loop(n_steps),
+        loop,
         accelerator=accelerator,
         folder=around.folder / "tuning",
         log=log,
