@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from synbrain.check.between import check_between
 from synbrain.check.images import few_features, image_statistics, summarise_tokens
-from synbrain.check.report import check_between, check_dataset
+from synbrain.check.report import Line, check_dataset
 from synbrain.check.sessions import compare_counts, moments_of, recognise_unit
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset, NsdOrigin, load_dataset
 from synbrain.prepare.nsd.options import NsdOptions
 from synbrain.prepare.nsd.prepare import prepare_nsd
+from synbrain.simulate.example import toy_dataset
 from synbrain.simulate.experiment import SimulationSize, simulate
 
 SIZE = SimulationSize(150, 40, 5, 90, (17, 11, 11), 9.0, 140, 48)
@@ -288,3 +291,25 @@ def test_look_alikes_are_counted(dataset: Dataset, features: Any) -> None:
     assert found.status == "ok"
     assert found.numbers == {"training_images": 3, "families": 1, "test_images": 2}
     assert "2 of" in found.text
+
+
+def test_a_test_image_that_another_dataset_trains_on_in_another_file_is_found(tmp_path: Path) -> None:
+    """`train` tells images apart by the bytes of their files, and does not know it again."""
+    first, second = toy_dataset(tmp_path / "a"), toy_dataset(tmp_path / "b", seed=1)
+    assert not _of("shared pictures", [first, second])
+    turned = second.trials["split"].map({"train": "test", "test": "train"})
+    second = replace(second, trials=second.trials.assign(split=turned))
+    assert not _of("shared pictures", [first, second])  # the same files: `train` refuses them
+    for row in first.image_rows("test")[:3]:
+        name = str(first.images["name"].iloc[row])
+        picture = Image.open(first.stimulus_path() / name).convert("RGB").resize((50, 50))
+        picture.save(second.stimulus_path() / name, quality=85)
+    (fault,) = _of("shared pictures", [first, second])
+    assert "3 test images of" in fault.text
+    assert "in other files" in fault.text
+    shutil.rmtree(second.stimulus_path())
+    assert check_between([first, second]).lines[-1].status == "not tested"
+
+
+def _of(name: str, datasets: list[Dataset]) -> list[Line]:
+    return [line for line in check_between(datasets).faults if line.check == name]

@@ -12,7 +12,6 @@ model uses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -41,7 +40,6 @@ from synbrain.files import verify_manifest
 
 # Below these (distinct training images; trials with a repeat), no evidence is no finding.
 ENOUGH_IMAGES, ENOUGH_TRIALS = 100, 100
-SHARED_VOXELS = 0.1  # share of equal voxel courses that makes two datasets one recording
 Status = Literal["ok", "fault", "not tested"]
 
 
@@ -110,25 +108,6 @@ def check_dataset(
     named = features_name if features is not None else None
     lines += _label_lines(labels, numbers, named, dataset)
     return CheckReport(dataset.info.name, lines)
-
-
-def check_between(datasets: Sequence[Dataset]) -> CheckReport:
-    """Whether two of the datasets hold the same recording, whatever they are called."""
-    prints = [check_sessions.voxel_fingerprints(dataset) for dataset in datasets]
-    copies = []
-    for i in range(len(prints)):
-        for j in range(i + 1, len(prints)):
-            share = check_sessions.same_recording(prints[i], prints[j])
-            if share > SHARED_VOXELS:
-                copies.append((str(datasets[i].path), str(datasets[j].path), share))
-    if not copies:
-        text = f"{len(datasets)} datasets hold different recordings"
-        return CheckReport("between datasets", [Line("duplicate subjects", "ok", text)])
-    lines = [
-        Line("duplicate subjects", "fault", f"{a} and {b} hold the same recording ({share:.0%} of voxels)")
-        for a, b, share in copies
-    ]
-    return CheckReport("between datasets", lines)
 
 
 def check_labels_of(

@@ -30,7 +30,8 @@ def check(
         seed: of the permutations.
         overwrite: replace the JSON file.
     """
-    from synbrain.check.report import check_between, check_dataset
+    from synbrain.check.between import check_between
+    from synbrain.check.report import check_dataset
     from synbrain.files import require_absent, write_json
 
     if out is not None:
@@ -41,7 +42,7 @@ def check(
         reports.append(check_dataset(dataset, features, name, families=families, seed=seed))
         print(_screen(reports[-1], str(dataset.path)))
     if len(datasets) > 1:
-        reports.append(check_between(datasets))
+        reports.append(check_between(datasets, show_progress=True))
         print(_screen(reports[-1], reports[-1].name))
     n_faults = sum(len(report.faults) for report in reports)
     print(f"{n_faults} finding{'s' if n_faults != 1 else ''}" if n_faults else "nothing found")
