@@ -21,7 +21,7 @@ from synbrain.arrays import Float32, Rows
 # at .3 to .5. Where a family at one of them would hold too many images, pictures differ in little: the next.
 ALIKE = (0.8, 0.9, 0.97)
 LARGEST = 0.1  # share of the images that a family may hold
-GRID, CHANNELS, BLOCK = 4, 128, 256
+GRID, A_CELL, CHANNELS, BLOCK = 4, 4, 128, 256
 
 
 def coarse_grid(n_tokens: int) -> Float32:
@@ -68,19 +68,30 @@ def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows, alike: Sequ
 def _directions(tokens: NDArray[np.floating], rows: Rows) -> torch.Tensor:
     """(n_images, d) float32 of length 1: centred tokens, small; 0 for an image like the mean."""
     _, n_tokens, dim = tokens.shape
-    pool = torch.from_numpy(coarse_grid(n_tokens))
+    at, pool = _some_tokens(coarse_grid(n_tokens))
     narrow = None
     if dim > CHANNELS:
         drawn = np.random.default_rng(0).standard_normal((dim, CHANNELS), dtype=np.float32)
         narrow = torch.from_numpy(drawn)
     parts = []
     for start in range(0, len(rows), BLOCK):
-        read = torch.from_numpy(np.ascontiguousarray(tokens[rows[start : start + BLOCK]]))
-        small = torch.matmul(pool, read.float())
+        read = np.stack([tokens[row][at] for row in rows[start : start + BLOCK]])
+        small = torch.matmul(pool, torch.from_numpy(read).float())
         parts.append((small if narrow is None else small @ narrow).flatten(1))
     x = torch.cat(parts)
     x -= x.mean(dim=0)
     return torch.nn.functional.normalize(x, dim=1)
+
+
+def _some_tokens(pool: Float32) -> tuple[Rows, torch.Tensor]:
+    """Which tokens are read, a few of each cell, and means over those: most of a large file stays unread."""
+    cells = [np.flatnonzero(cell) for cell in pool]
+    chosen = [
+        cell[np.linspace(0, len(cell) - 1, min(A_CELL, len(cell))).round().astype(int)] for cell in cells
+    ]
+    at = np.unique(np.concatenate(chosen))
+    means = np.stack([np.isin(at, cell) / len(cell) for cell in chosen])
+    return at.astype(np.int64), torch.from_numpy(means.astype(np.float32))
 
 
 def _connected(seen: torch.Tensor, least: float, largest: int) -> Rows | None:
