@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synbrain.decoding.decoder import Decoder as Decoder
     from synbrain.errors import SynBrainError as SynBrainError
     from synbrain.evaluation.evaluate import evaluate as evaluate
+    from synbrain.evaluation.options import EvaluateOptions as EvaluateOptions
     from synbrain.evaluation.scores import Scores as Scores
     from synbrain.model.synbrain import SynBrain as SynBrain
     from synbrain.networks.brainvae import BrainVAE as BrainVAE
@@ -30,6 +31,7 @@ _HOMES = {
     "BrainVAE": "synbrain.networks.brainvae",
     "Decoder": "synbrain.decoding.decoder",
     "Dataset": "synbrain.data.dataset",
+    "EvaluateOptions": "synbrain.evaluation.options",
     "Mapper": "synbrain.networks.mapper",
     "Scores": "synbrain.evaluation.scores",
     "SynBrain": "synbrain.model.synbrain",

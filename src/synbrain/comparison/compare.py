@@ -97,7 +97,7 @@ def compare(
     Raises:
         SynBrainError: for unknown methods, a taken ``out``, missing tokens or test images.
     """
-    known = METHODS if registry is None else registry
+    known, out = METHODS if registry is None else registry, Path(out)
     names = chosen_methods(options.methods, known)
     checked_preset(options.preset)
     device = pick_device(options.device)

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -168,11 +168,13 @@ class Dataset:
 
     def image_rows(self, split: Split) -> NDArray[np.int64]:
         """Rows of ``images`` that belong to ``split`` and have a trial, ascending."""
+        _require_split(split)
         rows = self.trials.loc[self.trials["split"] == split, "image"]
         return np.unique(rows.to_numpy(dtype=np.int64))
 
     def trial_rows(self, split: Split) -> NDArray[np.int64]:
         """Rows of ``trials`` (and of ``responses``) that belong to ``split``, in recorded order."""
+        _require_split(split)
         return np.flatnonzero((self.trials["split"] == split).to_numpy())
 
     @property
@@ -238,6 +240,26 @@ class Dataset:
         if stimuli.kind == "hdf5":
             return read_brick(where, stimuli, int(self.images["row"].iloc[row]))
         return open_image(where / str(self.images["name"].iloc[row]), stimuli)
+
+
+def _require_split(split: str) -> None:
+    if split not in get_args(Split):
+        raise SynBrainError(f"there is no split {split!r}", f"choose {' or '.join(get_args(Split))}")
+
+
+def datasets_of(given: Any) -> list[Dataset]:
+    """One dataset or several as a list; what is none is told with what makes it one.
+
+    Raises:
+        SynBrainError: for a path, or no dataset at all.
+    """
+    listed = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for one in listed:
+        if not isinstance(one, Dataset):
+            raise SynBrainError(f"{str(one)[:100]!r} is no dataset", "give what load_dataset(FOLDER) opens")
+    if not listed:
+        raise SynBrainError("no dataset was given", "give at least one")
+    return listed
 
 
 def read_brick(path: Path, stimuli: Stimuli, row: int) -> Image.Image:

@@ -10,7 +10,7 @@ from synbrain.arrays import Float32, Rows
 from synbrain.baselines.kept import ridge_predictions
 from synbrain.baselines.protocol import point_mass
 from synbrain.baselines.registry import BASELINES, make_baseline
-from synbrain.data.dataset import Dataset
+from synbrain.data.dataset import Dataset, datasets_of
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.about import About
@@ -26,7 +26,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.plain import MANY_IMAGES
-from synbrain.model.subject import BoundModel, part_of, require_recorded, require_unseen
+from synbrain.model.subject import BoundModel, part_of, require_model, require_recorded, require_unseen
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -85,6 +85,8 @@ def evaluate(
     >>> scores.value("mean_map", "voxel_r") < scores.value("synbrain", "voxel_r")
     True
     """
+    require_model(model)
+    (dataset,) = datasets_of(dataset)
     return evaluation_of(model, dataset, options, tokens=tokens, show_progress=show_progress).scores
 
 

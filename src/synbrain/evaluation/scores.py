@@ -89,7 +89,14 @@ class Scores:
         return self.rows[row]
 
     def value(self, row: str, metric: str) -> float | None:
-        """The value of one metric of one row; None where it does not apply."""
+        """The value of one metric of one row; None where it does not apply.
+
+        Raises:
+            SynBrainError: for a row that the table has not got, or a metric that there is not.
+        """
+        for name, known in ((row, self.rows), (metric, TARGETS)):
+            if name not in known:
+                raise SynBrainError(f"the scores have no {name!r}", f"choose among {', '.join(known)}")
         score = self.rows[row].get(metric)
         return None if score is None else score.value
 

@@ -55,6 +55,7 @@ def predict_to(
         SynBrainError: an unknown or contradictory format, a run without trial noise where a spread is asked
             for, an image that cannot be read.
     """
+    out = Path(out)
     asked = requested(model, images, out, options, overwrite)
     part, files = asked.part, asked.files
     maps = _map_names(options)

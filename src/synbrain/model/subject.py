@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,14 @@ from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
+
+
+def require_model(given: Any) -> None:
+    """Raise where ``given`` is no run that was opened, such as its path."""
+    if not isinstance(given, SynBrain):
+        raise SynBrainError(
+            f"{str(given)[:100]!r} is no model", "give what SynBrain.from_pretrained(RUN) opens"
+        )
 
 
 def part_of(model: SynBrain, dataset: Dataset, subject: str | None = None) -> SubjectPart:

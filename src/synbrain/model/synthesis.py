@@ -52,6 +52,7 @@ def synthesize(
         SynBrainError: an unknown or contradictory format, an image that cannot be read (what was written
             before is kept), another process that writes ``out``.
     """
+    out = Path(out)
     asked = requested(model.computing_in(options.precision), images, out, options, overwrite)
     with making(out):
         if asked.suffix == ".npy" and asked.rois is None:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from synbrain.data.budget import Budget, budget_trials, parse_budget
-from synbrain.data.dataset import Dataset
+from synbrain.data.dataset import Dataset, datasets_of
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
+from synbrain.model.subject import require_model
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.bases import joined_bases
@@ -85,6 +86,9 @@ def adapt(
     >>> adapted.config.adaptation.n_trials
     40
     """
+    (dataset,) = datasets_of(dataset)
+    for base in (model, *also):
+        require_model(base)
     if not all(base.config.trained_images for base in (model, *also)):
         note = "the model does not say which images it saw; make sure that no test image is among them"
         warnings.warn(note, SynBrainWarning, stacklevel=2)

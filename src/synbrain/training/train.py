@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from synbrain.data.dataset import Dataset
+from synbrain.data.dataset import Dataset, datasets_of
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.model.synbrain import SynBrain
@@ -61,6 +61,7 @@ def train(
     >>> list(model.subjects)
     ['toy0']
     """
+    datasets = datasets_of(datasets)
     config, output = options.config(), Output(out, resume, overwrite)
     processes_on(options.device)
     if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():

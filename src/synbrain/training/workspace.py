@@ -36,6 +36,10 @@ class Output:
     resume: bool = False
     overwrite: bool = False
 
+    def __post_init__(self) -> None:
+        if self.folder is not None:  # a path as text is taken too
+            object.__setattr__(self, "folder", Path(self.folder))
+
 
 NOWHERE = Output()
 
