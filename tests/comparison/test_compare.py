@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_a_taken_folder_needs_resume_or_overwrite(run, fakes):
     assert fakes["good"].seeds == [0, 1, 0, 1]
     with pytest.raises(SynBrainError, match="contradict"):
         run(overwrite=True, resume=True)
+
+
+def test_two_processes_do_not_make_one_comparison(run, fakes, tmp_path):
+    """The one that ended first would remove what the other one's fits go on with."""
+    run()
+    with (tmp_path / ".out.lock").open("w") as lock:  # as another process would have it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SynBrainError, match="another process is making"):
+            run(resume=True)
+    run(resume=True)
 
 
 @pytest.mark.parametrize("wrong", [{"seeds": 0}, {"samples": 1}, {"preset": "huge"}])

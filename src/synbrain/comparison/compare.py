@@ -34,7 +34,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
-from synbrain.files import require_absent, write_text
+from synbrain.files import alone, require_absent, write_text
 from synbrain.metrics.intervals import seed_interval
 from synbrain.networks.presets import preset as checked_preset
 from synbrain.progress import bar
@@ -95,7 +95,8 @@ def compare(
         show_progress: one bar over everything, and those of trainings.
 
     Raises:
-        SynBrainError: for unknown methods, a taken ``out``, missing tokens or test images.
+        SynBrainError: for unknown methods, an ``out`` that is taken or being made, missing tokens, no test
+            images.
     """
     known, out = METHODS if registry is None else registry, Path(out)
     names = chosen_methods(options.methods, known)
@@ -104,17 +105,18 @@ def compare(
     if tokens is None:
         dataset, tokens = open_untuned(dataset, options.encoder, options.layers)
     train, test = split_pairs(dataset, tokens)
-    _prepare(out, resume, overwrite)
-    measured = measure(test, train, dataset.space, n_bootstrap=options.n_bootstrap, device=device)
-    job = Job(dataset, tokens, measured, options, out / TRAINING, show_progress=show_progress)
-    chosen = {name: known[name] for name in names}
-    skipped = {n: why for n, method in chosen.items() if (why := method.maker.why_not(job)) is not None}
-    applying = {name: method for name, method in chosen.items() if name not in skipped}
-    results = _all_results(applying, job, out)
-    shutil.rmtree(out / TRAINING, ignore_errors=True)
-    rows = {name: combined(list(of.values()), name) for name, of in results.rows.items() if of}
-    about = _about(job, chosen, results, rows).model_copy(update={"skipped": skipped})
-    return Comparison(Scores.of_rows(rows, about, differences(rows, AGAINST)), results.failed)
+    with alone(out):  # the checkpoints of another would be removed at the end
+        _prepare(out, resume, overwrite)
+        measured = measure(test, train, dataset.space, n_bootstrap=options.n_bootstrap, device=device)
+        job = Job(dataset, tokens, measured, options, out / TRAINING, show_progress=show_progress)
+        chosen = {name: known[name] for name in names}
+        skipped = {n: why for n, method in chosen.items() if (why := method.maker.why_not(job)) is not None}
+        applying = {name: method for name, method in chosen.items() if name not in skipped}
+        results = _all_results(applying, job, out)
+        shutil.rmtree(out / TRAINING, ignore_errors=True)
+        rows = {name: combined(list(of.values()), name) for name, of in results.rows.items() if of}
+        about = _about(job, chosen, results, rows).model_copy(update={"skipped": skipped})
+        return Comparison(Scores.of_rows(rows, about, differences(rows, AGAINST)), results.failed)
 
 
 @dataclass(frozen=True)
