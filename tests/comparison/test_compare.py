@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import json
 
 import numpy as np
@@ -140,6 +139,8 @@ def test_a_taken_folder_needs_resume_or_overwrite(run, fakes):
 
 def test_two_processes_do_not_make_one_comparison(run, fakes, tmp_path):
     """The one that ended first would remove what the other one's fits go on with."""
+    import fcntl
+
     run()
     with (tmp_path / ".out.lock").open("w") as lock:  # as another process would have it
         fcntl.flock(lock, fcntl.LOCK_EX)
