@@ -80,6 +80,13 @@ def test_ceiling_of_few_images_is_not_too_low() -> None:
     assert np.isnan(ceiling.ceiling_snr(trials[:3], np.arange(3))).all()
 
 
+@pytest.mark.parametrize("n_images", [1, 2, 3])
+def test_a_ceiling_of_three_images_is_not_known(n_images: int) -> None:
+    """It came out as 1, for any noise."""
+    trials = np.random.default_rng(0).standard_normal((n_images * 5, 4))
+    assert np.isnan(ceiling.ceiling_snr(trials, np.repeat(np.arange(n_images), 5))).all()
+
+
 def test_within_trial_ceiling_is_what_the_true_mean_reaches() -> None:
     means, trials, image = simulate(np.full(200, 3), n_voxels=300, snr=0.8)
     similarity = ceiling.repeat_similarity(trials, image, centre=True)

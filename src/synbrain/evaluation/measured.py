@@ -14,7 +14,7 @@ from synbrain.arrays import Float64, Rows
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, Scale
-from synbrain.metrics.ceiling import RELIABLE, ceiling_snr, ncsnr, signal_and_noise
+from synbrain.metrics.ceiling import FEWEST_IMAGES, RELIABLE, ceiling_snr, ncsnr, signal_and_noise
 from synbrain.metrics.device import Device
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
 from synbrain.metrics.voxel import blocks
@@ -83,8 +83,8 @@ class Measured:
 
     @cached_property
     def snr(self) -> Float64 | None:
-        """(n_voxels,) ncsnr of the test trials, or, where they have no repeats, the space's; or None."""
-        if self.has_repeats and self.test.n_images >= 2:
+        """(n_voxels,) ncsnr of the test trials, or of few images or without repeats the space's; or None."""
+        if self.has_repeats and self.test.n_images >= FEWEST_IMAGES:
             parts = [
                 ceiling_snr(self.test_trials(voxels), self.test.image_of_trial)
                 for voxels in blocks(self.test.n_voxels, self.test.n_trials, BLOCK_VALUES)

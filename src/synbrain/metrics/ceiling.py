@@ -17,6 +17,7 @@ from synbrain.arrays import Float64, Rows
 from synbrain.metrics.voxel import _correlate, blocks
 
 RELIABLE = 0.2  # ncsnr from which a voxel counts as reliable: its single trials correlate .2 with the signal
+FEWEST_IMAGES = 4  # from which :func:`ceiling_snr` tells a ceiling
 
 
 def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:
@@ -83,12 +84,15 @@ def ceiling_snr(trials: NDArray[Any], image_of_trial: Rows) -> Float64:
 
     The ceiling of the repeat means is 1 - W / B, with W and B the mean squares within and between images.
     For k images W / B is on average (k - 1) / (k - 3) times too large (mean of an inverse chi-square), so
-    it is multiplied by (k - 3) / (k - 1). That matters below a few hundred images; arguments as there.
+    it is multiplied by (k - 3) / (k - 1). That matters below a few hundred images; arguments as there. Of
+    fewer than :data:`FEWEST_IMAGES` that mean does not exist, and the ceiling is not known: NaN.
     """
     signal, noise = _components(trials, image_of_trial)
     counts = np.unique(image_of_trial, return_counts=True)[1]
-    left = float(np.mean(1 / counts)) if len(counts) else 1.0
-    shrink = max(len(counts) - 3, 0) / max(len(counts) - 1, 1)
+    if len(counts) < FEWEST_IMAGES:
+        return np.full(len(noise), np.nan)
+    left = float(np.mean(1 / counts))
+    shrink = (len(counts) - 3) / (len(counts) - 1)
     between = np.maximum(signal + noise * left, 0.0)
     share = shrink * noise * left / np.where(between > 0, between, 1.0)
     share = np.where(between > 0, share, 1.0)
