@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--beside", type=Path, help="folder of an earlier call, averaged with this one")
     typed = parser.parse_args()
     base, kept = [load_dataset(p) for p in typed.base], [load_dataset(p) for p in typed.kept]
-    options = TuneOptions(epochs=typed.epochs, seed=typed.seed, **typed.options)
+    options = TuneOptions(**{"epochs": typed.epochs, "seed": typed.seed, **typed.options})
     encoder = typed.work / f"encoder-{typed.work.name}"  # its tokens lie beside those of other works
     if not (encoder / "checksums.json").exists():
         started = cpu_seconds()

@@ -186,9 +186,9 @@ def _files(dataset: Dataset) -> Line:
 def _counts(dataset: Dataset) -> Line:
     numbers, index = sessions_of(dataset)
     repeats = np.bincount(dataset.trials["image"].to_numpy(dtype=np.int64), minlength=dataset.n_images)
-    low, high = np.bincount(index).min(), np.bincount(index).max()
-    text = f"{len(numbers)} sessions of {low}{f' to {high}' if high != low else ''} trials, "
-    text += f"{dataset.n_images} images, {repeats.min()} to {repeats.max()} trials each"
+    sizes = np.bincount(index)
+    text = f"{counted(len(numbers), 'session')} of {_trials(sizes)}, {counted(dataset.n_images, 'image')}, "
+    text += f"{_trials(repeats)} each"
     odd = check_sessions.compare_counts(dataset)
     broken = check_sessions.broken_repeats(dataset)
     problems = list(odd or [])
@@ -198,6 +198,12 @@ def _counts(dataset: Dataset) -> Line:
     if problems:
         return Line("counts", "fault", "; ".join(problems), figures)
     return Line("counts", "ok", text + ("" if odd is None else "; as NSD published"), figures)
+
+
+def _trials(counts: Rows) -> str:
+    """``300 trials``, or ``1 to 3 trials`` where they differ."""
+    low, high = int(counts.min()), int(counts.max())
+    return counted(high, "trial") if low == high else f"{low} to {high} trials"
 
 
 def _unit(dataset: Dataset, moments: check_sessions.Moments) -> Line:
