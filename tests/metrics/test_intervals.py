@@ -75,6 +75,15 @@ def test_percentile_interval_leaves_out_undefined() -> None:
 def test_paired_p() -> None:
     assert intervals.paired_p(np.full(999, 0.3)) == pytest.approx(2 / 1000)
     assert intervals.paired_p(np.r_[np.full(500, -1.0), np.full(500, 1.0)]) == 1
+    # as many equal signs: no other sample of three images is possible
+    assert intervals.paired_p(np.full(999, 0.3), n_images=3) == pytest.approx(0.25)
+    assert intervals.paired_p(np.full(999, 0.3), n_images=100) == pytest.approx(2 / 1000)
+
+
+def test_one_image_has_no_interval() -> None:
+    """Its mean is the same in every sample: intervals had no width, and every difference was sure."""
+    weights = intervals.image_weights(1, 50)
+    assert np.isnan(intervals.mean_replicates(weights, np.array([3.0]))).all()
 
 
 def test_sign_flip_against_exact_count_and_t_test() -> None:

@@ -116,7 +116,8 @@ def compare(
         shutil.rmtree(out / TRAINING, ignore_errors=True)
         rows = {name: combined(list(of.values()), name) for name, of in results.rows.items() if of}
         about = _about(job, chosen, results, rows).model_copy(update={"skipped": skipped})
-        return Comparison(Scores.of_rows(rows, about, differences(rows, AGAINST)), results.failed)
+        apart = differences(rows, AGAINST, n_images=test.n_images)
+        return Comparison(Scores.of_rows(rows, about, apart), results.failed)
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def _all_results(methods: dict[str, Method], job: Job, out: Path) -> _Results:
 def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[str, Row]) -> ComparisonAbout:
     """What the table says about itself: data, settings, and comparisons beside those with ridge."""
     options, changes = job.options, _flat(job.options.changes)
+    n_images = job.measured.test.n_images
     data = describe(job.dataset, job.measured, n_samples=options.samples).model_copy(
         update={
             "encoder": job.tokens.encoder,
@@ -181,8 +183,8 @@ def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[s
         methods={name: method.about for name, method in methods.items()},
         groups={name: method.group for name, method in methods.items()},
         over_seeds=_over_seeds(results.rows),
-        differences_from_ridge_gaussian=_against_gaussian(rows),
-        differences_from_base=_against_base(rows, {name: methods[name].base for name in rows}),
+        differences_from_ridge_gaussian=_against_gaussian(rows, n_images),
+        differences_from_base=_against_base(rows, {name: methods[name].base for name in rows}, n_images),
     )
 
 
@@ -230,25 +232,27 @@ def _flat(changes: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _against_gaussian(rows: dict[str, Row]) -> dict[str, dict[str, dict[str, Any]]]:
+def _against_gaussian(rows: dict[str, Row], n_images: int) -> dict[str, dict[str, dict[str, Any]]]:
     """Paired differences of the distribution scores from ridge with Gaussian residuals.
 
     Any trial distribution beats ridge, a point mass, in these scores; this is the one to beat.
     """
     of_distribution = {
         name: {metric: entry for metric, entry in row.items() if metric in DISTRIBUTION}
-        for name, row in differences(rows, GAUSSIAN).items()
+        for name, row in differences(rows, GAUSSIAN, n_images=n_images).items()
     }
     return {name: row for name, row in of_distribution.items() if row}
 
 
-def _against_base(rows: dict[str, Row], base: dict[str, str]) -> dict[str, dict[str, dict[str, Any]]]:
+def _against_base(
+    rows: dict[str, Row], base: dict[str, str], n_images: int
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Paired differences of ablations from the row that each is a difference of, corrected among its kind."""
     apart: dict[str, dict[str, dict[str, Any]]] = {}
     for name in dict.fromkeys(base.values()):
         family = {n: row for n, row in rows.items() if n == name or base[n] == name}
         if name in rows and len(family) > 1:
-            apart |= differences(family, name)
+            apart |= differences(family, name, n_images=n_images)
     return apart
 
 

@@ -12,7 +12,9 @@ from synbrain.metrics.intervals import holm, paired_p, percentile_interval
 COMPARED = ("mse", "pearson", "skill", "voxel_r", "voxel_r_fraction", "crps", "energy_score")
 
 
-def differences(rows: dict[str, Row], against: str = "ridge") -> dict[str, dict[str, dict[str, Any]]]:
+def differences(
+    rows: dict[str, Row], against: str = "ridge", *, n_images: int | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Difference of every row from the row ``against``, per metric, over paired bootstrap replicates.
 
     Rows must come from one :class:`~synbrain.evaluation.measured.Measured`, so that replicate k of every
@@ -21,6 +23,7 @@ def differences(rows: dict[str, Row], against: str = "ridge") -> dict[str, dict[
     Args:
         rows: name -> row; those without replicates (ceiling) are left out.
         against: the row that the others are compared with.
+        n_images: test images that replicates are drawn from; few of them cannot give a small p.
 
     Returns:
         row -> metric -> {"difference", "interval" (95 %), "p" (two-sided), "p_holm" (Holm over the rows)}.
@@ -40,7 +43,7 @@ def differences(rows: dict[str, Row], against: str = "ridge") -> dict[str, dict[
             interval = percentile_interval(drawn)
             if interval is None:
                 continue
-            entry = {"difference": ours - theirs, "interval": list(interval), "p": paired_p(drawn)}
+            entry = {"difference": ours - theirs, "interval": list(interval), "p": paired_p(drawn, n_images)}
             table.setdefault(name, {})[metric] = entry
             names.append(name)
             p_values.append(entry["p"])

@@ -148,7 +148,7 @@ def evaluation_of(
             "recipe": model.config.recipe,
         }
     )
-    scores = Scores.of_rows(rows, about, differences(rows))
+    scores = Scores.of_rows(rows, about, differences(rows, n_images=test.n_images))
     return Evaluation(scores, measured, subject, rows, predictions)
 
 

@@ -35,8 +35,10 @@ def mean_replicates(weights: Float64, totals: NDArray[Any], counts: NDArray[Any]
         counts: (n_images,) number of items; one each where left out. Images of no item drop out.
 
     Returns:
-        (n_bootstrap,) float64.
+        (n_bootstrap,) float64; NaN where there is one image, whose mean does not vary over samples.
     """
+    if weights.shape[1] < 2:
+        return np.full(len(weights), np.nan)
     number = np.ones(len(totals)) if counts is None else np.asarray(counts, dtype=np.float64)
     below = weights @ number
     out = (weights @ np.asarray(totals, dtype=np.float64)) / np.where(below > 0, below, 1.0)
@@ -163,14 +165,17 @@ def seed_interval(values: NDArray[Any], level: float = LEVEL) -> Interval | None
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
-def paired_p(difference: NDArray[Any]) -> float:
+def paired_p(difference: NDArray[Any], n_images: int | None = None) -> float:
     """Two-sided p-value that a difference is 0, from its paired bootstrap replicates (n_bootstrap,).
 
-    Twice the smaller tail, with one added to numerator and denominator so that it is never 0.
+    Twice the smaller tail, with one added to numerator and denominator so that it is never 0. Where all of n
+    images favour one side no sample disagrees, however few they are: p is at least that of as many equal
+    signs, ``2 / 2^n``.
     """
     finite = difference[np.isfinite(difference)]
     tail = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
-    return float(min(1.0, 2 * (tail + 1) / (len(finite) + 1)))
+    least = 0.0 if n_images is None else 2.0 ** (1 - n_images)
+    return float(min(1.0, max(2 * (tail + 1) / (len(finite) + 1), least)))
 
 
 def sign_flip_p(difference: NDArray[Any], *, n_resamples: int = 9999, seed: int = 0) -> float:
