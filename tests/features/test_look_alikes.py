@@ -69,6 +69,18 @@ def test_pictures_that_differ_in_little_are_told_apart_further_on() -> None:
     assert np.bincount(found).max() == 2
 
 
+def test_a_set_of_gratings_hides_no_copied_photograph() -> None:
+    """One family is too large at any cosine, so its images are parted; the copies of the others are not."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((200, 16, 40))
+    tokens[160:] = tokens[160] + 0.02 * rng.standard_normal((40, 16, 40))
+    tokens[100:150] = tokens[:50] + 0.3 * rng.standard_normal((50, 16, 40))
+    found = families({"late": tokens.astype(np.float32)}, np.arange(200))
+    assert (found[100:150] == found[:50]).all()
+    assert len(np.unique(found)) == 150
+    assert np.bincount(found).max() == 2
+
+
 @pytest.mark.parametrize("n", [3, 12])
 def test_few_images_are_families_of_their_own(n: int) -> None:
     same = np.ones((n, 4, 8), dtype=np.float32)

@@ -18,7 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from synbrain.arrays import Float32, Rows
 
 # Cosines of centred tokens, mean over layers. Blurred copies are at .8 to 1; the nearest other photograph is
-# at .3 to .5. Where a family at one of them would hold too many images, pictures differ in little: the next.
+# at .3 to .5. Where a family at one of them would hold too many images, its pictures differ in little: they are
+# told apart at the next. The other families stay, or one set of gratings would hide every copied photograph.
 ALIKE = (0.8, 0.9, 0.97)
 LARGEST = 0.1  # share of the images that a family may hold
 GRID, A_CELL, CHANNELS, BLOCK = 4, 4, 128, 256
@@ -45,7 +46,7 @@ def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows, alike: Sequ
     Args:
         layers: layer -> (n_stored, n_tokens, dim) tokens, often memory maps, of which each is read once.
         rows: (n_images,) stored rows of the images.
-        alike: least cosines, of which the first is taken whose families are not too large.
+        alike: least cosines; families that are too large at one are parted at the next, and after the last.
 
     >>> tokens = np.random.default_rng(0).standard_normal((40, 9, 8))
     >>> tokens[7] = 1.01 * tokens[3]
@@ -55,14 +56,21 @@ def families(layers: Mapping[str, NDArray[np.floating]], rows: Rows, alike: Sequ
     """
     n = len(rows)
     largest = int(LARGEST * n)
+    family = np.arange(n, dtype=np.int64)
     if not layers or largest < 2:
-        return np.arange(n, dtype=np.int64)
+        return family
     seen = torch.cat([_directions(tokens, rows) for tokens in layers.values()], dim=1) / len(layers) ** 0.5
+    too_large = [family.copy()]
     for least in alike:
-        found = _connected(seen, least, largest)
-        if found is not None:
-            return found
-    return np.arange(n, dtype=np.int64)
+        groups, too_large = too_large, []
+        for group in groups:
+            part = _connected(seen if len(group) == n else seen[group], least)
+            _, first, size = np.unique(part, return_index=True, return_counts=True)
+            family[group] = group[first[part]]
+            too_large += [group[part == k] for k in np.flatnonzero(size > largest)]
+    for group in too_large:
+        family[group] = group
+    return np.unique(family, return_inverse=True)[1].astype(np.int64)
 
 
 def _directions(tokens: NDArray[np.floating], rows: Rows) -> torch.Tensor:
@@ -94,20 +102,18 @@ def _some_tokens(pool: Float32) -> tuple[Rows, torch.Tensor]:
     return at.astype(np.int64), torch.from_numpy(means.astype(np.float32))
 
 
-def _connected(seen: torch.Tensor, least: float, largest: int) -> Rows | None:
-    """Families at one cosine; None where one would be too large."""
-    n = len(seen)
-    pairs = []
-    for start in range(0, n, BLOCK):
-        alike = seen[start : start + BLOCK] @ seen.T > least
-        if int(alike.sum(dim=1).max()) > largest:
-            return None
-        one, two = torch.nonzero(alike, as_tuple=True)
-        pairs.append(np.stack([one.numpy() + start, two.numpy()]))
-    one, two = np.concatenate(pairs, axis=1)
-    graph = coo_matrix((np.ones(len(one), dtype=bool), (one, two)), shape=(n, n))
-    found = connected_components(graph, directed=False)[1].astype(np.int64)
-    return found if np.bincount(found).max() <= largest else None
+def _connected(seen: torch.Tensor, least: float) -> Rows:
+    """(n_images,) number, from 0, of what each image is connected to at one cosine."""
+    part = np.arange(len(seen), dtype=np.int64)
+    for start in range(0, len(seen), BLOCK):
+        of_block = part[start : start + BLOCK]
+        alike = (seen[start : start + BLOCK] @ seen[start:].T > least).numpy()
+        one, two = np.nonzero(alike & (of_block[:, None] != part[start:]))  # not connected as yet
+        if len(one):
+            pairs = of_block[one], part[start:][two]
+            graph = coo_matrix((np.ones(len(one), dtype=bool), pairs), shape=(len(seen), len(seen)))
+            part = connected_components(graph, directed=False)[1].astype(np.int64)[part]
+    return np.unique(part, return_inverse=True)[1].astype(np.int64)
 
 
 def folds_of(family: Rows, n_folds: int, seed: int) -> Rows:
