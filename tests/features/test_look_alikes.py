@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from synbrain.baselines.ridge import Ridge, folds
-from synbrain.features.look_alikes import families, folds_of, held_out
+from synbrain.features.look_alikes import families, folds_of, held_out, most_folds
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.by_encoder import fit_each_encoder
 from synbrain.linear.config import LinearPathConfig
@@ -103,6 +103,25 @@ def test_folds_and_splits_never_part_a_family(numbers: list[int], n_folds: int, 
     assert len(held) >= 3
     rest = np.setdiff1d(np.arange(len(family)), held)
     assert not set(family[held].tolist()) & set(family[rest].tolist())
+
+
+def test_holding_nearly_all_out_leaves_a_family() -> None:
+    assert len(held_out(np.repeat(np.arange(20), 2), 39, 0)) == 38
+
+
+def test_folds_for_single_images_grow_no_larger_than_a_family() -> None:
+    """All folds are laid out at the size of the largest: 59 of 6 places would be 354 for 64 images."""
+    pairs, _ = recording(copies=0, n=64)
+    late = pairs.tokens.layers["late"].copy()
+    late[:6] = late[0]
+    early = pairs.tokens.layers["early"].copy()
+    early[:6] = early[0]
+    alike = replace(pairs, tokens=replace(pairs.tokens, layers={"early": early, "late": late}))
+    one_by_one = CONFIG.model_copy(update={"n_folds": 64})
+    assert np.bincount(fit_linear_path(alike, one_by_one).folds).tolist() == [7, 7, 7, 7, 6, 6, 6, 6, 6, 6]
+    assert np.bincount(fit_linear_path(pairs, one_by_one).folds).max() == 1
+    assert most_folds(np.zeros(5, dtype=np.int64)) == 1
+    assert most_folds(np.array([0, 0, 0, 1])) == 2
 
 
 def test_without_look_alikes_folds_are_those_of_single_images() -> None:

@@ -18,8 +18,8 @@ from scipy.sparse.csgraph import connected_components
 from synbrain.arrays import Float32, Rows
 
 # Cosines of centred tokens, mean over layers. Blurred copies are at .8 to 1; the nearest other photograph is
-# at .3 to .5. Where a family at one of them would hold too many images, its pictures differ in little: they are
-# told apart at the next. The other families stay, or one set of gratings would hide every copied photograph.
+# at .3 to .5. Where a family at one of them would hold too many images, its pictures differ in little: they
+# are told apart at the next. Other families stay, or one set of gratings would hide every copied photograph.
 ALIKE = (0.8, 0.9, 0.97)
 LARGEST = 0.1  # share of the images that a family may hold
 GRID, A_CELL, CHANNELS, BLOCK = 4, 4, 128, 256
@@ -116,6 +116,12 @@ def _connected(seen: torch.Tensor, least: float) -> Rows:
     return np.unique(part, return_inverse=True)[1].astype(np.int64)
 
 
+def most_folds(family: Rows) -> int:
+    """Folds that are about even: none need be smaller than the largest family, nor is any empty."""
+    size = np.bincount(family)
+    return max(len(family) // int(size.max()), min(2, int(np.count_nonzero(size))))
+
+
 def folds_of(family: Rows, n_folds: int, seed: int) -> Rows:
     """(n_images,) fold of each image; sizes are equal to one where every image is a family of its own.
 
@@ -136,7 +142,7 @@ def folds_of(family: Rows, n_folds: int, seed: int) -> Rows:
 
 
 def held_out(family: Rows, n_held: int, seed: int) -> Rows:
-    """Rows of ``n_held`` images or a few more, ascending, drawn by whole families.
+    """Rows of ``n_held`` images or a few more, ascending, drawn by whole families, of which one is left.
 
     Args:
         family: (n_images,) of :func:`families`.
@@ -147,5 +153,6 @@ def held_out(family: Rows, n_held: int, seed: int) -> Rows:
     _, firsts, counts = np.unique(drawn, return_index=True, return_counts=True)
     in_turn = np.argsort(firsts)
     n_families = 1 + int(np.searchsorted(np.cumsum(counts[in_turn]), n_held))
+    n_families = max(1, min(n_families, len(counts) - 1))
     chosen = drawn[firsts[in_turn[:n_families]]]
     return np.flatnonzero(np.isin(family, chosen)).astype(np.int64)

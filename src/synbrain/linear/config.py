@@ -17,7 +17,9 @@ class LinearPathConfig(BaseModel):
     )
     window_sd: float = Field(0.12, gt=0, description="sd of the windows, share of the image's width")
     alphas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), min_length=1)
-    n_folds: int = Field(10, ge=2, description="folds by image; fewer where images are fewer")
+    n_folds: int = Field(
+        10, ge=2, description="folds by image; fewer where images are fewer or many look alike"
+    )
     temper: float = Field(0.25, gt=0, description="exponent on the pseudo-likelihood of a candidate")
     keep: int = Field(8, ge=1, description="candidates that a voxel averages at most")
     select_images: int = Field(800, ge=10, description="images on which candidates are compared at most")

@@ -14,7 +14,7 @@ from torch import Tensor
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.look_alikes import folds_of
+from synbrain.features.look_alikes import folds_of, most_folds
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.files import digest_of, open_array, save_array
 from synbrain.linear.candidates import Choice, Problem, candidate_kernels, choose
@@ -120,8 +120,7 @@ def fit_linear_path(
     y = pairs.repeat_means()
     _check(y)
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
-    n_families = len(np.unique(tokens.families))
-    config = config.model_copy(update={"n_folds": min(config.n_folds, n_families)})
+    config = config.model_copy(update={"n_folds": min(config.n_folds, most_folds(tokens.families))})
     folds = folds_of(tokens.families, config.n_folds, seed)
     expected = linear_path_cost(len(y), y.shape[1], tokens.shapes, config).total
     meter = Meter(expected / team.world, show=show_progress)
