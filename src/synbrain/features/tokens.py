@@ -15,7 +15,6 @@ from synbrain.arrays import Float32, Float64, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.look_alikes import families, held_out
 from synbrain.metrics.voxel import blocks
 
 # Of a voxel's mean: an sd below it is what rounding leaves of a constant. float32 holds 7 digits, so a sum or
@@ -112,6 +111,8 @@ class TokenSet:
 
         Images of one family are fitted on together or judged by together.
         """
+        from synbrain.features.look_alikes import families  # torch, which those who open tokens do without
+
         return families(self.layers, self.rows) if self.settled is None else self.settled
 
     def in_families(self) -> TokenSet:
@@ -227,6 +228,8 @@ class Pairs:
         n_held = min(max(1, round(fraction * self.n_images)), self.n_images - 1)
         if n_held < 1:
             raise SynBrainError("one image cannot be split", "give at least two training images")
+        from synbrain.features.look_alikes import held_out  # torch
+
         held = held_out(self.tokens.families, n_held, seed)
         return self.take(np.setdiff1d(np.arange(self.n_images), held)), self.take(held)
 
