@@ -142,7 +142,7 @@ def folds_of(family: Rows, n_folds: int, seed: int) -> Rows:
 
 
 def held_out(family: Rows, n_held: int, seed: int) -> Rows:
-    """Rows of ``n_held`` images or a few more, ascending, drawn by whole families, of which one is left.
+    """Rows of ``n_held`` images or a few more, ascending, drawn by whole families.
 
     Args:
         family: (n_images,) of :func:`families`.
@@ -153,6 +153,5 @@ def held_out(family: Rows, n_held: int, seed: int) -> Rows:
     _, firsts, counts = np.unique(drawn, return_index=True, return_counts=True)
     in_turn = np.argsort(firsts)
     n_families = 1 + int(np.searchsorted(np.cumsum(counts[in_turn]), n_held))
-    n_families = max(1, min(n_families, len(counts) - 1))
     chosen = drawn[firsts[in_turn[:n_families]]]
     return np.flatnonzero(np.isin(family, chosen)).astype(np.int64)

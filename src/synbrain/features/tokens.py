@@ -115,6 +115,10 @@ class TokenSet:
 
         return families(self.layers, self.rows) if self.settled is None else self.settled
 
+    def families_of(self, rows: Rows) -> Rows:
+        """(n,) families of the images ``rows`` of this set, told among these alone."""
+        return self.take(rows).families
+
     def in_families(self) -> TokenSet:
         """The same images whose families stay what these layers tell, through whatever layers."""
         return replace(self, settled=self.families)
@@ -230,7 +234,9 @@ class Pairs:
             raise SynBrainError("one image cannot be split", "give at least two training images")
         from synbrain.features.look_alikes import held_out  # torch
 
-        held = held_out(self.tokens.families, n_held, seed)
+        family = self.tokens.families
+        n_held = max(1, min(n_held, self.n_images - int(np.bincount(family).max())))  # one family stays
+        held = held_out(family, n_held, seed)
         return self.take(np.setdiff1d(np.arange(self.n_images), held)), self.take(held)
 
 
