@@ -26,7 +26,7 @@ RIDGE = DecoderOptions(method="ridge", encoder="pixels", components=8)
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return make_dataset(tmp_path_factory.mktemp("unseen"), "first", 30, 1)
+    return make_dataset(tmp_path_factory.mktemp("unseen"), "first", 30, 5)  # no two pictures look alike
 
 
 def run_that_saw(dataset: Dataset, rows: np.ndarray) -> SynBrain:
@@ -48,6 +48,23 @@ def test_validation_images_are_those_that_the_run_did_not_see(dataset: Dataset, 
     held = data.subjects[0].validation
     assert held.tokens.rows.tolist() == left.tolist()
     assert not np.isin(data.subjects[0].train.tokens.rows, left).any()
+
+
+def test_versions_of_a_picture_that_the_run_saw_do_not_choose(tmp_path: Path) -> None:
+    """Every picture comes twice, a little darker: the run saw one version of the first three."""
+    twice = make_dataset(tmp_path, "twice", 12, 1, versions=2)
+    train = twice.image_rows("train")
+    left = train[[0, 2, 4, 10, 11, 20, 21, 30, 31]]
+    run = run_that_saw(twice, np.setdiff1d(train, left))
+    data = decoding_data([twice], RIDGE, run_images=run.config.trained_images)
+    held = data.subjects[0].validation.tokens.rows
+    assert set(held.tolist()) <= set(train[[10, 11, 20, 21, 30, 31]].tolist())
+    assert not set((held // 2).tolist()) & set((data.subjects[0].train.tokens.rows // 2).tolist())
+    few = RIDGE.model_copy(update={"budget": 16, "by": "images"})
+    data = decoding_data([twice], few, run_images=run.config.trained_images)
+    held = data.subjects[0].validation.tokens.rows
+    kin = np.flatnonzero(np.isin(np.arange(twice.n_images) // 2, held // 2))
+    assert data.validation_images == set(image_marks(twice, kin))
 
 
 def test_images_that_it_saw_are_named(dataset: Dataset) -> None:

@@ -65,21 +65,35 @@ def test_a_picture_under_two_names_of_one_dataset_is_refused(tmp_path: Path) -> 
         training_images([again])
 
 
+def each_its_own(rows: np.ndarray) -> np.ndarray:
+    return np.arange(len(rows))
+
+
+def test_versions_of_a_picture_are_left_out_together(tmp_path: Path) -> None:
+    images = training_images([recorded(tmp_path / "a", list(range(1, 31)), test={30})])[0]
+    kept = leave_out(images, 0.2, lambda rows: rows // 2)  # two versions of each picture
+    left = np.setdiff1d(images.rows, kept.rows)
+    assert 6 <= len(left) <= 7
+    assert not set((left // 2).tolist()) & set((kept.rows // 2).tolist())
+    with pytest.raises(SynBrainError, match="29 of 29 images left out"):
+        leave_out(images, 0.1, np.zeros_like)
+
+
 def test_images_left_out_are_the_same_for_every_run(tmp_path: Path) -> None:
     pictures = list(range(1, 31))
     first = recorded(tmp_path / "a", pictures, test={30})
     second = recorded(tmp_path / "b", pictures[::-1], test={30})  # other order, other names
     one, other = training_images([first, second])
-    left = [set(images.marks) - set(leave_out(images, 0.1).marks) for images in (one, other)]
+    left = [set(images.marks) - set(leave_out(images, 0.1, each_its_own).marks) for images in (one, other)]
     assert left[0] == left[1]
     assert len(left[0]) == 3
-    kept = leave_out(one, 0.1)
+    kept = leave_out(one, 0.1, each_its_own)
     assert len(kept.rows) == len(kept.marks) == 26
     assert set(one.rows) - set(kept.rows) == {one.rows[one.marks.index(mark)] for mark in left[0]}
-    assert leave_out(one, 0.0) == one
-    assert len(leave_out(one, 0.001).rows) == 28  # one at least
+    assert leave_out(one, 0.0, each_its_own) == one
+    assert len(leave_out(one, 0.001, each_its_own).rows) == 28  # one at least
     with pytest.raises(SynBrainError, match="29 of 29 images left out"):
-        leave_out(one, 0.99)
+        leave_out(one, 0.99, each_its_own)
 
 
 def test_synthetic_responses_are_not_trained_on_without_a_word(tmp_path: Path) -> None:

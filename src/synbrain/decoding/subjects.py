@@ -34,7 +34,7 @@ class DecodingData:
         units: subject name -> unit.
         trained_images, test_images: marks (training/leakage.py).
         record: numbers of images and trials, and the budget, for the card.
-        validation_images: marks.
+        validation_images: marks, with those of images that look like them.
         seen: names of the validation images that the maker of synthetic trials saw; None: not known.
     """
 
@@ -209,7 +209,18 @@ def _chosen(
     pairs = Pairs(tokens.take(images), dataset.responses, trials[kept], np.searchsorted(images, shown[kept]))
     marks = image_marks(dataset, images)
     names = dataset.images["name"].astype(str).to_numpy()[images]
-    return hold_out(pairs, marks, names, options.validation_fraction, (options.seed, saw)), marks
+    # the run, and synthetic trials, may show versions of these pictures that the budget does not hold
+    every = dataset.image_rows("train")
+    known, family = image_marks(dataset, every), tokens.families_of(every)
+    like_seen = saw | _alike(known, family, saw)
+    held = hold_out(pairs, marks, names, options.validation_fraction, (options.seed, like_seen))
+    return replace(held, marks=held.marks | _alike(known, family, held.marks)), marks
+
+
+def _alike(marks: Sequence[bytes], family: Rows, of: Set[bytes]) -> set[bytes]:
+    """Those of ``marks`` whose families have an image of ``of``."""
+    theirs = np.isin(family, family[[mark in of for mark in marks]])
+    return {mark for mark, there in zip(marks, theirs, strict=True) if there}
 
 
 def _layer_tokens(dataset: Dataset, options: DecoderOptions) -> TokenSet:

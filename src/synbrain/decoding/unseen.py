@@ -26,9 +26,9 @@ class HeldOut:
 
     Attributes:
         train, validation: with all trials of their images.
-        marks: of the validation images.
-        seen: names of the validation images that the run saw; None where it does not say what it saw, or
-            where there is no run.
+        marks: of the validation images, and of images that look like them.
+        seen: names of the validation images that the run saw, or saw a version of; None where it does not say
+            what it saw, or where there is no run.
     """
 
     train: Pairs
@@ -50,17 +50,20 @@ def hold_out(
     """
     seed, seen = draw
     n = min(max(1, round(fraction * pairs.n_images)), pairs.n_images - 1)
-    unseen = np.flatnonzero([mark not in seen for mark in marks])
+    family = pairs.tokens.families
+    # who saw one version of a picture knows the others
+    known = np.isin(family, family[[mark in seen for mark in marks]])
+    unseen = np.flatnonzero(~known)
     if not seen or len(unseen) < n / 2:
         train, validation = pairs.hold_out(fraction, seed)
         held = np.flatnonzero(np.isin(pairs.tokens.rows, validation.tokens.rows))
     else:
-        held = unseen[held_out(pairs.tokens.families[unseen], n, seed)]
+        held = unseen[held_out(family[unseen], n, seed)]
         train = pairs.take(np.setdiff1d(np.arange(pairs.n_images), held))
         validation = pairs.take(held)
     chosen = held.tolist()
-    known = tuple(names[i] for i in chosen if marks[i] in seen) if seen else None
-    return HeldOut(train, validation, frozenset(marks[i] for i in chosen), known)
+    told = tuple(names[i] for i in chosen if known[i]) if seen else None
+    return HeldOut(train, validation, frozenset(marks[i] for i in chosen), told)
 
 
 def note_seen(n: int, seen: Sequence[str] | None) -> None:

@@ -149,7 +149,7 @@ def new_subject(base: SynBrain, dataset: Dataset, tokens: TokenSet, options: Ada
     part = Pairs(pairs.tokens, pairs.responses, pairs.trials[allowed], pairs.image_of_trial[allowed])
     shown = np.flatnonzero(part.repeats())
     images = adaptation_images(base.config, dataset, rows[shown], options.shared_test_images)
-    images = leave_out(images, options.leave_out)
+    images = leave_out(images, options.leave_out, tokens.families_of)
     return TrainingSubject.of(dataset, part.take(rows.searchsorted(images.rows)), images)
 
 

@@ -7,7 +7,7 @@ adaptation cannot mix the two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,14 +111,16 @@ def adaptation_images(
     return _without(forbidden, rows, marks, test_marks)
 
 
-def leave_out(images: TrainingImages, share: float) -> TrainingImages:
+def leave_out(images: TrainingImages, share: float, families: Callable[[Rows], Rows]) -> TrainingImages:
     """``images`` but for a share of them, one image at least where ``share`` is not 0.
 
     Which ones depends on the pictures alone, not on a seed: runs of the same images leave out the same.
+    Images that look alike are left out together, so that a few more may be.
 
     Args:
         images: of one dataset.
         share: in [0, 1).
+        families: numbers of the families of the images at these rows; asked for where ``share`` is not 0.
 
     Raises:
         SynBrainError: where no image would be left.
@@ -126,10 +128,18 @@ def leave_out(images: TrainingImages, share: float) -> TrainingImages:
     if not share:
         return images
     n_out = max(1, round(share * len(images.marks)))
-    if n_out >= len(images.marks):
-        raise SynBrainError(f"{n_out} of {len(images.marks)} images left out", "choose a smaller --leave-out")
     # marks are digests: their order is a draw that every machine repeats
-    out = set(sorted(images.marks)[:n_out])
+    first_of: dict[int, bytes] = {}
+    family = dict(zip(images.marks, families(images.rows).tolist(), strict=True))
+    for mark in sorted(images.marks):
+        first_of.setdefault(family[mark], mark)
+    in_turn = sorted(images.marks, key=lambda mark: (first_of[family[mark]], mark))
+    last = {family[mark] for mark in in_turn[:n_out]}
+    out = {mark for mark in in_turn if family[mark] in last}
+    if len(out) == len(set(images.marks)):
+        raise SynBrainError(
+            f"{len(out)} of {len(images.marks)} images left out", "choose a smaller --leave-out"
+        )
     return _without(out, images.rows, images.marks, images.test_marks)
 
 

@@ -68,10 +68,10 @@ def train(
         note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
     opened = [open_untuned(dataset, options.encoder, options.layers) for dataset in datasets]
-    datasets = [dataset for dataset, _ in opened]
+    datasets, tokens = [dataset for dataset, _ in opened], [tokens for _, tokens in opened]
     allowed = training_images(datasets, options.shared_test_images, keep_out)
-    images = [leave_out(of_one, options.leave_out) for of_one in allowed]
-    subjects = training_subjects(datasets, images, [tokens for _, tokens in opened])
+    images = [leave_out(i, options.leave_out, t.families_of) for i, t in zip(allowed, tokens, strict=True)]
+    subjects = training_subjects(datasets, images, tokens)
     check_subjects(subjects, config)
     if not (options.networks or config.linear_path):
         raise SynBrainError(f"the recipe {config.recipe} is networks alone", "leave --networks at true")
