@@ -123,6 +123,21 @@ def below(chosen: list[Chosen], rule: str) -> None:
     print(f"{rule}: taken at {takes} of {len(chosen)} places; clearly above at {counts}")
 
 
+def by_place(ways: dict[str, list[Chosen]]) -> None:
+    """What the last fit gains in two-way, with places (recording, draw) as what varies."""
+    last, first = ways.values()
+    for images in sorted({of.place[1] for of in last}):
+        for rule in ("never", "always"):
+            pairs = [(a, b) for a, b in zip(last, first, strict=True) if a.place[1] == images]
+            apart = np.array([np.mean(a.scores(rule)["two_way"] - b.scores(rule)["two_way"])
+                              for a, b in pairs])  # fmt: skip
+            error = standard_error(apart.tolist())
+            print(
+                f"{images} images, {rule}: {apart.mean():+.4f} (standard error over {len(apart)} places "
+                f"{error:.4f}), above at {int((apart > 0).sum())}, {apart.min():+.3f} to {apart.max():+.3f}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("base", type=Path, help="run that generators are adapted from")
@@ -147,6 +162,7 @@ def main() -> None:
         for rule in ("one_se", "mean", "always"):
             below(chosen, rule)
     margins(ways)
+    by_place(ways)
     steps = [result["test"][FITS[0]][share]["step"] for result in results for share in ("0", f"{SHARE:g}")]
     print(f"steps chosen: quartiles {np.percentile(steps, [0, 25, 50, 75, 100]).tolist()}")
 
