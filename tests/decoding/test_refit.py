@@ -16,6 +16,7 @@ from synbrain.decoding import mindeye2_fit
 from synbrain.decoding.adapt import adapt_decoder
 from synbrain.decoding.augment import augment
 from synbrain.decoding.augmentation_curve import augmentation_curve
+from synbrain.decoding.compare import compare_decoders
 from synbrain.decoding.mindeye2 import MindEye2
 from synbrain.decoding.options import (
     AugmentOptions,
@@ -30,7 +31,7 @@ from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import decoding_data
 from synbrain.decoding.train import train_decoder
 from synbrain.decoding.validation import validation_scores
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
 from synbrain.files import read_json
@@ -55,7 +56,7 @@ def settings(options) -> DecoderOptions:
     small = options("mindeye2", encoder="pixels", components=8)
     sizes = small.mindeye2.sizes.model_copy(update={"use_prior": False, "dropout": 0.3})
     changes = {"sizes": sizes, "steps": 60, "round_steps": 10, "patience": 100, "checkpoint_every": 5}
-    return small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update=changes)})
+    return small.model_copy(update={"mindeye2": small.mindeye2.model_copy(update=changes), "refit": True})
 
 
 def same_tensors(a: DecodingMethod, b: DecodingMethod) -> bool:
@@ -162,10 +163,11 @@ def test_an_interruption_changes_nothing(
 
 def test_closed_forms_are_fitted_to_all_images_as_they_are(first, tmp_path: Path) -> None:
     options = DecoderOptions(method="ridge", encoder="pixels", components=8)
-    decoders = [
-        train_decoder([first], options.model_copy(update={"refit": refit}), out=tmp_path / str(refit))
-        for refit in (False, True)
-    ]
+    decoders = [train_decoder([first], options, out=tmp_path / "False")]
+    with pytest.warns(SynBrainWarning, match="ridge is fitted to all images as it is.*changes nothing"):
+        decoders += [
+            train_decoder([first], options.model_copy(update={"refit": True}), out=tmp_path / "True")
+        ]
     assert same_tensors(decoders[0].method, decoders[1].method)
     assert decoders[0].config.last_fit == decoders[1].config.last_fit == {"images": N_TRAIN}
     card = (tmp_path / "True" / "README.md").read_text()
@@ -222,11 +224,26 @@ def test_a_curve_and_its_cells(first, settings, tmp_path: Path) -> None:
         augmentation_curve(run, first, again.model_copy(update={"resume": True}), out=tmp_path / "once")
 
 
-def test_experiments_have_none_unless_asked() -> None:
-    """Their published figures are of one fit, whose digest knows nothing of a last one."""
-    assert DecoderOptions().refit
-    assert DecoderAdaptOptions().refit
-    assert not CurveOptions().refit
-    assert not DecoderComparison().refit
+def test_the_table(first, second, settings, tmp_path: Path) -> None:
+    train_decoder([first], settings, out=tmp_path / "base")
+    how = DecoderComparison.model_validate(
+        settings.model_dump()
+        | {"budget": "all", "seeds": 1, "systems": ["mindeye2", "mindaligner"], "latent": 16}
+    )
+    given = {"run": linear_run(second), "known_data": first}
+    twice = compare_decoders(tmp_path / "base", second, how, out=tmp_path / "twice", **given)
+    how = how.model_copy(update={"refit": False})
+    once = compare_decoders(tmp_path / "base", second, how, out=tmp_path / "once", **given)
+    assert not twice["failed"]
+    assert (once["about"]["refit"], twice["about"]["refit"]) == (False, True)
+    assert once["validation"] == twice["validation"]
+    for name, row in once["rows"].items():
+        assert row["correlation_distance"]["value"] != twice["rows"][name]["correlation_distance"]["value"]
+
+
+def test_there_is_none_unless_asked() -> None:
+    """Published figures are of one fit, whose digest knows nothing of a last one."""
+    for options in (DecoderOptions, DecoderAdaptOptions, CurveOptions, DecoderComparison):
+        assert not options().refit
     assert once_fitted(CurveOptions()) == {"refit"}
     assert once_fitted(CurveOptions(refit=True)) == set()

@@ -13,7 +13,6 @@ from synbrain.metrics.retrieval import N_SUBSETS, N_WAY
 from synbrain.networks.config import LoopConfig
 
 OFFLINE = ("lite2",)  # networks that judge pictures and come with the package
-LAST_FIT = "train every decoder once more on all images, the held-out ones too, for the steps they chose"
 Arm = Literal["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"]
 
 
@@ -105,7 +104,7 @@ class DecoderOptions(BaseModel):
         "refuse", description="what to do about training images that are test images of another dataset"
     )
     refit: bool = Field(
-        True,
+        False,
         description="train once more on all images, the held-out ones too, for the steps that they chose",
     )
     seed: int = Field(0, ge=0, description="of weights, batches, noise and the held-out images")
@@ -168,7 +167,6 @@ class DecoderComparison(DecoderAdaptOptions):
     """Which decoders are compared, beside the settings of each."""
 
     budget: int | str = Field("1h", description="real data of every decoder but `full`")
-    refit: bool = Field(False, description=LAST_FIT)
     systems: list[str] = Field(
         ["ridge", "mindeye2", "mindaligner", "mindeye2_da", "full", "full_ridge", "repeats"],
         description="mindeye2_da adds synthetic hours, full and full_ridge take all data, repeats identify "
@@ -188,7 +186,6 @@ class CurveOptions(DecoderAdaptOptions):
     """The arms of the experiment, beside the settings of each decoder."""
 
     budget: int | str = Field("1h", description="real data of every decoder but those of the arm `real`")
-    refit: bool = Field(False, description=LAST_FIT)
     hours: list[float] = Field([0, 1, 2, 4, 8, 16, 32], description="synthetic hours of 750 trials")
     arms: list[Arm] = Field(
         ["calibrated", "expected", "isotropic", "ridge_gaussian", "real", "repeated"],

@@ -7,6 +7,7 @@ the seed, the rates and the temperatures of the first, and ends at the step that
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.subjects import DecodingData, mean_and_sd
 from synbrain.decoding.targets import TokenTargets
+from synbrain.errors import SynBrainWarning
 from synbrain.features.tokens import Pairs
 from synbrain.training.networks import Workspace
 
@@ -40,6 +42,10 @@ def fit_decoder(
     """
     decoder = fit(data, workspace, None)
     if not options.refit:
+        return decoder
+    if not hasattr(decoder.method, "kept_step"):
+        what = f"{options.method} is fitted to all images as it is, no step was chosen by some of them"
+        warnings.warn(f"{what}: --refit changes nothing", SynBrainWarning, stacklevel=3)
         return decoder
     return refitted(decoder, fit, on_all_images(data, options, targets), workspace)
 
