@@ -40,7 +40,10 @@ def test_other_responses_images_and_seeds_are_fitted(pairs: tuple[Pairs, Pairs])
     ridge_predictions(train, test.tokens)
     fewer = train.take(np.arange(train.n_images // 2))
     doubled = replace(train, responses=2 * np.asarray(train.responses))
-    for other, tokens, seed in [(doubled, test.tokens, 0), (fewer, test.tokens, 0), (train, train.tokens, 1)]:
+    alike = replace(train, tokens=replace(train.tokens, settled=np.arange(train.n_images) // 8))
+    others = [(alike, test.tokens, 0), (doubled, test.tokens, 0), (fewer, test.tokens, 0)]
+    others.append((train, train.tokens, 1))
+    for other, tokens, seed in others:
         expected = Ridge().fit(other, seed=seed).predict(tokens)
         assert np.array_equal(ridge_predictions(other, tokens, seed=seed), expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,10 @@ def test_an_interrupted_training_continues_to_the_same_model(
     other.responses[:] *= 2  # prepared again, in another unit
     with pytest.raises(SynBrainError, match="another configuration, seed or data"):
         train_model([subject(other)], config, folder=tmp_path / "cut")
+    one = pairs(n_images=40)  # as by an earlier version, which split these by single images
+    alike = replace(one, tokens=replace(one.tokens, settled=np.arange(40) // 2))
+    with pytest.raises(SynBrainError, match="another configuration, seed or data"):
+        train_model([subject(alike)], config, folder=tmp_path / "cut")
     resumed = train_model([subject(pairs(n_images=40))], config, folder=tmp_path / "cut")
     assert resumed.report == whole.report
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "cut")]

@@ -61,4 +61,5 @@ def _key(train: Pairs, tokens: TokenSet, seed: int) -> str:
     responses = hashlib.sha256(np.ascontiguousarray(train.repeat_means()).data).hexdigest()
     images = [train.tokens.rows.tolist(), tokens.rows.tolist()]
     files = {layer: file.sha256 for layer, file in sorted(train.tokens.files.items())}
-    return digest_of([METHOD, ALPHAS.tolist(), responses, images, files, seed])[:16]
+    known = [METHOD, ALPHAS.tolist(), responses, images, files, seed, *train.tokens.families_told]
+    return digest_of(known)[:16]

@@ -115,6 +115,12 @@ class TokenSet:
 
         return families(self.layers, self.rows) if self.settled is None else self.settled
 
+    @property
+    def families_told(self) -> list[list[int]]:
+        """For what depends on folds: the families, or nothing where no two images look alike."""
+        family = self.families
+        return [family.tolist()] if len(np.unique(family)) < len(family) else []
+
     def families_of(self, rows: Rows) -> Rows:
         """(n,) families of the images ``rows`` of this set, told among these alone."""
         return self.take(rows).families

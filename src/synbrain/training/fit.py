@@ -278,7 +278,7 @@ def _run_config(
 
 def _identity(subjects: Sequence[TrainingSubject], config: TrainConfig, origin: Origin | None) -> str:
     """Digest of what a checkpoint must agree on besides a stage's configuration."""
-    data = [[s.name, s.pairs.digest] for s in subjects]
+    data = [[s.name, s.pairs.digest, *s.pairs.tokens.families_told] for s in subjects]
     known: list[Any] = [data, config.model_dump(mode="json", exclude={"vae", "mapper"})]
     if origin is not None:
         known.append([origin.digest, origin.adaptation.model_dump(mode="json")])
