@@ -165,6 +165,12 @@ def test_copies_do_not_flatter_cross_validation(model: str) -> None:
     assert honest > 0.85 * true
 
 
+def test_the_run_says_how_many_images_share_a_fold_with_one_like_them() -> None:
+    said = "images_that_look_like_another_and_share_its_fold"
+    assert fit_linear_path(recording(copies=20, n=60)[0], CONFIG).path.about[said] == 40
+    assert said not in fit_linear_path(recording(copies=0, n=60)[0], CONFIG).path.about
+
+
 def test_validation_images_have_no_copy_among_the_others() -> None:
     pairs, _ = recording(copies=100)
     rest, held = pairs.hold_out(0.2, 0)

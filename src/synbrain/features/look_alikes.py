@@ -116,6 +116,13 @@ def _connected(seen: torch.Tensor, least: float) -> Rows:
     return np.unique(part, return_inverse=True)[1].astype(np.int64)
 
 
+def about_families(family: Rows) -> dict[str, float | None]:
+    """For a run's card: how many images share a fold with one that they look like, if any does."""
+    size = np.bincount(family)
+    n_alike = int(size[size > 1].sum())
+    return {"images_that_look_like_another_and_share_its_fold": n_alike} if n_alike else {}
+
+
 def most_folds(family: Rows) -> int:
     """Folds that are about even: none need be smaller than the largest family, nor is any empty."""
     size = np.bincount(family)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from synbrain.features.joint import each_encoder, owner_of
+from synbrain.features.look_alikes import about_families
 from synbrain.features.tokens import Pairs
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit
@@ -42,7 +43,7 @@ def fit_each_encoder(pairs: Pairs, config: LinearPathConfig, fit: FitOne) -> Lin
     shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds)
     path = joined([of.path for of in fits], shares, tokens, voxel_sd(y), config.rank, config.dtype)
     owners = [owner_of(next(iter(part.layers))) for part in each]
-    about: dict[str, float | None] = {"n_images": len(y), "rank": len(path.mixing)}
+    about = {"n_images": len(y), **about_families(each[0].families), "rank": len(path.mixing)}
     about |= {f"weight_of_{owner}": float(share.mean()) for owner, share in zip(owners, shares, strict=True)}
     about["cross_validated_r"] = mean_defined(voxel_r(average, y))[0]
     return LinearFit(replace(path, about=about), average, fits[0].folds, sum(of.gflop for of in fits))

@@ -14,7 +14,7 @@ from torch import Tensor
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.look_alikes import folds_of, most_folds
+from synbrain.features.look_alikes import about_families, folds_of, most_folds
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.files import digest_of, open_array, save_array
 from synbrain.linear.candidates import Choice, Problem, candidate_kernels, choose
@@ -139,7 +139,7 @@ def fit_linear_path(
         require_kept(scores[some] @ path.mixing, _in_sample(fitted, problem, some), voxel_sd(y))
         path = replace(path, intercept=_intercept(path, scores, y, image_weights(pairs)))
     meter.close()
-    about = {"n_images": len(y), **fitted.about, "rank": len(path.mixing)}
+    about = {"n_images": len(y), **about_families(tokens.families), **fitted.about, "rank": len(path.mixing)}
     return LinearFit(replace(path, about=about), fitted.predicted, folds, meter.gflop)
 
 

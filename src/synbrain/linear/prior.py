@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from synbrain.arrays import Float32, Float64
+from synbrain.features.look_alikes import about_families
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
@@ -184,7 +185,7 @@ def fit_with_prior(
     y = pairs.repeat_means()
     shares, average = stacked([fit.out_of_fold for fit in judged], y, alone.folds)
     path = _from_tokens([fit.path for fit in fits], shares, pairs.tokens, space, voxel_sd(y), config)
-    about = {
+    about = about_families(plain.families) | {
         "n_images": len(y),
         "base_subjects": len(space.paths),
         "base_dimensions": space.dim,
