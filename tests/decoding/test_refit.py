@@ -11,6 +11,7 @@ import torch
 
 from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
 from synbrain import Dataset, Decoder
+from synbrain.commands.describe import describe_decoder
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.decoding import mindeye2_fit
 from synbrain.decoding.adapt import adapt_decoder
@@ -128,6 +129,7 @@ def test_train_decoder(synthetic: bool, first, settings, tmp_path: Path) -> None
     assert not (tmp_path / ".twice.training").exists()
     again = Decoder.from_pretrained(tmp_path / "twice")
     assert again.config == twice.config
+    assert f"last fit   images {N_TRAIN}, steps {steps}" in describe_decoder(tmp_path / "twice")
     card = (tmp_path / "twice" / "README.md").read_text()
     assert f"fitted to all {N_TRAIN} images**, these too, for the {steps} steps" in card
     assert "of a first fit" in card

@@ -92,10 +92,10 @@ def describe_decoder(path: Path) -> str:
     ]
     for name, subject in about["subjects"].items():
         lines.append(f"subject    {name}: {counted(subject['n_voxels'], 'voxel')}, {subject['unit']}")
-    for title in ("training", "validation"):
-        if about[title]:
+    for title in ("training", "validation", "last_fit"):
+        if about.get(title):
             shown = ", ".join(f"{key} {_short(value)}" for key, value in about[title].items())
-            lines.append(f"{title:<10} {shown}")
+            lines.append(f"{title.replace('_', ' '):<10} {shown}")
     if about["synthetic"]:
         lines.append("data       synthetic trials besides measured ones")
     return "\n".join(lines)

@@ -125,13 +125,14 @@ def _images(dataset: Dataset, train: Rows, budget: Budget) -> Rows:
     if budget.seed is None:
         complete = repeats == repeats.max()
         candidates = unique[complete][np.argsort(first[complete], kind="stable")]
-        kind = f"training images with {counted(repeats.max(), 'repeat')}"
+        kind = f" with {counted(repeats.max(), 'repeat')}"
     else:
         candidates = np.random.default_rng(budget.seed).permutation(unique)
-        kind = "training images"
+        kind = ""
     if len(candidates) < budget.amount:
         raise SynBrainError(
-            f"{dataset.path} has {len(candidates)} {kind}, the budget asks for {budget.amount}",
+            f"{dataset.path} has {counted(len(candidates), 'training image')}{kind}, the budget asks for "
+            f"{budget.amount}",
             "choose fewer images" + (" or give a seed" if budget.seed is None else ""),
         )
     taken: Rows = candidates[: budget.amount]
