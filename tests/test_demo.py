@@ -36,7 +36,7 @@ def test_demo_from_nothing_to_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert kinds == {"seen", "measured-mean", "measured-trial", "synthetic-mean", "synthetic-trial"}
     assert all(len(list((decoded / kind).glob("*.png"))) == 6 for kind in kinds)
 
-    assert f"{rows['ridge']['voxel_r']:.3f}" in (out / "run" / "README.md").read_text()
+    assert f"{rows['ridge']['voxel_r']:.4g}" in (out / "run" / "README.md").read_text()
 
     synthetic = np.load(out / "synthetic.npy", mmap_mode="r")
     dataset, model = load_dataset(out / "dataset"), SynBrain.from_pretrained(out / "run")
