@@ -25,17 +25,13 @@ Draw 4 had not been looked at in any way; the others had been, for decoders befo
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from share_by_folds import HOURS, SHARE, Chosen, Hour, margins, table
-from synbrain.data.dataset import load_dataset
+from share_by_folds import HOURS, SHARE, Chosen, Hour, each_measured, hours_of, margins, places_parser, table
 from synbrain.decoding.augmentation_curve import METRICS
 from synbrain.decoding.choice import chosen_share, standard_error
 from synbrain.decoding.curve_arms import Arms, Cell
@@ -47,7 +43,7 @@ from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.features.store import open_untuned
-from synbrain.files import read_json, write_json
+from synbrain.files import read_json
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
 from synbrain.training.adapt import adapt_to, layers_read, new_subject
@@ -139,22 +135,8 @@ def by_place(ways: dict[str, list[Chosen]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("base", type=Path, help="run that generators are adapted from")
-    parser.add_argument("datasets", type=Path, nargs="+")
-    parser.add_argument("--images", type=int, nargs="+", default=[25, 50, 100, 200])
-    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 4])
-    parser.add_argument("--out", type=Path, required=True, help="what is in it is not measured again")
-    args = parser.parse_args()
-    base, results = SynBrain.from_pretrained(args.base), []
-    datasets = [load_dataset(path) for path in args.datasets]
-    for draw, images, dataset in itertools.product(args.draws, args.images, datasets):
-        file = args.out / f"{dataset.info.name}-{images}-{draw}.json"
-        if not file.exists():
-            started = time.process_time()
-            write_json(file, measured(Hour(base, dataset, images, draw)))
-            print(f"{file}: {time.process_time() - started:.0f} CPU s", flush=True)
-        results.append(read_json(file))
+    args = places_parser(__doc__, images=[25, 50, 100, 200], draws=[0, 1, 2, 4]).parse_args()
+    results = [read_json(file) for file in each_measured(hours_of(args), args.out, measured)]
     ways = {fit: [chosen_of(result, fit) for result in results] for fit in reversed(FITS)}
     table(ways)
     for fit, chosen in ways.items():

@@ -32,7 +32,7 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -321,24 +321,43 @@ def _interval(values: Float64) -> str:
     return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def places_parser(description: str | None, images: list[int], draws: list[int]) -> argparse.ArgumentParser:
+    """What names the places to measure: a base run, recordings, numbers of images and draws."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("base", type=Path, help="run that generators are adapted from")
     parser.add_argument("datasets", type=Path, nargs="+")
-    parser.add_argument("--images", type=int, nargs="+", default=[25, 50, 100])
-    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1, 2, 3])
+    parser.add_argument("--images", type=int, nargs="+", default=images)
+    parser.add_argument("--draws", type=int, nargs="+", default=draws)
     parser.add_argument("--out", type=Path, required=True, help="what is in it is not measured again")
-    parser.add_argument("--curves", type=Path, nargs="*", default=[], help="folders named ...-DRAW")
-    args = parser.parse_args()
-    base, files = SynBrain.from_pretrained(args.base), []
-    datasets = [load_dataset(path) for path in args.datasets]
+    return parser
+
+
+def hours_of(args: argparse.Namespace) -> Iterator[Hour]:
+    """The places that :func:`places_parser` read."""
+    base, datasets = SynBrain.from_pretrained(args.base), [load_dataset(path) for path in args.datasets]
     for draw, images, dataset in itertools.product(args.draws, args.images, datasets):
-        file = args.out / f"{dataset.info.name}-{images}-{draw}.json"
+        yield Hour(base, dataset, images, draw)
+
+
+def each_measured(hours: Iterable[Hour], out: Path, measure: Callable[[Hour], Any]) -> list[Path]:
+    """A file for each place with what ``measure`` gives of it; those that stand there stay."""
+    files = []
+    for hour in hours:
+        file = out / f"{hour.dataset.info.name}-{hour.images}-{hour.draw}.json"
         if not file.exists():
             started = time.process_time()
-            write_json(file, measured(Hour(base, dataset, images, draw)))
+            write_json(file, measure(hour))
             print(f"{file}: {time.process_time() - started:.0f} CPU s", flush=True)
         files.append(file)
+    return files
+
+
+def main() -> None:
+    parser = places_parser(__doc__, images=[25, 50, 100], draws=[0, 1, 2, 3])
+    parser.add_argument("--curves", type=Path, nargs="*", default=[], help="folders named ...-DRAW")
+    args = parser.parse_args()
+    hours = list(hours_of(args))
+    files = each_measured(hours, args.out, measured)
     ways = {"folds": [by_folds(file) for file in files]}
     if args.curves:
         ways["a fifth"] = [by_a_fifth(curve, int(curve.name.split("-")[-1])) for curve in args.curves]
@@ -347,10 +366,10 @@ def main() -> None:
     between: dict[Place, Scores] = {}
     for curve, chosen in zip(args.curves, ways.get("a fifth", []), strict=True):
         recording, images, draw = chosen.place
-        dataset = next(d for d in datasets if d.info.name == recording)
+        hour = next(h for h in hours if h.dataset.info.name == recording)
         file = args.out / f"{recording}-{images}-{draw}-step.json"
         if not file.exists():
-            write_json(file, at_the_step_of(curve, Hour(base, dataset, images, draw)))
+            write_json(file, at_the_step_of(curve, replace(hour, images=images, draw=draw)))
         between[chosen.place] = {m: np.asarray(of) for m, of in read_json(file).items()}
     if between:
         data_and_step(ways, between)

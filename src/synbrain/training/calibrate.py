@@ -68,8 +68,7 @@ def calibrate(
     if dataset.n_voxels != part.n_voxels or dataset.info.unit != part.unit:
         raise SynBrainError(
             f"{dataset.path} has {counted(dataset.n_voxels, 'voxel')} in {dataset.info.unit}, {part.name} "
-            f"of the run "
-            f"{part.n_voxels} in {part.unit}",
+            f"of the run {part.n_voxels} in {part.unit}",
             "calibrate on recordings of the same voxels, prepared with the same scaling",
         )
     require_recorded(part, dataset, chosen=subject is not None)
