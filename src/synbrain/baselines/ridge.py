@@ -19,7 +19,7 @@ from synbrain.arrays import Float32, Float64, Rows
 from synbrain.baselines.kernels import TokenKernels
 from synbrain.baselines.large_ridge import chosen_ridge
 from synbrain.baselines.protocol import point_mass
-from synbrain.features.look_alikes import folds_of
+from synbrain.features.look_alikes import folds_of, n_alike
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.plain import MANY_IMAGES
 from synbrain.linear.scratch import Scratch
@@ -35,9 +35,9 @@ FEW_IMAGES = 1000
 def folds(families: Rows, n_folds: int, seed: int) -> BaseCrossValidator:
     """Random folds over images; those that look alike stay together, few images give fewer folds."""
     n_folds = min(n_folds, len(np.unique(families)))
-    if len(np.unique(families)) == len(families):
-        return KFold(n_folds, shuffle=True, random_state=seed)
-    return PredefinedSplit(folds_of(families, n_folds, seed))
+    if n_alike(families):
+        return PredefinedSplit(folds_of(families, n_folds, seed))
+    return KFold(n_folds, shuffle=True, random_state=seed)
 
 
 class Ridge:

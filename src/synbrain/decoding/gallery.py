@@ -20,7 +20,7 @@ from sklearn.model_selection import PredefinedSplit
 from synbrain.arrays import Float32, Rows
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.look_alikes import families, folds_of
+from synbrain.features.look_alikes import families, folds_of, n_alike
 from synbrain.metrics.retrieval import cosine_matrix
 
 ALPHAS = np.logspace(-3, 5, 17)
@@ -97,8 +97,7 @@ class PixelDecoder:
         x, gram = x - centre, (x - centre) @ (x - centre).T
         size = float(np.trace(gram) / len(gram)) or 1.0
         family = families({"": tokens}, np.arange(len(tokens)))
-        parted = len(np.unique(family)) == len(family)
-        cv = N_FOLDS if parted else PredefinedSplit(folds_of(family, N_FOLDS, 0))
+        cv = PredefinedSplit(folds_of(family, N_FOLDS, 0)) if n_alike(family) else N_FOLDS
         model = KernelRidgeCV(
             alphas=ALPHAS, kernel="precomputed", cv=cv, solver_params={"n_targets_batch": 1024}
         )

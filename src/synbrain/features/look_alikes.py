@@ -116,11 +116,25 @@ def _connected(seen: torch.Tensor, least: float) -> Rows:
     return np.unique(part, return_inverse=True)[1].astype(np.int64)
 
 
+def n_alike(family: Rows) -> int:
+    """How many images look like another one."""
+    size = np.bincount(family)
+    return int(size[size > 1].sum())
+
+
 def about_families(family: Rows) -> dict[str, float | None]:
     """For a run's card: how many images share a fold with one that they look like, if any does."""
-    size = np.bincount(family)
-    n_alike = int(size[size > 1].sum())
-    return {"images_that_look_like_another_and_share_its_fold": n_alike} if n_alike else {}
+    n = n_alike(family)
+    return {"images_that_look_like_another_and_share_its_fold": n} if n else {}
+
+
+def least_marks(marks: Sequence[bytes], family: Rows) -> dict[bytes, bytes]:
+    """Mark of each image -> the least mark of its family, which stands for all of it on any machine."""
+    numbers = dict(zip(marks, family.tolist(), strict=True))
+    least: dict[int, bytes] = {}
+    for mark in sorted(marks):
+        least.setdefault(numbers[mark], mark)
+    return {mark: least[number] for mark, number in numbers.items()}
 
 
 def most_folds(family: Rows) -> int:

@@ -118,8 +118,9 @@ class TokenSet:
     @property
     def families_told(self) -> list[list[int]]:
         """For what depends on folds: the families, or nothing where no two images look alike."""
-        family = self.families
-        return [family.tolist()] if len(np.unique(family)) < len(family) else []
+        from synbrain.features.look_alikes import n_alike
+
+        return [self.families.tolist()] if n_alike(self.families) else []
 
     def families_of(self, rows: Rows) -> Rows:
         """(n,) families of the images ``rows`` of this set, told among these alone."""

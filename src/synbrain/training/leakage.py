@@ -17,6 +17,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
+from synbrain.features.look_alikes import least_marks
 from synbrain.model.parts import RunConfig
 from synbrain.training.options import SharedTestImages
 
@@ -129,13 +130,10 @@ def leave_out(images: TrainingImages, share: float, families: Callable[[Rows], R
         return images
     n_out = max(1, round(share * len(images.marks)))
     # marks are digests: their order is a draw that every machine repeats
-    first_of: dict[int, bytes] = {}
-    family = dict(zip(images.marks, families(images.rows).tolist(), strict=True))
-    for mark in sorted(images.marks):
-        first_of.setdefault(family[mark], mark)
-    in_turn = sorted(images.marks, key=lambda mark: (first_of[family[mark]], mark))
-    last = {family[mark] for mark in in_turn[:n_out]}
-    out = {mark for mark in in_turn if family[mark] in last}
+    least = least_marks(images.marks, families(images.rows))
+    in_turn = sorted(images.marks, key=lambda mark: (least[mark], mark))
+    last = {least[mark] for mark in in_turn[:n_out]}
+    out = {mark for mark in in_turn if least[mark] in last}
     if len(out) == len(set(images.marks)):
         raise SynBrainError(
             f"{len(out)} of {len(images.marks)} images left out", "choose a smaller --leave-out"

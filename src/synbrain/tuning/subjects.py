@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.features.look_alikes import families
+from synbrain.features.look_alikes import families, least_marks
 from synbrain.features.preprocessing import Preprocessing
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of, some_of
 from synbrain.files import digest_of, new_array, open_array
@@ -87,10 +87,7 @@ def stand_ins(images: Sequence[TrainingImages], pixels: Sequence[NDArray[np.uint
     small = torch.cat([_small(part[i : i + BLOCK]) for part in pixels for i in range(0, len(part), BLOCK)])
     known = [marks[i] for i in firsts]
     family = families({"": small.numpy()}, firsts, alike=(ALIKE,))
-    first_of: dict[int, bytes] = {}
-    for mark, number in sorted(zip(known, family.tolist(), strict=True)):
-        first_of.setdefault(number, mark)
-    return {mark: first_of[number] for mark, number in zip(known, family.tolist(), strict=True)}
+    return least_marks(known, family)
 
 
 def _small(pixels: NDArray[np.uint8]) -> torch.Tensor:
