@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
+from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import ENCODERS, get_encoder
+from synbrain.features.tokens import some_of
 from synbrain.features.tuned import FeatureMap, finest_side, tuned_encoder
 from synbrain.features.tuned_folder import PREFIX
 from synbrain.files import digest_of
@@ -26,16 +27,20 @@ from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
 from synbrain.networks.precision import multiplies_bf16
+from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages, training_images
 from synbrain.training.workspace import Output, training_folder
 from synbrain.tuning.adapters import merge_lora, use_lora
 from synbrain.tuning.network import TuningNetwork, standardise
 from synbrain.tuning.options import LAYERS, TuneOptions
+from synbrain.tuning.readout_path import EXACT_UNITS, PATTERN_IMAGES, ReadoutPatterns
 from synbrain.tuning.subjects import TuningSubject, check_names, decode_pixels, stand_ins, tuning_subject
 from synbrain.tuning.write import Tuned, tuned_config, write_tuned
 
 AS_RECOMMENDED = TuneOptions()
+IMAGES = 32  # that are predicted at a time
 STATISTICS = 32  # images of each subject that the feature map is standardised on
+Prediction = Callable[[torch.Tensor, int], torch.Tensor]  # ``TuningNetwork.predict`` or ``read``
 RATES = {"network": "lr", "head": "lr_readout", "readouts": "lr_readout"}
 
 
@@ -86,7 +91,7 @@ def tune_encoder(
         network = _new_network(base, subjects, options)
         _train(network, subjects, options, surroundings)
         accelerator.wait_for_everyone()
-        tuned = _finished(network, base, subjects, options, PREFIX + out.name)
+        tuned = _finished(network, base, subjects, options, PREFIX + out.name, show_progress)
         tuned = replace(tuned, is_main=accelerator.is_main_process)
         if accelerator.is_main_process:
             kept_out = [mark for d in keep_out or [] for mark in image_marks(d, d.image_rows("test"))]
@@ -257,26 +262,33 @@ def varied(pixels: torch.Tensor, share: float, seed: int) -> torch.Tensor:
     return ((grey - mean) * drawn[0] + mean * drawn[1]).clamp(0, 255)
 
 
-@torch.no_grad()
-def held_out_r(
-    network: TuningNetwork, subjects: Sequence[TuningSubject], which: int, step: int = 32
-) -> float:
+def held_out_r(network: TuningNetwork, subjects: Sequence[TuningSubject], which: int) -> float:
     """Mean over units of Pearson's r across a subject's held-out images."""
     subject = subjects[which]
-    predicted = predictions(network, subject, which, step)
+    predicted = predictions(network.predict, subject, which, subject.held_out)
     return float(mean_defined(voxel_r(predicted, subject.targets[subject.held_out]))[0] or 0.0)
 
 
 @torch.no_grad()
-def predictions(network: TuningNetwork, subject: TuningSubject, which: int, step: int = 32) -> Any:
-    """(n held-out images, n_units) float32, in the unit of the targets."""
-    device = network.readout_of[which].bias.device
+def predictions(of: Prediction, subject: TuningSubject, which: int, rows: Rows) -> Float32:
+    """(n, n_units) float32 that ``of`` a network makes of a subject's images ``rows``, some at a time."""
     parts = []
-    for start in range(0, len(subject.held_out), step):
-        rows = subject.held_out[start : start + step]
-        pixels = torch.from_numpy(subject.pixels[rows]).to(device)
-        parts.append(network.predict(pixels, which).float().cpu().numpy())
+    for start in range(0, len(rows), IMAGES):
+        pixels = torch.from_numpy(subject.pixels[rows[start : start + IMAGES]])
+        parts.append(of(pixels, which).float().cpu().numpy())
     return np.concatenate(parts)
+
+
+def _patterns(
+    network: TuningNetwork, subjects: Sequence[TuningSubject], show_progress: bool
+) -> list[ReadoutPatterns | None]:
+    """Of what is predicted for subjects with many units, on images tuned on; None for the others."""
+    found: list[ReadoutPatterns | None] = [None] * len(subjects)
+    many = [i for i, subject in enumerate(subjects) if len(subject.sd) > EXACT_UNITS]
+    for i in track(many, "patterns of readouts", unit="subject", show=show_progress and len(many) > 0):
+        some = some_of(subjects[i].train, PATTERN_IMAGES, (0,))
+        found[i] = ReadoutPatterns.of(predictions(network.read, subjects[i], i, some))
+    return found
 
 
 def _finished(
@@ -285,10 +297,12 @@ def _finished(
     subjects: Sequence[TuningSubject],
     options: TuneOptions,
     name: str,
+    show_progress: bool,
 ) -> Tuned:
     """The encoder that the trained network makes, with the figures of its held-out images."""
     network.eval()
     scores = [held_out_r(network, subjects, i) for i in range(len(subjects))]
+    patterns = _patterns(network, subjects, show_progress)
     assert base.module is not None
     if options.lora_rank:
         merge_lora(base.module)
@@ -297,4 +311,4 @@ def _finished(
     config = tuned_config(name, base, network.head, subjects, scores, options)
     encoder = tuned_encoder(base, network.head, config, hub_id=None)
     config["digest"] = encoder.digest  # tells its tokens from those of another encoder of its name
-    return Tuned(encoder, base, network.head, list(network.readout_of), config)
+    return Tuned(encoder, base, network.head, list(network.readout_of), patterns, config)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from synbrain.data.marks import packed, unpacked
 from synbrain.features.encoder import Encoder
 from synbrain.features.tuned import FeatureMap, save_tuned
 from synbrain.features.tuned_folder import KIND, READOUT, READOUTS
 from synbrain.files import write_manifest
-from synbrain.linear.path import LinearPath
-from synbrain.linear.storing import as_stored, column_sizes
 from synbrain.markdown import markdown_table
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.report import SubjectReport, TrainingReport
@@ -24,6 +20,7 @@ from synbrain.model.synbrain import SynBrain
 from synbrain.training.interrupted import TRAINING, UNFINISHED
 from synbrain.tuning.network import Readout
 from synbrain.tuning.options import TuneOptions
+from synbrain.tuning.readout_path import ReadoutPatterns, readout_path
 from synbrain.tuning.subjects import TuningSubject
 
 
@@ -36,6 +33,7 @@ class Tuned:
         base: the encoder that it is built on, with tuned weights.
         head: its feature map.
         readouts: of each subject.
+        patterns: of each subject's predictions; None where every unit is kept.
         config: content of ``config.json``.
         is_main: whether this process is the one that writes and speaks.
     """
@@ -44,6 +42,7 @@ class Tuned:
     base: Encoder
     head: FeatureMap
     readouts: list[Readout]
+    patterns: list[ReadoutPatterns | None]
     config: dict[str, Any]
     is_main: bool = True
 
@@ -102,16 +101,16 @@ def write_tuned(
 def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Sequence[bytes]) -> SynBrain:
     """A run with each subject's readout as its linear path: the base to adapt to new subjects from.
 
-    A factorised readout of the feature map is linear in it, so nothing is approximated (after a Poisson loss
-    the map lacks the last nonlinearity, and is brought to the scale of the responses by least squares).
+    A factorised readout of the feature map is linear in it, so nothing is approximated for subjects of up to
+    2,000 units; of more units, the predictions' leading patterns are kept (``readout_path.py``). After a
+    Poisson loss the last nonlinearity is missing.
     """
     parts = {}
-    for subject, readout in zip(subjects, tuned.readouts, strict=True):
-        n_units = subject.targets.shape[1]
+    for subject, readout, patterns in zip(subjects, tuned.readouts, tuned.patterns, strict=True):
         scale = subject.sd if tuned.config["options"]["loss"] == "squared" else subject.mean
-        bias = readout.bias.detach().cpu().numpy()
-        weights = {READOUT: readout.as_matrix().detach().cpu()}
-        size = column_sizes(weights)
+        shape = tuned.encoder.layers[READOUT]
+        path = readout_path(readout, READOUT, shape, subject.mean, scale, patterns)
+        about = {"n_images": len(subject.train), "units": len(scale), **path.about}
         parts[subject.name] = SubjectPart(
             name=subject.name,
             space=subject.dataset.space,
@@ -119,15 +118,7 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Seque
             scaling=subject.dataset.info.scaling,
             response_mean=subject.mean,
             response_sd=subject.sd,
-            linear=LinearPath(
-                projections={READOUT: as_stored(weights[READOUT], size, "float16")},
-                mixing=np.diag(scale * size.numpy()).astype(np.float32),
-                intercept=(subject.mean + scale * bias).astype(np.float32)
-                if tuned.config["options"]["loss"] == "squared"
-                else (subject.mean * (1 + bias)).astype(np.float32),
-                shapes={READOUT: tuned.encoder.layers[READOUT]},
-                about={"n_images": len(subject.train), "units": n_units},
-            ),
+            linear=replace(path, about=about),
         )
     trained = unpacked(tuned.config["tuned_on"])
     test = {mark for s in subjects for mark in s.images.test_marks} | set(kept_out)
