@@ -294,7 +294,6 @@ def test_look_alikes_are_counted(dataset: Dataset, features: Any) -> None:
 
 
 def test_a_test_image_that_another_dataset_trains_on_in_another_file_is_found(tmp_path: Path) -> None:
-    """`train` tells images apart by the bytes of their files, and does not know it again."""
     first, second = toy_dataset(tmp_path / "a"), toy_dataset(tmp_path / "b", seed=1)
     assert not _of("shared pictures", [first, second])
     turned = second.trials["split"].map({"train": "test", "test": "train"})
@@ -305,7 +304,7 @@ def test_a_test_image_that_another_dataset_trains_on_in_another_file_is_found(tm
         picture = Image.open(first.stimulus_path() / name).convert("RGB").resize((50, 50))
         picture.save(second.stimulus_path() / name, quality=85)
     (fault,) = _of("shared pictures", [first, second])
-    assert "3 test images of" in fault.text
+    assert "3 training images of" in fault.text
     assert "in other files" in fault.text
     shutil.rmtree(second.stimulus_path())
     assert check_between([first, second]).lines[-1].status == "not tested"

@@ -15,9 +15,9 @@ from PIL import Image
 from fixtures.recordings import AFFINE, GRID, INSIDE, save
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
+from synbrain.data.thumbnails import coarsely_alike, copies, same_picture, thumbnail
 from synbrain.errors import SynBrainError
 from synbrain.prepare.options import TableOptions
-from synbrain.prepare.pictures import FINE_ALIKE, fine_fingerprint, fingerprint, lookalikes
 from synbrain.prepare.table import prepare_table
 from synbrain.simulate.scenes import draw_image, draw_scenes
 
@@ -171,8 +171,8 @@ def test_gratings_are_told_apart_and_their_copies_found(
     src = table_source()  # the last test image is im025.png
     angles = [(f, a * np.pi / 12, p * np.pi / 4) for f in (4, 8) for a in (0, 3, 6) for p in range(8)]
     pictures = [grating(*which) for which in angles]
-    prints = np.stack([fingerprint(picture) for picture in pictures])
-    coarse = [(i, j) for i, j in lookalikes(prints, prints) if i < j]
+    small = np.stack([thumbnail(picture) for picture in pictures])
+    coarse = [(i, j) for i, j in coarsely_alike(small, small) if i < j]
     assert coarse, "fine gratings leave the same blobs on a coarse grid"
     first, other = (pictures[k] for k in coarse[0])
     first.save(src / "images" / "im000.png")
@@ -189,13 +189,13 @@ def test_gratings_are_told_apart_and_their_copies_found(
 def test_scenes_are_told_apart_and_their_copies_found() -> None:
     scenes = draw_scenes(60, seed=0)
     pictures = [Image.fromarray(draw_image(scenes, i, 64, seed=0)) for i in range(60)]
-    prints = np.stack([fingerprint(picture) for picture in pictures])
-    copies = []
+    small = np.stack([thumbnail(picture) for picture in pictures])
+    stored = []
     for picture in pictures:
         content = io.BytesIO()
         picture.resize((109, 90), Image.Resampling.BICUBIC).save(content, "JPEG", quality=60)
-        copies.append(fingerprint(Image.open(content)))
-    assert sorted(lookalikes(np.stack(copies), prints)) == [(i, i) for i in range(60)]
+        stored.append(thumbnail(Image.open(content)))
+    assert sorted(copies(np.stack(stored), small)) == [(i, i) for i in range(60)]
 
 
 def test_harsh_copies_of_scenes_stay_copies_on_the_finer_grid() -> None:
@@ -205,5 +205,4 @@ def test_harsh_copies_of_scenes_stay_copies_on_the_finer_grid() -> None:
         for picture in pictures:
             content = io.BytesIO()
             picture.resize((size, size), Image.Resampling.BICUBIC).save(content, "JPEG", quality=quality)
-            r = fine_fingerprint(picture) @ fine_fingerprint(Image.open(content))
-            assert r >= FINE_ALIKE
+            assert same_picture(thumbnail(picture), thumbnail(Image.open(content)))

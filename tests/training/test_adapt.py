@@ -300,23 +300,18 @@ def test_a_base_that_trained_on_the_new_test_images_is_refused(
 
 def test_the_new_subjects_own_test_images_are_refused(base: SynBrain, new: Dataset) -> None:
     with pytest.raises(SynBrainError, match=r"1 image to train on is a test image"):
-        adaptation_images(base.config, new, new.image_rows("test")[:1])
+        adaptation_images(base, new, new.image_rows("test")[:1])
 
 
 def test_an_adapted_run_remembers_the_images_of_base_and_subject(
     base: SynBrain, new: Dataset, base_dataset: Dataset
 ) -> None:
     model = adapt(base, new, few(networks=False))
-    rows = base_dataset.image_rows("train")
+    adaptation_images(model, new, new.image_rows("train")[:0])
+    config = base.config.model_copy(update={"test_images": model.config.trained_images})
+    kept_from = SynBrain(config, base.subjects, base.vae, base.mapper)
     with pytest.raises(SynBrainError, match="test images of the base run"):
-        (
-            adaptation_images(model.config, new, new.image_rows("train")[:0]),
-            adaptation_images(
-                base.config.model_copy(update={"test_images": model.config.trained_images}),
-                base_dataset,
-                rows,
-            ),
-        )
+        adaptation_images(kept_from, base_dataset, base_dataset.image_rows("train"))
 
 
 def test_a_base_without_anything_linear_needs_its_networks(base: SynBrain, new: Dataset) -> None:

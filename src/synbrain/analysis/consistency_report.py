@@ -137,7 +137,7 @@ def _measure_consistency(
     for other in others:
         require_same_pictures(dataset, other)
     for model in models.values():
-        require_unseen(model.config, dataset)
+        require_unseen(model, dataset)
     dataset, tokens = _untuned(dataset, models)
     train, test = split_pairs(dataset, tokens)
     images = dataset.images["name"].astype(str).to_numpy()[dataset.image_rows("test")]

@@ -8,8 +8,8 @@ import numpy as np
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
+from synbrain.data.thumbnails import same_picture, thumbnail
 from synbrain.errors import SynBrainError, SynBrainWarning
-from synbrain.prepare.pictures import FINE_ALIKE, fine_fingerprint
 
 
 def require_same_pictures(dataset: Dataset, other: Dataset) -> None:
@@ -46,5 +46,4 @@ def require_same_pictures(dataset: Dataset, other: Dataset) -> None:
 
 
 def _look_alike(dataset: Dataset, row: int, other: Dataset, its_row: int) -> bool:
-    one, two = (fine_fingerprint(of.load_image(at)) for of, at in ((dataset, row), (other, its_row)))
-    return float(one @ two) >= FINE_ALIKE
+    return same_picture(thumbnail(dataset.load_image(row)), thumbnail(other.load_image(its_row)))

@@ -102,7 +102,7 @@ def _unadapted(
 ) -> dict[str, float | None]:  # fmt: skip
     """Scores that no budget changes: of the base as it is, and of a model with all the data."""
     if full is not None:
-        require_unseen(full.config, dataset)
+        require_unseen(full, dataset)
         part = part_of(full, dataset)
         require_recorded(part, dataset, chosen=False)
         everything = full.predict(test.tokens, subject=part.name)

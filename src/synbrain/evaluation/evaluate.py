@@ -106,7 +106,7 @@ def evaluation_of(
     if tokens is None:
         dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
     train, test = split_pairs(dataset, tokens)
-    require_unseen(model.config, dataset)
+    require_unseen(model, dataset)
     subject = _subject_of(model, dataset, options.subject)
     measured = measure(
         test,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.errors import SynBrainError
 from synbrain.features.preprocessing import Preprocessing
 from synbrain.files import digest_of
@@ -42,6 +43,7 @@ class Encoder:
         hub_id: where the weights can be had by name, else None (a local path is not told).
         module: what holds the weights that ``network`` computes with; None where there is nothing to train.
         parts: of a joint encoder (:mod:`synbrain.features.joint`), which has no network of its own.
+        tuned_pictures: that it was tuned on, to know them again in other files.
         in_training: the same function as ``network`` but for rounding, in a form that is cheaper to train;
             None: there is no such form.
     """
@@ -59,6 +61,7 @@ class Encoder:
     module: nn.Module | None = None
     in_training: Network | None = None
     parts: tuple[Encoder, ...] = ()
+    tuned_pictures: KnownPictures = NO_PICTURES
 
     def chosen(self, layers: Iterable[str] | None) -> tuple[str, ...]:
         """The layers asked for, without repetition; the default one for None.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenFile, TokenSet
 from synbrain.features.tuned_folder import digest_in, tuned_folder
 from synbrain.features.tuned_folder import encoder_name as name_of
-from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
+from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, with_copies, without_images
 from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
 
 if TYPE_CHECKING:
@@ -83,8 +83,10 @@ def write_tokens(
 
     wanted, store = encoder.chosen(layers), options.store
     folder = tokens_folder(dataset, encoder.name)
-    tuned_on = encoder.describe.get("tuned_on", "")
-    refuse_tuned_test_images(dataset, encoder.name, tuned_rows(dataset, tuned_on))
+    if encoder.describe.get("tuned_on"):
+        tuned_on = with_copies(dataset, encoder.describe["tuned_on"], encoder.tuned_pictures)
+        refuse_tuned_test_images(dataset, encoder.name, tuned_rows(dataset, tuned_on))
+        encoder = replace(encoder, describe=encoder.describe | {"tuned_on": tuned_on})
     if store is None:
         if folder.exists() and "store" in _read(folder) and not overwrite:
             raise SynBrainError(
@@ -137,11 +139,13 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     images: NDArray[np.int64] = np.arange(dataset.n_images, dtype=np.int64)
     rows = images
     _require_as_encoded(facts.get("sizes", ""), dataset, folder, command)
+    pointer = facts
     if "store" in facts:
         folder, facts = _pointed_to(folder, facts, command)
         rows = dataset.images["row"].to_numpy(dtype=np.int64)
     _require_its_own(given, encoder_name, facts["digest"], dataset, command)
-    tuned = tuned_rows(dataset, facts.get("describe", {}).get("tuned_on", ""))
+    of_encoder = facts.get("describe", {}).get("tuned_on", "")
+    tuned = tuned_rows(dataset, pointer.get("tuned_on", of_encoder))
     refuse_tuned_test_images(dataset, encoder_name, tuned)
     wanted = list(layers) if layers else list(facts["layers"])
     missing = [layer for layer in wanted if layer not in facts["layers"]]
@@ -326,6 +330,8 @@ def _point_to(folder: Path, shared: Path, dataset: Dataset, encoder: Encoder, ov
             "images": image_set_digest(dataset),
             "store": os.path.relpath(shared.resolve(), folder.resolve()),
             "store_images": facts["images"],
+            # of a tuned encoder, with this dataset's copies of pictures that it was tuned on
+            **{key: encoder.describe[key] for key in ("tuned_on",) if key in encoder.describe},
         },
     )
 

@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from synbrain.data.known_pictures import KnownPictures
+from synbrain.data.marks import unpacked
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder, encoder_digest, frozen, weights_digest
-from synbrain.features.tuned_folder import BASE, CARD, CONFIG, HEAD, KIND, READOUT, read_config
+from synbrain.features.tuned_folder import BASE, CARD, CONFIG, HEAD, KIND, READOUT, READOUTS, read_config
 from synbrain.files import atomic_path, verify_manifest, write_json, write_text
 
 WEIGHTS = "model.safetensors"
@@ -184,7 +186,9 @@ def load_tuned(
     head.load_state_dict(load_file(folder / HEAD))
     frozen(head, device)
     local = hub_id is None or Path(hub_id).is_dir()
-    return tuned_encoder(base, head, config, None if local else hub_id)
+    encoder = tuned_encoder(base, head, config, None if local else hub_id)
+    seen = KnownPictures.load(folder / READOUTS / "pictures.safetensors")
+    return replace(encoder, tuned_pictures=seen.only(unpacked(config["tuned_on"])))
 
 
 def _save(module: nn.Module, path: Path) -> None:

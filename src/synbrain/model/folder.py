@@ -6,6 +6,7 @@
       config.json         recipe, encoder with digest and layers, subjects
       vae/ mapper/        config.json + model.safetensors, where the recipe has them
       subjects/NAME/      subject.json, scale.safetensors, space/, linear/, held_out/, noise/
+      pictures.safetensors  marks and thumbnails of images that it was trained on or kept from
       validation.json     figures on held-out training images, where it was trained here
       scores.json         scores on test images, where it was evaluated
       README.md           model card
@@ -23,6 +24,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save_file
 
+from synbrain.data.known_pictures import KnownPictures
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     MANIFEST,
@@ -46,6 +48,7 @@ CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md",
 # of scores.json; its other entries say how they were measured
 RESULTS = {"targets", "scores", "intervals", "differences", "rois", "notes"}
 REPORT = "validation.json"
+PICTURES = "pictures.safetensors"
 DEMO = "synbrain/demo"  # a run of a simulated subject, inside the package
 KEPT = {"training", SCORES}  # what a new save leaves in place
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,6 +79,9 @@ def save_run(
         if parts.report is not None:
             write_json(building / REPORT, parts.report.model_dump(mode="json"))
             files.append(REPORT)
+        if parts.known_pictures.marks:
+            parts.known_pictures.save(building / PICTURES)
+            files.append(PICTURES)
         if scores is not None:
             write_json(building / SCORES, scores)
         write_text(building / CARD, model_card(parts, scores))
@@ -122,7 +128,7 @@ def load_run(folder: Path, device: str | torch.device = "cpu") -> RunParts:
     report = None
     if (folder / REPORT).exists():
         report = _validated(TrainingReport, read_json(folder / REPORT), folder / REPORT)
-    return RunParts(config, subjects, vae, mapper, report)
+    return RunParts(config, subjects, vae, mapper, report, KnownPictures.load(folder / PICTURES))
 
 
 def _validated(kind: type[Model], content: Any, path: Path) -> Model:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load_file, save_file
 
 from synbrain.arrays import Float32
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
@@ -215,6 +216,7 @@ class RunParts(NamedTuple):
     vae: BrainVAE | None = None
     mapper: Mapper | None = None
     report: TrainingReport | None = None
+    known_pictures: KnownPictures = NO_PICTURES
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32
+from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.model.parts import RunConfig, SubjectPart
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 
 
@@ -69,20 +69,30 @@ def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> No
         warnings.warn(f"{note}, `synbrain adapt` the run first", SynBrainWarning, stacklevel=3)
 
 
-def seen_images(run: RunConfig, dataset: Dataset, split: Split) -> tuple[int, int] | None:
+def seen_rows(run: SynBrain, dataset: Dataset, rows: Rows) -> Rows:
+    """Those of ``rows`` of ``dataset.images`` whose picture a run was trained on, in this file or in another.
+
+    Raises:
+        SynBrainError: where the pictures are gone, so that nobody can tell.
+    """
+    seen = unpacked(run.config.trained_images)
+    same_files = rows[[mark in seen for mark in image_marks(dataset, rows)]]
+    return np.union1d(same_files, run.known_pictures.only(seen).copied_in(dataset, rows))
+
+
+def seen_images(run: SynBrain, dataset: Dataset, split: Split) -> tuple[int, int] | None:
     """How many images of a split a run was trained on, and how many there are; None where it does not say.
 
     Raises:
         SynBrainError: where the pictures are gone, so that nobody can tell.
     """
-    seen = unpacked(run.trained_images)
-    if not seen:
+    if not run.config.trained_images:
         return None
-    marks = image_marks(dataset, dataset.image_rows(split))
-    return sum(mark in seen for mark in marks), len(marks)
+    rows = dataset.image_rows(split)
+    return len(seen_rows(run, dataset, rows)), len(rows)
 
 
-def require_unseen(run: RunConfig, dataset: Dataset) -> None:
+def require_unseen(run: SynBrain, dataset: Dataset) -> None:
     """Refuse to score a run on images that it was trained on, as a dataset has that was split anew.
 
     A run that does not say what it saw (imported, or of an older version) refuses nothing. Where the pictures

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import RULES
 from synbrain.describe import as_html, as_text
@@ -43,6 +44,7 @@ class SynBrain:
         vae: its decoder gives the networks' part of the mean; None: linear path only.
         mapper: tokens to latents; None beside a ``vae``: tokens are decoded as they are.
         report: how well it does on held-out training images, where it was trained here.
+        known_pictures: that it was trained on or kept from, to know them again in other files.
         encoder: an encoder to use instead of the registry's (its digest must be the run's).
         device: where networks and linear paths run.
 
@@ -63,6 +65,7 @@ class SynBrain:
         vae: BrainVAE | None = None,
         mapper: Mapper | None = None,
         report: TrainingReport | None = None,
+        known_pictures: KnownPictures = NO_PICTURES,
         *,
         encoder: Encoder | None = None,
         device: str | torch.device = "cpu",
@@ -81,6 +84,7 @@ class SynBrain:
         self.vae = vae
         self.mapper = mapper
         self.report = report
+        self.known_pictures = known_pictures
         self.digest = ""  # of the folder that the run was opened from
         self.precision: Precision = "fp32"  # of the networks, see :meth:`computing_in`
         self.folder: Path | None = None  # that folder, where it is the user's
@@ -89,7 +93,7 @@ class SynBrain:
         self.to(device)
 
     def _parts(self) -> RunParts:
-        return RunParts(self.config, self.subjects, self.vae, self.mapper, self.report)
+        return RunParts(self.config, self.subjects, self.vae, self.mapper, self.report, self.known_pictures)
 
     def __repr__(self) -> str:
         return as_text("SynBrain", self._parts().facts | {"device": self.device})

@@ -5,33 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image
 
 from synbrain.data.dataset import Stimuli, relative_to_dataset
 from synbrain.data.options import PictureOptions
 from synbrain.data.pictures import RULES, PictureFacts, inspect_image
 from synbrain.data.tables import nearest
+from synbrain.data.thumbnails import SIDE, Thumbnails, copies, thumbnail
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.progress import track
 
-SIDE = 16  # pixels of a fingerprint
-ALIKE = 0.98  # correlation of two fingerprints from which they are taken for one picture
-NEAR = 6.0  # mean difference of their grey levels up to which they are
-FLAT = 4.0  # sd of grey levels below which a picture has no structure to go by
-# A fine grating leaves coarse blobs on the 16 x 16 grid (aliasing), alike for gratings that differ. On a
-# finer grid such pairs correlate at .71 at most, copies at .89 at least (48 pixels, JPEG of quality 30).
-FINE_SIDE, FINE_ALIKE = 32, 0.8
 SHOWN = 5
-BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -47,9 +36,8 @@ def check_images(
 ) -> PictureReport:
     """Decode every image once, and see that no picture stands in both splits under two names.
 
-    Equal pixels in both splits are an error. Re-encodings and other sizes of one picture are looked for by a
-    coarse fingerprint, compared again on a finer grid, and named in a note: they may be two pictures that
-    look alike.
+    Equal pixels in both splits are an error. Re-encodings and other sizes of one picture are looked for by
+    their thumbnails, and named in a note: they may be two pictures that look alike.
 
     Args:
         folder: the images' folder.
@@ -64,12 +52,12 @@ def check_images(
     seen: dict[bytes, tuple[str, str]] = {}
     twice: list[str] = []
     facts: list[PictureFacts] = []
-    prints = np.zeros((len(images), SIDE * SIDE), dtype=np.float32)
+    small = np.zeros((len(images), SIDE, SIDE), dtype=np.uint8)
     pairs = list(zip(images["name"], images["split"], strict=True))
     for row, (name, split) in enumerate(track(pairs, "check images", unit="image", show=show_progress)):
         picture, fact = inspect_image(folder / name, rules)
         facts.append(fact)
-        prints[row] = fingerprint(picture)
+        small[row] = thumbnail(picture)
         content = hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).digest()
         other, its_split = seen.setdefault(content, (name, split))
         if its_split != split:
@@ -85,63 +73,14 @@ def check_images(
             f"{counted(len(twice), 'image is', 'images are')} there under two names, counted as two: "
             f"{_listed(twice)}"
         )
-    notes += _lookalikes(images, prints, lambda name: inspect_image(folder / name, rules)[0])
+    notes += _lookalikes(images, small)
     return PictureReport(summarise(facts), notes)
 
 
-def fingerprint(picture: Image.Image) -> NDArray[np.float32]:
-    """(256,) float32, the picture as 16 x 16 grey pixels: it survives other encodings and sizes."""
-    small = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(small, dtype=np.float32).ravel()
-
-
-def fine_fingerprint(picture: Image.Image) -> NDArray[np.float32]:
-    """(1024,) float32, the picture as 32 x 32 grey pixels without their mean, of length 1.
-
-    Grey, as JPEG keeps brightness and blurs colour: a copy of colour noise correlates at .63 in colour.
-    """
-    small = picture.convert("L").resize((FINE_SIDE, FINE_SIDE), Image.Resampling.BOX)
-    values = np.asarray(small, dtype=np.float32).ravel()
-    values -= values.mean()
-    return np.asarray(values / max(float(np.linalg.norm(values)), 1e-6), dtype=np.float32)
-
-
-def lookalikes(first: NDArray[np.float32], second: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
-    """Pairs (row of ``first``, row of ``second``) whose fingerprints are of one picture.
-
-    Args:
-        first, second: (n, 256) from :func:`fingerprint`.
-    """
-    a, flat_a = _standardised(first)
-    b, flat_b = _standardised(second)
-    for start in range(0, len(a), BLOCK):
-        alike = a[start : start + BLOCK] @ b.T >= ALIKE
-        for i, j in np.argwhere(alike):
-            row = start + int(i)
-            if not flat_a[row] and not flat_b[j] and np.abs(first[row] - second[j]).mean() <= NEAR:
-                yield row, int(j)
-
-
-def _standardised(prints: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    centred = prints - prints.mean(axis=1, keepdims=True)
-    sd = centred.std(axis=1)
-    scale = np.maximum(sd, 1e-6)[:, None] * np.sqrt(prints.shape[1])
-    return np.asarray(centred / scale, dtype=np.float32), sd < FLAT
-
-
-def _lookalikes(
-    images: pd.DataFrame, prints: NDArray[np.float32], picture_of: Callable[[str], Image.Image]
-) -> list[str]:
+def _lookalikes(images: pd.DataFrame, small: Thumbnails) -> list[str]:
     train, test = (np.flatnonzero((images["split"] == split).to_numpy()) for split in ("train", "test"))
-    if not len(train) or not len(test):
-        return []
     names = images["name"].tolist()
-    fine = lru_cache(maxsize=1000)(lambda name: fine_fingerprint(picture_of(name)))
-    pairs = []
-    for i, j in lookalikes(prints[test], prints[train]):
-        one, other = names[test[i]], names[train[j]]
-        if fine(one) @ fine(other) >= FINE_ALIKE:
-            pairs.append((one, other))
+    pairs = [(names[test[i]], names[train[j]]) for i, j in copies(small[test], small[train])]
     if not pairs:
         return []
     n_test = len({one for one, _ in pairs})

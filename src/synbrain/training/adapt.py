@@ -123,7 +123,7 @@ def adapt_to(
         )
     check_subjects([subject], config)
     prior = Prior.of(base) if options.prior else NO_PRIOR
-    origin = Origin(base.config, base.digest, _record(subject, options, networks))
+    origin = Origin(base.config, base.digest, _record(subject, options, networks), base.known_pictures)
     settings = config.model_dump(mode="json") | {"adaptation": origin.adaptation.model_dump(mode="json")}
     with training_folder(output, settings) as folder:
         workspace = Workspace(folder, show_progress=show_progress, device=options.device)
@@ -148,7 +148,7 @@ def new_subject(base: SynBrain, dataset: Dataset, tokens: TokenSet, options: Ada
     allowed = np.isin(pairs.trials, budget_trials(dataset, _budget(options)))
     part = Pairs(pairs.tokens, pairs.responses, pairs.trials[allowed], pairs.image_of_trial[allowed])
     shown = np.flatnonzero(part.repeats())
-    images = adaptation_images(base.config, dataset, rows[shown], options.shared_test_images)
+    images = adaptation_images(base, dataset, rows[shown], options.shared_test_images)
     images = leave_out(images, options.leave_out, tokens.families_of)
     return TrainingSubject.of(dataset, part.take(rows.searchsorted(images.rows)), images)
 

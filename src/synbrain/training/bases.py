@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from synbrain.data.known_pictures import KnownPictures
 from synbrain.data.marks import packed, unpacked
 from synbrain.errors import SynBrainError
 from synbrain.features.joint import encoders_of, joint_digest, joint_layer, joint_name
@@ -50,7 +51,8 @@ def joined_bases(bases: Sequence[SynBrain]) -> SynBrain:
         trained_images=packed({m for b in bases for m in unpacked(b.config.trained_images)}),
         test_images=packed({m for b in bases for m in unpacked(b.config.test_images)}),
     )
-    made = SynBrain(config, subjects, first.vae, first.mapper, device=first.device)
+    known = KnownPictures.joined(base.known_pictures for base in bases)
+    made = SynBrain(config, subjects, first.vae, first.mapper, known_pictures=known, device=first.device)
     made.digest = digest_of([base.digest for base in bases])
     return made
 

@@ -80,7 +80,8 @@ def calibrate(
     mean = model.predict(pairs.tokens, subject=part.name)
     fitted = _refitted(pairs, mean, part.noise, noise, are_others, seed, model.device)
     subjects = model.subjects | {part.name: dataclasses.replace(part, noise=fitted)}
-    calibrated = SynBrain(model.config, subjects, model.vae, model.mapper, device=model.device)
+    parts = model.config, subjects, model.vae, model.mapper
+    calibrated = SynBrain(*parts, known_pictures=model.known_pictures, device=model.device)
     if out is not None:
         calibrated.save_pretrained(out, overwrite=overwrite)
     return calibrated
@@ -89,7 +90,7 @@ def calibrate(
 def _are_others(model: SynBrain, dataset: Dataset, said: bool) -> bool:
     """Whether the mean was fitted on other images than the dataset's training images."""
     try:
-        known = seen_images(model.config, dataset, "train")
+        known = seen_images(model, dataset, "train")
     except SynBrainError:  # the pictures are gone
         known = None
     if known is None:

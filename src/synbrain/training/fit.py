@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.marks import packed, unpacked
 from synbrain.features.joint import each_encoder, owner_of
 from synbrain.features.tokens import Pairs
@@ -67,6 +68,7 @@ class Origin:
     base: RunConfig
     digest: str
     adaptation: Adaptation
+    known_pictures: KnownPictures = NO_PICTURES
 
 
 NO_PRIOR = Prior()
@@ -122,9 +124,9 @@ def fit_model(
     )
     layer = None if networks is None else network_layer(subjects[0].pairs.tokens, config)
     run = _run_config(subjects, config, fits[0], layer, origin)
-    if networks is None:
-        return SynBrain(run, parts, report=report)
-    return SynBrain(run, parts, networks.vae, networks.mapper, report)
+    known = [subject.pictures for subject in subjects] + ([] if origin is None else [origin.known_pictures])
+    vae, mapper = (None, None) if networks is None else (networks.vae, networks.mapper)
+    return SynBrain(run, parts, vae, mapper, report, KnownPictures.joined(known))
 
 
 @dataclass(frozen=True)

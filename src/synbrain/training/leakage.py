@@ -1,8 +1,8 @@
-"""No test image is trained on: marks that tell images apart, and what they refuse.
+"""No test image is trained on: marks and thumbnails that tell pictures apart, and what they refuse.
 
-A mark is the same wherever the picture lies: on another machine, in another dataset, under another name. A
-run keeps the marks of the images it was trained on and of the test images it was kept from, so that a later
-adaptation cannot mix the two.
+A mark is the same wherever the file lies: on another machine, in another dataset, under another name. Where
+datasets store one picture in other encodings or sizes, their thumbnails tell. A run keeps both of the images
+it was trained on and of the test images it was kept from, so that a later adaptation cannot mix the two.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import numpy as np
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
+from synbrain.data.known_pictures import KnownPictures, some_names
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.features.look_alikes import least_marks
-from synbrain.model.parts import RunConfig
+from synbrain.model.subject import seen_rows
+from synbrain.model.synbrain import SynBrain
 from synbrain.training.options import SharedTestImages
 
 SHARED = "image to train on is a test image", "images to train on are test images"
@@ -38,17 +40,25 @@ class TrainingImages:
     marks: tuple[bytes, ...]
     test_marks: tuple[bytes, ...]
 
+    def pictures_of(self, dataset: Dataset) -> KnownPictures:
+        """These images and the test images of the dataset, whose they are."""
+        return KnownPictures.of(dataset, np.union1d(self.rows, dataset.image_rows("test")))
+
 
 def training_images(
-    datasets: Sequence[Dataset], shared: SharedTestImages = "refuse", keep_out: Sequence[Dataset] = ()
+    datasets: Sequence[Dataset],
+    shared: SharedTestImages = "refuse",
+    keep_out: Sequence[Dataset] = (),
+    show_progress: bool = False,
 ) -> list[TrainingImages]:
     """Training images of each dataset that are a test image of none of them.
 
     Args:
         datasets: all that one model is trained on.
-        shared: about training images with the content of a test image, of the same dataset or of another:
-            "refuse" raises, "drop" leaves them out.
+        shared: about training images with the content of a test image, of the same dataset or of another,
+            or that look like one of another: "refuse" raises, "drop" leaves them out.
         keep_out: further datasets, not trained on, whose test images are left out.
+        show_progress: show bars while pictures are looked at for the first time.
 
     Raises:
         SynBrainError: where training and test images overlap and ``shared`` is "refuse".
@@ -56,6 +66,8 @@ def training_images(
     test_marks = [image_marks(dataset, dataset.image_rows("test")) for dataset in datasets]
     forbidden = {mark for marks in test_marks for mark in marks}
     kept_out = {mark for other in keep_out for mark in image_marks(other, other.image_rows("test"))}
+    tested = _test_pictures(datasets, show_progress)
+    never = _test_pictures(keep_out, show_progress)
     images = []
     for dataset, of_test in zip(datasets, test_marks, strict=True):
         rows = dataset.image_rows("train")
@@ -68,22 +80,40 @@ def training_images(
                 f"{counted(n_shared, *both)} of it or of another dataset",
                 "pass --shared-test-images drop to leave them out, or make one split for all datasets",
             )
-        images.append(_without(forbidden | kept_out, rows, marks, of_test))
+        copies = tested.copied_in(dataset, rows, show_progress)
+        if len(copies) and shared == "refuse":
+            raise _copied(dataset, copies, "another dataset", "make one split for all datasets")
+        copies = np.union1d(copies, never.copied_in(dataset, rows, show_progress))
+        gone = forbidden | kept_out | set(image_marks(dataset, copies))
+        images.append(_without(gone, rows, marks, of_test))
     return images
 
 
+def _test_pictures(datasets: Sequence[Dataset], show_progress: bool) -> KnownPictures:
+    return KnownPictures.joined(KnownPictures.of(d, d.image_rows("test"), show_progress) for d in datasets)
+
+
+def _copied(dataset: Dataset, copies: Rows, whose: str, mend: str) -> SynBrainError:
+    which = f"training image of {dataset.path} looks", f"training images of {dataset.path} look"
+    return SynBrainError(
+        f"{counted(len(copies), *which)} like a test image of {whose} in another file "
+        f"({some_names(dataset, copies)})",
+        f"pass --shared-test-images drop to leave such images out, or {mend}",
+    )
+
+
 def adaptation_images(
-    base: RunConfig, dataset: Dataset, rows: Rows, shared: SharedTestImages = "refuse"
+    base: SynBrain, dataset: Dataset, rows: Rows, shared: SharedTestImages = "refuse"
 ) -> TrainingImages:
     """The images among ``rows`` that a run may be adapted on.
 
     Args:
-        base: of the base run. A run that does not say which images it saw (imported, or of an older
-            version) refuses nothing on its own account.
+        base: the base run. One that does not say which images it saw (imported, or of an older version)
+            refuses nothing on its own account.
         dataset: the new subject's.
         rows: of ``dataset.images``, training images of the budget.
-        shared: about those with the content of a test image of the new subject or of a base subject:
-            "refuse" raises, "drop" leaves them out.
+        shared: about those with the content of a test image of the new subject or of a base subject, or
+            that look like one of these: "refuse" raises, "drop" leaves them out.
 
     Raises:
         SynBrainError: a row of ``rows`` is a test image of the new subject, or shares its content with a test
@@ -96,20 +126,25 @@ def adaptation_images(
             "split by image: all trials of an image belong to one split",
         )
     test_marks, marks = image_marks(dataset, test), image_marks(dataset, rows)
-    seen = unpacked(base.trained_images).intersection(test_marks)
-    if seen:
+    seen = seen_rows(base, dataset, test)
+    if len(seen):
         raise SynBrainError(
-            f"the base run was trained on {counted(len(seen), 'test image')} of {dataset.path}",
+            f"the base run was trained on {counted(len(seen), 'test image')} of {dataset.path} "
+            f"({some_names(dataset, seen)})",
             f"train the base again with --keep-out {dataset.path}, or mark these images as training images",
         )
-    forbidden = unpacked(base.test_images).union(test_marks)
+    base_test = unpacked(base.config.test_images)
+    forbidden = base_test.union(test_marks)
     n_shared = sum(mark in forbidden for mark in marks)
     if n_shared and shared == "refuse":
         raise SynBrainError(
             f"{counted(n_shared, *SHARED)} of the base run's subjects or of {dataset.path}",
             "pass --shared-test-images drop to leave them out",
         )
-    return _without(forbidden, rows, marks, test_marks)
+    copies = base.known_pictures.only(base_test).copied_in(dataset, rows)
+    if len(copies) and shared == "refuse":
+        raise _copied(dataset, copies, "the base run's subjects", "train the base on one split with it")
+    return _without(forbidden | set(image_marks(dataset, copies)), rows, marks, test_marks)
 
 
 def leave_out(images: TrainingImages, share: float, families: Callable[[Rows], Rows]) -> TrainingImages:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synbrain.data.dataset import Dataset
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
@@ -30,6 +31,7 @@ class TrainingSubject:
         image_marks: of the images of ``pairs.tokens`` (training/leakage.py); without them the run keeps no
             held-out predictions.
         test_marks: of the subject's test images.
+        pictures: these images and the test images, which a run keeps to know them in other files.
         linear_fit: the linear path of these pairs without any prior, where it was fitted already.
     """
 
@@ -40,6 +42,7 @@ class TrainingSubject:
     scaling: dict[str, Any] = field(default_factory=dict)
     image_marks: tuple[bytes, ...] = ()
     test_marks: tuple[bytes, ...] = ()
+    pictures: KnownPictures = NO_PICTURES
     linear_fit: LinearFit | None = None
 
     @classmethod
@@ -57,6 +60,7 @@ class TrainingSubject:
             scaling=info.scaling,
             image_marks=images.marks,
             test_marks=images.test_marks,
+            pictures=images.pictures_of(dataset),
         )
 
 

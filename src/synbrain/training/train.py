@@ -69,7 +69,7 @@ def train(
         warnings.warn(note, SynBrainWarning, stacklevel=2)
     opened = [open_untuned(dataset, options.encoder, options.layers) for dataset in datasets]
     datasets, tokens = [dataset for dataset, _ in opened], [tokens for _, tokens in opened]
-    allowed = training_images(datasets, options.shared_test_images, keep_out)
+    allowed = training_images(datasets, options.shared_test_images, keep_out, show_progress)
     images = [leave_out(i, options.leave_out, t.families_of) for i, t in zip(allowed, tokens, strict=True)]
     subjects = training_subjects(datasets, images, tokens)
     check_subjects(subjects, config)

@@ -13,7 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
-from synbrain.data.marks import image_marks
+from synbrain.data.known_pictures import KnownPictures
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
 from synbrain.features.encoders import ENCODERS, get_encoder
@@ -80,7 +80,7 @@ def tune_encoder(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     check_names(datasets)
-    images = training_images(datasets, options.shared_test_images, keep_out or ())
+    images = training_images(datasets, options.shared_test_images, keep_out or (), show_progress)
     accelerator = _accelerator(options.device)
     base = _trainable_encoder(options, accelerator.device)
     settings = options.model_dump(mode="json", exclude={"device", "checkpoint_minutes"})
@@ -94,7 +94,7 @@ def tune_encoder(
         tuned = _finished(network, base, subjects, options, PREFIX + out.name, show_progress)
         tuned = replace(tuned, is_main=accelerator.is_main_process)
         if accelerator.is_main_process:
-            kept_out = [mark for d in keep_out or [] for mark in image_marks(d, d.image_rows("test"))]
+            kept_out = KnownPictures.joined(KnownPictures.of(d, d.image_rows("test")) for d in keep_out or [])
             write_tuned(tuned, out, subjects, kept_out)
         accelerator.wait_for_everyone()
     return tuned

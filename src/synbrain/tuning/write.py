@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.marks import packed, unpacked
 from synbrain.features.encoder import Encoder
 from synbrain.features.tuned import FeatureMap, save_tuned
@@ -83,7 +84,7 @@ def tuned_config(
 
 
 def write_tuned(
-    tuned: Tuned, out: Path, subjects: Sequence[TuningSubject], kept_out: Sequence[bytes] = ()
+    tuned: Tuned, out: Path, subjects: Sequence[TuningSubject], kept_out: KnownPictures = NO_PICTURES
 ) -> None:
     """Write the encoder to ``out`` and remove its checkpoints; ``out/training`` keeps the log.
 
@@ -98,7 +99,7 @@ def write_tuned(
         shutil.rmtree(out / TRAINING / name, ignore_errors=True)
 
 
-def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Sequence[bytes]) -> SynBrain:
+def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: KnownPictures) -> SynBrain:
     """A run with each subject's readout as its linear path: the base to adapt to new subjects from.
 
     A factorised readout of the feature map is linear in it, so nothing is approximated for subjects of up to
@@ -121,7 +122,7 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Seque
             linear=replace(path, about=about),
         )
     trained = unpacked(tuned.config["tuned_on"])
-    test = {mark for s in subjects for mark in s.images.test_marks} | set(kept_out)
+    test = {mark for s in subjects for mark in s.images.test_marks} | set(kept_out.marks)
     config = RunConfig(
         encoder=tuned.encoder.name,
         encoder_digest=tuned.encoder.digest,
@@ -136,7 +137,8 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Seque
             for d in tuned.config["datasets"]
         }
     )
-    return SynBrain(config, parts, report=report)
+    known = KnownPictures.joined([kept_out, *(s.images.pictures_of(s.dataset) for s in subjects)])
+    return SynBrain(config, parts, report=report, known_pictures=known)
 
 
 def card(config: dict[str, Any]) -> str:

@@ -1,0 +1,130 @@
+"""Pictures that somebody knows, and which pictures of a dataset are among them in another file.
+
+A mark (:mod:`synbrain.data.marks`) is of the bytes of a file: a picture that one dataset stores as PNG and
+another as JPEG has two. Their thumbnails tell that it is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from synbrain.arrays import Rows
+from synbrain.data.dataset import Dataset
+from synbrain.data.marks import BYTES, image_marks
+from synbrain.data.thumbnails import SIDE, Thumbnails, copies, thumbnail
+from synbrain.errors import SynBrainError
+from synbrain.files import atomic_path, beside
+from synbrain.progress import track
+
+KEPT = "thumbnails.safetensors"  # beside a dataset's other files, made when they are first asked for
+
+
+@dataclass(frozen=True, eq=False)
+class KnownPictures:
+    """Pictures of any datasets, each known by its mark and its thumbnail.
+
+    Attributes:
+        marks: (n,) of :func:`image_marks`, each once.
+        thumbnails: (n, 32, 32) uint8.
+    """
+
+    marks: tuple[bytes, ...]
+    thumbnails: Thumbnails
+
+    @classmethod
+    def of(cls, dataset: Dataset, rows: Rows, show_progress: bool = False) -> KnownPictures:
+        """The images ``rows`` of a dataset."""
+        marks = image_marks(dataset, rows)
+        return cls.joined([cls(marks, thumbnails_of(dataset, rows, show_progress))])
+
+    @classmethod
+    def joined(cls, several: Iterable[KnownPictures]) -> KnownPictures:
+        """All of them, each picture once, in the order of marks."""
+        by_mark = {m: small for one in several for m, small in zip(one.marks, one.thumbnails, strict=True)}
+        marks = tuple(sorted(by_mark))
+        small = [by_mark[mark] for mark in marks]
+        return cls(marks, np.stack(small)) if small else NO_PICTURES
+
+    def only(self, marks: Collection[bytes]) -> KnownPictures:
+        """Those with one of these marks."""
+        return self._at([mark in marks for mark in self.marks])
+
+    def copied_in(self, dataset: Dataset, rows: Rows, show_progress: bool = False) -> Rows:
+        """Those of ``rows`` of ``dataset.images`` that show a known picture in another file.
+
+        Known pictures that the dataset shows itself do not count: its own split tells those apart, and two
+        of its pictures may look alike.
+
+        Raises:
+            SynBrainError: where stimuli are missing or cannot be decoded.
+        """
+        shown = np.unique(dataset.trials["image"].to_numpy(dtype=np.int64))
+        own = set(image_marks(dataset, shown)) if self.marks else set()
+        elsewhere = self._at([mark not in own for mark in self.marks])
+        if not elsewhere.marks or not len(rows):
+            return np.zeros(0, dtype=np.int64)
+        mine = thumbnails_of(dataset, rows, show_progress)
+        found = np.unique([i for i, _ in copies(mine, elsewhere.thumbnails)]).astype(np.int64)
+        return np.asarray(rows[found], dtype=np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write them as safetensors."""
+        marks = np.frombuffer(b"".join(self.marks), dtype=np.uint8).reshape(-1, BYTES)
+        with atomic_path(path) as partial:
+            save_file({"marks": marks, "thumbnails": np.ascontiguousarray(self.thumbnails)}, partial)
+
+    @classmethod
+    def load(cls, path: Path) -> KnownPictures:
+        """Those of :meth:`save`; none where there is no such file, as with older runs."""
+        if not path.exists():
+            return NO_PICTURES
+        tensors = load_file(path)
+        return cls(tuple(mark.tobytes() for mark in tensors["marks"]), tensors["thumbnails"])
+
+    def _at(self, chosen: list[bool]) -> KnownPictures:
+        at = np.flatnonzero(chosen)
+        return KnownPictures(tuple(self.marks[i] for i in at), self.thumbnails[at])
+
+
+NO_PICTURES = KnownPictures((), np.zeros((0, SIDE, SIDE), dtype=np.uint8))
+
+
+def thumbnails_of(dataset: Dataset, rows: Rows, show_progress: bool = False) -> Thumbnails:
+    """(n, 32, 32) uint8 of the images ``rows``; each picture is decoded once and kept beside the dataset.
+
+    A picture is known by its mark there: one that was replaced is decoded again.
+
+    Raises:
+        SynBrainError: where stimuli are missing or cannot be decoded.
+    """
+    marks, file = image_marks(dataset, rows), beside(dataset.path) / KEPT
+    kept = _kept(file)
+    known = dict(zip(kept.marks, kept.thumbnails, strict=True))
+    new = {mark: int(row) for mark, row in zip(marks, rows, strict=True) if mark not in known}
+    about = f"look at {dataset.info.name}"
+    for mark, row in track(list(new.items()), about, unit="image", show=show_progress and bool(new)):
+        known[mark] = thumbnail(dataset.load_image(row))
+    if new:
+        with suppress(SynBrainError):  # a read-only disk: they are made again the next time
+            KnownPictures(tuple(known), np.stack(list(known.values()))).save(file)
+    return np.stack([known[mark] for mark in marks]) if marks else NO_PICTURES.thumbnails
+
+
+def some_names(dataset: Dataset, rows: Rows, n: int = 3) -> str:
+    """The names of a few images, with dots where there are more."""
+    names = dataset.images["name"].astype(str).to_numpy()[rows[:n]]
+    return ", ".join(names) + (", ..." if len(rows) > n else "")
+
+
+def _kept(file: Path) -> KnownPictures:
+    try:
+        return KnownPictures.load(file)
+    except (SafetensorError, OSError, KeyError):  # damaged: made again
+        return NO_PICTURES

@@ -1,0 +1,199 @@
+"""A test image of one dataset that another one stores in another file is not trained on.
+
+Marks are of the bytes of files. A picture saved as JPEG, or in another size, has another mark: what was
+fitted on it would be judged by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from synbrain import adapt, evaluate, train
+from synbrain.data import known_pictures
+from synbrain.data.dataset import Dataset, load_dataset
+from synbrain.data.known_pictures import KEPT, KnownPictures
+from synbrain.data.marks import image_marks, unpacked
+from synbrain.errors import SynBrainError
+from synbrain.evaluation.options import EvaluateOptions
+from synbrain.features.encoders import get_encoder
+from synbrain.features.options import FeatureOptions
+from synbrain.features.store import make_tokens, open_tokens, write_tokens
+from synbrain.model.synbrain import SynBrain
+from synbrain.prepare.table import prepare_table
+from synbrain.training.leakage import training_images
+from synbrain.training.options import AdaptOptions, TrainOptions
+from synbrain.tuning.options import TuneOptions
+from synbrain.tuning.tune import tune_encoder
+
+LINEAR: dict[str, Any] = {"networks": False, "linear": {"n_folds": 3, "windows": 0, "blur": 0.0}}
+TUNING = TuneOptions(
+    size=32, side=2, channels=6, epochs=1, batch_size=8, validation_fraction=0.3, layers=["block2", "block4"]
+)
+
+
+def recorded(folder: Path, pictures: Mapping[int, str], again: frozenset[int] = frozenset()) -> Dataset:
+    """Two trials of each picture.
+
+    Args:
+        folder: of source and dataset.
+        pictures: seed of each picture -> its split.
+        again: pictures that are stored as smaller JPEG files; the others are PNG.
+    """
+    (folder / "images").mkdir(parents=True)
+    lines, responses = ["image,repeat,split"], []
+    rng = np.random.default_rng(len(pictures))
+    for picture, split in pictures.items():
+        colours = np.random.default_rng(picture).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+        shown, name = Image.fromarray(colours).resize((64, 64), Image.Resampling.BICUBIC), f"{picture}.png"
+        if picture in again:
+            shown, name = shown.resize((50, 50)), f"{picture}.jpg"
+        shown.save(folder / "images" / name, quality=80)
+        for repeat in range(2):
+            lines.append(f"{name},{repeat},{split}")
+            responses.append(colours.reshape(-1)[:5] / 100 + rng.standard_normal(5) / 2)
+    (folder / "trials.csv").write_text("\n".join(lines) + "\n")
+    np.save(folder / "responses.npy", np.array(responses, dtype=np.float32))
+    prepare_table(folder, folder / "dataset")
+    return load_dataset(folder / "dataset")
+
+
+def split(first: int, test: int, end: int) -> dict[int, str]:
+    return {picture: "test" if picture >= test else "train" for picture in range(first, end)}
+
+
+def test_a_copy_of_a_test_image_is_refused_dropped_or_kept_out(tmp_path: Path) -> None:
+    first = recorded(tmp_path / "a", split(0, 8, 12))  # tests on 8 to 11
+    second = recorded(tmp_path / "b", split(9, 16, 20), again=frozenset({9, 10}))  # trains on 9, 10 and 11
+    with pytest.raises(SynBrainError, match=r"1 training image of .*b"):
+        training_images([first, second])  # 11 is there in the same file
+    no_11 = recorded(tmp_path / "c", split(9, 16, 20) | {11: "test"}, again=frozenset({9, 10}))
+    with pytest.raises(SynBrainError, match=r"2 training images of .*c.* look like .*\(10.jpg, 9.jpg\)"):
+        training_images([first, no_11])
+    dropped = training_images([first, second], "drop")
+    assert [len(images.rows) for images in dropped] == [8, 7 - 3]
+    (kept,) = training_images([second], keep_out=[first])
+    assert kept.rows.tolist() == dropped[1].rows.tolist()
+    assert [len(images.rows) for images in training_images([second])] == [7]
+
+
+def test_pictures_that_look_alike_in_one_dataset_are_told_apart_by_its_split(tmp_path: Path) -> None:
+    pictures = split(0, 8, 12)
+    source = tmp_path / "a"
+    recorded(source, pictures)
+    Image.open(source / "images" / "10.png").save(source / "images" / "3.png", compress_level=0)
+    Image.open(source / "images" / "10.png").convert("L").convert("RGB").save(source / "images" / "3.png")
+    prepare_table(source, tmp_path / "versions")
+    prepare_table(source, tmp_path / "again")
+    both = [load_dataset(tmp_path / name) for name in ("versions", "again")]
+    assert [len(images.rows) for images in training_images(both)] == [8, 8]
+
+
+@pytest.fixture(scope="module")
+def base_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    dataset = recorded(tmp_path_factory.mktemp("base"), split(0, 20, 26))
+    write_tokens(dataset, get_encoder("pixels"), ["grid4"])
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def base(base_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SynBrain:
+    """A run of another subject, opened from its folder without its data."""
+    out = tmp_path_factory.mktemp("base") / "run"
+    train([base_dataset], TrainOptions.model_validate({"encoder": "pixels", **LINEAR}), out=out)
+    return SynBrain.from_pretrained(out)
+
+
+def new_dataset(folder: Path, pictures: Mapping[int, str], again: frozenset[int]) -> Dataset:
+    dataset = recorded(folder, pictures, again)
+    write_tokens(dataset, get_encoder("pixels"), ["grid4"])
+    return dataset
+
+
+def adapted(base: SynBrain, dataset: Dataset, **given: Any) -> SynBrain:
+    return adapt(base, dataset, AdaptOptions.model_validate({"budget": "all", **LINEAR, **given}))
+
+
+def test_no_base_is_adapted_that_saw_a_test_image_in_another_file(base: SynBrain, tmp_path: Path) -> None:
+    pictures = {**split(100, 118, 118), 3: "test", 4: "test", 118: "test"}
+    dataset = new_dataset(tmp_path / "new", pictures, frozenset({3, 4}))
+    with pytest.raises(SynBrainError, match=r"trained on 2 test images .*\(3.jpg, 4.jpg\).*--keep-out"):
+        adapted(base, dataset)
+    kept = training_images([recorded(tmp_path / "b", split(0, 20, 26))], keep_out=[dataset])
+    assert len(kept[0].rows) == 18
+
+
+def test_copies_of_the_bases_test_images_are_refused_or_dropped(base: SynBrain, tmp_path: Path) -> None:
+    pictures = {**split(100, 118, 121), 21: "train", 22: "train"}
+    dataset = new_dataset(tmp_path / "new", pictures, frozenset({21, 22}))
+    with pytest.raises(SynBrainError, match=r"2 training images .*look like a test image of the base.*drop"):
+        adapted(base, dataset)
+    done = adapted(base, dataset, shared_test_images="drop")
+    assert done.config.adaptation is not None
+    assert done.config.adaptation.n_images == 18
+    # what it knows is what its base and its own dataset showed it
+    assert set(done.known_pictures.marks) >= set(base.known_pictures.marks)
+    assert set(done.known_pictures.marks) == unpacked(done.config.trained_images) | unpacked(
+        done.config.test_images
+    )
+
+
+def test_no_run_is_scored_on_copies_of_its_training_images(
+    base: SynBrain, base_dataset: Dataset, tmp_path: Path
+) -> None:
+    options = EvaluateOptions(samples=2, rows=["mean_map"])
+    evaluate(base, base_dataset, options)
+    pictures = {**split(0, 20, 26), 3: "test"}
+    dataset = new_dataset(tmp_path / "new", pictures, frozenset({3, *range(20, 26)}))
+    with pytest.raises(SynBrainError, match="trained on 1 of 7 test images"):
+        evaluate(base, dataset, options)
+
+
+def test_no_encoder_is_tuned_on_copies_of_test_images_nor_read_for_them(tmp_path: Path) -> None:
+    one = recorded(tmp_path / "one", split(0, 24, 28))
+    other = recorded(tmp_path / "other", split(25, 49, 52), frozenset({25, 26, 27}))
+    with pytest.raises(SynBrainError, match=r"3 training images of .*other.*look like a test image"):
+        tune_encoder([one, other], TUNING, out=tmp_path / "refused")
+    tune_encoder([one], TUNING, out=tmp_path / "enc")
+    encoder = str(tmp_path / "enc")
+    tuned = unpacked(get_encoder(encoder).describe["tuned_on"])
+    names = [name for name, mark in zip(one.images["name"], image_marks(one, np.arange(28)), strict=True)
+             if mark in tuned]  # fmt: skip
+    seen = [int(name.removesuffix(".png")) for name in names]
+    options = FeatureOptions(encoder=encoder, layers=["readout"], device="cpu")
+
+    tests = recorded(tmp_path / "tests", {**split(200, 210, 210), seen[0]: "test"}, frozenset(seen))
+    with pytest.raises(SynBrainError, match="was tuned on 1 test image"):
+        make_tokens(tests, options)
+    trains = recorded(tmp_path / "trains", {seen[1]: "train", **split(200, 210, 213)}, frozenset(seen))
+    make_tokens(trains, options)
+    tokens = open_tokens(trains, "tuned-enc")
+    assert tokens.tuned is not None
+    row = trains.images["name"].tolist().index(f"{seen[1]}.jpg")
+    assert tokens.tuned.tolist() == [row]
+
+
+def test_pictures_are_looked_at_once_until_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = recorded(tmp_path / "a", split(0, 8, 12))
+    every, looked = np.arange(12), []
+    thumbnail = known_pictures.thumbnail
+    monkeypatch.setattr(known_pictures, "thumbnail", lambda p: looked.append(p) or thumbnail(p))
+    first = KnownPictures.of(dataset, every)
+    assert len(looked) == 12
+    KnownPictures.of(dataset, every[:5])
+    assert len(looked) == 12
+    changed = dataset.stimulus_path() / "3.png"
+    Image.open(changed).rotate(90).save(changed)
+    again = KnownPictures.of(dataset, every)
+    assert len(looked) == 13
+    assert len(set(first.marks) - set(again.marks)) == 1
+    (dataset.path / KEPT).write_bytes(b"damaged")
+    assert KnownPictures.of(dataset, every).marks == again.marks
+    assert len(looked) == 13 + 12
