@@ -77,7 +77,7 @@ def _decode(
     from synbrain.files import write_json
 
     n_way = min(options.n_way, len(dataset.image_rows("test")))
-    how = DecoderEvaluation(n_way=n_way, seed=options.seed, renderer=renderer)
+    how = DecoderEvaluation(n_way=n_way, seed=options.seed, subject=options.subject, renderer=renderer)
     read = evaluate_semantics(run, dataset, decoder, how, second=second)
     print(f"\n{read.table()}")
     if out is not None:

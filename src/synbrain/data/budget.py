@@ -70,7 +70,7 @@ def parse_budget(text: str | int, by: By = "session", seed: int | None = None) -
     amount, is_hours = int(match[1]), bool(match[2])
     if by == "images":
         return Budget("images", amount * IMAGES_PER_HOUR if is_hours else amount, seed)
-    return Budget("hours" if is_hours else "sessions", amount)
+    return Budget("hours" if is_hours else "sessions", amount, seed)
 
 
 def budget_trials(dataset: Dataset, budget: Budget) -> Rows:

@@ -13,7 +13,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.marks import packed, unpacked
 from synbrain.decoding.aligner import Transfer
 from synbrain.decoding.alignment import Alignment, known_subject, make_alignment
-from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
+from synbrain.decoding.decoder import NEW, Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import decoder_digest, save_decoder
 from synbrain.decoding.guards import require_no_test_image
 from synbrain.decoding.mindeye2 import MindEye2
@@ -133,8 +133,8 @@ def adapt_to(
             f"a decoder of kind {base.config.kind!r} has nothing to adapt", "train one with --method mindeye2"
         )
     new = data.subjects[0]
-    if new.name in base.subjects:
-        data.subjects[0] = new = replace(new, name=f"{new.name}-new")
+    while new.name in base.subjects:
+        data.subjects[0] = new = replace(new, name=f"{new.name}{NEW}")
         data.units[new.name] = next(iter(data.units.values()))
     method = copy.deepcopy(base.method)
     method.network.float().requires_grad_(True)

@@ -163,6 +163,11 @@ def make_alignment(
         )
     known, novel = known_subject(base, options.known), data.subjects[0]
     subject = base.subjects[known]
+    theirs_is = base.name_of(known_data)
+    if theirs_is not in (None, known):
+        raise SynBrainError(
+            f"{known_data.path} is of {theirs_is}, the known subject is {known}", f"pass --known {theirs_is}"
+        )
     require_same_voxels(
         Voxels.of(known_data),
         Voxels(f"the known subject {known!r}", subject.n_voxels, subject.unit),

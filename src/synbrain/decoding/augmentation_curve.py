@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from synbrain.decoding.choice import chosen_share
 from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
-from synbrain.decoding.grid import Grid, Result
+from synbrain.decoding.folder import decoder_digest
+from synbrain.decoding.grid import Grid, Result, decoded_content
 from synbrain.decoding.options import CurveOptions, DecoderEvaluation
 from synbrain.decoding.refit import on_all_images, once_fitted, refitted
 from synbrain.decoding.registry import fit_method
@@ -51,6 +52,13 @@ class Experiment:
     base: Decoder | None
     options: CurveOptions
     out: Path
+    base_digest: str = ""
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Digests of the tokens that are decoded: pictures and encoders change under their names."""
+        decoded = self.options if self.base is None else self.base.targets.source
+        return decoded_content([self.arms.dataset, self.arms.images], decoded.encoder, decoded.layer)
 
     @property
     def grid(self) -> Grid[Cell]:
@@ -94,9 +102,10 @@ def augmentation_curve(
     """
     _check(options)
     opened = None if base is None else Decoder.from_pretrained(base)
-    experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out)
+    digest = "" if base is None else decoder_digest(base)
+    experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out, digest)
     plain = _data(experiment, 0)  # what does not fit is refused here
-    _ = experiment.arms.rows  # and images that are all test images
+    _ = experiment.arms.part, experiment.arms.rows  # and another's run, images that are all test images
     grid = experiment.grid
     grid.begin("curve.json", overwrite=overwrite, resume=options.resume)
     note_seen(plain.n_validation_images, plain.seen)
@@ -156,7 +165,7 @@ def _identity(cell: Cell, experiment: Experiment) -> str:
     elsewhere = {"hours", "arms", "weights", "seeds", "device", "resume", "rule"}  # what does not change it
     return digest_of(
         ["one share a file", options.model_dump(mode="json", exclude=elsewhere | once_fitted(options)),
-         experiment.arms.run.digest,
+         experiment.arms.run.digest, experiment.base_digest, experiment.tokens,
          *((data.info.name, data.digest) for data in (experiment.arms.dataset, experiment.arms.images)),
          vars(cell)]
     )  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.folder import decoder_digest
-from synbrain.decoding.grid import Grid, Result
+from synbrain.decoding.grid import Grid, Result, decoded_content
 from synbrain.decoding.options import DecoderComparison, DecoderEvaluation
 from synbrain.decoding.refit import fit_decoder, once_fitted
 from synbrain.decoding.registry import fit_method
@@ -62,6 +62,12 @@ class Setting:
     out: Path
     base_digest: str
 
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Digests of the tokens that are decoded."""
+        source = self.base.targets.source
+        return decoded_content([self.dataset, self.known_data], source.encoder, source.layer)
+
     @property
     def grid(self) -> Grid[Row]:
         """The decoders on disk."""
@@ -72,7 +78,7 @@ class Setting:
         elsewhere = {"systems", "seeds", "hours", "device", "resume"}
         settings = self.options.model_dump(mode="json", exclude=elsewhere | once_fitted(self.options))
         data = [self.dataset.info.name, self.dataset.digest, self.known_data.digest]
-        return digest_of([settings, self.arms.run.digest, self.base_digest, *data])
+        return digest_of([settings, self.arms.run.digest, self.base_digest, *data, *self.tokens])
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def compare_decoders(
         raise SynBrainError(f"no decoders {unknown}", f"choose among {', '.join(SYSTEMS)}")
     arms, digest = Arms(run, dataset, known_data), decoder_digest(base)
     setting = Setting(Decoder.from_pretrained(base), dataset, known_data, arms, options, out, digest)
-    first = _data(setting, options)  # what does not fit is refused here
+    first, _ = _data(setting, options), arms.part  # what does not fit is refused here
     grid = setting.grid
     grid.begin("table.json", overwrite=overwrite, resume=options.resume)
     note_seen(first.n_validation_images, first.seen)

@@ -13,11 +13,13 @@ from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
 from synbrain.decoding.augment import draw_images, trials_of, usable_images
+from synbrain.decoding.guards import part_beside
 from synbrain.decoding.options import AugmentOptions
 from synbrain.decoding.subjects import DecodingData
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 
 KINDS = {"calibrated": "trial", "expected": "mean", "isotropic": "isotropic"}
@@ -65,6 +67,15 @@ class Arms:
     _ridge: dict[int, RidgeGaussian] = field(default_factory=dict, repr=False)
 
     @cached_property
+    def part(self) -> SubjectPart:
+        """Of the run, whose trials are added to those of ``dataset``.
+
+        Raises:
+            SynBrainError: where the run is of another subject or unit, or saw its test images.
+        """
+        return part_beside(self.run, self.dataset)
+
+    @cached_property
     def rows(self) -> Rows:
         """Rows of ``images.images`` that are nobody's test image."""
         return usable_images(self.run, self.images, [self.dataset])
@@ -96,7 +107,7 @@ class Arms:
     @cached_property
     def expected(self) -> Float32:
         """(len(rows), n_voxels) float32, the run's expected response to each usable image."""
-        return self.run.predict(self.tokens.take(self.rows))
+        return self.run.predict(self.tokens.take(self.rows), subject=self.part.name)
 
     def trials(self, cell: Cell, data: DecodingData) -> tuple[Pairs, Float32]:
         """Trials that ``cell`` adds, and the targets of their images (n_images, n_tokens, dim).
@@ -125,7 +136,7 @@ class Arms:
                 self.tokens.take(shown), 1, cell.seed
             )[0]
         else:
-            responses = trials_of(self.run.subject(), self.expected[at], options)
+            responses = trials_of(self.part, self.expected[at], options)
         source = data.targets.source
         unique = np.unique(shown)
         decoded = open_tokens(self.images, source.encoder, [source.layer]).take(unique)

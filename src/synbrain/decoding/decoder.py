@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,12 +16,13 @@ from synbrain.data.dataset import Dataset
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
 from synbrain.describe import as_html, as_text, counted
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import TokenSet
 
 DECODER_FORMAT = 1
 Repeats = Literal["outputs", "responses"]
 AT_ONCE = 512  # responses
+NEW = "-new"  # ends the name of an adapted subject whose name the base has given to another
 
 
 class DecoderConfig(BaseModel):
@@ -190,19 +192,35 @@ class Decoder:
     def for_dataset(self, dataset: Dataset) -> Self:
         """The same decoder for the subject of ``dataset``, where it knows one of that name.
 
+        A decoder of several subjects calls them as their datasets are called, a decoder of one as its dataset
+        calls the subject. Where it knows neither, it stays as it is, and that is said.
+
         Raises:
             SynBrainError: for another number of voxels or another unit than the dataset's.
         """
-        name = dataset.info.subject
-        chosen = self.for_subject(name) if name in self.subjects else self
+        name = self.name_of(dataset)
+        chosen = self if name is None else self.for_subject(name)
         if chosen.n_voxels != dataset.n_voxels:
             raise SynBrainError(
                 f"the decoder reads {counted(chosen.n_voxels, 'voxel')} of {chosen.active}, {dataset.path} "
-                f"has {dataset.n_voxels} of {name}",
+                f"has {dataset.n_voxels} of {dataset.info.subject}",
                 "give a decoder of this subject, or `synbrain decoder adapt` it",
             )
         chosen.require_unit(dataset.info.unit)
+        if name is None:
+            note = (
+                f"the decoder is of {chosen.active}, {dataset.path} of {dataset.info.subject}: if these are"
+            )
+            mend = "two people, `synbrain decoder adapt` the decoder first"
+            warnings.warn(f"{note} {mend}", SynBrainWarning, stacklevel=3)
         return chosen
+
+    def name_of(self, dataset: Dataset) -> str | None:
+        """What the decoder calls the subject of a dataset; None where it knows none of that name."""
+        names = (dataset.info.name, dataset.info.subject)
+        if self.active.split(NEW)[0] in names:  # also one adapted to a subject of a name that its base knew
+            return self.active
+        return next((name for name in names if name in self.subjects), None)
 
     def backbone(self, responses: NDArray[Any], *, repeats: Repeats = "outputs") -> Float32:
         """(n, n_tokens, dim) float32: what the prior is conditioned on; without a prior, the prediction.

@@ -13,7 +13,7 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.feature_networks import COMMON_SIZE
-from synbrain.decoding.guards import Voxels, require_same_voxels
+from synbrain.decoding.guards import part_beside
 from synbrain.decoding.options import DecoderEvaluation
 from synbrain.decoding.picture_scores import SeenPictures
 from synbrain.decoding.reconstruct import painter_of
@@ -27,7 +27,6 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
 from synbrain.metrics.retrieval import N_WAY
-from synbrain.model.subject import part_of
 from synbrain.model.synbrain import SynBrain
 
 DEFAULTS = DecoderEvaluation()
@@ -81,7 +80,7 @@ def evaluate_decoder(
     measured = _measured(decoder, dataset, options)
     given = measured_rows(measured.test, measured.train, options.seed)
     if run is not None:
-        given |= synthetic_rows(run, dataset, options.seed)
+        given |= synthetic_rows(run, dataset, options.seed, options.subject)
     if responses is not None:
         given["responses"] = _read_responses(responses, given["measured_trial"].shape)
     painted = None if options.renderer is None else _pictures(options, decoder, dataset, measured.test)
@@ -201,15 +200,15 @@ def measured_rows(test: Pairs, train: Pairs, seed: int) -> dict[str, Float32]:
             "shuffled": trials[np.roll(order, 1)[np.argsort(order)]]}  # fmt: skip
 
 
-def synthetic_rows(run: SynBrain, dataset: Dataset, seed: int) -> dict[str, Float32]:
+def synthetic_rows(
+    run: SynBrain, dataset: Dataset, seed: int, subject: str | None = None
+) -> dict[str, Float32]:
     """Row -> (n_test_images, n_voxels): synthetic trial and mean, ridge's prediction, the true brain's trial.
 
     Raises:
-        SynBrainError: where the run is not of this subject.
+        SynBrainError: where the run is not of this subject, or was trained on its test images.
     """
-    part = part_of(run, dataset)
-    mine = Voxels("the run", part.n_voxels, part.unit)
-    require_same_voxels(mine, Voxels.of(dataset), "give a run of this subject")
+    part = part_beside(run, dataset, subject)
     tokens = run.tokens(open_tokens(dataset, run.config.encoder, run.config.layers))
     test, train = pairs_of(dataset, tokens, "test"), pairs_of(dataset, tokens, "train")
     rows = {

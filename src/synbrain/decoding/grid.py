@@ -9,12 +9,28 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
+from synbrain.features.store import open_tokens
 from synbrain.files import alone, read_json, require_absent, write_json
 from synbrain.progress import track
 
 Result = dict[str, Any]
 MEND = "pass --overwrite, or another --out"
+
+
+def decoded_content(datasets: Sequence[Dataset], encoder: str, layer: str | None) -> list[str]:
+    """For an identity: digests of the tokens that are decoded, as pictures and encoders change under names.
+
+    Args:
+        datasets: whose tokens.
+        encoder, layer: that are decoded; None: the last layer that was made.
+
+    Raises:
+        SynBrainError: where one has no such tokens.
+    """
+    sets = [open_tokens(dataset, encoder, [layer] if layer else None) for dataset in datasets]
+    return [part for tokens in sets for part in tokens.only(layer or list(tokens.layers)[-1]).content]
 
 
 class Place(Hashable, Protocol):

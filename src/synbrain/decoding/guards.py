@@ -12,6 +12,9 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
+from synbrain.model.parts import SubjectPart
+from synbrain.model.subject import part_of, require_recorded, require_unseen
+from synbrain.model.synbrain import SynBrain
 
 
 class Voxels(NamedTuple):
@@ -38,6 +41,25 @@ def require_same_voxels(mine: Voxels, other: Voxels, mend: str) -> None:
         raise SynBrainError(
             f"{ours} has {counted(n, 'voxel')} in {unit!r}, {theirs} {m} in {as_unit!r}", mend
         )
+
+
+def part_beside(run: SynBrain, dataset: Dataset, subject: str | None = None) -> SubjectPart:
+    """The part of a run whose responses stand beside the recordings of ``dataset``, or are added to them.
+
+    Args:
+        run: of one subject or several.
+        dataset: recordings of one of them.
+        subject: which one, where the user named it.
+
+    Raises:
+        SynBrainError: where it has other voxels or another unit, or the run was trained on test images.
+    """
+    part = part_of(run, dataset, subject)
+    mine = Voxels("the run", part.n_voxels, part.unit)
+    require_same_voxels(mine, Voxels.of(dataset), "give a run of this subject")
+    require_recorded(part, dataset, chosen=subject is not None)
+    require_unseen(run.config, dataset)
+    return part
 
 
 def require_no_test_image(trained: Set[bytes], test: Set[bytes], who: str, mend: str) -> None:

@@ -141,6 +141,9 @@ class DecoderEvaluation(BaseModel):
     )
     n_subsets: int = Field(N_SUBSETS, ge=1, description="random draws of candidates")
     seed: int = Field(0, ge=0, description="of synthetic trials, samples and draws")
+    subject: str | None = Field(
+        None, description="of a run with several subjects; the dataset's own where left out"
+    )
     renderer: str | None = Field(
         None, description="score pictures too: pixels, nearest, or the path of an unCLIP checkpoint"
     )

@@ -15,13 +15,13 @@ from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.gallery import PixelDecoder, nearest_images
+from synbrain.decoding.guards import part_beside
 from synbrain.decoding.renderers import UnclipRenderer
 from synbrain.decoding.subjects import require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
 from synbrain.files import new_folder, require_absent
-from synbrain.model.subject import part_of
 from synbrain.model.synbrain import SynBrain
 
 Pictures = list[NDArray[np.uint8]]
@@ -108,7 +108,7 @@ def decode_test_images(
     responses = {"measured mean": chosen.repeat_means(), "measured trial": _first_trials(chosen)}
     if run is not None:
         read = open_tokens(dataset, run.config.encoder, run.config.layers).take(chosen.tokens.image_rows)
-        subject = part_of(run, dataset).name
+        subject = part_beside(run, dataset).name
         responses["synthetic mean"] = run.predict(read, subject=subject)
         responses["synthetic trial"] = run.sample(read, 1, seed, subject=subject)[0]
     rows = {"seen": [np.asarray(dataset.load_image(int(row))) for row in chosen.tokens.image_rows]}
