@@ -63,3 +63,25 @@ def test_every_chart_is_drawn(tmp_path: Path) -> None:
     for name, figure in figures.items():
         save_png(figure, tmp_path / f"{name}.png", dpi=40)
         assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 1
+
+
+def test_bars_of_areas_have_their_ceiling() -> None:
+    bars = {"V1": {"synbrain": 0.5, "ridge": 0.4}, "FFA": {"synbrain": 0.2, "ridge": 0.3}}
+    axes = accuracy_by_roi(bars, ceiling={"V1": 0.7}).axes[0]  # FFA: not known
+    (lines,) = axes.collections
+    (drawn,) = [segment for segment in lines.get_segments() if len(segment)]
+    assert drawn[0][1] == 0.7
+    assert "noise ceiling" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(("last", "scale"), [(0.5, "linear"), (0.05, "log")])
+def test_losses_are_on_a_logarithmic_axis_only_over_decades(last: float, scale: str) -> None:
+    figure = training_curves({"vae": {"training loss": np.array([[0, 1.0], [1, last]])}})
+    assert figure.axes[0].get_yscale() == scale
+
+
+def test_a_legend_tells_trials_from_predictive_draws() -> None:
+    rng = np.random.default_rng(0)
+    figure = trial_spread([rng.normal(size=(3, 1))] * 4, *rng.normal(size=(2, 9, 4, 1)), ["a"], "%")
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert named == {"synthetic trials", "predictive draws", "measured repeats"}

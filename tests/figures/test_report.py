@@ -93,8 +93,8 @@ def test_curves_keep_stages_and_splits_apart(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("\n".join(json.dumps(line) for line in lines))
     curves = read_curves(tmp_path / "log")
     assert {stage: sorted(names) for stage, names in curves.items()} == {
-        "vae": ["train loss", "validation score"],
-        "mapper": ["validation score"],
+        "vae": ["training loss", "validation loss"],
+        "mapper": ["validation loss"],
     }
-    assert curves["vae"]["train loss"].tolist() == [[1.0, 2.0]]
-    assert curves["mapper"]["validation score"].tolist() == [[1.0, 3.0]]
+    assert curves["vae"]["training loss"].tolist() == [[1.0, 2.0]]
+    assert curves["mapper"]["validation loss"].tolist() == [[1.0, 3.0]]

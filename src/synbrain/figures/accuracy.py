@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from synbrain.figures.style import COLOURS, new_figure, tidy
 
+DECADE = 10  # losses that fall by less are read more easily on a linear axis
+
 
 def accuracy_against_ceiling(
     voxel_r: dict[str, NDArray[Any]], ceiling: NDArray[Any], unit_name: str = "voxel"
@@ -38,12 +40,17 @@ def accuracy_against_ceiling(
     return figure
 
 
-def accuracy_by_roi(by_roi: dict[str, dict[str, float]], score: str = "voxel_r") -> Figure:
-    """Grouped bars: ROI on the x axis, one bar a model.
+def accuracy_by_roi(
+    by_roi: dict[str, dict[str, float]],
+    score: str = "mean voxel r",
+    ceiling: dict[str, float] | None = None,
+) -> Figure:
+    """Grouped bars: ROI on the x axis, one bar a model, and a line at the noise ceiling.
 
     Args:
         by_roi: ROI -> model name -> mean score over the ROI's voxels.
         score: the name written on the y axis.
+        ceiling: ROI -> mean noise ceiling over its voxels, where it is known.
     """
     rois = list(by_roi)
     names = list(dict.fromkeys(name for values in by_roi.values() for name in values))
@@ -54,9 +61,17 @@ def accuracy_by_roi(by_roi: dict[str, dict[str, float]], score: str = "voxel_r")
         heights = [by_roi[roi].get(name, np.nan) for roi in rois]
         places = np.arange(len(rois)) + (k - (len(names) - 1) / 2) * width
         axes.bar(places, heights, width, label=name, color=COLOURS.get(name, "#7c3aed"))
+    if ceiling:
+        marks = np.array([ceiling.get(roi, np.nan) for roi in rois])
+        centres = np.arange(len(rois))
+        axes.hlines(
+            marks, centres - 0.45, centres + 0.45, color=COLOURS["ceiling"], lw=1.5, label="noise ceiling"
+        )
     axes.set_xticks(np.arange(len(rois)), [roi.split("/")[-1] for roi in rois], rotation=45, ha="right")
     axes.set_ylabel(score)
-    axes.legend(frameon=False, fontsize=8, ncols=len(names))
+    axes.legend(  # above the bars, which may be as high as the axes
+        frameon=False, fontsize=8, ncols=len(names) + 1, loc="lower right", bbox_to_anchor=(1, 1)
+    )
     tidy(axes)
     return figure
 
@@ -72,10 +87,12 @@ def training_curves(curves: dict[str, dict[str, NDArray[Any]]]) -> Figure:
     for axes, (stage, lines) in zip(panels, curves.items(), strict=False):
         for name, points in lines.items():
             axes.plot(points[:, 0], points[:, 1], label=name, linewidth=1.2)
-        if all((points[:, 1] > 0).all() for points in lines.values()):
+        values = np.concatenate([points[:, 1] for points in lines.values()])
+        if values.min() > 0 and values.max() > DECADE * values.min():
             axes.set_yscale("log")
         axes.set_title(stage, fontsize=10)
         axes.set_xlabel("step")
         axes.legend(frameon=False, fontsize=8)
         tidy(axes)
+    panels[0].set_ylabel("loss")
     return figure

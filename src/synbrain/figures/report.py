@@ -97,7 +97,7 @@ def draw_pictures(folder: Path, shown: Shown, training_log: Path | None = None) 
 ALTS = {
     "maps": "Rows of brains: stimuli above measured, expected and single-trial maps.",
     "accuracy": "Scatter plots of {}: accuracy against noise ceiling.",
-    "accuracy_by_roi": "Bars of accuracy by ROI.",
+    "accuracy_by_roi": "Bars of accuracy by ROI, with lines at the noise ceiling.",
     "trial_spread": "Violins of trials and predictive draws with dots of measured trials, for two {}.",
     "calibration": "Boxes of variance ratios beside a reliability curve.",
     "noise_correlations": "Two matrices of noise correlations and a scatter plot of their entries.",
@@ -116,6 +116,7 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
         made.append(_maps(shown, means))
     repeated = bool((test.repeats() > 1).any())
     r = {name: voxel_r(predicted, means) for name, predicted in shown.predictions.items()}
+    ceiling = None
     if repeated and test.n_images >= FEWEST_IMAGES:
         ceiling = correlation_ceiling(ceiling_snr(trials, test.image_of_trial), test.repeats())
         words = (
@@ -132,7 +133,12 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
         }
         words = "Pearson across test images against the repeat mean, averaged over the "
         words += f"{space.unit_names} of each ROI."
-        made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table), words))
+        limit = {}
+        if ceiling is not None:
+            limit = {roi: float(np.mean(ceiling[mask])) for roi, mask in rois.items()}
+        if limit:
+            words += " Lines are the mean noise ceiling there."
+        made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table, ceiling=limit), words))
     if repeated and shown.trials is not None and np.diag(np.atleast_2d(shown.trials.synthetic)).max() > 0:
         made += _spread(shown, shown.trials, trials, r[model], rois)
     if training_log is not None and training_log.exists():
@@ -273,8 +279,8 @@ def _noise_voxels(squares: NDArray[Any], rois: dict[str, NDArray[np.bool_]]) -> 
 def read_curves(log: Path) -> dict[str, dict[str, NDArray[Any]]]:
     """Training curves of a ``log.jsonl``: stage -> curve name -> (n_points, 2) step and value.
 
-    Lines are JSON objects with "stage", "step" and "split"; the training loss and the validation score are
-    taken, other values are passed over.
+    Lines are JSON objects with "stage", "step" and "split"; the training loss and the validation loss (by its
+    name there "score": the smaller, the better) are taken, other values are passed over.
     """
     shown = {"train": "loss", "validation": "score"}
     points: dict[str, dict[str, list[tuple[float, float]]]] = {}
@@ -283,7 +289,7 @@ def read_curves(log: Path) -> dict[str, dict[str, NDArray[Any]]]:
         split = entry.get("split")
         value = entry.get(shown.get(split, ""))
         if {"stage", "step"} <= entry.keys() and isinstance(value, int | float):
-            name = f"{split} {shown[split]}"
+            name = f"{'training' if split == 'train' else split} loss"
             curve = points.setdefault(str(entry["stage"]), {}).setdefault(name, [])
             curve.append((float(entry["step"]), float(value)))
     return {

@@ -35,11 +35,15 @@ def trial_spread(
     panels = figure.subplots(1, n_shown, squeeze=False)[0]
     for v, axes in enumerate(panels):
         order = np.argsort(synthetic[:, :, v].mean(axis=0))
-        for draws, alpha in ((predictive, 0.2), (synthetic, 0.35)):
+        for draws, alpha, what in (
+            (predictive, 0.2, "predictive draws"),
+            (synthetic, 0.35, "synthetic trials"),
+        ):
             parts = axes.violinplot([draws[:, i, v] for i in order], showextrema=False, widths=0.9)
             for body in parts["bodies"]:
                 body.set_facecolor(COLOURS["synbrain"])
                 body.set_alpha(alpha)
+            parts["bodies"][0].set_label(what)
         for place, i in enumerate(order, start=1):
             dots = measured[i][:, v]
             label = "measured repeats" if place == 1 else None
@@ -49,7 +53,9 @@ def trial_spread(
         axes.set_xticks([])
         tidy(axes)
     panels[0].set_ylabel(f"response ({unit})")
-    panels[0].legend(frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=3, loc="outside upper center"
+    )
     return figure
 
 
