@@ -197,6 +197,12 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no image column": (_no_image_column, "has no column"),
     "image missing": (lambda root: (root / "stimuli" / "s4.png").unlink(), "1 of 9 images named"),
     "no stimuli": (lambda root: (root / "stimuli").rename(root / "pictures"), "pass --images"),
+    "betas on a surface": (
+        lambda root: [
+            p.rename(p.with_name("sub-01_hemi-L_betas.func.gii")) for p in root.rglob("*_betas.nii.gz")
+        ],
+        "on a surface or in CIFTI (sub-01_hemi-L_betas.func.gii)",
+    ),
     "no betas": (lambda root: [p.unlink() for p in root.rglob("*_betas.nii.gz")], "has no betas like"),
     "grids differ": (_other_grid, "shapes (4, 5, 4) and (4, 5, 3)"),
 }
@@ -246,5 +252,12 @@ def test_a_share_of_test_images_is_a_share() -> None:
 def test_command(src: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--unit", "percent signal change", "--subject", "01", "--test-fraction", "0.5"]
     assert main(["prepare", "bids", str(src[0]), str(tmp_path / "out"), *words]) == 0
-    assert "18 trials x 15 voxels in percent signal change; 5 training and 4 test" in capsys.readouterr().out
+    assert (
+        "18 trials x 15 voxels, unit percent signal change; 5 training and 4 test" in capsys.readouterr().out
+    )
     assert load_dataset(tmp_path / "out").info.subject == "sub-01"
+
+
+def test_a_mask_may_be_called_mask(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    (src[0] / "sub-01" / "sub-01_mask.nii.gz").rename(src[0] / "mask.nii.gz")
+    assert prepare_bids(src[0], tmp_path / "out").n_voxels == 15

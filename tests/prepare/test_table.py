@@ -16,6 +16,7 @@ from PIL import Image
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
+from synbrain.prepare.options import TableOptions
 from synbrain.prepare.table import prepare_table
 
 RECORDINGS = Path(__file__).parents[2] / "../shared/data"
@@ -187,7 +188,17 @@ BAD = {
     "no trials.csv": (lambda src: (src / "trials.csv").unlink(), "trials.csv is missing"),
     "empty trials.csv": (lambda src: (src / "trials.csv").write_text(""), "is empty"),
     "header alone": (_trials(lambda t: t[:0]), "has no trials"),
-    "column lacks": (_trials(lambda t: t.drop(columns="split")), "lacks the columns ['split']"),
+    "column lacks": (_trials(lambda t: t.drop(columns="image")), "lacks the columns ['image']"),
+    "split in capitals": (_trials(lambda t: t.rename(columns={"split": "Split"})), "there is 'Split'"),
+    "table of another name": (
+        lambda src: (src / "trials.csv").rename(src / "trials.tsv"),
+        "trials.csv is missing: rename trials.tsv to it",
+    ),
+    "array of another name": (
+        lambda src: (src / "responses.npy").rename(src / "betas.npy"),
+        "has no responses.npy, but betas.npy: rename betas.npy to it",
+    ),
+    "no images": (lambda src: (src / "images").rename(src / "pictures"), "pass --images with the folder"),
     "image in both splits": (_trials(_split_one_image), "1 image is in both splits"),
     "unknown split": (_trials(_set("split", "val", 4)), "line 6: split is val"),
     "negative repeat": (_trials(_set("repeat", -1, 2)), "line 4: repeat is"),
@@ -288,3 +299,36 @@ def test_real_recordings(name: str, n_trials: int, n_units: int, n_images: int, 
     if name == "v4_210325":  # the folder's README says .69
         assert made.space.ncsnr is not None
         assert made.space.ncsnr.mean() == pytest.approx(0.69, abs=0.01)
+
+
+def test_repeats_and_split_may_be_left_out(src: Path, tmp_path: Path) -> None:
+    given = pd.read_csv(src / "trials.csv")
+    edit_trials(src, lambda table: table[["image", "session"]])
+    made = prepare_table(src, tmp_path / "out", options=TableOptions(test_fraction=0.5, seed=3))
+    assert made.trials["repeat"].tolist() == given.groupby("image").cumcount().tolist()
+    assert len(made.image_rows("test")) == 3
+    assert "no split was given: 3 of 6 images were drawn as test, seed 3" in made.info.provenance["notes"]
+    again = prepare_table(src, tmp_path / "again", options=TableOptions(test_fraction=0.5, seed=3))
+    assert again.images.equals(made.images)
+
+
+def test_test_images_may_be_listed_and_pictures_lie_elsewhere(src: Path, tmp_path: Path) -> None:
+    (src / "images").rename(tmp_path / "pictures")
+    (tmp_path / "test.txt").write_text("im0.png\nim3.png\n")
+    words = ["--images", str(tmp_path / "pictures"), "--test-images", str(tmp_path / "test.txt")]
+    assert main(["prepare", "table", str(src), str(tmp_path / "out"), *words]) == 0
+    made = load_dataset(tmp_path / "out")
+    assert made.images["name"][made.image_rows("test")].tolist() == ["im0.png", "im3.png"]
+    assert made.load_image(0).size == (9, 8)
+
+
+def test_the_mend_for_an_archive_can_be_run(
+    src: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(src)
+    np.savez("responses.npz", np.load("responses.npy"))
+    Path("responses.npy").unlink()
+    with pytest.raises(SynBrainError) as told:
+        prepare_table(src, tmp_path / "out")
+    exec(str(told.value).split("save the array alone: ")[1], {"np": np})
+    prepare_table(src, tmp_path / "out")

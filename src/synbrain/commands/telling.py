@@ -38,8 +38,8 @@ def prepared(dataset: Dataset, typed: Typed) -> None:
     info = dataset.info
     n_train, n_test = (len(dataset.image_rows(split)) for split in ("train", "test"))
     print(
-        f"{info.name}: {counted(info.n_trials, 'trial')} x {counted(info.n_voxels, 'voxel')} in {info.unit}; "
-        f"{n_train} training and {counted(n_test, 'test image')} -> {dataset.path}"
+        f"{info.name}: {counted(info.n_trials, 'trial')} x {counted(info.n_voxels, 'voxel')}, "
+        f"unit {info.unit}; {n_train} training and {counted(n_test, 'test image')} -> {dataset.path}"
     )
     if info.provenance.get("pictures"):
         print(info.provenance["pictures"])

@@ -24,7 +24,7 @@ from synbrain.data.dataset import (
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.scaling import SCALING_ARRAYS, scaling_arrays
 from synbrain.data.space import Atlas, VoxelSpace
-from synbrain.data.tables import nearest, read_list, read_table
+from synbrain.data.tables import read_table
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, open_array, require_replaceable
 from synbrain.prepare import rois as nsd_rois
@@ -34,6 +34,7 @@ from synbrain.prepare.options import BidsOptions
 from synbrain.prepare.pictures import check_images, files_below, stimuli_in
 from synbrain.prepare.runs import Run, columns_with_images, read_source, session_numbers
 from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
+from synbrain.prepare.split import images_folder, split_images
 from synbrain.prepare.table import check_trials, index_images
 
 DEFAULTS = BidsOptions()
@@ -68,7 +69,10 @@ def prepare_bids(
     require_replaceable(out, overwrite, inputs=[src])
     source = read_source(src, options)
     who, runs = source.who, source.runs
-    folder, (named, notes) = _images_folder(src, options.images), _named_trials(runs, options)
+    folder, (named, notes) = (
+        images_folder(src, options.images, ("stimuli", "images")),
+        _named_trials(runs, options),
+    )
     _require_images(folder, named, source.events)
     trials, table = index_images(check_trials(named, src))
     mask_path = options.mask if options.mask is not None else _only_mask(src, who)
@@ -142,26 +146,7 @@ def _named_trials(runs: list[Run], options: BidsOptions) -> tuple[pd.DataFrame, 
     trials = pd.concat([run.trials for run in runs], ignore_index=True)
     trials["session"] = np.concatenate(session_numbers(runs))
     trials["repeat"] = trials.groupby("image").cumcount()
-    names = np.unique(trials["image"].to_numpy(dtype=str))
-    notes: list[str] = []
-    if options.test_images is not None:
-        chosen = set(read_list(options.test_images))
-        unknown = sorted(chosen - set(names))
-        if unknown:
-            hint = nearest(unknown[0], names.tolist())
-            raise SynBrainError(
-                f"{len(unknown)} test images were never shown, such as {unknown[0]}"
-                + (f" ({hint})" if hint else ""),
-                f"mend {options.test_images}",
-            )
-        trials["split"] = np.where(trials["image"].isin(chosen), "test", "train")
-    elif "split" not in trials:
-        n_test = round(options.test_fraction * len(names))
-        chosen = set(np.random.default_rng(options.seed).permutation(names)[:n_test])
-        trials["split"] = np.where(trials["image"].isin(chosen), "test", "train")
-        notes.append(
-            f"no split was given: {n_test} of {len(names)} images were drawn as test, seed {options.seed}"
-        )
+    trials, notes = split_images(trials, options)
     return trials[["image", "session", "repeat", "split", "run"]], notes
 
 
@@ -181,20 +166,12 @@ def _require_images(folder: Path, trials: pd.DataFrame, events: list[Path]) -> N
         )
 
 
-def _images_folder(src: Path, images: str | Path | None) -> Path:
-    candidates = [Path(images)] if images is not None else [src / "stimuli", src / "images"]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise SynBrainError(f"{candidates[0]} is no folder", "pass --images with the folder of the stimuli")
-
-
 def _only_mask(src: Path, who: str) -> Path:
-    masks = [p for p in walk(src, "*_mask.nii*") if matched(p).get("sub", who) == who]
+    masks = [p for p in walk(src, "*_mask.nii*", "mask.nii*") if matched(p).get("sub", who) == who]
     if len(masks) == 1:
         return masks[0]
     if not masks:
-        raise SynBrainError(f"{src} has no mask (*_mask.nii.gz)", "pass --mask FILE")
+        raise SynBrainError(f"{src} has no mask (*_mask.nii.gz or mask.nii.gz)", "pass --mask FILE")
     shown = ", ".join(str(path.relative_to(src)) for path in masks[:6]) + (", ..." if len(masks) > 6 else "")
     raise SynBrainError(f"{src} has {len(masks)} masks: {shown}", "pass --mask with one of them")
 

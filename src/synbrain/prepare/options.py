@@ -1,4 +1,4 @@
-"""What the reader of BIDS trees can be told. Light to import: no numpy."""
+"""What the readers of tables and BIDS trees can be told. Light to import: no numpy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,25 @@ from pydantic import Field
 from synbrain.data.options import MISSING_TRIALS, MissingTrials, PictureOptions
 
 
-class BidsOptions(PictureOptions):
+class SourceOptions(PictureOptions):
+    """Where the images lie, and which of them are test images.
+
+    >>> SourceOptions().test_fraction
+    0.2
+    """
+
+    images: Path | None = Field(
+        None,
+        description="folder that image names are relative to; SRC/images or SRC/stimuli if left out",
+    )
+    test_images: Path | None = Field(None, description="text file of the test images' names, one a line")
+    test_fraction: float = Field(
+        0.2, ge=0, le=1, description="share of images drawn for the test where no split is given"
+    )
+    seed: int = Field(0, ge=0, description="of that draw")
+
+
+class BidsOptions(SourceOptions):
     """Which files of a BIDS tree are read, and how its images are split.
 
     >>> BidsOptions(subject="01").test_fraction
@@ -19,24 +37,16 @@ class BidsOptions(PictureOptions):
 
     mask: Path | None = Field(
         None,
-        description="volume on the grid of the betas, above 0 is in; the only *_mask.nii.gz if left out",
+        description="volume on the grid of the betas, above 0 is in; the only *_mask.nii.gz or mask.nii.gz "
+        "if left out",
     )
     subject: str | None = Field(None, description="01 for sub-01; needed where there are several")
-    images: Path | None = Field(
-        None,
-        description="folder that image names are relative to; SRC/stimuli or SRC/images if left out",
-    )
     pattern: str | None = Field(
         None, description='file names of the betas, such as "*space-T1w*_betas.nii.gz"'
     )
     image_column: str | None = Field(
         None, description="events column that names the image; stim_file, ..., trial_type if left out"
     )
-    test_images: Path | None = Field(None, description="text file of the test images' names, one a line")
-    test_fraction: float = Field(
-        0.2, ge=0, le=1, description="share of images drawn for the test where no split is given"
-    )
-    seed: int = Field(0, ge=0, description="of that draw")
     trial_order: Literal["refuse", "onset", "table"] = Field(
         "refuse",
         description="what order the volumes have where events do not stand in the order of their onsets: "
@@ -57,8 +67,8 @@ class BidsOptions(PictureOptions):
     unit: str = Field("as recorded", description="what one unit of the betas is; z-scores name themselves")
 
 
-class TableOptions(PictureOptions):
-    """What is known of the columns of a response array, and how pictures are decoded.
+class TableOptions(SourceOptions):
+    """What is known of the columns of a response array, how images are split, and how pictures are decoded.
 
     >>> TableOptions(background="grey").mesh
     'fsaverage'

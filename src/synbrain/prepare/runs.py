@@ -21,6 +21,7 @@ from synbrain.prepare.options import BidsOptions
 IMAGE_COLUMNS = ("stim_file", "stimulus", "image", "image_file", "trial_type")
 BETA_PATTERNS = ("*_betas.nii*", "*_beta.nii*", "*desc-betas*.nii*", "*_statmap.nii*")
 GLMSINGLE_PATTERNS = ("TYPED_*.hdf5", "TYPED_*.mat", "TYPED_*.npy")  # the first that there is
+SURFACES = (".func.gii", ".shape.gii", ".mgh", ".mgz", ".dtseries.nii", ".dscalar.nii")
 NO_IMAGE = ("n/a", "N/A")  # BIDS's word for a missing value; "NA" may be an image's name
 
 
@@ -110,6 +111,13 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
     labels = sorted({matched(path)["sub"] for path in paths if "sub" in matched(path)})
     if not labels:  # GLMsingle's files do not name the subject
         labels = sorted({matched(path)["sub"] for path in events if "sub" in matched(path)})
+    surfaces = [] if paths else list(walk(src, *(f"*{suffix}" for suffix in SURFACES)))
+    if surfaces:
+        raise SynBrainError(
+            f"{src} has betas on a surface or in CIFTI ({surfaces[0].name}), which are read as a table only",
+            "save them as responses.npy with vertex and hemisphere in voxels.csv, and use `synbrain prepare "
+            "table` (docs/guide/datasets.md has the lines)",
+        )
     if not paths:
         raise SynBrainError(
             f"{src} has no betas like {pattern or ' or '.join((*BETA_PATTERNS, *GLMSINGLE_PATTERNS))}",

@@ -1,7 +1,8 @@
 """images/ + trials.csv + responses.npy to a dataset: the simplest way to bring one's own recordings.
 
-``trials.csv`` has one row per response row: ``image`` (file name in images/), ``repeat`` (0-based), ``split``
-("train" or "test", the same for all trials of an image), and optionally ``session`` (0-based, or labels).
+``trials.csv`` has one row per response row: ``image`` (file name in images/), and optionally ``split``
+("train" or "test", the same for all trials of an image; drawn if left out), ``repeat`` (0-based; counted in
+the order of the rows if left out) and ``session`` (0-based, or labels).
 ``responses.npy`` is (n_trials, n_units), any real dtype. Where the units lie, which ROIs they belong to and
 how reliable they are comes from ``voxels.csv`` or ``mask.nii.gz`` (:mod:`synbrain.prepare.positions`). Units
 that never vary over the training trials are kept, so that columns stay those of the source.
@@ -28,7 +29,7 @@ from synbrain.data.dataset import (
 )
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.space import VoxelSpace
-from synbrain.data.tables import numbers, read_table
+from synbrain.data.tables import nearest, numbers, read_table
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, digest, new_folder, open_array, require_replaceable, require_space
@@ -36,6 +37,7 @@ from synbrain.prepare.entities import natural
 from synbrain.prepare.options import TableOptions
 from synbrain.prepare.pictures import check_images, stimuli_in
 from synbrain.prepare.positions import read_space
+from synbrain.prepare.split import images_folder, split_images
 
 ROW_BLOCK = 1024  # response rows in memory at a time
 DEFAULTS = TableOptions()
@@ -54,9 +56,10 @@ def prepare_table(
 ) -> Dataset:
     """Make a dataset of ``src/images/``, ``src/trials.csv`` and ``src/responses.npy``.
 
-    ``trials.csv`` has a row per response row: ``image`` (file name in images/), ``repeat`` (0-based),
-    ``split`` ("train" or "test", by image), and optionally ``session``. ``voxels.csv`` or ``mask.nii.gz`` say
-    where the units lie. Units that never vary are kept, and listed in ``info.provenance``.
+    ``trials.csv`` has a row per response row: ``image`` (file name in images/), and optionally ``split``
+    ("train" or "test", by image; drawn if left out), ``repeat`` (from 0; counted if left out) and
+    ``session``. ``voxels.csv`` or ``mask.nii.gz`` say where the units lie. Units that never vary are kept,
+    and listed in ``info.provenance``.
 
     Args:
         src: the folder to read.
@@ -64,7 +67,7 @@ def prepare_table(
         unit: what one unit of response is, as figures and tables shall say it.
         name: the dataset's name; the source folder's if left out.
         copy_images: copy the images into the dataset, so that it can be moved alone.
-        options: what is known of the units, and how pictures are decoded.
+        options: what is known of the units, how images are split, and how pictures are decoded.
         overwrite: replace a dataset that stands at ``out``.
         show_progress: show a bar while images are checked.
 
@@ -79,24 +82,26 @@ def prepare_table(
     """
     src, out = Path(src), Path(out)
     require_replaceable(out, overwrite, inputs=[src])
-    trials, images = index_images(read_trials(src / "trials.csv"))
+    trials, drawn = read_trials(src / "trials.csv", options)
+    trials, images = index_images(trials)
+    folder = images_folder(src, options.images, ("images", "stimuli"))
     raw = _open_responses(src, len(trials))
     space, notes = read_space(src, options, raw.shape[1])
-    pictures = check_images(src / "images", images, options, show_progress)
+    pictures = check_images(folder, images, options, show_progress)
     constant = check_responses(raw, _fitting_rows(trials), src / RESPONSES)
     with new_folder(out, overwrite) as building:
         responses = _write_responses(raw, building / RESPONSES)
         if copy_images:
-            _copy_images(src / "images", building / "images", images["name"])
+            _copy_images(folder, building / "images", images["name"])
         space, origin = _with_ncsnr(space, responses, trials)
         called = name or src.resolve().name
         info = DatasetInfo(
             name=called, subject=called, unit=unit,
             n_trials=len(trials), n_voxels=raw.shape[1], n_images=len(images),
-            stimuli=stimuli_in(None if copy_images else src / "images", out, options),
+            stimuli=stimuli_in(None if copy_images else folder, out, options),
             scaling={"kind": "none"}, provenance=_read_from(src) | {
                 "constant_voxels": constant, "ncsnr_from": origin, "pictures": pictures.summary,
-                "notes": [*notes, *pictures.notes],
+                "notes": [*drawn, *notes, *pictures.notes],
             },
         )  # fmt: skip
         write_tables(building, info, trials, images, space)
@@ -132,24 +137,39 @@ def _read_from(src: Path) -> dict[str, Any]:
     }
 
 
-def read_trials(path: Path) -> pd.DataFrame:
-    """The checked trials of a ``trials.csv``: columns image (name), session, repeat, split.
+def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFrame, list[str]]:
+    """The checked trials of a ``trials.csv``: columns image (name), session, repeat, split; and notes.
 
-    Sessions that are labels, not numbers, are counted in natural order (session2 before session10).
+    Sessions that are labels, not numbers, are counted in natural order (session2 before session10). Repeats
+    that are not given are counted in the order of the rows, and a split that is not given is drawn by image.
 
     Raises:
         SynBrainError: where a column lacks, a value is out of range, a row is double, or an image
             lies in both splits.
     """
-    table = read_table(path, ("image", "repeat", "split"), "write image,repeat,split[,session]")
+    if not path.exists() and path.parent.is_dir() and not path.is_symlink():
+        others = sorted({*path.parent.glob("*.csv"), *path.parent.glob("*.tsv")})
+        others = [other for other in others if other.stem != "voxels"]
+        if others:
+            raise SynBrainError(f"{path} is missing", f"rename {others[0].name} to it, if that is the table")
+    table = read_table(path, ("image",), "write image[,repeat][,split][,session]")
     if table.empty:
         raise SynBrainError(f"{path} has no trials", "write one row per response row")
+    for name in ("repeat", "split", "session"):
+        similar = "" if name in table else nearest(name, map(str, table))
+        if similar:
+            raise SynBrainError(
+                f"{path} has no column {name}; {similar}", f"name it {name}, or less like it if it is another"
+            )
     if "session" not in table:
         table["session"] = "0"
     elif table["session"].notna().all() and numbers(table, "session").isna().all():
         labels = sorted(table["session"].unique(), key=natural)
         table["session"] = table["session"].map({label: str(i) for i, label in enumerate(labels)})
-    return check_trials(table[["image", "session", "repeat", "split"]], path)
+    if "repeat" not in table:
+        table["repeat"] = table.groupby("image").cumcount()
+    table, notes = split_images(table, options)
+    return check_trials(table[["image", "session", "repeat", "split"]], path), notes
 
 
 def check_trials(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -206,14 +226,8 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
     it.
     """
     path = src / RESPONSES
-    others = [other.name for other in sorted(src.glob("responses.*")) if other.name != RESPONSES]
-    if not path.exists() and not path.is_symlink() and others:
-        raise SynBrainError(
-            f"{src} has no {RESPONSES}, but {', '.join(others)}",
-            f'save the array alone: np.save("{RESPONSES}", np.load("{others[0]}")["responses"])'
-            if others[0].endswith(".npz")
-            else f'save it with numpy: np.save("{RESPONSES}", array.astype("float32"))',
-        )
+    if not path.exists() and not path.is_symlink():
+        _tell_other_arrays(src)
     if zipfile.is_zipfile(path):
         raise SynBrainError(
             f"{path} is an .npz archive under another name",
@@ -247,6 +261,20 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
             else "give one response row per row of trials.csv, in the same order",
         )
     return raw
+
+
+def _tell_other_arrays(src: Path) -> None:
+    """Raise with the mend where there is no ``responses.npy``, but an array of another form or name."""
+    named = [path for path in sorted(src.glob("responses.*")) if path.name != RESPONSES]
+    others = named or sorted(path for path in src.glob("*.np[yz]"))
+    if not others:
+        return
+    first, code = others[0], f'save it with numpy: np.save("{RESPONSES}", array.astype("float32"))'
+    if first.suffix == ".npz":
+        code = f'save the array alone: z = np.load("{first.name}"); np.save("{RESPONSES}", z[z.files[0]])'
+    elif first.suffix == ".npy":
+        code = f"rename {first.name} to it, if that is (trials, units)"
+    raise SynBrainError(f"{src} has no {RESPONSES}, but {', '.join(path.name for path in others)}", code)
 
 
 def _fitting_rows(trials: pd.DataFrame) -> NDArray[np.bool_]:
