@@ -125,3 +125,11 @@ class DecodingMethod(Protocol):
         Row i depends on the backbone of row i, on i and the seed alone, not on the size of a batch.
         """
         ...
+
+
+def chosen_step(method: DecodingMethod) -> int | None:
+    """The training step that validation images chose, whose weights these are.
+
+    None for a method that needs no such choice, and is fitted to these images as well.
+    """
+    return getattr(method, "kept_step", None)

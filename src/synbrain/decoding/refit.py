@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.options import DecoderOptions
-from synbrain.decoding.protocol import DecodingSubject
+from synbrain.decoding.protocol import DecodingSubject, chosen_step
 from synbrain.decoding.subjects import DecodingData, mean_and_sd
 from synbrain.decoding.targets import TokenTargets
 from synbrain.errors import SynBrainWarning
@@ -43,7 +43,7 @@ def fit_decoder(
     decoder = fit(data, workspace, None)
     if not options.refit:
         return decoder
-    if not hasattr(decoder.method, "kept_step"):
+    if chosen_step(decoder.method) is None:
         what = f"{options.method} is fitted to all images as it is, no step was chosen by some of them"
         warnings.warn(f"{what}: --refit changes nothing", SynBrainWarning, stacklevel=3)
         return decoder
@@ -61,12 +61,12 @@ def refitted(first: Decoder, fit: Fit, whole: DecodingData, workspace: Workspace
         whole: the same data with nothing held out (:func:`on_all_images`).
         workspace: of the first fit; the second keeps checkpoints and log in its subfolder ``refit``.
     """
-    steps = getattr(first.method, "kept_step", None)
+    steps = chosen_step(first.method)
     if steps is None:
         return first
-    again = fit(whole, replace(workspace, folder=workspace.folder / "refit"), int(steps))
+    again = fit(whole, replace(workspace, folder=workspace.folder / "refit"), steps)
     n_images = sum(subject.train.n_images for subject in whole.subjects)
-    record = {"validation": first.config.validation, "last_fit": {"images": n_images, "steps": int(steps)}}
+    record = {"validation": first.config.validation, "last_fit": {"images": n_images, "steps": steps}}
     return replace(again, config=again.config.model_copy(update=record))
 
 

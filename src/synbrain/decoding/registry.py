@@ -21,19 +21,17 @@ class Method:
     """One entry.
 
     Attributes:
-        fit: (subjects, options, workspace) -> fitted method; the workspace is for logs and checkpoints.
+        fit: (subjects, options, workspace) -> fitted method; the workspace is for logs and checkpoints. One
+            whose fitted method has a :func:`chosen_step` takes the step to end at, ``until``, as well.
         restore: (config, tensors, device) -> method, from a folder.
-        refit: the same up to a step, without validation images, for methods in which these choose a step
-            (the fitted method's ``kept_step``); None: all images are fitted as it is.
     """
 
-    fit: Callable[[Sequence[DecodingSubject], DecoderOptions, Workspace], DecodingMethod]
+    fit: Callable[..., DecodingMethod]
     restore: Callable[[dict[str, Any], State, str], DecodingMethod]
-    refit: Callable[[Sequence[DecodingSubject], DecoderOptions, Workspace, int], DecodingMethod] | None = None
 
 
 METHODS: dict[str, Method] = {
-    "mindeye2": Method(fit_mindeye2, MindEye2.restore, fit_mindeye2),
+    "mindeye2": Method(fit_mindeye2, MindEye2.restore),
     "ridge": Method(fit_ridge, RidgeTokens.restore),
     "shuffled": Method(fit_shuffled, RidgeTokens.restore),
     "nearest": Method(fit_nearest, NearestResponse.restore),
@@ -54,8 +52,5 @@ def fit_method(
     """
     if options.method not in METHODS:
         raise SynBrainError(f"no decoding method {options.method!r}", f"choose among {', '.join(METHODS)}")
-    method = METHODS[options.method]
-    if until is None:
-        return method.fit(subjects, options, workspace)
-    assert method.refit is not None  # only who chose a step is asked for it
-    return method.refit(subjects, options, workspace, until)
+    ending = {} if until is None else {"until": until}  # only who chose a step is asked to end at one
+    return METHODS[options.method].fit(subjects, options, workspace, **ending)

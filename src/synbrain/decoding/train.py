@@ -14,7 +14,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import save_decoder
 from synbrain.decoding.options import DecoderOptions
-from synbrain.decoding.protocol import DecodingMethod
+from synbrain.decoding.protocol import DecodingMethod, chosen_step
 from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
@@ -101,7 +101,7 @@ def decoder_of(
         | {"settings": digest_of(options.model_dump(mode="json", exclude={"device"}))[:16]},
         validation=dict(getattr(method, "validation", {})),
         # who chose no step was fitted to validation images too
-        last_fit={} if hasattr(method, "kept_step") else {"images": data.record["n_images"]},
+        last_fit={"images": data.record["n_images"]} if chosen_step(method) is None else {},
         trained_images=data.trained_images,
         test_images=data.test_images,
     )
