@@ -33,6 +33,7 @@ from synbrain.arrays import Float32
 from synbrain.data.dataset import load_dataset
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, Scale, split_pairs
+from synbrain.files import read_json
 from synbrain.linear.by_encoder import fit_each_encoder
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
@@ -214,7 +215,7 @@ def run(typed: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
                 file.write_text(json.dumps(made))
                 for row in made:
                     print({k: v for k, v in row.items() if k != "replicates"}, flush=True)
-            rows += json.loads(file.read_text())
+            rows += read_json(file)
     return rows
 
 

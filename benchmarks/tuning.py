@@ -38,6 +38,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens
 from synbrain.features.tokens import Pairs, pairs_of, split_pairs
+from synbrain.files import read_json
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.prior import BasePath, ResponseSpace, fit_with_prior, response_space
@@ -220,7 +221,7 @@ def rows_of(cell: Cell, kind: Kind) -> list[dict[str, Any]]:
                 kept = files[way].with_suffix(".npz")
                 np.savez(kept, test=predicted, out_of_fold=fit.out_of_fold, folds=fit.folds)
             write_cell(files[way], row | {"cpu_seconds": round(time.process_time() - started, 1)})
-    return [json.loads(file.read_text()) for file in files.values()]
+    return [read_json(file) for file in files.values()]
 
 
 def stacked_row(cell: Cell, way: str, parts: Parts) -> dict[str, Any]:

@@ -10,7 +10,6 @@ gains in the logarithm of the number of sessions tuned on.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from synbrain.files import read_json
 
 WAYS = ("prior frozen", "prior tuned", "prior both")
 AIM = 0.05
@@ -34,8 +35,8 @@ class Call:
 
     @classmethod
     def of(cls, work: Path) -> Call:
-        config = json.loads(next(work.glob("encoder*/config.json")).read_text())
-        rows = json.loads((work / "table.json").read_text())["rows"]
+        config = read_json(next(work.glob("encoder*/config.json")))
+        rows = read_json(work / "table.json")["rows"]
         images = sum(dataset["images_tuned_on"] for dataset in config["datasets"])
         by_cell = {(row["session"], row["budget"], row["way"]): row for row in rows}
         return cls(len(config["datasets"]), images, by_cell)

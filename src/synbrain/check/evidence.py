@@ -51,10 +51,6 @@ class Reduced:
         """The same trials in other blocks."""
         return Reduced(self.scores, self.variances, self.image, block, self.n_images)
 
-    def with_labels(self, image: Rows, kept: Rows) -> Reduced:
-        """The trials ``kept`` under other labels."""
-        return Reduced(self.scores[kept], self.variances, image, self.block[kept], self.n_images)
-
 
 def session_z(responses: NDArray[np.floating]) -> Float64:
     """One session (n_trials, n_voxels) without its mean and linear trend, at unit variance, clipped.

@@ -82,7 +82,7 @@ def draw_mixing(n: int, generator: torch.Generator) -> Mixing:
     weight = gammas[0] / gammas.sum(0).clamp_min(1e-30)
     partner = torch.randperm(n, generator=generator)
     mixed = torch.rand(n, generator=generator) <= MIXCO_SHARE
-    return Mixing(partner, torch.where(mixed, weight, torch.ones(())))
+    return mixing_of(partner, weight, mixed)
 
 
 def mixing_of(partner: Tensor, drawn: Tensor, mixed: Tensor) -> Mixing:
@@ -115,28 +115,11 @@ def contrastive_loss(
     return (_cross_entropy(logits, wanted) + _cross_entropy(logits.T, wanted.T)) / 2
 
 
-def one_way_loss(
-    predicted: Tensor, target: Tensor, temperature: float, mixing: Mixing, *, quirk: bool = False
-) -> Tensor:
-    """BiMixCo's first half alone: the target ranked for each prediction."""
-    wanted = mixing.targets(zero_fixed_points=quirk).to(predicted.device)
-    return _cross_entropy(predicted @ target.T / temperature, wanted)
-
-
 def soft_clip_loss(predicted: Tensor, target: Tensor, temperature: float) -> Tensor:
     """SoftCLIP: targets that resemble each other share probability; Q is the same in both directions."""
     logits = predicted @ target.T / temperature
     wanted = (target @ target.T / temperature).softmax(dim=-1)
     return (_cross_entropy(logits, wanted) + _cross_entropy(logits.T, wanted)) / 2
-
-
-def soft_contrast_loss(student: Tensor, teacher: Tensor, augmented: Tensor, temperature: float) -> Tensor:
-    """SoftCLIP against an augmented view of the teacher (the low-level head's auxiliary loss)."""
-    logits = student @ augmented.T / temperature
-    similar = teacher @ augmented.T / temperature
-    forward = _cross_entropy(logits, similar.softmax(dim=-1))
-    backward = _cross_entropy(logits.T, similar.T.softmax(dim=-1))
-    return (forward + backward) / 2
 
 
 def cosine_schedule(start: float, end: float, steps: int) -> Tensor:

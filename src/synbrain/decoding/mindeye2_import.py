@@ -85,10 +85,11 @@ def published_sizes(state: State, path: Path = Path("the checkpoint")) -> Publis
     )  # fmt: skip
     has_prior = any(name.startswith(f"{PRIOR}net.") for name in state)
     low_level = any(name.startswith(tuple(f"backbone.{p}" for p in PREFIXES)) for name in state)
-    return PublishedSizes(n_voxels, backbone, _prior_sizes(state, sizes) if has_prior else None, low_level)
+    return PublishedSizes(n_voxels, backbone, prior_sizes(state, sizes) if has_prior else None, low_level)
 
 
-def _prior_sizes(state: State, sizes: Sizes) -> PriorConfig:
+def prior_sizes(state: State, sizes: Sizes) -> PriorConfig:
+    """Those of the prior in a published checkpoint, read from its tensors."""
     net, first = f"{PRIOR}net.", f"{PRIOR}net.causal_transformer.layers.0.0"
     dim_head = sizes.vote((f"{first}.null_kv", 1))
     betas = state.get(f"{PRIOR}noise_scheduler.betas")

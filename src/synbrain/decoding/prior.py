@@ -174,22 +174,6 @@ def seeded_draws(rows: range, tokens: int, dim: int, seed: int, sample: int = 0)
     return draw
 
 
-def prior_config(state: dict[str, Tensor]) -> PriorConfig:
-    """Sizes from the tensors of a published prior (names under ``net.`` and, optionally,
-    ``noise_scheduler.``).
-    """
-    tokens, dim = state["net.learned_query"].shape
-    layers = {name.split(".")[3] for name in state if name.startswith("net.causal_transformer.layers.")}
-    first = "net.causal_transformer.layers.0.0"
-    dim_head = state[f"{first}.null_kv"].shape[1]
-    betas = state.get("noise_scheduler.betas")
-    return PriorConfig(
-        tokens=tokens, dim=dim, depth=len(layers), dim_head=dim_head,
-        heads=state[f"{first}.to_q.weight"].shape[0] // dim_head,
-        steps=100 if betas is None else len(betas),
-    )  # fmt: skip
-
-
 def prior_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """What :class:`DiffusionPrior` loads of a published prior.
 

@@ -52,8 +52,6 @@ from synbrain.simulate.truth import CATEGORIES_CSV, MEAN, NCSNR, NOISE, TRUTH, t
 
 BLOCK = 128  # images drawn, or answered to, at a time
 SCALE_IMAGES = 2000  # images over which the two parts of a response are brought to one scale
-# Sessions that the eight NSD subjects completed, of 40.
-NSD_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 
 
 @dataclass(frozen=True)
