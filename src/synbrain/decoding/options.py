@@ -28,7 +28,7 @@ class PriorSizes(BaseModel):
     residual: bool = Field(
         True, description="the prior predicts what the brain's tokens lack; published: false, all of them"
     )
-    sample_steps: int = Field(20, ge=1, description="steps visited when sampling")
+    sample_steps: int = Field(20, ge=2, description="steps visited when sampling")
     guidance: float = Field(1.0, ge=0, description="of classifier-free guidance; 1: off, as published")
 
 

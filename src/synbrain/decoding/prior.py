@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from synbrain.decoding.prior_network import PriorConfig, PriorNetwork
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 
 Draw = Callable[[], Tensor]  # standard normal, (n, tokens, dim)
@@ -33,6 +34,10 @@ class NoiseSchedule(nn.Module):
     kept_before: Tensor
     posterior_mean: Tensor
     posterior_sd: Tensor
+    of_clean: Tensor
+    of_noise: Tensor
+    per_clean: Tensor
+    per_noise: Tensor
 
     def __init__(self, steps: int) -> None:
         super().__init__()
@@ -45,22 +50,23 @@ class NoiseSchedule(nn.Module):
         mean = np.stack([betas * before**0.5 / (1 - kept), (1 - before) * (1 - betas) ** 0.5 / (1 - kept)])
         variance = (betas * (1 - before) / (1 - kept)).clip(1e-20)
         self.steps = steps
+        # roots before rounding: 1 - kept is as small as 4e-5 at the first of many steps
         buffers = {
             "betas": betas, "kept": kept, "kept_before": before, "posterior_mean": mean,
-            "posterior_sd": variance**0.5,
+            "posterior_sd": variance**0.5, "of_clean": kept**0.5, "of_noise": (1 - kept) ** 0.5,
+            "per_clean": (1 / kept) ** 0.5, "per_noise": (1 / kept - 1) ** 0.5,
         }  # fmt: skip
         for name, value in buffers.items():
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
     def noised(self, clean: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """x_t of (n, tokens, dim) tokens at steps ``times`` (n,)."""
-        kept = self.kept[times][:, None, None]
-        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+        of_clean, of_noise = (of[times][:, None, None] for of in (self.of_clean, self.of_noise))
+        return of_clean * clean + of_noise * noise
 
     def noise_of(self, noised: Tensor, time: int, clean: Tensor) -> Tensor:
         """The noise that leads from ``clean`` to ``noised`` at step ``time``."""
-        kept = self.kept[time]
-        return ((1 / kept).sqrt() * noised - clean) / (1 / kept - 1).sqrt()
+        return (self.per_clean[time] * noised - clean) / self.per_noise[time]
 
 
 class DiffusionPrior(nn.Module):
@@ -108,9 +114,9 @@ class DiffusionPrior(nn.Module):
         Returns:
             (n, tokens, dim) float32.
         """
-        if not 1 <= steps <= self.config.steps:
+        if not 2 <= steps <= self.config.steps:  # one step would visit the end alone: noise, as it was drawn
             raise SynBrainError(
-                f"{steps} sampling steps", f"choose 1 to {self.config.steps}, the steps of its schedule"
+                counted(steps, "sampling step"), f"choose 2 to {self.config.steps}, the steps of its schedule"
             )
         if steps == self.config.steps:
             return self._ancestral(brain, draw, guidance)
@@ -159,8 +165,9 @@ def sampling_times(schedule_steps: int, steps: int) -> list[int]:
     >>> sampling_times(20, 5)
     [15, 11, 7, 3, -1]
     """
-    at = np.linspace(-1.0, schedule_steps, steps + 1, dtype=np.float32)[:-1]
-    return [int(time) for time in at[::-1]]
+    # torch's rounding, as published: NumPy's gives other whole numbers for one pair of lengths in fifty
+    times: list[int] = torch.linspace(-1.0, schedule_steps, steps + 1)[:-1].int().tolist()
+    return times[::-1]
 
 
 def seeded_draws(rows: range, tokens: int, dim: int, seed: int, sample: int = 0) -> Draw:

@@ -98,16 +98,19 @@ class PriorNetwork(nn.Module):
 
 
 class _Sinusoid(nn.Module):
-    """(n,) steps to (n, dim): sines, then cosines, of frequencies 10000^(-i / (dim / 2 - 1))."""
+    """(n,) steps to (n, dim): sines, then cosines, of frequencies 10000^(-i / (dim / 2 - 1)).
+
+    Of an odd ``dim`` the last value is 0; there is none published.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.pairs = dim // 2
+        self.dim, self.pairs = dim, dim // 2
 
     def forward(self, times: Tensor) -> Tensor:
         steps = torch.arange(self.pairs, device=times.device, dtype=torch.float32)
         angles = times.float()[:, None] * torch.exp(-math.log(10000.0) / (self.pairs - 1) * steps)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return F.pad(torch.cat([angles.sin(), angles.cos()], dim=-1), (0, self.dim % 2))
 
 
 class _TimeMLP(nn.Module):
@@ -166,8 +169,9 @@ class _Attention(nn.Module):
 
 def _rotated(x: Tensor) -> Tensor:
     """Rotary positions on (..., length, dim_head): pairs of neighbours turn by position * frequency."""
-    turned = min(ROTARY_DIM, x.shape[-1])
-    exponents = torch.arange(0, turned, 2, device=x.device, dtype=torch.float32) / turned
+    width = min(ROTARY_DIM, x.shape[-1])
+    turned = width // 2 * 2  # of an odd head the last dimension has no partner
+    exponents = torch.arange(0, turned, 2, device=x.device, dtype=torch.float32) / width
     positions = torch.arange(x.shape[-2], device=x.device, dtype=torch.float32)
     angles = positions[:, None] * ROTARY_BASE**-exponents
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
