@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.options import DecoderOptions
-from synbrain.decoding.reconstruct import reconstruct
+from synbrain.decoding.reconstruct import Reconstruction, picture_names, reconstruct
 from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError
 from synbrain.simulate.example import toy_dataset
@@ -60,3 +62,18 @@ def test_info_knows_a_decoder(decoder: Path, dataset: Dataset, capsys: pytest.Ca
     assert f"{dataset.n_voxels} voxels" in capsys.readouterr().out
     assert main(["info", str(decoder.parent)]) == 0
     assert f"decoder    {decoder}: method ridge" in capsys.readouterr().out
+
+
+def test_pictures_of_one_name_in_two_folders_are_both_written(dataset: Dataset, tmp_path: Path) -> None:
+    renamed = dataset.images.assign(
+        name=[f"{'ab'[row % 2]}/scene.{row // 2}" for row in range(dataset.n_images)]
+    )
+    named = replace(dataset, images=renamed)
+    rows = np.array([3, 4, 5])
+    names = picture_names(named, rows)
+    assert names == ["scene-3", "scene-4", "scene-5"]
+    pictures = [np.full((4, 4, 3), row, np.uint8) for row in rows]
+    Reconstruction(names, {"seen": pictures}).save(tmp_path / "out")
+    for row in rows:
+        assert np.asarray(Image.open(tmp_path / "out" / "seen" / f"scene-{row}.png")).max() == row
+    assert picture_names(dataset, rows) == ["patchwork03", "patchwork04", "patchwork05"]

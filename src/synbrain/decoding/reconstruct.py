@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,9 +115,15 @@ def decode_test_images(
     rows = {"seen": [np.asarray(dataset.load_image(int(row))) for row in chosen.tokens.image_rows]}
     for name, values in responses.items():
         rows[name] = painter(decoder.predict_tokens(values, seed=seed)[0])
+    return Reconstruction(picture_names(dataset, chosen.tokens.image_rows), rows)
+
+
+def picture_names(dataset: Dataset, rows: Rows) -> list[str]:
+    """Names of the images ``rows`` without folder and suffix; with its row where another has the same."""
     column = "name" if "name" in dataset.images else "row"
-    names = [Path(str(dataset.images[column].iloc[int(row)])).stem for row in chosen.tokens.image_rows]
-    return Reconstruction(names, rows)
+    stems = [Path(str(name)).stem for name in dataset.images[column]]
+    counts = Counter(stems)
+    return [stems[row] if counts[stems[row]] == 1 else f"{stems[row]}-{row}" for row in rows.tolist()]
 
 
 def _first_trials(pairs: Any) -> Float32:
