@@ -58,7 +58,7 @@ def part_beside(run: SynBrain, dataset: Dataset, subject: str | None = None) -> 
     mine = Voxels("the run", part.n_voxels, part.unit)
     require_same_voxels(mine, Voxels.of(dataset), "give a run of this subject")
     require_recorded(part, dataset, chosen=subject is not None)
-    require_unseen(run.config, dataset)
+    require_unseen(run, dataset)
     return part
 
 
