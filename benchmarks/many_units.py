@@ -1,11 +1,11 @@
-"""An encoder tuned on, and adapted to, subjects with as many voxels as a whole visual cortex: time and memory.
+"""An encoder tuned on, and adapted to, subjects of as many voxels as a visual cortex has: time and memory.
 
     python benchmarks/many_units.py FIRST SECOND NEW --work WORK [--voxels 15724 14300 12000] [--epochs 1]
 
 FIRST, SECOND and NEW are folders as `synbrain prepare table` reads them (such as recordings of some dozen
-units). Voxels are made of them: each is a mixture of a tenth of the units with noise of 1.2 times its sd. Then
-the commands of docs/guide/tuning.md run, each in a process of its own: an encoder is tuned on the first two
-and adapted to the third. Only what they cost is of interest here.
+units). Voxels are made of them: each is a mixture of a tenth of the units with noise of 1.2 times its sd.
+Then the commands of docs/guide/tuning.md run, each in a process of its own: an encoder is tuned on the first
+two and adapted to the third. Only what they cost is of interest here.
 """
 
 from __future__ import annotations
@@ -65,11 +65,8 @@ def timed(command: str, *words: str, work: Path) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{command} failed")
-    print(
-        f"{command}: {usage.ru_utime + usage.ru_stime:.0f} CPU s, {time.perf_counter() - started:.0f} s by the clock, "
-        f"{usage.ru_maxrss / 2**20:.1f} GiB at most",
-        flush=True,
-    )
+    cpu, clock = usage.ru_utime + usage.ru_stime, time.perf_counter() - started
+    print(f"{command}: {cpu:.0f} CPU s, {clock:.0f} s, {usage.ru_maxrss / 2**20:.1f} GiB", flush=True)
 
 
 if __name__ == "__main__":
