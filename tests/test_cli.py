@@ -45,6 +45,7 @@ def test_version_and_module(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["trian"], "synbrain: there is no command 'trian' (did you mean train?)"),
         (["prepare", "tabel"], "there is no command 'prepare tabel' (did you mean prepare table?)"),
+        (["fit", "data/me"], "there is no command 'fit' (did you mean train?)"),
         (["quux"], "synbrain: there is no command 'quux' (synbrain --help lists them)"),
         (["info", "x", "--overwriet"], "synbrain info: there is no option --overwriet"),
         (

@@ -47,6 +47,11 @@ __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 
+def __dir__() -> list[str]:
+    """For completion in notebooks, which does not see what is imported on first use."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)

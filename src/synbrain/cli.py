@@ -14,6 +14,13 @@ from importlib import import_module
 from synbrain.commands.registry import COMMANDS
 
 FEW_CORES = 4
+HABITS = {  # what other packages call the same
+    "fit": "train", "finetune": "adapt", "fine-tune": "adapt", "score": "evaluate", "test": "evaluate",
+    "sample": "synthesize", "generate": "synthesize", "synthesise": "synthesize", "infer": "predict",
+    "encode": "features", "extract": "features", "tokens": "features", "import": "prepare",
+    "convert": "prepare", "validate": "check", "plot": "report", "show": "view", "decode": "decoder",
+    "upload": "push", "benchmark": "compare",
+}  # fmt: skip
 USAGE = "usage: synbrain COMMAND ...   (synbrain COMMAND --help says more)"
 
 
@@ -117,8 +124,11 @@ def _list_commands(words: list[str]) -> int:
     inside = {n: c for n, c in COMMANDS.items() if typed and n.startswith(typed[0] + " ")}
     if len(typed) > 1 or (typed and not inside):
         wrong = " ".join(typed[:2]) if inside else typed[0]
-        near = get_close_matches(wrong, COMMANDS, n=1, cutoff=0.5) or get_close_matches(
-            wrong, {n.split()[0] for n in COMMANDS}, n=1
+        near = [HABITS[wrong]] if wrong in HABITS else []
+        near = (
+            near
+            or get_close_matches(wrong, COMMANDS, n=1, cutoff=0.5)
+            or get_close_matches(wrong, {n.split()[0] for n in COMMANDS}, n=1)
         )
         hint = f"did you mean {near[0]}?" if near else "synbrain --help lists them"
         print(f"synbrain: there is no command {wrong!r} ({hint})", file=sys.stderr)

@@ -52,7 +52,8 @@ def require_absent(path: Path, overwrite: bool = False) -> None:
     with writing(path):
         taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
     if taken and not overwrite:
-        raise SynBrainError(f"{path} exists already", "pass --overwrite, or choose another output")
+        mend = "pass --overwrite (overwrite=True), or choose another output"
+        raise SynBrainError(f"{path} exists already", mend)
     require_writable(path)
 
 

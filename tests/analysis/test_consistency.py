@@ -114,11 +114,11 @@ def test_table_has_every_comparison_for_every_roi() -> None:
         "full vs measured",
         "adapted vs full",
         "adapted vs other subjects",
-        "adapted vs measured, shuffled (mean |r|)",
+        "adapted vs measured, shuffled (absolute r)",
     ]
     assert row["adapted vs measured"] is not None
-    assert row["adapted vs measured, shuffled (mean |r|)"] is not None
-    assert row["adapted vs measured"] > row["adapted vs measured, shuffled (mean |r|)"]
+    assert row["adapted vs measured, shuffled (absolute r)"] is not None
+    assert row["adapted vs measured"] > row["adapted vs measured, shuffled (absolute r)"]
 
 
 def test_areas_are_joined_under_shared_names() -> None:

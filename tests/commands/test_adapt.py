@@ -101,7 +101,7 @@ def test_a_budget_that_is_too_large_is_told(
     run: Path, new: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["adapt", str(run), str(new), "--out", str(tmp_path / "run2")]) == 2
-    assert "too few for 1 hours" in capsys.readouterr().err
+    assert "too few for 1 hour:" in capsys.readouterr().err
     assert not (tmp_path / "run2").exists()
 
 

@@ -70,12 +70,12 @@ def test_profiles_selectivity_and_patterns_beat_their_controls(folder: Path, tmp
     found = json.loads((out / "consistency.json").read_text())
     means = found["means"]["profiles"]
     assert means["adapted vs full"] == pytest.approx(1.0)
-    assert means["adapted vs measured"] > means["adapted vs measured, shuffled (mean |r|)"] + 0.1
+    assert means["adapted vs measured"] > means["adapted vs measured, shuffled (absolute r)"] + 0.1
     assert means["adapted vs other subjects"] is not None
     selectivity = found["selectivity"]
     assert {"face", "place", "body", "word"} & set(selectivity["adapted vs measured"])
     real = np.mean(list(selectivity["adapted vs measured"].values()))
-    assert real > abs(np.mean(list(selectivity["adapted vs measured, shuffled (mean |r|)"].values())))
+    assert real > abs(np.mean(list(selectivity["adapted vs measured, shuffled (absolute r)"].values())))
     trials = found["means"]["trials"]
     assert trials["measured"] > trials["measured, shuffled"] + 0.1
     assert trials["synthetic"] > trials["synthetic, shuffled"] + 0.05

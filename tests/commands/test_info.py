@@ -169,3 +169,19 @@ def test_config_with_a_typo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         main(["info", "--config", str(path)])
     assert stopped.value.code == 2
     assert "batchsize" in capsys.readouterr().err
+
+
+def test_recordings_are_told_how_they_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed can be run: it names the reader."""
+    for name, file, words in (
+        ("nsd", "nsddata/ppdata/subj02/behav/responses.tsv", "prepare nsd {} OUT --subject 2"),
+        ("table", "trials.csv", "prepare table {} OUT"),
+        ("bids", "sub-01/func/sub-01_task-x_betas.nii.gz", "prepare bids {} OUT --images FOLDER"),
+        ("glmsingle", "TYPED_FITHRF_GLMDENOISE_RR.npy", "prepare bids {} OUT --images FOLDER"),
+    ):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).touch()
+        assert main(["info", str(tmp_path / name)]) == 0
+        assert f"synbrain {words.format(tmp_path / name)}\n" in capsys.readouterr().out
+    (tmp_path / "else").mkdir()
+    assert main(["info", str(tmp_path / "else")]) == 2

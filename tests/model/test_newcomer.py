@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+import synbrain
 from synbrain import EvaluateOptions, SynBrain, TrainOptions, adapt, evaluate, train
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
@@ -51,3 +54,22 @@ def test_scores_that_are_none_are_not_none(dataset: Dataset) -> None:
         scores.value("synbrain", "voxelr")
     with pytest.raises(SynBrainError, match="no 'ridge': choose among synbrain, mean_map"):
         scores.value("ridge", "voxel_r")
+
+
+def test_habits_of_other_packages_are_told(dataset: Dataset, tmp_path: Path) -> None:
+    model = train(dataset, OPTIONS)
+    path = str(tmp_path / "seen.png")
+    dataset.load_image(0).save(path)
+    with pytest.raises(SynBrainError, match=r'give its column: table\["image"\]'):
+        model.predict(pd.DataFrame({"image": [path]}))  # type: ignore[arg-type]
+    for seed in (None, np.random.default_rng(0), 0.5):
+        with pytest.raises(SynBrainError, match="give whole numbers"):
+            model.sample([path], 2, seed=seed)  # type: ignore[arg-type]
+    assert model.sample([path], np.int64(2), seed=np.int64(1)).shape[0] == 2  # type: ignore[arg-type]
+    model.save_pretrained(tmp_path / "run")
+    with pytest.raises(SynBrainError, match="overwrite=True"):
+        model.save_pretrained(tmp_path / "run")
+
+
+def test_public_names_are_completed() -> None:
+    assert set(synbrain.__all__) <= set(dir(synbrain))

@@ -46,7 +46,7 @@ def comparison() -> Comparison:
 
 def consistency(n_others: int = 6) -> Consistency:
     columns = ["adapted vs measured", *(f"adapted vs nsd-subj{i:02}" for i in range(n_others))]
-    columns.append("adapted vs measured, shuffled (mean |r|)")
+    columns.append("adapted vs measured, shuffled (absolute r)")
     profiles: dict[str, dict[str, float | None]] = {
         roi: dict.fromkeys(columns, 0.5) for roi in ("V1", "VWFA", "OFA")
     }

@@ -168,7 +168,9 @@ def agreement_table(
         columns[f"{first} vs other subjects"] = {
             roi: _mean([values.get(roi) for values in between]) for roi in subject.rois
         }
-    columns[f"{first} vs measured, shuffled (mean |r|)"] = shuffled_agreement(synthetic[first], subject, seed)
+    columns[f"{first} vs measured, shuffled (absolute r)"] = shuffled_agreement(
+        synthetic[first], subject, seed
+    )
     return {roi: {name: values.get(roi) for name, values in columns.items()} for roi in subject.rois}
 
 

@@ -223,7 +223,7 @@ def _selectivity(
         rows["adapted vs full"] = selectivity_agreement(synthetic["adapted"], synthetic["full"], category)
     for name, other in others.items():
         rows[f"adapted vs {name} (ROI means)"] = selectivity_agreement(synthetic["adapted"], other, category)
-    rows["adapted vs measured, shuffled (mean |r|)"] = shuffled_selectivity(
+    rows["adapted vs measured, shuffled (absolute r)"] = shuffled_selectivity(
         synthetic["adapted"], subject, category, seed
     )
     return rows

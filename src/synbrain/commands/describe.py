@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
 
 CONFIG, SCORES, DATASET_JSON = "config.json", "scores.json", "dataset.json"
+RECORDINGS = ("*_events.tsv", "*_betas.nii*", "TYPED_*")
 WHAT_IS_INSIDE = {
     "report.html": "page of scores and pictures: open it in a browser",
     "scores.json": "scores on test images",
@@ -114,6 +115,27 @@ def _response_lines(sidecar: Path) -> list[str]:
     shown = ", ".join(f"{key} {about[key]}" for key in ("shape", "unit", "subject", "seed") if key in about)
     kind = "expected" if about.get("kind") == "prediction" else "synthetic"
     return [f"{kind:<10} {path}: {shown}" for path in files]
+
+
+def describe_responses(path: Path) -> str | None:
+    """A file of expected or synthetic responses, by what lies beside it; None where it is none."""
+    beside = [line for sidecar in sorted(path.parent.glob("*.json")) for line in _response_lines(sidecar)]
+    return next((line for line in beside if f" {path}: " in line), None)
+
+
+def describe_recordings(folder: Path) -> str | None:
+    """Recordings that `synbrain prepare` can read, and how; None where nothing looks like any."""
+    if (folder / "nsddata").is_dir():
+        subjects = sorted(path.name[-2:] for path in (folder / "nsddata" / "ppdata").glob("subj[0-9][0-9]"))
+        kind, call = "NSD's layout" + (f", subjects {' '.join(subjects)}" if subjects else ""), "prepare nsd"
+        more = f" --subject {int(subjects[0])}" if subjects else " --subject 1"
+    elif (folder / "trials.csv").is_file():
+        kind, call, more = "a table with an array", "prepare table", ""
+    elif any(next(folder.rglob(pattern), None) for pattern in RECORDINGS):
+        kind, call, more = "betas in BIDS or of GLMsingle", "prepare bids", " --images FOLDER"
+    else:
+        return None
+    return f"recordings {folder}: {kind}, no dataset yet\nnext       synbrain {call} {folder} OUT{more}"
 
 
 def describe_dataset(dataset: Dataset) -> str:

@@ -11,6 +11,8 @@ from synbrain.commands.describe import (
     describe_dataset,
     describe_folder,
     describe_model,
+    describe_recordings,
+    describe_responses,
     size_text,
 )
 from synbrain.describe import counted
@@ -24,10 +26,11 @@ NSD_TRIALS = 27_000  # training trials of NSD's subject 1, where no dataset is n
 
 
 def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
-    """Say what a dataset, a run or a folder of them holds; with --config, what a training will take.
+    """Say what a folder or file of synbrain's holds; with --config, what a training will take.
 
     Args:
-        path: a dataset folder, a run folder, or a folder that holds some, such as what `synbrain demo` left.
+        path: a dataset, a run, a folder that holds some (such as what `synbrain demo` left), a file of
+            responses, or recordings that are no dataset yet.
         config: a training's YAML file, as `synbrain train --config` reads; with a dataset, for its size.
     """
     if config is not None:
@@ -41,11 +44,12 @@ def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
     if (path / CONFIG).exists():
         print(describe_model(path))
         return
-    inside = describe_folder(path) if path.is_dir() else None
+    kinds = (describe_folder, describe_recordings) if path.is_dir() else (describe_responses,)
+    inside = next((text for describe in kinds if (text := describe(path))), None)
     if inside is None:
         raise SynBrainError(
             f"{path} is neither a dataset nor a run, and holds none",
-            "name a folder that `synbrain prepare`, `train` or `demo` wrote",
+            "name a folder that `synbrain prepare`, `train` or `demo` wrote, or one of recordings",
         )
     print(inside)
 

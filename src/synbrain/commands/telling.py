@@ -71,16 +71,27 @@ def trained(model: SynBrain, typed: Typed) -> None:
     if not _speaks():
         return
     assert model.report is not None
-    for name, figures in model.report.subjects.items():
-        if figures.cross_validated_r_linear is not None and not figures.n_validation_images:
-            score = f"voxel_r {figures.cross_validated_r_linear:.3f} of the linear path"
-            print(f"{name}: {score}, cross-validated on the training images")
-            continue
-        linear = figures.validation_r_linear
-        beside = "" if linear is None else f", {linear:.3f} by the linear path alone"
-        r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"
-        print(f"{name}: voxel_r {r} on {counted(figures.n_validation_images, 'validation image')}{beside}")
+    _tell_fit(model)
     print(f"run -> {typed['out']}")
+
+
+def _tell_fit(model: SynBrain) -> None:
+    """How well each subject is predicted on training images that were held out."""
+    assert model.report is not None
+    for name, figures in model.report.subjects.items():
+        linear = model.subjects[name].linear
+        crossed = figures.cross_validated_r_linear
+        if crossed is None and linear is not None:
+            crossed = linear.about.get("cross_validated_r")
+        parts = []
+        if figures.n_validation_images:
+            r = "undefined" if figures.validation_r is None else f"{figures.validation_r:.3f}"
+            parts.append(f"{r} on {counted(figures.n_validation_images, 'validation image')}")
+            if figures.validation_r_linear is not None:
+                parts[0] += f" ({figures.validation_r_linear:.3f} by the linear path alone)"
+        if crossed is not None:
+            parts.append(f"{crossed:.3f} by the linear path cross-validated on all training images")
+        print(f"{name}: voxel_r {', '.join(parts)}")
 
 
 def adapted(model: SynBrain, typed: Typed) -> None:
@@ -93,9 +104,7 @@ def adapted(model: SynBrain, typed: Typed) -> None:
     print(f"adapted on {about.n_images} images, {about.n_trials} trials ({about.budget})")
     if counts := about.updated_parameters:
         print(f"parameters trained further: VAE {counts['vae']:,} (whole), mapper {counts['mapper']:,}")
-    for name, figures in model.report.subjects.items():
-        known = figures.model_dump(exclude_none=True)
-        print(name + ": " + ", ".join(f"{key} {_short(value)}" for key, value in known.items()))
+    _tell_fit(model)
     print(f"run -> {typed['out']}")
 
 

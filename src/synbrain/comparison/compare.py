@@ -173,7 +173,7 @@ def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[s
         seeds_of={name: sorted(of) for name, of in results.rows.items() if of},
         seconds={name: round(took, 1) for name, took in results.seconds.items() if name in rows},
         command=(
-            f"synbrain compare {job.dataset.info.name} --methods {','.join(options.methods)}"
+            f"synbrain compare {job.dataset.path.name} --methods {' '.join(options.methods)}"
             f" --seeds {options.seeds} --preset {options.preset} --encoder {job.tokens.encoder}"
             f" --samples {options.samples}" + "".join(f" --{name} {value}" for name, value in changes.items())
         ),

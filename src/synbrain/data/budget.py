@@ -108,9 +108,8 @@ def budget_trials(dataset: Dataset, budget: Budget) -> Rows:
     if wanted > len(sessions):
         raise SynBrainError(
             f"{dataset.path} has {counted(int(counts.sum()), 'trial')} in "
-            f"{counted(len(sessions), 'session')}, too few for "
-            f"{budget.amount} {budget.by}",
-            "choose a smaller budget, or prepare more sessions",
+            f"{counted(len(sessions), 'session')}, too few for {counted(budget.amount, budget.by[:-1])}",
+            "give a number of images with --by images, or --budget all, or prepare more sessions",
         )
     rows: Rows = train[np.isin(session_of[train], sessions[:wanted])]
     if len(rows) == 0:

@@ -37,6 +37,8 @@ def check_images(images: Images) -> Images:
         _check_array(images)
     elif isinstance(images, (str, Path, Image.Image)):
         raise SynBrainError("one image was given where a list is expected", "put it in a list: [image]")
+    elif hasattr(images, "columns"):  # a pandas table is listed by the names of its columns
+        raise SynBrainError("a table was given where images are expected", 'give its column: table["image"]')
     elif isinstance(images, AbstractSet) or not isinstance(images, Iterable):
         raise SynBrainError(
             f"a {type(images).__name__} was given where images in order are expected",

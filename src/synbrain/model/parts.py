@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -233,3 +234,15 @@ class RunParts(NamedTuple):
             "subjects": "; ".join(subjects),
             "parts": ", ".join(name for name, there in made.items() if there),
         }
+
+
+def require_counts(n_samples: int, seed: int) -> None:
+    """Refuse what numpy's users also call a seed (None, a generator): trials depend on a number alone.
+
+    Raises:
+        SynBrainError: where one of them is no whole number, or too small.
+    """
+    are_whole = isinstance(n_samples, Integral) and isinstance(seed, Integral)
+    if not are_whole or n_samples < 1 or seed < 0:
+        mend = "give whole numbers: n_samples >= 1 and seed >= 0"
+        raise SynBrainError(f"{n_samples} samples with seed {seed}", mend)

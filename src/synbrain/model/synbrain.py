@@ -24,7 +24,7 @@ from synbrain.features.images import Images, check_images
 from synbrain.features.tokens import TokenSet
 from synbrain.model.folder import fetch, load_run, run_digest, save_run
 from synbrain.model.pair import NetworkPair
-from synbrain.model.parts import RunConfig, RunParts, SubjectPart
+from synbrain.model.parts import RunConfig, RunParts, SubjectPart, require_counts
 from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.config import Precision
@@ -276,8 +276,7 @@ class SynBrain:
         ``start`` must be a multiple of ``batch_size`` for bytes equal to those of an uninterrupted pass.
         """
         part = self.subject(subject)
-        if n_samples < 1 or seed < 0:
-            raise SynBrainError(f"{n_samples} samples with seed {seed}", "give n_samples >= 1 and seed >= 0")
+        require_counts(n_samples, seed)
         if noise_factor is not None and self.vae is None:
             raise SynBrainError("noise_factor needs the networks", "leave it out for a linear run")
         if noise_factor is not None and predictive:

@@ -67,12 +67,9 @@ def prepare_bids(
     """
     src, out, scaling = Path(src), Path(out), options.scaling
     require_replaceable(out, overwrite, inputs=[src])
-    source = read_source(src, options)
-    who, runs = source.who, source.runs
-    folder, (named, notes) = (
-        images_folder(src, options.images, ("stimuli", "images")),
-        _named_trials(runs, options),
-    )
+    who, runs = (source := read_source(src, options)).who, source.runs
+    folder = images_folder(src, options.images, ("stimuli", "images"))
+    named, notes = _named_trials(runs, options)
     _require_images(folder, named, source.events)
     trials, table = index_images(check_trials(named, src))
     mask_path = options.mask if options.mask is not None else _only_mask(src, who)

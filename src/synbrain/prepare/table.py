@@ -56,17 +56,15 @@ def prepare_table(
 ) -> Dataset:
     """Make a dataset of ``src/images/``, ``src/trials.csv`` and ``src/responses.npy``.
 
-    ``trials.csv`` has a row per response row: ``image`` (file name in images/), and optionally ``split``
-    ("train" or "test", by image; drawn if left out), ``repeat`` (from 0; counted if left out) and
-    ``session``. ``voxels.csv`` or ``mask.nii.gz`` say where the units lie. Units that never vary are kept,
-    and listed in ``info.provenance``.
+    ``trials.csv`` has a row per response row: image, and optionally split (train or test, by image), repeat
+    and session. ``voxels.csv`` or ``mask.nii.gz`` say where the units lie.
 
     Args:
         src: the folder to read.
         out: the dataset folder to write.
         unit: what one unit of response is, as figures and tables shall say it.
         name: the dataset's name; the source folder's if left out.
-        copy_images: copy the images into the dataset, so that it can be moved alone.
+        copy_images: into the dataset, so that it can be moved alone.
         options: what is known of the units, how images are split, and how pictures are decoded.
         overwrite: replace a dataset that stands at ``out``.
         show_progress: show a bar while images are checked.
@@ -82,8 +80,7 @@ def prepare_table(
     """
     src, out = Path(src), Path(out)
     require_replaceable(out, overwrite, inputs=[src])
-    trials, drawn = read_trials(src / "trials.csv", options)
-    trials, images = index_images(trials)
+    trials, images, drawn = read_trials(src / "trials.csv", options)
     folder = images_folder(src, options.images, ("images", "stimuli"))
     raw = _open_responses(src, len(trials))
     space, notes = read_space(src, options, raw.shape[1])
@@ -137,8 +134,8 @@ def _read_from(src: Path) -> dict[str, Any]:
     }
 
 
-def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFrame, list[str]]:
-    """The checked trials of a ``trials.csv``: columns image (name), session, repeat, split; and notes.
+def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """The checked trials of a ``trials.csv`` (columns image, session, repeat, split), its images, and notes.
 
     Sessions that are labels, not numbers, are counted in natural order (session2 before session10). Repeats
     that are not given are counted in the order of the rows, and a split that is not given is drawn by image.
@@ -169,7 +166,8 @@ def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFr
     if "repeat" not in table:
         table["repeat"] = table.groupby("image").cumcount()
     table, notes = split_images(table, options)
-    return check_trials(table[["image", "session", "repeat", "split"]], path), notes
+    trials = check_trials(table[["image", "session", "repeat", "split"]], path)
+    return *index_images(trials), notes
 
 
 def check_trials(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
