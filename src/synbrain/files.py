@@ -27,6 +27,7 @@ except ImportError:  # Windows: outputs are made without locks
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST = "checksums.json"
+TAKEN = "pass --overwrite (overwrite=True), or choose another output"
 
 
 WORK = "SYNBRAIN_WORK"  # environment variable: where to put what belongs to read-only datasets and runs
@@ -52,8 +53,7 @@ def require_absent(path: Path, overwrite: bool = False) -> None:
     with writing(path):
         taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
     if taken and not overwrite:
-        mend = "pass --overwrite (overwrite=True), or choose another output"
-        raise SynBrainError(f"{path} exists already", mend)
+        raise SynBrainError(f"{path} exists already", TAKEN)
     require_writable(path)
 
 
