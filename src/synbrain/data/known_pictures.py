@@ -6,6 +6,7 @@ another as JPEG has two. Their thumbnails tell that it is one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import BYTES, image_marks
 from synbrain.data.thumbnails import SIDE, Thumbnails, copies, thumbnail
-from synbrain.errors import SynBrainError
+from synbrain.describe import counted
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.files import atomic_path, beside
 from synbrain.progress import track
 
+# Of the test images, that may look like ones that were trained on: photographs are found in two collections,
+# and scenes with another object in them have nearly one thumbnail. More are a data set in other files.
+FEW = 0.05
 KEPT = "thumbnails.safetensors"  # beside a dataset's other files, made when they are first asked for
 
 
@@ -115,6 +120,26 @@ def thumbnails_of(dataset: Dataset, rows: Rows, show_progress: bool = False) -> 
         with suppress(SynBrainError):  # a read-only disk: they are made again the next time
             KnownPictures(tuple(known), np.stack(list(known.values()))).save(file)
     return np.stack([known[mark] for mark in marks]) if marks else NO_PICTURES.thumbnails
+
+
+def note_few(dataset: Dataset, look_alikes: Rows, who: str) -> bool:
+    """Whether so few test images look like ones trained on that they may stay; a note names them then.
+
+    Args:
+        dataset: of the test images.
+        look_alikes: rows of test images that look like others in other files.
+        who: was trained on those.
+    """
+    if len(look_alikes) > FEW * len(dataset.image_rows("test")):
+        return False
+    if len(look_alikes):
+        which = f"test image of {dataset.path} looks", f"test images of {dataset.path} look"
+        note = (
+            f"{counted(len(look_alikes), *which)} like images in other files that {who} was trained on "
+            f"({some_names(dataset, look_alikes)}): scores of those may be too good"
+        )
+        warnings.warn(note, SynBrainWarning, stacklevel=4)
+    return True
 
 
 def some_names(dataset: Dataset, rows: Rows, n: int = 3) -> str:

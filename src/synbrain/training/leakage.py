@@ -7,6 +7,7 @@ it was trained on and of the test images it was kept from, so that a later adapt
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.known_pictures import KnownPictures, some_names
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.describe import counted
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.look_alikes import least_marks
 from synbrain.model.subject import seen_rows
 from synbrain.model.synbrain import SynBrain
@@ -55,8 +56,9 @@ def training_images(
 
     Args:
         datasets: all that one model is trained on.
-        shared: about training images with the content of a test image, of the same dataset or of another,
-            or that look like one of another: "refuse" raises, "drop" leaves them out.
+        shared: about training images with the content of a test image, of the same dataset or of another:
+            "refuse" raises, "drop" leaves them out. Those that look like a test image of another dataset, in
+            another file, are left out in either case, and a note names them.
         keep_out: further datasets, not trained on, whose test images are left out.
         show_progress: show bars while pictures are looked at for the first time.
 
@@ -81,9 +83,8 @@ def training_images(
                 "pass --shared-test-images drop to leave them out, or make one split for all datasets",
             )
         copies = tested.copied_in(dataset, rows, show_progress)
-        if len(copies) and shared == "refuse":
-            raise _copied(dataset, copies, "another dataset", "make one split for all datasets")
         copies = np.union1d(copies, never.copied_in(dataset, rows, show_progress))
+        _note_left_out(dataset, copies, "another dataset")
         gone = forbidden | kept_out | set(image_marks(dataset, copies))
         images.append(_without(gone, rows, marks, of_test))
     return images
@@ -93,13 +94,12 @@ def _test_pictures(datasets: Sequence[Dataset], show_progress: bool) -> KnownPic
     return KnownPictures.joined(KnownPictures.of(d, d.image_rows("test"), show_progress) for d in datasets)
 
 
-def _copied(dataset: Dataset, copies: Rows, whose: str, mend: str) -> SynBrainError:
-    which = f"training image of {dataset.path} looks", f"training images of {dataset.path} look"
-    return SynBrainError(
-        f"{counted(len(copies), *which)} like a test image of {whose} in another file "
-        f"({some_names(dataset, copies)})",
-        f"pass --shared-test-images drop to leave such images out, or {mend}",
-    )
+def _note_left_out(dataset: Dataset, copies: Rows, whose: str) -> None:
+    """Say which training images look like test images: perhaps they are not, but nothing is lost by it."""
+    if len(copies):
+        which = f"training image of {dataset.path} looks", f"training images of {dataset.path} look"
+        note = f"{counted(len(copies), *which)} like a test image of {whose} in another file"
+        warnings.warn(f"{note} ({some_names(dataset, copies)}): left out", SynBrainWarning, stacklevel=4)
 
 
 def adaptation_images(
@@ -112,8 +112,9 @@ def adaptation_images(
             refuses nothing on its own account.
         dataset: the new subject's.
         rows: of ``dataset.images``, training images of the budget.
-        shared: about those with the content of a test image of the new subject or of a base subject, or
-            that look like one of these: "refuse" raises, "drop" leaves them out.
+        shared: about those with the content of a test image of the new subject or of a base subject:
+            "refuse" raises, "drop" leaves them out. Those that look like a test image of a base subject, in
+            another file, are left out in either case, and a note names them.
 
     Raises:
         SynBrainError: a row of ``rows`` is a test image of the new subject, or shares its content with a test
@@ -126,7 +127,7 @@ def adaptation_images(
             "split by image: all trials of an image belong to one split",
         )
     test_marks, marks = image_marks(dataset, test), image_marks(dataset, rows)
-    seen = seen_rows(base, dataset, test)
+    seen = seen_rows(base, dataset, "test")
     if len(seen):
         raise SynBrainError(
             f"the base run was trained on {counted(len(seen), 'test image')} of {dataset.path} "
@@ -142,8 +143,7 @@ def adaptation_images(
             "pass --shared-test-images drop to leave them out",
         )
     copies = base.known_pictures.only(base_test).copied_in(dataset, rows)
-    if len(copies) and shared == "refuse":
-        raise _copied(dataset, copies, "the base run's subjects", "train the base on one split with it")
+    _note_left_out(dataset, copies, "the base run's subjects")
     return _without(forbidden | set(image_marks(dataset, copies)), rows, marks, test_marks)
 
 
