@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,19 @@ def test_too_few_images_and_bad_responses_are_told() -> None:
     pairs.responses[3, 2] = np.nan
     with pytest.raises(SynBrainError, match="1 voxel has responses that are not finite"):
         fit_linear_path(pairs, LinearPathConfig())
+
+
+def test_images_that_all_have_the_same_tokens_are_told() -> None:
+    pairs, _ = make_pairs(12)
+    tokens = pairs.tokens.layers["grid"]
+    for constant in (0, 3):
+        same = replace(pairs.tokens, layers={"grid": np.full_like(tokens, constant)})
+        with pytest.raises(SynBrainError, match="all images have the same tokens of e"):
+            fit_linear_path(replace(pairs, tokens=same), LinearPathConfig())
+    # one layer of several may say nothing
+    both = replace(pairs.tokens, layers={"grid": tokens, "flat": np.full_like(tokens, 3)})
+    path = fit_linear_path(replace(pairs, tokens=both), LinearPathConfig()).path
+    assert np.isfinite(path.predict(both)).all()
 
 
 def test_nothing_is_left_on_another_device() -> None:

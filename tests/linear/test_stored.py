@@ -343,6 +343,8 @@ def test_what_is_not_finite_is_refused_and_what_is_nothing_is_not() -> None:
         require_kept(np.full((9, 4), np.nan), np.random.default_rng(0).normal(size=(9, 4)), one)
     with pytest.raises(SynBrainError, match="4 of 4"):
         require_kept(nothing, np.full((9, 4), np.nan), one)
+    with pytest.raises(SynBrainError, match="4 of 4"):
+        require_kept(np.full((9, 4), np.nan), nothing, one)
 
 
 def test_weights_are_brought_to_one_and_zeros_stay() -> None:

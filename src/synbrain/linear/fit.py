@@ -115,11 +115,11 @@ def fit_linear_path(
         show_progress: show a bar, in GFLOP.
 
     Raises:
-        SynBrainError: where there are fewer than 3 images, or a response is not finite.
+        SynBrainError: fewer than 3 images, images that all have the same tokens, a response that is not finite.
     """
     y = pairs.repeat_means()
-    _check(y)
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
+    _check(y, tokens)
     config = config.model_copy(update={"n_folds": min(config.n_folds, most_folds(tokens.families))})
     folds = folds_of(tokens.families, config.n_folds, seed)
     expected = linear_path_cost(len(y), y.shape[1], tokens.shapes, config).total
@@ -160,7 +160,7 @@ def _identity(
     return digest_of([pairs.digest, about, config.model_dump(mode="json"), drawn, team.world])
 
 
-def _check(y: Float32) -> None:
+def _check(y: Float32, tokens: TokenSet) -> None:
     if len(y) < LEAST_IMAGES:
         raise SynBrainError(
             counted(len(y), "training image"), f"give at least {LEAST_IMAGES} for cross-validation"
@@ -170,6 +170,12 @@ def _check(y: Float32) -> None:
             f"{counted(int((~np.isfinite(y)).any(axis=0).sum()), 'voxel has', 'voxels have')} responses that "
             "are not finite",
             "prepare the dataset again, which lists them",
+        )
+    looks = (tokens.read(layer, some_images(len(y))) for layer in tokens.layers)
+    if not any((look != look[0]).any() for look in looks):
+        raise SynBrainError(
+            f"all images have the same tokens of {tokens.encoder}",
+            "look at the pictures with `synbrain check`, and encode them again",
         )
 
 

@@ -83,7 +83,8 @@ def require_kept(stored: NDArray[np.floating], fitted: NDArray[np.floating], uni
     spread = fitted.std(axis=0, dtype=np.float64)
     off = (stored - fitted).std(axis=0, dtype=np.float64)
     known = spread > 0.01 * unit
-    lost = int(np.sum(~(off <= LOST * spread) & known)) if np.isfinite(spread).all() else len(spread)
+    finite = np.isfinite(spread).all() and np.isfinite(stored).all()
+    lost = int(np.sum(~(off <= LOST * spread) & known)) if finite else len(spread)
     if lost > LOST_VOXELS * max(1, int(known.sum())):
         raise SynBrainError(
             f"the stored linear path does not predict what was fitted for {lost} of {len(spread)} voxels",
