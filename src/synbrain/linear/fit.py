@@ -115,7 +115,7 @@ def fit_linear_path(
         show_progress: show a bar, in GFLOP.
 
     Raises:
-        SynBrainError: fewer than 3 images, images that all have the same tokens, a response that is not finite.
+        SynBrainError: fewer than 3 images, the same tokens for all, or a response that is not finite.
     """
     y = pairs.repeat_means()
     tokens = pairs.tokens if config.layers is None else pairs.tokens.only(*config.layers)
