@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from synbrain.data.dataset import Dataset
@@ -25,6 +26,7 @@ from synbrain.decoding.train import decoder_of, training_folder
 from synbrain.decoding.unseen import note_seen
 from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
+from synbrain.networks.fit.devices import processes_on
 from synbrain.networks.fit.loop import derived_seed
 from synbrain.training.networks import Workspace
 
@@ -64,6 +66,7 @@ def adapt_decoder(
             data that are not the known subject's.
     """
     require_replaceable(out, overwrite, [decoder, dataset.path])
+    processes_on(options.device)
     base = Decoder.from_pretrained(decoder)
     data = adaptation_data(base, dataset, options, augment)
     if augment is not None:
@@ -80,7 +83,8 @@ def adapt_decoder(
         adapted = fit_decoder(fit, data, options, workspace, base.targets)
         origin = {"adapted_from": decoder_digest(decoder)}
         adapted = replace(adapted, config=adapted.config.model_copy(update=origin))
-        save_decoder(adapted, out, overwrite=overwrite)
+        if PartialState().is_main_process:
+            save_decoder(adapted, out, overwrite=overwrite)
     return adapted
 
 

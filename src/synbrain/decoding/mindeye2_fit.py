@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -104,7 +105,9 @@ def train_network(
             choose it.
     """
     config, network = options.mindeye2, method.network
-    accelerator = accelerator_on(workspace.device)
+    # a batch is one subject's: the first layers of the others are without a gradient in that step
+    unused = DistributedDataParallelKwargs(find_unused_parameters=len(subjects) > 1)
+    accelerator = accelerator_on(workspace.device, kwargs_handlers=[unused])
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
     names, identity = [s.name for s in subjects], [method.config(), [_data_of(s) for s in subjects]]

@@ -61,7 +61,8 @@ def train_decoder(
     with training_folder(out) as folder:
         workspace = Workspace(folder, show_progress=show_progress, device=options.device)
         decoder = fit_decoder(fit, data, options, workspace)
-        save_decoder(decoder, out, overwrite=overwrite)
+        if PartialState().is_main_process:
+            save_decoder(decoder, out, overwrite=overwrite)
     return decoder
 
 
@@ -72,10 +73,12 @@ def training_folder(out: Path) -> Iterator[Path]:
     Raises:
         SynBrainError: where another process makes this decoder now, with the same checkpoints.
     """
-    folder = out.with_name(f".{out.name}.training")
-    with alone(out) if PartialState().is_main_process else nullcontext():
+    folder, processes = out.with_name(f".{out.name}.training"), PartialState()
+    with alone(out) if processes.is_main_process else nullcontext():
         yield folder
-        shutil.rmtree(folder, ignore_errors=True)
+        processes.wait_for_everyone()  # until the main one has written the decoder
+        if processes.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def decoder_of(
