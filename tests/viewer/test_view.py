@@ -17,7 +17,7 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.model.folder import DEMO, demo_dataset
 from synbrain.model.synbrain import SynBrain
 from synbrain.viewer import page as pages
@@ -61,6 +61,10 @@ def test_what_does_not_fit_is_told(
 ) -> None:
     with pytest.raises(SynBrainError, match="voxels"):
         Source(SynBrain.from_pretrained(DEMO), shown_dataset)
+    with pytest.raises(SynBrainError, match=r"run predicts 'z-score', .* holds 'percent signal change'"):
+        Source(make_model(shown_dataset.space, unit="z-score"), shown_dataset)
+    with pytest.warns(SynBrainWarning, match="the run is of someone, .* of subj01: if these are two people"):
+        Source(make_model(shown_dataset.space, name="someone"), shown_dataset)
     source = Source(make_model(shown_dataset.space))
     with pytest.raises(SynBrainError, match="needs pictures"):
         pages.exported(source, 2)

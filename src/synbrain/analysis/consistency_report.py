@@ -29,7 +29,7 @@ from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.files import require_absent, write_json, write_text
 from synbrain.markdown import markdown_table
-from synbrain.model.subject import part_of, require_unseen
+from synbrain.model.subject import part_of, require_recorded, require_unseen
 from synbrain.model.synbrain import SynBrain
 
 Table = dict[str, dict[str, float | None]]
@@ -149,6 +149,10 @@ def _measure_consistency(
     }
     samples = models["adapted"].sample(test.tokens, options.samples, seed, subject=names["adapted"])
     between = {other.info.name: _measured(other, options.min_voxels) for other in others}
+    if category_of is not None and not any(category_of.get(name) for name in images):
+        raise SynBrainError(
+            f"{options.categories} names no test image of {dataset.path}", "use the names in images.parquet"
+        )
     selective = (
         {} if category_of is None else _selectivity(subject, synthetic, between, dict(category_of), seed)
     )
@@ -172,6 +176,12 @@ def _subject_of(model: SynBrain, name: str, dataset: Dataset) -> str:
             f"the {name} run has {counted(part.n_voxels, 'voxel')}, {dataset.path} {dataset.n_voxels}",
             "give runs of this subject",
         )
+    if part.unit != dataset.info.unit:  # areas weigh their voxels by it, and the mean map is taken off
+        raise SynBrainError(
+            f"the {name} run predicts {part.unit!r}, {dataset.path} holds {dataset.info.unit!r}",
+            "prepare the dataset with the scaling that the run was trained on",
+        )
+    require_recorded(part, dataset, chosen=False)
     return part.name
 
 

@@ -19,7 +19,7 @@ from synbrain.features.store import open_tokens
 from synbrain.features.tokens import TokenSet
 from synbrain.model.parts import SubjectPart
 from synbrain.model.request import roi_means
-from synbrain.model.subject import part_of
+from synbrain.model.subject import part_of, require_recorded
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.predictive import Predictive, interval_ends
 from synbrain.viewer import packing
@@ -56,12 +56,21 @@ class Source:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        if self.dataset is not None and self.dataset.n_voxels != self.part.n_voxels:
+        part, dataset = self.part, self.dataset
+        if dataset is None:
+            return
+        if dataset.n_voxels != part.n_voxels:
             raise SynBrainError(
-                f"subject {self.part.name} of the run has {counted(self.part.n_voxels, 'voxel')}, "
-                f"{self.dataset.path} {self.dataset.n_voxels}",
+                f"subject {part.name} of the run has {counted(part.n_voxels, 'voxel')}, "
+                f"{dataset.path} {dataset.n_voxels}",
                 "give the dataset that the run was trained on",
             )
+        if dataset.info.unit != part.unit:  # measured and expected maps share a scale of colours
+            raise SynBrainError(
+                f"the run predicts {part.unit!r}, {dataset.path} holds {dataset.info.unit!r}",
+                "prepare the dataset with the scaling that the run was trained on",
+            )
+        require_recorded(part, dataset, chosen=self.options.subject is not None)
 
     @property
     def part(self) -> SubjectPart:
