@@ -28,8 +28,6 @@ except ImportError:  # Windows: outputs are made without locks
 
 MANIFEST = "checksums.json"
 TAKEN = "pass --overwrite (overwrite=True), or choose another output"
-
-
 WORK = "SYNBRAIN_WORK"  # environment variable: where to put what belongs to read-only datasets and runs
 REFUSALS = {
     errno.ENOSPC: "the disk is full",

@@ -11,6 +11,7 @@ from PIL import Image
 from synbrain.data.fsaverage import on_surface
 from synbrain.data.space import VoxelSpace
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
+from synbrain.figures.adaptation import curve_figure
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
@@ -85,3 +86,13 @@ def test_a_legend_tells_trials_from_predictive_draws() -> None:
     figure = trial_spread([rng.normal(size=(3, 1))] * 4, *rng.normal(size=(2, 9, 4, 1)), ["a"], "%")
     named = {text.get_text() for text in figure.legends[0].get_texts()}
     assert named == {"synthetic trials", "predictive draws", "measured repeats"}
+
+
+def test_the_adaptation_curve_shows_its_means_whatever_the_intervals() -> None:
+    """Two draws give intervals of a t with one degree of freedom: wider than all correlations there are."""
+    wide = {"draws": [-2.0, 2.3], "images": None}
+    point = {"n_images": 10, "adapted": 0.2, "scratch": 0.1, "ridge": 0.15, "full": 0.3, "base": None}
+    points = [point | {"intervals": dict.fromkeys(("adapted", "scratch", "ridge"), wide)}]
+    axes = curve_figure({"curve": points, "dataset": "me", "base_subjects": ["other"]}).axes[0]
+    low, high = axes.get_ylim()
+    assert -1 < low < 0 < 0.3 < high < 1

@@ -76,7 +76,7 @@ def test_a_comparison_says_first_what_was_found(pages: dict[str, Path]) -> None:
     order += ["Training curves", "Methods", "Failed", "Left out", "Provenance"]
     places = [body.index(words) for words in order]
     assert places == sorted(places)
-    assert "1 of 5 methods score better than ridge and 1 score worse" in body
+    assert "Clearly better than ridge (p &lt; 0.05, paired over images): 1 method; clearly worse: 1." in body
     assert "**" not in body
     assert "0.500 ▲<small>[0.450, 0.550]</small>" in body
     assert '<td class="ours">-0.2000' in body

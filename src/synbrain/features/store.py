@@ -24,7 +24,7 @@ from synbrain.features.image_sets import image_set_digest, picture_sizes, rules_
 from synbrain.features.joint import alone, each_encoder, encoders_of, joint_tokens, layers_of
 from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenFile, TokenSet
-from synbrain.features.tuned_folder import digest_in, tuned_folder
+from synbrain.features.tuned_folder import PREFIX, digest_in, tuned_folder
 from synbrain.features.tuned_folder import encoder_name as name_of
 from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, with_copies, without_images
 from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
@@ -127,7 +127,8 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
         return joint_tokens([open_tokens(dataset, one, layers_of(name, names, layers)) for one, name in each])
     given, encoder_name = encoder_name, name_of(encoder_name)
     folder = tokens_folder(dataset, encoder_name)
-    command = f"synbrain features {dataset.path} --encoder {given}"
+    called = "FOLDER" if given.startswith(PREFIX) else given  # a tuned encoder is found by its folder
+    command = f"synbrain features {dataset.path} --encoder {called}"
     if not (folder / TOKENS_JSON).exists():
         raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`")
     facts = _read(folder)

@@ -15,8 +15,10 @@ LEVELS = {"full": ("all data, from scratch", "--"), "base": ("base as it is", ":
 def curve_figure(curve: dict[str, Any]) -> Figure:
     """voxel_r against distinct training images, with intervals over draws (over test images where one).
 
+    The axis follows the means: of a few draws, intervals may be wider than all correlations there are.
+
     Args:
-        found: what :func:`synbrain.comparison.adaptation_curve.adaptation_curve` gives.
+        curve: what :func:`synbrain.comparison.adaptation_curve.adaptation_curve` gives.
     """
     figure = new_figure(5.5, 3.8)
     axes = figure.subplots()
@@ -34,6 +36,10 @@ def curve_figure(curve: dict[str, Any]) -> Figure:
         if value is not None:
             axes.axhline(value, color=COLOURS["measured"], linestyle=style, linewidth=0.9, label=label)
     axes.axhline(0, color=COLOURS["mean_map"], linewidth=0.9, label="mean map")
+    means = [0.0, *(point[name] for point in points for name in (*SHOWN, *LEVELS) if point[name] is not None)]
+    margin = max(max(means) - min(means), 0.05)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, min(means) - margin), min(high, max(means) + margin))
     axes.set_xscale("log")
     axes.set_xticks(images, [str(n) for n in images])
     axes.minorticks_off()

@@ -18,6 +18,7 @@ from synbrain.comparison.table import (
     other_differences,
     shown_table,
 )
+from synbrain.describe import counted
 from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import header
 from synbrain.viewer.sections import Cell, Picture, Section, Table, write_sections
@@ -80,9 +81,8 @@ def sentences(scores: Scores, against: str) -> list[str]:
         marks = [entry(scores, name, metric).mark for name in values]
         better, worse = marks.count("▲"), marks.count("▼")
         made.append(
-            f"In {what}, {best} is best with {values[best]:.3f}. By differences that the images show "
-            f"(p < {ALPHA}), {better} of {len(values)} methods score better than {against} and {worse} "
-            "score worse."
+            f"In {what}, {best} is best with {values[best]:.3f}. Clearly better than {against} "
+            f"(p < {ALPHA}, paired over images): {counted(better, 'method')}; clearly worse: {worse}."
         )
     return made
 

@@ -108,8 +108,8 @@ def write_report(out: Path, report: Report) -> Path:
         "score_words": SCORE_WORDS,
         "has_differences": has_differences,
         "interval_words": "In brackets: 95 % intervals over test images. Differences are paired by image; "
-        "p is two-sided and corrected for the number of systems; the smallest that bootstrap samples show "
-        "is the number of systems over half the number of samples, so that clear differences have one p.",
+        "p is two-sided and corrected for the number of systems. Clear differences all have the same p, the "
+        "smallest that so many bootstrap samples can show.",
         "rois": _roi_rows(report),
         "uncertainties": _uncertainty_rows(report),
         "level": f"{100 * LEVEL:.0f} %",
