@@ -85,7 +85,7 @@ def test_an_interrupted_run_goes_on_and_gives_equal_bytes(
     assert not (dataset.path / "tokens" / "pixels").exists()
     with pytest.raises(SynBrainError, match=r"no tokens of pixels: run `synbrain features"):
         open_tokens(dataset, "pixels")
-    with pytest.raises(SynBrainError, match="no tokens of tuned-v4: run .* --encoder FOLDER`"):
+    with pytest.raises(SynBrainError, match=r"no tokens of tuned-v4: run .* --encoder FOLDER`"):
         open_tokens(dataset, "tuned-v4")
     again = write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2))
     assert again.n_encoded == 3  # rows 4, 5, 6
