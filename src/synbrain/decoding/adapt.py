@@ -24,6 +24,7 @@ from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.train import decoder_of, training_folder
 from synbrain.decoding.unseen import note_seen
+from synbrain.decoding.unused import note_unused_in_adaptation, note_unused_in_training
 from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
 from synbrain.networks.fit.devices import processes_on
@@ -68,6 +69,8 @@ def adapt_decoder(
     require_replaceable(out, overwrite, [decoder, dataset.path])
     processes_on(options.device)
     base = Decoder.from_pretrained(decoder)
+    note_unused_in_training(options, has_synthetic=augment is not None)
+    note_unused_in_adaptation(base, options, one=True, has_pairs=known_data is not None)
     data = adaptation_data(base, dataset, options, augment)
     if augment is not None:
         note_seen(data.n_validation_images, data.seen)

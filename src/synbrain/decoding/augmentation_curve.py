@@ -31,6 +31,7 @@ from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
+from synbrain.decoding.unused import note_unused_in_adaptation
 from synbrain.decoding.worth import worth_in_real_hours
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, write_json
@@ -102,6 +103,8 @@ def augmentation_curve(
     """
     _check(options)
     opened = None if base is None else Decoder.from_pretrained(base)
+    if opened is not None:
+        note_unused_in_adaptation(opened, options)
     digest = "" if base is None else decoder_digest(base)
     experiment = Experiment(Arms(run, dataset, images or dataset), opened, options, out, digest)
     plain = _data(experiment, 0)  # what does not fit is refused here

@@ -32,6 +32,7 @@ from synbrain.decoding.scores import Each, identified
 from synbrain.decoding.subjects import DecodingData, mean_and_sd, with_synthetic
 from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
+from synbrain.decoding.unused import note_unused_in_adaptation
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
@@ -137,8 +138,10 @@ def compare_decoders(
     unknown = sorted(set(options.systems) - set(SYSTEMS))
     if unknown:
         raise SynBrainError(f"no decoders {unknown}", f"choose among {', '.join(SYSTEMS)}")
+    opened = Decoder.from_pretrained(base)
+    note_unused_in_adaptation(opened, options)
     arms, digest = Arms(run, dataset, known_data), decoder_digest(base)
-    setting = Setting(Decoder.from_pretrained(base), dataset, known_data, arms, options, out, digest)
+    setting = Setting(opened, dataset, known_data, arms, options, out, digest)
     first, _ = _data(setting, options), arms.part  # what does not fit is refused here
     grid = setting.grid
     grid.begin("table.json", overwrite=overwrite, resume=options.resume)

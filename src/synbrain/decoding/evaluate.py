@@ -19,6 +19,7 @@ from synbrain.decoding.picture_scores import SeenPictures
 from synbrain.decoding.reconstruct import painter_of
 from synbrain.decoding.scores import DecoderScores, Draws, Each, Row, ScoredOn, scored, token_scores
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
+from synbrain.decoding.unused import note_unused_in_evaluation
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.oracle_row import true_trials
@@ -74,6 +75,7 @@ def evaluate_decoder(
     """
     if out is not None:
         require_absent(out, overwrite)
+    note_unused_in_evaluation(options, has_run=run is not None)
     if isinstance(decoder, Path):
         decoder = Decoder.from_pretrained(decoder, device=str(pick_device(options.device)))
     decoder = decoder.for_dataset(dataset)

@@ -19,6 +19,7 @@ from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.unseen import note_seen
+from synbrain.decoding.unused import note_unused_in_training
 from synbrain.files import alone, digest_of, require_replaceable
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.networks import Workspace
@@ -50,6 +51,7 @@ def train_decoder(
     """
     require_replaceable(out, overwrite, [dataset.path for dataset in datasets])
     processes_on(options.device)
+    note_unused_in_training(options, has_synthetic=augment is not None)
     data = decoding_data(datasets, options, augment)
     if augment is not None:
         note_seen(data.n_validation_images, data.seen)
