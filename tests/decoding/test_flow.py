@@ -157,10 +157,12 @@ def test_given_responses_are_checked(ridge: Path, first: Dataset, second: Datase
 
 
 def test_no_test_image_is_trained_on(ridge: Path, first: Dataset) -> None:
+    decoder = Decoder.from_pretrained(ridge)
+    require_untrained(decoder, first)
     marks = packed(image_marks(first, first.image_rows("test")[:2]))
+    tested = replace(decoder, config=decoder.config.model_copy(update={"trained_images": marks}))
     with pytest.raises(SynBrainError, match="trained on 2 test images"):
-        require_untrained(marks, first)
-    require_untrained(Decoder.from_pretrained(ridge).config.trained_images, first)
+        require_untrained(tested, first)
 
 
 def test_augmentation(

@@ -19,6 +19,12 @@ from synbrain.data import known_pictures
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.known_pictures import KEPT, KnownPictures
 from synbrain.data.marks import image_marks, unpacked
+from synbrain.decoding.adapt import adaptation_data
+from synbrain.decoding.augment import usable_images
+from synbrain.decoding.decoder import Decoder
+from synbrain.decoding.options import DecoderAdaptOptions, DecoderOptions
+from synbrain.decoding.subjects import require_untrained
+from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.evaluation.options import EvaluateOptions
 from synbrain.features.encoders import get_encoder
@@ -195,6 +201,30 @@ def test_no_encoder_is_tuned_on_copies_of_test_images_nor_read_for_them(tmp_path
     assert tokens.tuned is not None
     row = trains.images["name"].tolist().index(f"{seen[1]}.jpg")
     assert tokens.tuned.tolist() == [row]
+
+
+def test_no_decoder_learns_from_copies_of_test_images(base_dataset: Dataset, tmp_path: Path) -> None:
+    options = DecoderOptions(method="ridge", encoder="pixels", layer="grid4", budget="all", components=4)
+    train_decoder([base_dataset], options, out=tmp_path / "decoder")
+    decoder = Decoder.from_pretrained(tmp_path / "decoder")
+    new = new_dataset(tmp_path / "new", {**split(100, 118, 121), 3: "test"}, frozenset({3}))
+    with pytest.raises(SynBrainError, match="trained on 1 test images of"):
+        require_untrained(decoder, new)
+    settings = DecoderAdaptOptions.model_validate(options.model_dump())
+    with pytest.raises(SynBrainError, match=r"trained on 1 test images of .*new"):
+        adaptation_data(decoder, new, settings)
+    other = new_dataset(tmp_path / "other", {**split(100, 118, 121), 21: "train"}, frozenset({21}))
+    with pytest.warns(SynBrainWarning, match=r"looks like a test image of the base.*\(21.jpg\): left out"):
+        assert adaptation_data(decoder, other, settings).record["n_images"] == 18
+
+
+def test_no_synthetic_trial_shows_a_copy_of_a_test_image(base: SynBrain, tmp_path: Path) -> None:
+    pictures = dict.fromkeys([*range(15, 26), 100, 101], "train") | {102: "test"}  # the run tests on 20 to 25
+    shown = new_dataset(tmp_path / "shown", pictures, frozenset(range(15, 26)))
+    kept_out = recorded(tmp_path / "kept", split(16, 17, 18) | {100: "test"}, frozenset({100}))
+    rows = usable_images(base, shown, [kept_out])
+    names = [int(Path(name).stem) for name in shown.images["name"].iloc[rows]]
+    assert sorted(names) == [15, 16, 18, 19, 101]
 
 
 def test_pictures_are_looked_at_once_until_they_change(

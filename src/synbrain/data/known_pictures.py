@@ -28,6 +28,7 @@ from synbrain.progress import track
 # Of the test images, that may look like ones that were trained on: photographs are found in two collections,
 # and scenes with another object in them have nearly one thumbnail. More are a data set in other files.
 FEW = 0.05
+PICTURES = "pictures.safetensors"  # in the folder of a run or a decoder
 KEPT = "thumbnails.safetensors"  # beside a dataset's other files, made when they are first asked for
 
 
@@ -70,14 +71,28 @@ class KnownPictures:
         Raises:
             SynBrainError: where stimuli are missing or cannot be decoded.
         """
-        shown = np.unique(dataset.trials["image"].to_numpy(dtype=np.int64))
-        own = set(image_marks(dataset, shown)) if self.marks else set()
+        own = set(image_marks(dataset, _shown(dataset))) if self.marks else set()
         elsewhere = self._at([mark not in own for mark in self.marks])
         if not elsewhere.marks or not len(rows):
             return np.zeros(0, dtype=np.int64)
         mine = thumbnails_of(dataset, rows, show_progress)
         found = np.unique([i for i, _ in copies(mine, elsewhere.thumbnails)]).astype(np.int64)
         return np.asarray(rows[found], dtype=np.int64)
+
+    def with_copies(self, marks: Collection[bytes], dataset: Dataset, who: str = "") -> set[bytes]:
+        """``marks``, and those of a dataset's images that show a picture of one of these in another file.
+
+        Args:
+            marks: of pictures among these.
+            dataset: whose images.
+            who: was trained on the pictures; then a few test images that look like them do not count
+                (:func:`note_few`).
+        """
+        copies = self.only(marks).copied_in(dataset, _shown(dataset))
+        of_test = np.intersect1d(copies, dataset.image_rows("test"))
+        if who and note_few(dataset, of_test, who):
+            copies = np.setdiff1d(copies, of_test)
+        return set(marks).union(image_marks(dataset, copies))
 
     def save(self, path: Path) -> None:
         """Write them as safetensors."""
@@ -146,6 +161,10 @@ def some_names(dataset: Dataset, rows: Rows, n: int = 3) -> str:
     """The names of a few images, with dots where there are more."""
     names = dataset.images["name"].astype(str).to_numpy()[rows[:n]]
     return ", ".join(names) + (", ..." if len(rows) > n else "")
+
+
+def _shown(dataset: Dataset) -> Rows:
+    return np.unique(dataset.trials["image"].to_numpy(dtype=np.int64))
 
 
 def _kept(file: Path) -> KnownPictures:

@@ -11,7 +11,8 @@ from accelerate import PartialState
 from torch import nn
 
 from synbrain.data.dataset import Dataset
-from synbrain.data.marks import packed, unpacked
+from synbrain.data.known_pictures import KnownPictures
+from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.aligner import Transfer
 from synbrain.decoding.alignment import Alignment, known_subject, make_alignment
 from synbrain.decoding.decoder import NEW, Decoder, DecoderConfig, DecoderSubject
@@ -29,6 +30,7 @@ from synbrain.errors import SynBrainError
 from synbrain.files import require_replaceable
 from synbrain.networks.fit.devices import processes_on
 from synbrain.networks.fit.loop import derived_seed
+from synbrain.training.leakage import note_left_out
 from synbrain.training.networks import Workspace
 
 AS_PUBLISHED = DecoderAdaptOptions()
@@ -112,14 +114,17 @@ def adaptation_data(
     """
     source = base.targets.source
     tokens = {"encoder": source.encoder, "layer": source.layer}
-    base_test = unpacked(base.config.test_images)
+    known, base_test = base.known_pictures, unpacked(base.config.test_images)
+    trained = known.with_copies(unpacked(base.config.trained_images), dataset, "the base")
+    copies = known.only(base_test).copied_in(dataset, dataset.image_rows("train"))
+    note_left_out(dataset, copies, "the base's subjects")
+    left_out = set(image_marks(dataset, copies))
     data = decoding_data(
         [dataset], options.model_copy(update=tokens), augment, targets=base.targets, run_images=run_images,
-        left_out=base_test if options.shared_test_images == "drop" else frozenset(),
+        left_out=left_out | (base_test if options.shared_test_images == "drop" else set()),
     )  # fmt: skip
     who, mend = "base and adaptation together would be trained on {n}", "make one split for all subjects"
-    trained, test = unpacked(base.config.trained_images), unpacked(data.test_images)
-    require_no_test_image(trained, test, f"{who} test images of {dataset.path}", mend)
+    require_no_test_image(trained, unpacked(data.test_images), f"{who} test images of {dataset.path}", mend)
     drop = f"{mend}, or pass --shared-test-images drop"
     require_no_test_image(unpacked(data.trained_images), base_test, f"{who} test images of the base", drop)
     return data
@@ -139,10 +144,8 @@ def adapt_to(
         raise SynBrainError(
             f"a decoder of kind {base.config.kind!r} has nothing to adapt", "train one with --method mindeye2"
         )
+    data = _named_apart(data, base)
     new = data.subjects[0]
-    while new.name in base.subjects:
-        data.subjects[0] = new = replace(new, name=f"{new.name}{NEW}")
-        data.units[new.name] = next(iter(data.units.values()))
     method = copy.deepcopy(base.method)
     method.network.float().requires_grad_(True)
     trained: tuple[str, ...] = ("",)
@@ -171,7 +174,17 @@ def adapt_to(
     subjects: dict[str, DecoderSubject] = adapted.subjects
     if options.adaptation == "mindaligner":
         subjects = base.subjects | subjects  # the known subject's layer is what the new one goes through
-    return replace(adapted, config=config, subjects=subjects, active=new.name)
+    known = KnownPictures.joined([base.known_pictures, data.known_pictures])
+    return replace(adapted, config=config, subjects=subjects, active=new.name, known_pictures=known)
+
+
+def _named_apart(data: DecodingData, base: Decoder) -> DecodingData:
+    """``data`` whose subject has a name that the base has not given to another."""
+    subject = data.subjects[0]
+    name = subject.name
+    while name in base.subjects:
+        name += NEW
+    return replace(data, subjects=[replace(subject, name=name)], units={name: data.units[subject.name]})
 
 
 def align(method: MindEye2, base: Decoder, n_voxels: int, name: str, options: DecoderAdaptOptions) -> None:

@@ -176,7 +176,8 @@ def make_alignment(
     source = base.targets.source
     pairs = pairs_of(known_data, open_tokens(known_data, source.encoder, [source.layer]), "train")
     rows = known_data.image_rows("train")
-    pairs = pairs.take(np.searchsorted(rows, without(known_data, rows, unpacked(data.test_images))))
+    tested = data.known_pictures.with_copies(unpacked(data.test_images), known_data)
+    pairs = pairs.take(np.searchsorted(rows, without(known_data, rows, tested)))
     own, theirs = novel.targets, base.targets.of(pairs.tokens)
     if options.labels is None:
         partners = _neighbours(own, theirs, min(options.neighbours, len(theirs)))

@@ -18,7 +18,8 @@ from synbrain.data.dataset import (
     relative_to_dataset,
     write_tables,
 )
-from synbrain.data.marks import image_marks, unpacked
+from synbrain.data.known_pictures import KnownPictures
+from synbrain.data.marks import unpacked
 from synbrain.decoding.guards import without
 from synbrain.decoding.options import AugmentOptions
 from synbrain.errors import SynBrainError
@@ -128,9 +129,10 @@ def usable_images(run: SynBrain, dataset: Dataset, keep_out: list[Dataset]) -> R
         SynBrainError: where none is left.
     """
     rows = np.setdiff1d(np.arange(dataset.n_images), dataset.image_rows("test"))
-    forbidden = unpacked(run.config.test_images)
+    forbidden = run.known_pictures.with_copies(unpacked(run.config.test_images), dataset)
     for other in (dataset, *keep_out):
-        forbidden |= set(image_marks(other, other.image_rows("test")))
+        tested = KnownPictures.of(other, other.image_rows("test"))
+        forbidden |= tested.with_copies(tested.marks, dataset)
     kept = without(dataset, rows, forbidden)
     if not len(kept):
         raise SynBrainError(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
 from synbrain.describe import as_html, as_text, counted
@@ -89,6 +90,7 @@ class Decoder:
         targets: from an encoder's tokens to the space of the output.
         subjects: by name.
         active: whose responses the methods take; see :meth:`for_subject`.
+        known_pictures: that it was trained on or kept from, to know them again in other files.
 
     >>> from synbrain.decoding.options import DecoderOptions
     >>> from synbrain.decoding.train import train_decoder
@@ -105,6 +107,7 @@ class Decoder:
     targets: TokenTargets
     subjects: dict[str, DecoderSubject]
     active: str
+    known_pictures: KnownPictures = NO_PICTURES
 
     def _facts(self) -> dict[str, Any]:
         space, training = self.space, self.config.training

@@ -99,7 +99,7 @@ def _measured(decoder: Decoder, dataset: Dataset, options: DecoderEvaluation) ->
     Raises:
         SynBrainError: test images that it was trained on, or too few of them.
     """
-    require_untrained(decoder.config.trained_images, dataset)
+    require_untrained(decoder, dataset)
     source = decoder.targets.source
     tokens = open_tokens(dataset, source.encoder, [source.layer])
     test = pairs_of(dataset, tokens, "test")

@@ -5,6 +5,7 @@
     DECODER/
       config.json         kind, sizes, token space, subjects with units, lineage
       model.safetensors   the method's tensors (method.*), token targets (targets.*), scales (subjects.NAME.*)
+      pictures.safetensors  marks and thumbnails of images that it was trained on or kept from
       README.md           card
       checksums.json      SHA-256 of config and tensors
 """
@@ -18,6 +19,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from synbrain.data.known_pictures import PICTURES, KnownPictures
 from synbrain.decoding.card import decoder_card
 from synbrain.decoding.decoder import DECODER_FORMAT, Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.protocol import State, TokenSpace
@@ -75,7 +77,11 @@ def save_decoder(decoder: Decoder, folder: Path, *, half: bool = False, overwrit
             write_tensors(partial, tensors, half=half)
         write_json(building / CONFIG, content)
         write_text(building / CARD, decoder_card(decoder))
-        write_manifest(building, [CONFIG, WEIGHTS])
+        files = [CONFIG, WEIGHTS]
+        if decoder.known_pictures.marks:
+            decoder.known_pictures.save(building / PICTURES)
+            files.append(PICTURES)
+        write_manifest(building, files)
     return folder
 
 
@@ -122,6 +128,7 @@ def load_decoder(folder: str | Path, device: str = "cpu") -> Decoder:
         targets=TokenTargets.restore(source, targets["grid"], targets["scale"], _under(tensors, "targets.")),
         subjects=subjects,
         active=active,
+        known_pictures=KnownPictures.load(where / PICTURES),
     )
 
 

@@ -89,7 +89,7 @@ def reconstruct(
     if out is not None:
         require_absent(out, overwrite)
     decoder = decoder.for_dataset(dataset)
-    require_untrained(decoder.config.trained_images, dataset)
+    require_untrained(decoder, dataset)
     painter = painter_of(renderer, decoder, dataset, seed=seed)
     decoded = decode_test_images(decoder, dataset, painter, run=run, images=images, seed=seed)
     if out is not None:

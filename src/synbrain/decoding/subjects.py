@@ -12,7 +12,9 @@ import numpy as np
 from synbrain.arrays import Float32, Rows
 from synbrain.data.budget import budget_trials, parse_budget
 from synbrain.data.dataset import Dataset
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.marks import image_marks, packed, unpacked
+from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.guards import Voxels, require_no_test_image, require_same_voxels, without
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingSubject
@@ -37,6 +39,7 @@ class DecodingData:
         record: numbers of images and trials, and the budget, for the card.
         validation_images: marks, with those of images that look like them.
         seen: names of the validation images that the maker of synthetic trials saw; None: not known.
+        known_pictures: of the training and test images.
     """
 
     subjects: list[DecodingSubject]
@@ -47,6 +50,7 @@ class DecodingData:
     record: dict[str, Any]
     validation_images: frozenset[bytes] = frozenset()
     seen: tuple[str, ...] | None = None
+    known_pictures: KnownPictures = NO_PICTURES
 
     @property
     def n_validation_images(self) -> int:
@@ -106,16 +110,25 @@ def decoding_data(
         },
         frozenset().union(*(held.marks for held in split)), split[0].seen,
     )  # fmt: skip
-    return data if augment is None else _augmented(data, datasets[0], augment, options, left_out)
+    if augment is not None:
+        data = _augmented(data, datasets[0], augment, options, left_out)
+    known = [images.pictures_of(dataset) for dataset, images in zip(datasets, allowed, strict=True)]
+    return replace(data, known_pictures=KnownPictures.joined([data.known_pictures, *known]))
 
 
 def _augmented(
     data: DecodingData, dataset: Dataset, augment: Dataset, options: DecoderOptions, left_out: Set[bytes]
 ) -> DecodingData:
-    """``data`` with the trials of a synthetic dataset, but those of validation images and ``left_out``."""
-    pairs = synthetic_pairs(augment, dataset, unpacked(data.test_images), data.targets)
+    """``data`` with the trials of a synthetic dataset, but those of validation images and ``left_out``.
+
+    Copies of validation and test images in other files are left out as well.
+    """
+    test = unpacked(data.test_images)
+    pairs = synthetic_pairs(augment, dataset, test, data.targets)
+    known = KnownPictures.of(dataset, np.union1d(dataset.image_rows("train"), dataset.image_rows("test")))
+    never = known.with_copies(data.validation_images | test, augment)
     rows = augment.image_rows("train")
-    kept = without(augment, rows, data.validation_images | left_out)
+    kept = without(augment, rows, never | left_out)
     if not len(kept):
         raise SynBrainError(
             f"{augment.path} shows no image but validation images", "synthesize responses to further images"
@@ -124,7 +137,10 @@ def _augmented(
     more = with_synthetic(data, pairs, data.targets.of(pairs.tokens), options.synthetic_weight)
     counts = {"n_synthetic_images": pairs.n_images, "n_synthetic_trials": pairs.n_trials}
     trained = unpacked(data.trained_images) | set(image_marks(augment, kept))
-    return replace(more, record=data.record | counts, trained_images=packed(trained))
+    synthetic = KnownPictures.of(augment, kept)
+    return replace(
+        more, record=data.record | counts, trained_images=packed(trained), known_pictures=synthetic
+    )
 
 
 def with_synthetic(data: DecodingData, trials: Pairs, targets: Float32, weight: float) -> DecodingData:
@@ -168,14 +184,14 @@ def synthetic_pairs(
     return pairs_of(augment, open_tokens(augment, targets.source.encoder, [targets.source.layer]), "train")
 
 
-def require_untrained(trained_images: str, dataset: Dataset) -> None:
+def require_untrained(decoder: Decoder, dataset: Dataset) -> None:
     """Refuse to test a decoder on images that it was trained on.
 
     Raises:
         SynBrainError: naming how many.
     """
     require_no_test_image(
-        unpacked(trained_images),
+        decoder.known_pictures.with_copies(unpacked(decoder.config.trained_images), dataset, "the decoder"),
         set(image_marks(dataset, dataset.image_rows("test"))),
         f"the decoder was trained on {{n}} test images of {dataset.path}",
         "train it without them, or evaluate on another dataset",

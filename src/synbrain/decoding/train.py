@@ -110,4 +110,4 @@ def decoder_of(
         trained_images=data.trained_images,
         test_images=data.test_images,
     )
-    return Decoder(config, method, data.targets, subjects, data.subjects[0].name)
+    return Decoder(config, method, data.targets, subjects, data.subjects[0].name, data.known_pictures)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset, read_brick
+from synbrain.data.marks import packed, unpacked
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.features.format import FORMAT_VERSION, TOKENS_JSON, ImageSet, Written
 from synbrain.features.image_sets import image_set_digest, picture_sizes, rules_digest_part, sizes_digest
@@ -26,7 +27,7 @@ from synbrain.features.options import FeatureOptions, StoreOptions
 from synbrain.features.tokens import TokenFile, TokenSet
 from synbrain.features.tuned_folder import PREFIX, digest_in, tuned_folder
 from synbrain.features.tuned_folder import encoder_name as name_of
-from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, with_copies, without_images
+from synbrain.features.tuned_images import refuse_tuned_test_images, tuned_rows, without_images
 from synbrain.files import beside, digest, digest_of, open_array, read_json, save_array, write_json
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def write_tokens(
     wanted, store = encoder.chosen(layers), options.store
     folder = tokens_folder(dataset, encoder.name)
     if encoder.describe.get("tuned_on"):
-        tuned_on = with_copies(dataset, encoder.describe["tuned_on"], encoder.tuned_pictures)
+        known, marks = encoder.tuned_pictures, unpacked(encoder.describe["tuned_on"])
+        tuned_on = packed(known.with_copies(marks, dataset, "the encoder"))
         refuse_tuned_test_images(dataset, encoder.name, tuned_rows(dataset, tuned_on))
         encoder = replace(encoder, describe=encoder.describe | {"tuned_on": tuned_on})
     if store is None:

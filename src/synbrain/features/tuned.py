@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from synbrain.data.known_pictures import KnownPictures
+from synbrain.data.known_pictures import PICTURES, KnownPictures
 from synbrain.data.marks import unpacked
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder, encoder_digest, frozen, weights_digest
@@ -187,7 +187,7 @@ def load_tuned(
     frozen(head, device)
     local = hub_id is None or Path(hub_id).is_dir()
     encoder = tuned_encoder(base, head, config, None if local else hub_id)
-    seen = KnownPictures.load(folder / READOUTS / "pictures.safetensors")
+    seen = KnownPictures.load(folder / READOUTS / PICTURES)
     return replace(encoder, tuned_pictures=seen.only(unpacked(config["tuned_on"])))
 
 

@@ -15,8 +15,7 @@ import numpy as np
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
-from synbrain.data.known_pictures import KnownPictures, note_few
-from synbrain.data.marks import image_marks, packed, unpacked
+from synbrain.data.marks import image_marks, unpacked
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
 
@@ -30,24 +29,6 @@ def tuned_rows(dataset: Dataset, tuned_on: str) -> Rows:
         return np.zeros(0, dtype=np.int64)
     known, every = unpacked(tuned_on), np.arange(dataset.n_images, dtype=np.int64)
     return every[[mark in known for mark in image_marks(dataset, every)]]
-
-
-def with_copies(dataset: Dataset, tuned_on: str, pictures: KnownPictures) -> str:
-    """The marks ``tuned_on``, and those of the dataset's images that show one of these in another file.
-
-    A few test images that look like one do not count (``known_pictures.note_few``).
-
-    Args:
-        dataset: whose images.
-        tuned_on: ``marks.packed``.
-        pictures: that the encoder was tuned on.
-    """
-    shown = np.unique(dataset.trials["image"].to_numpy(dtype=np.int64))
-    copies = pictures.copied_in(dataset, shown)
-    of_test = np.intersect1d(copies, dataset.image_rows("test"))
-    if note_few(dataset, of_test, "the encoder"):
-        copies = np.setdiff1d(copies, of_test)
-    return packed(unpacked(tuned_on).union(image_marks(dataset, copies))) if len(copies) else tuned_on
 
 
 def refuse_tuned_test_images(dataset: Dataset, encoder: str, rows: Rows) -> None:

@@ -24,7 +24,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save_file
 
-from synbrain.data.known_pictures import KnownPictures
+from synbrain.data.known_pictures import PICTURES, KnownPictures
 from synbrain.errors import SynBrainError
 from synbrain.files import (
     MANIFEST,
@@ -48,7 +48,6 @@ CONFIG, WEIGHTS, CARD, SCORES = "config.json", "model.safetensors", "README.md",
 # of scores.json; its other entries say how they were measured
 RESULTS = {"targets", "scores", "intervals", "differences", "rois", "notes"}
 REPORT = "validation.json"
-PICTURES = "pictures.safetensors"
 DEMO = "synbrain/demo"  # a run of a simulated subject, inside the package
 KEPT = {"training", SCORES}  # what a new save leaves in place
 Model = TypeVar("Model", bound=BaseModel)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset, Split
-from synbrain.data.known_pictures import note_few
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet
@@ -78,12 +77,9 @@ def seen_rows(run: SynBrain, dataset: Dataset, split: Split) -> Rows:
     Raises:
         SynBrainError: where the pictures are gone, so that nobody can tell.
     """
-    seen, rows = unpacked(run.config.trained_images), dataset.image_rows(split)
-    same_files = rows[[mark in seen for mark in image_marks(dataset, rows)]]
-    look_alikes = run.known_pictures.only(seen).copied_in(dataset, rows)
-    if split == "test" and note_few(dataset, look_alikes, "the run"):
-        return same_files
-    return np.union1d(same_files, look_alikes)
+    trained, rows = unpacked(run.config.trained_images), dataset.image_rows(split)
+    seen = run.known_pictures.with_copies(trained, dataset, "the run" if split == "test" else "")
+    return np.asarray(rows[[mark in seen for mark in image_marks(dataset, rows)]], dtype=np.int64)
 
 
 def seen_images(run: SynBrain, dataset: Dataset, split: Split) -> tuple[int, int] | None:

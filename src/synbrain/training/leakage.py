@@ -68,7 +68,7 @@ def training_images(
     test_marks = [image_marks(dataset, dataset.image_rows("test")) for dataset in datasets]
     forbidden = {mark for marks in test_marks for mark in marks}
     kept_out = {mark for other in keep_out for mark in image_marks(other, other.image_rows("test"))}
-    tested = _test_pictures(datasets, show_progress)
+    tested = _test_pictures(datasets if len(datasets) > 1 else (), show_progress)
     never = _test_pictures(keep_out, show_progress)
     images = []
     for dataset, of_test in zip(datasets, test_marks, strict=True):
@@ -84,7 +84,7 @@ def training_images(
             )
         copies = tested.copied_in(dataset, rows, show_progress)
         copies = np.union1d(copies, never.copied_in(dataset, rows, show_progress))
-        _note_left_out(dataset, copies, "another dataset")
+        note_left_out(dataset, copies, "another dataset")
         gone = forbidden | kept_out | set(image_marks(dataset, copies))
         images.append(_without(gone, rows, marks, of_test))
     return images
@@ -94,7 +94,7 @@ def _test_pictures(datasets: Sequence[Dataset], show_progress: bool) -> KnownPic
     return KnownPictures.joined(KnownPictures.of(d, d.image_rows("test"), show_progress) for d in datasets)
 
 
-def _note_left_out(dataset: Dataset, copies: Rows, whose: str) -> None:
+def note_left_out(dataset: Dataset, copies: Rows, whose: str) -> None:
     """Say which training images look like test images: perhaps they are not, but nothing is lost by it."""
     if len(copies):
         which = f"training image of {dataset.path} looks", f"training images of {dataset.path} look"
@@ -143,7 +143,7 @@ def adaptation_images(
             "pass --shared-test-images drop to leave them out",
         )
     copies = base.known_pictures.only(base_test).copied_in(dataset, rows)
-    _note_left_out(dataset, copies, "the base run's subjects")
+    note_left_out(dataset, copies, "the base run's subjects")
     return _without(forbidden | set(image_marks(dataset, copies)), rows, marks, test_marks)
 
 

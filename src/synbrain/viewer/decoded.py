@@ -58,7 +58,7 @@ class DecodedPictures:
                 for one that was trained on test images of the dataset.
         """
         decoder = decoder.for_dataset(dataset)
-        require_untrained(decoder.config.trained_images, dataset)
+        require_untrained(decoder, dataset)
         painters = {kind: painter_of(kind, decoder, dataset, most=MOST_IMAGES) for kind in KINDS}
         kinds = "; ".join(f"{kind.label}: {kind.words}" for kind in KINDS.values())
         words = f"A {decoder.config.kind} decoder reads image tokens from a response. "
