@@ -236,3 +236,13 @@ def test_ctrl_c_while_modules_are_imported_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "synbrain doctor: interrupted; finished parts are kept\n"
+
+
+def test_help_lists_the_words_that_an_option_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where leaving it out means something else, as in a recipe's options."""
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    printed = capsys.readouterr().out
+    assert "--shrink {none,subject,voxel}" in printed
+    assert "--vae.schedule {constant,cosine}" in printed
+    assert "--preset PRESET" in printed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 from synbrain.errors import SynBrainError
 
@@ -28,6 +28,7 @@ def _parser(shtab: Any) -> argparse.ArgumentParser:
     """All commands as one plain parser: shtab reads names, choices and which words are files."""
     from synbrain.commands.parsing import parser_of
     from synbrain.commands.registry import COMMANDS
+    from synbrain.commands.wording import choices_of
 
     root = argparse.ArgumentParser("synbrain", allow_abbrev=False)
     root.add_argument("--version", action="store_true", help="the version")
@@ -42,7 +43,7 @@ def _parser(shtab: Any) -> argparse.ArgumentParser:
             if isinstance(action, argparse._HelpAction):
                 continue
             hint = getattr(action, "_typehint", None)
-            choices = get_args(hint) if get_origin(hint) is Literal else None
+            choices = choices_of(hint) or None
             flags = [option.replace("_", "-") for option in action.option_strings]
             names = {"nargs": action.nargs} if action.nargs not in (0, None) else {}
             if action.nargs == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import SUPPRESS, Action
+from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
 
@@ -48,8 +49,26 @@ def underscored(word: str) -> str:
     return "--" + option[2:].replace("-", "_") + equals + value
 
 
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The words that an option of this type takes; none where it takes others too.
+
+    >>> from typing import Literal
+    >>> choices_of(Literal["none", "subject"] | None), choices_of(str | None)
+    (('none', 'subject'), ())
+    """
+    kinds = [kind for kind in get_args(hint) or () if kind is not type(None)]
+    if get_origin(hint) is not Literal:
+        return choices_of(kinds[0]) if len(kinds) == 1 and get_origin(kinds[0]) is Literal else ()
+    return tuple(word for word in get_args(hint) if isinstance(word, str))
+
+
 class HelpFormatter(DefaultHelpFormatter):
     """Help with the default beside each option, without Python's type names."""
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        words = choices_of(getattr(action, "_typehint", None))
+        metavar: str = super()._get_default_metavar_for_optional(action)
+        return f"{{{','.join(words)}}}" if words else metavar
 
     def _get_help_string(self, action: Action) -> str:
         text = action.help or ""

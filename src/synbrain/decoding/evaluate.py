@@ -59,7 +59,7 @@ def evaluate_decoder(
     ``mean_map`` and ``shuffled`` (measured trials of other images) show what the decoder makes of real
     responses. With ``run``: ``synthetic_trial``, ``synthetic_mean``, ``ridge`` (predictions of kernel ridge
     from the run's tokens) and, on simulated data, ``oracle`` (a trial of the true brain). With
-    ``responses``: the row ``responses``. With ``options.renderer``, decoded pictures are scored too.
+    ``responses``: the row ``responses``. With a renderer, decoded pictures are scored too.
 
     Args:
         decoder: of the dataset's subject, or its folder.

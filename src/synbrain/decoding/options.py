@@ -61,7 +61,7 @@ class MindEye2Loss(BaseModel):
     soft_start: float = Field(0.1, gt=0, description="of SoftCLIP in its first round; .004 published")
     soft_end: float = Field(0.1, gt=0, description="and in its last, along a cosine; .0075 published")
     # Quirk: the target of a fixed point is 1 - beta, which is 0 where it was not selected (mixco_nce).
-    quirk_fixed_points: bool = False
+    quirk_fixed_points: bool = Field(False, description="targets of fixed points as published")
 
 
 class MindEye2Options(LoopConfig):

@@ -16,7 +16,11 @@ class LinearPathConfig(BaseModel):
         None, ge=0, description="windows a side; 0: none; none: 5 up to 600 images, else 3"
     )
     window_sd: float = Field(0.12, gt=0, description="sd of the windows, share of the image's width")
-    alphas: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), min_length=1)
+    alphas: tuple[float, ...] = Field(
+        (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+        min_length=1,
+        description="ridge penalties to choose from, for kernels of mean diagonal 1",
+    )
     n_folds: int = Field(
         10, ge=2, description="folds by image; fewer where images are fewer or many look alike"
     )

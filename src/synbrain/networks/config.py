@@ -27,7 +27,7 @@ class VAELossConfig(BaseModel):
 
     kl_weight: float = Field(1e-3, ge=0)
     clip_weight: float = Field(1000.0, ge=0)
-    temperature: float = Field(0.125, gt=0)
+    temperature: float = Field(0.125, gt=0, description="of SoftCLIP")
     # Quirk: summed over voxels, so that its weight grows with the number of voxels
     # (mse_loss in src/vae/brainvae.py; the paper writes a squared norm).
     reconstruction: Literal["sum", "mean"] = "sum"
@@ -44,11 +44,11 @@ class LoopConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lr: float = Field(1e-4, gt=0, description="learning rate of AdamW")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
     eps: float = Field(1e-8, gt=0, description="of AdamW")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     optimizer: Literal["fused", "plain"] = Field("fused", description="AdamW implementation; same update")
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = Field("constant", description="of the learning rate")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up of the learning rate")
     clip_grad: float = Field(0.0, ge=0, description="largest gradient norm; 0: no clipping")
     batch_size: int = Field(24, ge=1, description="samples a step over all processes together")
@@ -71,7 +71,7 @@ class LoopConfig(BaseModel):
     )
     log_every: int = Field(20, ge=1, description="steps between rows of log.jsonl")
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: by the clock only")
-    checkpoint_minutes: float = Field(10.0, gt=0)
+    checkpoint_minutes: float = Field(10.0, gt=0, description="between checkpoints")
 
 
 class VAEStageConfig(LoopConfig):
@@ -90,7 +90,7 @@ class VAEStageConfig(LoopConfig):
 class MapperStageConfig(LoopConfig):
     """Stage 2: the mapper from tokens to latents."""
 
-    steps: int = Field(50_001, ge=1)
+    steps: int = Field(50_001, ge=1, description="at most; early stopping may end before")
     round_steps: int = Field(1000, ge=1, description="steps between looks at the validation images")
     targets: Literal["image", "trial", "reencode"] = Field(
         "image",
@@ -103,7 +103,7 @@ class MapperStageConfig(LoopConfig):
     latent_weight: float = Field(1.0, ge=0, description="of the squared error in latent space")
     response_weight: float = Field(0.0, ge=0, description="of the squared error per voxel after the decoder")
     contrastive_weight: float = Field(0.0, ge=0, description="of SoftCLIP between mapped latents and targets")
-    temperature: float = Field(0.125, gt=0)
+    temperature: float = Field(0.125, gt=0, description="of SoftCLIP")
     decoder: Literal["frozen", "finetune"] = Field("frozen", description="train the decoder along")
     token_dropout: float = Field(0.0, ge=0, lt=1, description="share of token values set to zero in training")
     token_noise: float = Field(0.0, ge=0, description="sd of noise added to tokens, in sd of the batch")

@@ -51,8 +51,7 @@ def prepare_bids(
 ) -> Dataset:
     """Make a dataset of betas with one volume per trial, events tables and a mask.
 
-    The split is the events' column ``split`` where there is one, or the list ``options.test_images``, or else
-    ``options.test_fraction`` of the images, drawn with ``options.seed``.
+    Test images are those of a list, or of the events' column ``split``, or else drawn (``options``).
 
     Args:
         src: the folder to read, with its subfolders.

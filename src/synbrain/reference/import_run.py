@@ -44,7 +44,7 @@ def import_reference(
     Args:
         vae: the VAE trainer's checkpoint (last.pth).
         mapper: the mapper trainer's checkpoint (last.pt), of which the EMA weights are taken.
-        out: the run folder to write; None: nothing is kept on disk.
+        out: the run folder to write; without it nothing is kept on disk.
         dataset: a dataset of the subject, to take positions, ROIs and unit of its voxels from.
         options: what the checkpoints do not say.
         overwrite: replace a run that stands there.

@@ -113,7 +113,7 @@ def simulate(
     Args:
         out: the tree; nothing is left of it where the simulation is interrupted.
         subjects: how many; subject k of a seed is the same whatever ``sessions`` says.
-        size: a name in SIZES, or sizes of one's own.
+        size: tiny, demo, small or full (``SIZES``), or sizes of one's own.
         noise: "low", "medium" or "high" (median ncsnr about 0.9, 0.45, 0.25); scales the noise alone.
         seed: the tree is a function of it and of the other arguments.
         sessions: sessions that each subject completed, where some stopped early (repeats get ragged).

@@ -63,7 +63,7 @@ def adapt(
         options: how much data, what is trained further, and settings that differ from the model's.
         also: further base runs, on tokens of other encoders. The linear path then has a part for each
             encoder, averaged voxel by voxel; networks are those of ``model``.
-        out: the run folder to write; None: nothing is kept on disk.
+        out: the run folder to write; without it nothing is kept on disk.
         resume: continue an adaptation that was interrupted.
         overwrite: replace a run that stands at ``out``.
         show_progress: show bars.

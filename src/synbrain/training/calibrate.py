@@ -46,7 +46,7 @@ def calibrate(
     Args:
         model: whose mean is kept; it is not changed.
         dataset: recordings of the same voxels, with tokens of the model's encoder.
-        out: run folder to write; None: nothing is kept on disk.
+        out: run folder to write; without it nothing is kept on disk.
         subject: whose noise, where the model has several subjects.
         noise: how the noise is fitted.
         fitted_on_other_images: of a run that does not say what it saw: that this dataset's training images

@@ -81,7 +81,11 @@ class TrainOptions(FitOptions):
         "calibrated",
         description="`calibrated` (a linear path, networks and noise) or `reference` (as published)",
     )
-    preset: str | None = Field(None, description="sizes of the networks; the recipe's if left out")
+    preset: str | None = Field(
+        None,
+        description="sizes of the networks: tiny, small, paper-1024, paper-2048 or paper-4096; the recipe's "
+        "if left out",
+    )
     encoder: str = Field(
         "efficientnet-lite0", description="whose tokens to train on; A+B reads those of both"
     )

@@ -42,7 +42,7 @@ def train(
         datasets: one per subject, with tokens of one encoder (`synbrain features`).
         options: the recipe, and what differs from it.
         keep_out: further datasets, not trained on, whose test images are left out (to adapt to them later).
-        out: the run folder to write; None: nothing is kept on disk, and an interrupted training is lost.
+        out: the run folder to write; without it nothing is kept on disk, nor an interrupted training.
         resume: continue a training that was interrupted.
         overwrite: replace a run that stands at ``out``.
         show_progress: show bars.
