@@ -80,7 +80,7 @@ def write_tokens(
         SynBrainError: where tokens of another digest stand there, an image cannot be read, the disk
             is full, or tokens overflow float16.
     """
-    from synbrain.features.writing import write_store  # torch: reading tokens does without
+    from synbrain.features.writing import StoreJob, write_store  # torch: reading tokens does without
 
     wanted, store = encoder.chosen(layers), options.store
     folder = tokens_folder(dataset, encoder.name)
@@ -97,10 +97,12 @@ def write_tokens(
             )
         digest_of_names, sizes = image_set_digest(dataset), picture_sizes(dataset)
         images = ImageSet(dataset.n_images, digest_of_names, dataset.load_image, sizes)
-        return write_store(folder, encoder, images, wanted, options, overwrite, shard, show_progress)
+        job = StoreJob(folder, encoder, images, wanted, options, show_progress)
+        return write_store(job, overwrite, shard)
     brick = _Brick(dataset)
     shared = store / encoder.name
-    written = write_store(shared, encoder, brick.images(), wanted, options, overwrite, shard, show_progress)
+    job = StoreJob(shared, encoder, brick.images(), wanted, options, show_progress)
+    written = write_store(job, overwrite, shard)
     if written.finished and written.is_main:
         _point_to(folder, shared, dataset, encoder, overwrite)
     return written

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,60 +44,71 @@ PLAN, DONE, SIZES = "plan.json", "done.npy", "sizes.npy"
 FLUSH_EVERY = 32  # batches between two syncs to disk; what is not synced is encoded again
 
 
-def write_store(
-    folder: Path,
-    encoder: Encoder,
-    images: ImageSet,
-    layers: tuple[str, ...],
-    options: StoreOptions,
-    overwrite: bool,
-    shard: tuple[int, int] | None,
-    show_progress: bool,
-) -> Written:
-    """Make or extend the store ``folder``; see :func:`synbrain.features.store.write_tokens`."""
-    if options.batch_size < 1:
-        raise SynBrainError(f"the batch size is {options.batch_size}", "give at least 1")
-    require_writable(folder)
-    team = _Team.of(shard, encoder.device)
-    with alone(folder) if team.world == 1 else nullcontext():
-        return _write(folder, encoder, images, layers, options, overwrite, team, show_progress)
+@dataclass(frozen=True)
+class StoreJob:
+    """A store to make or to extend.
+
+    Attributes:
+        folder: where it stands when it is whole.
+        encoder, images: what encodes what.
+        layers: of the encoder.
+        options: batch size and threads.
+        show_progress: show a bar.
+    """
+
+    folder: Path
+    encoder: Encoder
+    images: ImageSet
+    layers: tuple[str, ...]
+    options: StoreOptions
+    show_progress: bool = False
+
+    @property
+    def partial(self) -> Path:
+        """Where it lies while it is written."""
+        return self.folder.with_name(f".{self.folder.name}.partial")
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """What an interrupted run of the same job agrees on."""
+        return {
+            "digest": self.encoder.digest,
+            "images": self.images.digest,
+            "n_images": self.images.n,
+            "batch_size": self.options.batch_size,
+            "precision": self.encoder.precision,
+            "layers": {layer: list(self.encoder.layers[layer]) for layer in self.layers},
+        }
 
 
-def _write(
-    folder: Path,
-    encoder: Encoder,
-    images: ImageSet,
-    layers: tuple[str, ...],
-    options: StoreOptions,
-    overwrite: bool,
-    team: _Team,
-    show_progress: bool,
-) -> Written:
-    kept = _layers_that_stay(folder, encoder, images, overwrite)
-    new = tuple(layer for layer in layers if layer not in kept)
-    if not new:
+def write_store(job: StoreJob, overwrite: bool, shard: tuple[int, int] | None) -> Written:
+    """Make or extend a store; see :func:`synbrain.features.store.write_tokens`."""
+    if job.options.batch_size < 1:
+        raise SynBrainError(f"the batch size is {job.options.batch_size}", "give at least 1")
+    require_writable(job.folder)
+    team = _Team.of(shard, job.encoder.device)
+    with alone(job.folder) if team.world == 1 else nullcontext():
+        return _write(job, overwrite, team)
+
+
+def _write(job: StoreJob, overwrite: bool, team: _Team) -> Written:
+    folder, images, layers_of = job.folder, job.images, job.encoder.layers
+    kept = _layers_that_stay(job, overwrite)
+    job = replace(job, layers=tuple(layer for layer in job.layers if layer not in kept))
+    if not job.layers:
         return Written(folder, images.n, 0, 0.0, 0, finished=True, is_main=team.rank == 0)
-    partial = folder.with_name(f".{folder.name}.partial")
-    plan = {
-        "digest": encoder.digest,
-        "images": images.digest,
-        "n_images": images.n,
-        "batch_size": options.batch_size,
-        "precision": encoder.precision,
-        "layers": {layer: list(encoder.layers[layer]) for layer in new},
-    }
-    n_bytes = sum(2 * images.n * int(np.prod(encoder.layers[layer])) for layer in new)
+    n_bytes = sum(2 * images.n * int(np.prod(layers_of[layer])) for layer in job.layers)
     if team.rank == 0 or not team.real:
-        _prepare(partial, plan, images.sizes)
+        _prepare(job.partial, job.plan, images.sizes)
     team.wait()
     start = time.perf_counter()
-    n_encoded = _encode_missing(partial, encoder, images, new, options, team, show_progress)
+    n_encoded = _encode_missing(job, team)
     seconds = time.perf_counter() - start
     team.wait()
-    finished = bool(open_array(partial / DONE).all())
+    finished = bool(open_array(job.partial / DONE).all())
     team.wait()
     if finished and (team.rank == 0 or not team.real):
-        _finish(folder, partial, encoder, images, new, kept)
+        _finish(job, kept)
     team.wait()
     return Written(folder, images.n, n_encoded, seconds, n_bytes, finished, team.rank == 0)
 
@@ -139,16 +150,15 @@ class _Team:
             PartialState().wait_for_everyone()
 
 
-def _layers_that_stay(
-    folder: Path, encoder: Encoder, images: ImageSet, overwrite: bool
-) -> dict[str, dict[str, Any]]:
+def _layers_that_stay(job: StoreJob, overwrite: bool) -> dict[str, dict[str, Any]]:
+    folder = job.folder
     if overwrite or not (folder / TOKENS_JSON).exists():
         return {}
     facts = read_json(folder / TOKENS_JSON)
     for key, value, what in (
-        ("digest", encoder.digest, "of other weights or preprocessing"),
-        ("images", images.digest, "of other images"),
-        ("sizes", sizes_digest(images.sizes), "of pictures that were changed since"),
+        ("digest", job.encoder.digest, "of other weights or preprocessing"),
+        ("images", job.images.digest, "of other images"),
+        ("sizes", sizes_digest(job.images.sizes), "of pictures that were changed since"),
     ):
         if value and facts.get(key, value) != value:  # sizes are not always known
             raise SynBrainError(f"{folder} holds tokens {what}", "pass --overwrite to replace them")
@@ -190,21 +200,12 @@ def _undo_changed(partial: Path, sizes: NDArray[np.int64] | None, batch_size: in
         save_array(partial / SIZES, sizes)
 
 
-def _encode_missing(
-    partial: Path,
-    encoder: Encoder,
-    images: ImageSet,
-    layers: tuple[str, ...],
-    options: StoreOptions,
-    team: _Team,
-    show_progress: bool,
-) -> int:
-    arrays = {layer: open_array(partial / f"{layer}.npy", writable=True) for layer in layers}
+def _encode_missing(job: StoreJob, team: _Team) -> int:
+    partial, images, batch_size = job.partial, job.images, job.options.batch_size
+    arrays = {layer: open_array(partial / f"{layer}.npy", writable=True) for layer in job.layers}
     done: NDArray[np.uint8] = open_array(partial / DONE, writable=True)
     mine = np.arange(team.rank, len(done), team.world)
     todo = mine[done[mine] == 0]
-
-    batch_size = options.batch_size
 
     def rows_of(batch: int) -> NDArray[np.int64]:
         return np.arange(batch * batch_size, min((batch + 1) * batch_size, images.n), dtype=np.int64)
@@ -225,16 +226,18 @@ def _encode_missing(
         stack.enter_context(writing(partial))
         moving = stack.enter_context(
             bar(
-                f"encode with {encoder.name}",
+                f"encode with {job.encoder.name}",
                 total=n_mine,
                 unit="image",
-                show=show_progress and team.rank == 0,
+                show=job.show_progress and team.rank == 0,
                 initial=n_mine - n_todo,
             )
         )
         stack.callback(sync)  # on Ctrl-C or an unreadable image too: finished batches are kept
         batches = (rows_of(int(batch)) for batch in todo)
-        for rows, tokens_of in encode_batches(encoder, images.load, batches, layers, threads=options.threads):
+        for rows, tokens_of in encode_batches(
+            job.encoder, images.load, batches, job.layers, threads=job.options.threads
+        ):
             for layer, tokens in tokens_of.items():
                 arrays[layer][rows[0] : rows[-1] + 1] = tokens
             unsynced.append(int(rows[0]) // batch_size)
@@ -245,14 +248,8 @@ def _encode_missing(
     return encoded
 
 
-def _finish(
-    folder: Path,
-    partial: Path,
-    encoder: Encoder,
-    images: ImageSet,
-    new: tuple[str, ...],
-    kept: dict[str, dict[str, Any]],
-) -> None:
+def _finish(job: StoreJob, kept: dict[str, dict[str, Any]]) -> None:
+    folder, partial, encoder, images, new = job.folder, job.partial, job.encoder, job.images, job.layers
     entries = dict(kept)
     for layer in new:
         n_tokens, dim = encoder.layers[layer]
