@@ -31,6 +31,7 @@ from synbrain.training.options import AdaptOptions
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
 from synbrain.training.subjects import TrainingSubject, check_subjects
+from synbrain.training.unused import note_unused
 from synbrain.training.workspace import NOWHERE, Output, save_finished, training_folder
 
 # What differs from the recipe: networks that know other subjects already need fewer steps. The published
@@ -96,6 +97,9 @@ def adapt(
     dataset, tokens = open_untuned(dataset, base.config.encoder, layers_read(base, options))
     base.config.require_encoder_of(tokens)
     subject = new_subject(base, dataset, tokens, options)
+    note_unused(
+        options, adaptation_config(base, options), networks=options.networks and base.mapper is not None
+    )
     return adapt_to(base, subject, options, Output(out, resume, overwrite), show_progress)
 
 

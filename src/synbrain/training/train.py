@@ -18,6 +18,7 @@ from synbrain.training.leakage import leave_out, training_images
 from synbrain.training.networks import Workspace, network_sizes, new_networks
 from synbrain.training.options import TrainOptions
 from synbrain.training.subjects import check_subjects, training_subjects
+from synbrain.training.unused import note_unused
 from synbrain.training.workspace import Output, save_finished, training_folder
 
 AS_RECOMMENDED = TrainOptions()
@@ -75,6 +76,7 @@ def train(
     check_subjects(subjects, config)
     if not (options.networks or config.linear_path):
         raise SynBrainError(f"the recipe {config.recipe} is networks alone", "leave --networks at true")
+    note_unused(options, config, networks=options.networks)
     sizes = network_sizes(subjects[0].pairs.tokens, config)
     settings = config.model_dump(mode="json") | ({} if options.networks else {"networks": False})
     with training_folder(output, settings) as folder:
