@@ -13,6 +13,7 @@ from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.fit.devices import processes_on
+from synbrain.training.config import TrainConfig
 from synbrain.training.fit import fit_model
 from synbrain.training.leakage import leave_out, training_images
 from synbrain.training.networks import Workspace, network_sizes, new_networks
@@ -65,9 +66,7 @@ def train(
     datasets = datasets_of(datasets)
     config, output = options.config(), Output(out, resume, overwrite)
     processes_on(options.device)
-    if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():
-        note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
-        warnings.warn(note, SynBrainWarning, stacklevel=2)
+    _note_emulation(config)
     opened = [open_untuned(dataset, options.encoder, options.layers) for dataset in datasets]
     datasets, tokens = [dataset for dataset, _ in opened], [tokens for _, tokens in opened]
     allowed = training_images(datasets, options.shared_test_images, keep_out, show_progress)
@@ -85,3 +84,9 @@ def train(
         model = fit_model(subjects, config, networks, workspace)
         save_finished(model, output)
     return model
+
+
+def _note_emulation(config: TrainConfig) -> None:
+    if "fp16" in (config.vae.precision, config.mapper.precision) and not torch.cuda.is_available():
+        note = "most CPUs emulate fp16, several times slower than --mapper.precision fp32"
+        warnings.warn(note, SynBrainWarning, stacklevel=3)
