@@ -86,13 +86,6 @@ def test_one_image_has_no_interval() -> None:
     assert np.isnan(intervals.mean_replicates(weights, np.array([3.0]))).all()
 
 
-def test_sign_flip_against_exact_count_and_t_test() -> None:
-    few = np.array([1.0, 2.0, 3.0, 4.0])
-    assert intervals.sign_flip_p(few) == pytest.approx(2 / 16)  # all of one sign: 2 of 2^4 flips
-    many = np.random.default_rng(3).normal(0.15, 1, 150)
-    assert intervals.sign_flip_p(many) == pytest.approx(stats.ttest_1samp(many, 0).pvalue, abs=0.02)
-
-
 def test_holm_by_hand() -> None:
     # 4 * .01, 3 * .02, then 2 * .03 and 1 * .04 are raised to what came before
     np.testing.assert_allclose(intervals.holm(np.array([0.04, 0.01, 0.03, 0.02])), [0.06, 0.04, 0.06, 0.06])

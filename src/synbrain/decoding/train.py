@@ -88,7 +88,6 @@ def decoder_of(
     data: DecodingData,
     options: DecoderOptions,
     augment: Dataset | None = None,
-    adapted_from: str = "",
 ) -> Decoder:
     """A fitted method with the scales and the record of the data that it was fitted on."""
     subjects = {s.name: DecoderSubject(s.name, data.units[s.name], s.mean, s.sd) for s in data.subjects}
@@ -100,7 +99,6 @@ def decoder_of(
     config = DecoderConfig(
         kind=options.method,
         seed=options.seed,
-        adapted_from=adapted_from,
         synthetic=synthetic,
         training=data.record
         | {"settings": digest_of(options.model_dump(mode="json", exclude={"device"}))[:16]},

@@ -47,10 +47,10 @@ def sampling_levels(steps: int) -> Tensor:
     return torch.cat([noise_levels()[sampling_indices(steps)], torch.zeros(1)])
 
 
-def size_embedding(height: int = 768, width: int = 768, top: int = 0, left: int = 0) -> Tensor:
-    """(1, 1024) float32: cosines, then sines, of the target's size and crop, 256 values each."""
+def size_embedding(height: int = 768, width: int = 768) -> Tensor:
+    """(1, 1024) float32: cosines, then sines, of the target's size and crop at 0, 256 values each."""
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(128, dtype=torch.float32) / 128)
-    angles = torch.tensor([height, width, top, left], dtype=torch.float32)[:, None] * frequencies
+    angles = torch.tensor([height, width, 0, 0], dtype=torch.float32)[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1).flatten()[None]
 
 

@@ -20,22 +20,19 @@ from synbrain.simulate.truth import TRUTH, Truth
 PER_PERCENT = {"percent": 1.0, "reference": RAW_PER_PERCENT / REFERENCE_DIVISOR}
 
 
-def oracle_row(
-    dataset: Dataset, measured: Measured, *, n_samples: int, seed: int, source: Path | None = None
-) -> Row | None:
+def oracle_row(dataset: Dataset, measured: Measured, *, n_samples: int, seed: int) -> Row | None:
     """Score the truth of a simulated dataset.
 
     Args:
-        dataset: prepared from a tree that ``synbrain simulate`` wrote.
+        dataset: prepared from a tree that ``synbrain simulate`` wrote, in which its stimuli lie.
         measured: its test split.
         n_samples, seed: as for a model.
-        source: the tree; found from where the stimuli lie if left out.
 
     Returns:
         None where the dataset was not simulated; a row without values, and a note why, where it was but
         the truth does not fit its voxels or unit.
     """
-    truth = _truth_of(dataset, source)
+    truth = _truth_of(dataset)
     if truth is None:
         return None
     factor = PER_PERCENT.get(str(dataset.info.scaling.get("kind")))
@@ -67,8 +64,8 @@ def true_trials(dataset: Dataset, rows: Rows, seed: int) -> Float32 | None:
     return np.asarray(truth.sample(ids, 1, seed)[0] * np.float32(factor), dtype=np.float32)
 
 
-def _truth_of(dataset: Dataset, source: Path | None = None) -> Truth | None:
-    root = _tree_of(dataset) if source is None else source
+def _truth_of(dataset: Dataset) -> Truth | None:
+    root = _tree_of(dataset)
     number = re.fullmatch(r"subj(\d+)", dataset.info.subject)
     if root is None or number is None or "nsd_id" not in dataset.images:
         return None

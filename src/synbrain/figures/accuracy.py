@@ -40,16 +40,11 @@ def accuracy_against_ceiling(
     return figure
 
 
-def accuracy_by_roi(
-    by_roi: dict[str, dict[str, float]],
-    score: str = "mean voxel r",
-    ceiling: dict[str, float] | None = None,
-) -> Figure:
+def accuracy_by_roi(by_roi: dict[str, dict[str, float]], ceiling: dict[str, float] | None = None) -> Figure:
     """Grouped bars: ROI on the x axis, one bar a model, and a line at the noise ceiling.
 
     Args:
         by_roi: ROI -> model name -> mean score over the ROI's voxels.
-        score: the name written on the y axis.
         ceiling: ROI -> mean noise ceiling over its voxels, where it is known.
     """
     rois = list(by_roi)
@@ -68,7 +63,7 @@ def accuracy_by_roi(
             marks, centres - 0.45, centres + 0.45, color=COLOURS["ceiling"], lw=1.5, label="noise ceiling"
         )
     axes.set_xticks(np.arange(len(rois)), [roi.split("/")[-1] for roi in rois], rotation=45, ha="right")
-    axes.set_ylabel(score)
+    axes.set_ylabel("mean voxel r")
     axes.legend(  # above the bars, which may be as high as the axes
         frameon=False, fontsize=8, ncols=len(names) + 1, loc="lower right", bbox_to_anchor=(1, 1)
     )

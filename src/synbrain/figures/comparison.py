@@ -21,12 +21,11 @@ PANELS: dict[str, tuple[str, float | None]] = {
 OTHER = "#7c3aed"
 
 
-def comparison_dots(scores: Scores, against: str = "ridge") -> Figure:
+def comparison_dots(scores: Scores) -> Figure:
     """One dot a method and metric with its 95 % interval; lines at ridge and at the ceiling.
 
     Args:
         scores: of a comparison; metrics that no row has are left out.
-        against: the row whose value is a blue line.
     """
     names = [name for name in scores.rows if name != "ceiling"][::-1]
     shown = {m: v for m, v in PANELS.items() if any(scores.value(name, m) is not None for name in names)}
@@ -37,7 +36,7 @@ def comparison_dots(scores: Scores, against: str = "ridge") -> Figure:
     for axes in panels[len(shown) :]:
         axes.set_visible(False)
     for axes, (metric, (title, right)) in zip(panels, shown.items(), strict=False):
-        if against in scores.rows and (base := scores.value(against, metric)) is not None:
+        if "ridge" in scores.rows and (base := scores.value("ridge", metric)) is not None:
             axes.axvline(base, color=COLOURS["ridge"], linewidth=0.7, alpha=0.5)
         top = right
         if top is None and "ceiling" in scores.rows:

@@ -142,9 +142,9 @@ def _label_edges(space: VoxelSpace) -> dict[Side, NDArray[np.bool_]] | None:
     return edges
 
 
-def _view(turn: float, tilt: float = TILT_DEGREES) -> NDArray[np.float64]:
+def _view(turn: float) -> NDArray[np.float64]:
     """(3, 3) rotation: x to the right, y up, z towards the viewer, who stands behind and below."""
-    a, b = np.deg2rad(turn), np.deg2rad(tilt)
+    a, b = np.deg2rad(turn), np.deg2rad(TILT_DEGREES)
     around = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     upright = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=float)  # look along +y: back of the head
     nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])

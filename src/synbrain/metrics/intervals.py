@@ -45,21 +45,18 @@ def mean_replicates(weights: Float64, totals: NDArray[Any], counts: NDArray[Any]
     return np.asarray(np.where(below > 0, out, np.nan), dtype=np.float64)
 
 
-def voxel_r_replicates(
-    weights: Float64, predicted: NDArray[Any], measured: NDArray[Any], device: Device = "cpu"
-) -> Float64:
+def voxel_r_replicates(weights: Float64, predicted: NDArray[Any], measured: NDArray[Any]) -> Float64:
     """Bootstrap replicates of the mean over voxels of Pearson across images.
 
     Args:
         weights: (n_bootstrap, n_images).
         predicted, measured: (n_images, n_voxels); voxels with a constant measured side are left out.
-        device: where products of weights and voxels are made.
 
     Returns:
         (n_bootstrap,) float64.
     """
     everything = np.ones((1, predicted.shape[1]), dtype=np.bool_)
-    return np.asarray(voxel_r_replicates_of(everything, weights, predicted, measured, device)[0])
+    return np.asarray(voxel_r_replicates_of(everything, weights, predicted, measured)[0])
 
 
 def voxel_r_replicates_of(
@@ -176,21 +173,6 @@ def paired_p(difference: NDArray[Any], n_images: int | None = None) -> float:
     tail = min(int(np.sum(finite <= 0)), int(np.sum(finite >= 0)))
     least = 0.0 if n_images is None else 2.0 ** (1 - n_images)
     return float(min(1.0, max(2 * (tail + 1) / (len(finite) + 1), least)))
-
-
-def sign_flip_p(difference: NDArray[Any], *, n_resamples: int = 9999, seed: int = 0) -> float:
-    """Two-sided p-value that paired differences (n_items,) have mean 0, by flipping signs (scipy)."""
-    from scipy import stats
-
-    result = stats.permutation_test(
-        (np.asarray(difference, dtype=np.float64),),
-        lambda x, axis: np.mean(x, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=n_resamples,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
 
 
 def holm(p_values: NDArray[Any]) -> Float64:

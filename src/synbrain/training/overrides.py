@@ -32,7 +32,7 @@ def options_of(config: type[BaseModel]) -> type[BaseModel]:
     return made
 
 
-def overridden(config: Config, given: dict[str, Any], where: str = "") -> Config:
+def overridden(config: Config, given: dict[str, Any]) -> Config:
     """``config`` with the values of ``given`` (nested; None means "not given") in place of its own.
 
     Raises:
@@ -43,7 +43,7 @@ def overridden(config: Config, given: dict[str, Any], where: str = "") -> Config
         return type(config).model_validate(merged)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join([where, *map(str, first["loc"])] if where else map(str, first["loc"]))
+        name = ".".join(map(str, first["loc"]))
         name = name.replace("_", "-")  # as options are written
         problem = f"--{name} cannot be {first['input']!r} ({first['msg']})" if first["loc"] else first["msg"]
         raise SynBrainError(problem, "give another value; --help says what each option takes") from error
