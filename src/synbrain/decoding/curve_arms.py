@@ -11,6 +11,7 @@ from synbrain.arrays import Float32, Rows
 from synbrain.baselines.gaussian import RidgeGaussian
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
+from synbrain.data.known_pictures import KnownPictures
 from synbrain.data.marks import image_marks
 from synbrain.decoding.augment import draw_images, trials_of, usable_images
 from synbrain.decoding.guards import part_beside
@@ -65,6 +66,7 @@ class Arms:
     dataset: Dataset
     images: Dataset
     _ridge: dict[int, RidgeGaussian] = field(default_factory=dict, repr=False)
+    _with_copies: dict[frozenset[bytes], set[bytes]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def part(self) -> SubjectPart:
@@ -91,13 +93,23 @@ class Arms:
         Raises:
             SynBrainError: where no other image is left.
         """
-        kept = np.array([mark not in data.validation_images for mark in self.marks], dtype=bool)
+        never = self._copies_too(data.validation_images)
+        kept = np.array([mark not in never for mark in self.marks], dtype=bool)
         if not kept.any():
             raise SynBrainError(
                 f"every usable image of {self.images.path} is a validation image",
                 "let synthetic trials show further images, with --images",
             )
         return draw_images(self.rows[kept], round(options.hours * TRIALS_PER_HOUR), options)
+
+    def _copies_too(self, marks: frozenset[bytes]) -> set[bytes]:
+        """``marks`` of the subject's images, and of those that ``images`` stores in other files."""
+        if self.images.path == self.dataset.path:
+            return set(marks)
+        if marks not in self._with_copies:
+            known = KnownPictures.of(self.dataset, self.dataset.image_rows("train"))
+            self._with_copies[marks] = known.with_copies(marks, self.images)
+        return self._with_copies[marks]
 
     @cached_property
     def tokens(self) -> TokenSet:
