@@ -14,6 +14,7 @@ import pytest
 from synbrain.commands.outputs import require_outputs
 from synbrain.commands.registry import COMMANDS
 from synbrain.commands.signatures import signature_of
+from synbrain.commands.telling import decoders_compared
 from synbrain.errors import SynBrainError
 from synbrain.model.folder import demo_dataset
 
@@ -51,6 +52,7 @@ WORDS = {
 SCRIPT = """
 import json, sys
 from synbrain.cli import main
+from synbrain.commands.telling import decoders_compared
 told = {}
 for words in json.load(sys.stdin):
     code = main(words)
@@ -139,3 +141,12 @@ def test_missing_tokens_are_told_before_torch_is_imported(tmp_path: Path) -> Non
     for code, heavy in json.loads(done.stdout).values():
         assert code == 2
         assert not {"torch", "accelerate"} & set(heavy)
+
+
+def test_a_decoder_that_failed_is_an_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("synbrain.decoding.compare.table_of", lambda table: "| decoder |")
+    for failed, code in (({}, 0), ({"full-0": "no memory"}, 1)):
+        assert decoders_compared({"failed": failed}, {"out": tmp_path}) == code
+    assert "full-0 failed: no memory" in capsys.readouterr().out

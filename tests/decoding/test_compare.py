@@ -27,6 +27,7 @@ def test_every_row(tmp_path: Path, options) -> None:
     given = {"run": linear_run(second), "known_data": first, "out": tmp_path / "table"}
     table = compare_decoders(tmp_path / "base", second, how, **given)
     assert not table["failed"]
+    assert (tmp_path / "table" / "table.md").read_text().startswith("| decoder | images_ranked |")
     names = ["ridge", "mindeye2", "mindaligner", "mindeye2_da_0.1h", "mindeye2_da_0.2h", "full", "full_ridge"]
     assert list(table["rows"]) == [*names, "repeats"]
     for column, row in table["ceiling"].items():

@@ -102,7 +102,7 @@ def adapted(model: SynBrain, typed: Typed) -> None:
     assert about is not None
     assert model.report is not None
     print(f"adapted on {about.n_images} images, {about.n_trials} trials ({about.budget})")
-    if counts := about.updated_parameters:
+    if any((counts := about.updated_parameters).values()):
         print(f"parameters trained further: VAE {counts['vae']:,} (whole), mapper {counts['mapper']:,}")
     _tell_fit(model)
     print(f"run -> {typed['out']}")
@@ -161,18 +161,22 @@ def decoded(scores: DecoderScores, typed: Typed) -> None:
         print("the decoder was trained on synthetic trials besides measured ones")
 
 
-def decoders_compared(table: dict[str, Any], typed: Typed) -> None:
-    """The paper's table of decoders."""
+def decoders_compared(table: dict[str, Any], typed: Typed) -> int:
+    """The paper's table of decoders; the exit code is 1 where one of them failed."""
     from synbrain.decoding.compare import table_of
 
     print(table_of(table))
     for name, problem in table["failed"].items():
         print(f"{name} failed: {problem}")
-    print(f"table -> {typed['out']}/table.json")
+    print(f"table -> {typed['out']}/table.md, {typed['out']}/table.json")
+    return 1 if table["failed"] else 0
 
 
-def augmentation_curve(curve: dict[str, Any], typed: Typed) -> None:
-    """The points of a curve of synthetic hours, and its pictures, which are written here."""
+def augmentation_curve(curve: dict[str, Any], typed: Typed) -> int:
+    """The points of a curve of synthetic hours, and its pictures, which are written here.
+
+    The exit code is 1 where a decoder failed.
+    """
     from synbrain.figures.augmentation import augmentation_figure, worth_figure
     from synbrain.figures.style import save_png
 
@@ -195,6 +199,7 @@ def augmentation_curve(curve: dict[str, Any], typed: Typed) -> None:
     for name, problem in curve["failed"].items():
         print(f"{name} failed: {problem}")
     print("curve -> " + ", ".join(map(str, written)))
+    return 1 if curve["failed"] else 0
 
 
 def adaptation_curve(curve: dict[str, Any], typed: Typed) -> None:

@@ -36,7 +36,7 @@ from synbrain.decoding.unused import note_unused_in_adaptation
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import pairs_of
-from synbrain.files import digest_of, write_json
+from synbrain.files import digest_of, write_json, write_text
 from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.metrics.retrieval import cosine_matrix
@@ -150,6 +150,7 @@ def compare_decoders(
     about = {"run": run.digest, "base": digest} | _about(setting, first, list(results))
     table = {"about": about, **_table(results), "failed": failed}
     write_json(out / "table.json", table)
+    write_text(out / "table.md", table_of(table) + "\n")
     return table
 
 

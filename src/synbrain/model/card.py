@@ -48,7 +48,8 @@ def _head(run: RunParts) -> str:
 
 
 def _subject(subject: SubjectPart, has_networks: bool) -> str:
-    rows: dict[str, Any] = {"voxels": f"{subject.n_voxels} ({subject.space.kind})", "unit": subject.unit}
+    where = "no positions" if subject.space.kind == "none" else subject.space.kind
+    rows: dict[str, Any] = {"voxels": f"{subject.n_voxels} ({where})", "unit": subject.unit}
     if has_networks:
         weight = float(np.mean(subject.shrink))
         rows["weight of the networks beside the linear path"] = f"{weight:.2f} on average"

@@ -85,7 +85,10 @@ def require_output(
     if by_roi and suffix not in (".csv", ".parquet", ".nc", ".npy"):
         raise SynBrainError(f"ROI means have no {suffix} form", "end --out in .csv, .parquet, .nc or .npy")
     if by_roi and not space.roi_masks():
-        raise SynBrainError("the space has no ROIs", "leave out --by roi")
+        raise SynBrainError(
+            "the space has no ROIs",
+            "leave out --by roi, or prepare the dataset with --atlases and train again",
+        )
     if suffix == ".nc":
         import_xarray()
     return suffix
