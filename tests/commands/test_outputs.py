@@ -52,7 +52,6 @@ WORDS = {
 SCRIPT = """
 import json, sys
 from synbrain.cli import main
-from synbrain.commands.telling import decoders_compared
 told = {}
 for words in json.load(sys.stdin):
     code = main(words)

@@ -268,7 +268,7 @@ def test_config_and_card_name_no_path(tmp_path: Path) -> None:
     card = (folder / "README.md").read_text()
     assert str(tmp_path) not in json.dumps(config) + card
     assert config["subjects"] == ["s1"]
-    for expected in ("percent signal change", "| synbrain | 0.5 |", "pixels", "37 (none)"):
+    for expected in ("percent signal change", "| synbrain | 0.5 |", "pixels", "37 (no positions)"):
         assert expected in card
 
 

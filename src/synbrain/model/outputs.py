@@ -87,7 +87,7 @@ def require_output(
     if by_roi and not space.roi_masks():
         raise SynBrainError(
             "the space has no ROIs",
-            "leave out --by roi, or prepare the dataset with --atlases and train again",
+            "leave out --by roi, or prepare with --atlases and train again",
         )
     if suffix == ".nc":
         import_xarray()
