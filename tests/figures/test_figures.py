@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from synbrain.data.fsaverage import on_surface
 from synbrain.data.space import VoxelSpace
 from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi, training_curves
 from synbrain.figures.adaptation import curve_figure
+from synbrain.figures.consistency import consistency_figure
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
@@ -96,3 +98,14 @@ def test_the_adaptation_curve_shows_its_means_whatever_the_intervals() -> None:
     axes = curve_figure({"curve": points, "dataset": "me", "base_subjects": ["other"]}).axes[0]
     low, high = axes.get_ylim()
     assert -1 < low < 0 < 0.3 < high < 1
+
+
+def test_shuffled_controls_are_grey_and_names_of_areas_do_not_overlap() -> None:
+    rows = {
+        name: {"measured": 0.5, "measured, shuffled": 0.1} for name in [f"midventral{i}" for i in range(9)]
+    }
+    report = SimpleNamespace(selectivity={}, profiles=rows, trials={})
+    axes = consistency_figure(report).axes[0]  # type: ignore[arg-type]
+    red, green, blue, _ = axes.containers[1].patches[0].get_facecolor()
+    assert max(red, green, blue) - min(red, green, blue) < 0.1
+    assert {label.get_rotation() for label in axes.get_xticklabels()} == {45.0}

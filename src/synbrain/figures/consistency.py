@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from synbrain.analysis.consistency_report import Consistency
 from synbrain.figures.style import new_figure, tidy
 
-PALETTE = ("#c2410c", "#15803d", "#2563eb", "#7c3aed", "#9ca3af", "#d1d5db")
+PALETTE = ("#c2410c", "#15803d", "#2563eb", "#7c3aed", "#0891b2", "#a16207")
+SHUFFLED = ("#9ca3af", "#d1d5db")  # controls
+CHARACTERS = 90  # of tick labels that fit side by side
 
 
 def consistency_figure(report: Consistency) -> Figure:
@@ -30,15 +32,14 @@ def consistency_figure(report: Consistency) -> Figure:
     ):
         names = list(dict.fromkeys(name for row in table.values() for name in row))
         width = 0.8 / max(len(names), 1)
+        colours = _colours(names)
         for i, name in enumerate(names):
             values = [row.get(name) for row in table.values()]
             places = [place + (i - (len(names) - 1) / 2) * width for place in range(len(values))]
             kept = [(x, v) for x, v in zip(places, values, strict=True) if v is not None]
-            axes.bar(
-                [x for x, _ in kept], [v for _, v in kept], width, label=name, color=PALETTE[i % len(PALETTE)]
-            )
+            axes.bar([x for x, _ in kept], [v for _, v in kept], width, label=name, color=colours[name])
         axes.axhline(0, color="black", linewidth=0.6)
-        crowded = len(table) > 12
+        crowded = len(table) * (max(map(len, table)) + 1) > CHARACTERS
         axes.set_xticks(
             range(len(table)),
             list(table),
@@ -51,3 +52,12 @@ def consistency_figure(report: Consistency) -> Figure:
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         tidy(axes)
     return figure
+
+
+def _colours(names: list[str]) -> dict[str, str]:
+    """Greys for the shuffled controls, the palette in order for the others."""
+    controls = [name for name in names if "shuffled" in name]
+    others = [name for name in names if name not in controls]
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(others)} | {
+        name: SHUFFLED[i % len(SHUFFLED)] for i, name in enumerate(controls)
+    }
