@@ -17,21 +17,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fixtures.training import MICRO
 from synbrain.cli import main
 from synbrain.files import read_json
-from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.fit import vae as vae_stage
-from synbrain.networks.mapper import MapperConfig
-from synbrain.networks.presets import PRESETS, Preset
+from synbrain.networks.presets import PRESETS
 from synbrain.simulate.experiment import SimulationSize, simulate
 
-MICRO = Preset(
-    BrainVAEConfig(
-        tokens=3, dim=8, channels=4, multipliers=(1,), res_blocks=1, pooled_length=8, down_blocks=1,
-        up_blocks=1, projector_width=8, norm_groups=2, edge_kernel=3,
-    ),
-    MapperConfig(tokens=3, dim=8, depth=1, heads=2),
-)  # fmt: skip
 TRAIN = [
     "--encoder=pixels", "--preset=micro", "--vae.epochs=2", "--vae.batch-size=8", "--mapper.steps=6",
     "--mapper.round-steps=6", "--mapper.batch-size=8",

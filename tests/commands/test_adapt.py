@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixtures.training import MICRO
 from synbrain import TrainOptions, train
 from synbrain.cli import main
 from synbrain.comparison import adaptation_curve as curve_module
@@ -23,21 +24,12 @@ from synbrain.linear import prior
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.synbrain import SynBrain
-from synbrain.networks.brainvae import BrainVAEConfig
-from synbrain.networks.mapper import MapperConfig
-from synbrain.networks.presets import PRESETS, Preset
+from synbrain.networks.presets import PRESETS
 from synbrain.prepare.table import prepare_table
 from synbrain.training import fit as fit_module
 from synbrain.training.adapt import adapt_to, adaptation_config, new_subject
 from synbrain.training.options import AdaptOptions
 
-MICRO = Preset(
-    BrainVAEConfig(
-        tokens=3, dim=8, channels=4, multipliers=(1,), res_blocks=1, pooled_length=8, down_blocks=1,
-        up_blocks=1, projector_width=8, norm_groups=2, edge_kernel=3,
-    ),
-    MapperConfig(tokens=3, dim=8, depth=1, heads=2),
-)  # fmt: skip
 SHORT = [
     "--vae.epochs=1", "--vae.batch-size=8", "--mapper.steps=4", "--mapper.round-steps=2",
     "--mapper.batch-size=8", "--linear.n-folds=3", "--linear.windows=0", "--linear.blur=0",

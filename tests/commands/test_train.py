@@ -12,23 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fixtures.training import MICRO
 from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.model.synbrain import SynBrain
-from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.fit import vae as vae_stage
 from synbrain.networks.fit.metrics_log import read_log
-from synbrain.networks.mapper import MapperConfig
-from synbrain.networks.presets import PRESETS, Preset
+from synbrain.networks.presets import PRESETS
 from synbrain.prepare.table import prepare_table
 
-MICRO = Preset(
-    BrainVAEConfig(
-        tokens=3, dim=8, channels=4, multipliers=(1,), res_blocks=1, pooled_length=8, down_blocks=1,
-        up_blocks=1, projector_width=8, norm_groups=2, edge_kernel=3,
-    ),
-    MapperConfig(tokens=3, dim=8, depth=1, heads=2),
-)  # fmt: skip
 SHORT = [
     "--encoder=pixels", "--preset=micro", "--vae.epochs=2", "--vae.batch-size=8", "--vae.log-every=1",
     "--mapper.steps=12", "--mapper.round-steps=6", "--mapper.batch-size=8", "--mapper.log-every=1",

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import synbrain
+from fixtures.training import MICRO
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.data.marks import unpacked
 from synbrain.data.space import VoxelSpace
@@ -25,9 +26,8 @@ from synbrain.linear.stacking import stacking_weights
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
-from synbrain.networks.brainvae import BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
-from synbrain.networks.presets import PRESETS, Preset
+from synbrain.networks.presets import PRESETS
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.prior import fit_noise_with_prior
@@ -37,14 +37,6 @@ from synbrain.training.leakage import adaptation_images, training_images
 from synbrain.training.networks import updated_parameters
 from synbrain.training.options import AdaptOptions, TrainOptions
 from synbrain.training.train import train
-
-MICRO = Preset(
-    BrainVAEConfig(
-        tokens=3, dim=8, channels=4, multipliers=(1,), res_blocks=1, pooled_length=8, down_blocks=1,
-        up_blocks=1, projector_width=8, norm_groups=2, edge_kernel=3,
-    ),
-    MapperConfig(tokens=3, dim=8, depth=1, heads=2),
-)  # fmt: skip
 
 FEW: dict[str, Any] = {
     "vae": {"epochs": 1, "batch_size": 8},
