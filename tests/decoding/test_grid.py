@@ -109,7 +109,7 @@ def at_work(tmp_path: Path) -> Iterator[Path]:
 def test_two_processes_do_not_share_the_checkpoints_of_a_decoder(
     at_work: Path, grid: Grid[Spot], fitted: list[int]
 ) -> None:
-    with pytest.raises(SynBrainError, match="another process is making"), training_folder(at_work):
+    with pytest.raises(SynBrainError, match="another process is making"), training_folder(at_work, "", False):
         pytest.fail("both would train in one folder")
     with pytest.raises(SynBrainError, match="another process is making"):
         replace(grid, folder=at_work).all([Spot(2)])
@@ -119,15 +119,24 @@ def test_two_processes_do_not_share_the_checkpoints_of_a_decoder(
 def test_checkpoints_stay_where_a_training_ends_early(tmp_path: Path) -> None:
     folder = tmp_path / ".decoder.training"
 
-    def stopped() -> None:
-        with training_folder(tmp_path / "decoder") as made:
+    def stopped(overwrite: bool, begun: bool) -> None:
+        with training_folder(tmp_path / "decoder", "these", overwrite) as made:
             assert made == folder
-            (folder / "mindeye2").mkdir(parents=True)
+            assert (folder / "mindeye2").exists() == begun
+            (folder / "mindeye2").mkdir(exist_ok=True)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert (folder / "mindeye2").is_dir()
-    with training_folder(tmp_path / "decoder") as again:
-        assert (again / "mindeye2").is_dir()
+        stopped(overwrite=False, begun=False)
+    for overwrite in (False, True):  # the same settings: it goes on
+        with pytest.raises(KeyboardInterrupt):
+            stopped(overwrite, begun=True)
+    with training_folder(tmp_path / "decoder", "others", True) as anew:
+        assert not (anew / "mindeye2").exists()
     assert not folder.exists()
+
+
+def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(SynBrainError), training_folder(tmp_path / "decoder", "these", False):
+        raise SynBrainError("no", "none")
+    assert not list(tmp_path.glob(".*.training"))

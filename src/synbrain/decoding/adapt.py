@@ -23,7 +23,7 @@ from synbrain.decoding.mindeye2_fit import train_network
 from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.subjects import DecodingData, decoding_data
-from synbrain.decoding.train import decoder_of, training_folder
+from synbrain.decoding.train import decoder_of, settings_of, training_folder
 from synbrain.decoding.unseen import note_seen
 from synbrain.decoding.unused import note_unused_in_adaptation, note_unused_in_training
 from synbrain.errors import SynBrainError
@@ -83,7 +83,7 @@ def adapt_decoder(
             alignment = make_alignment(base, data, dataset, known_data, options)
         return adapt_to(base, data, options, workspace, augment, alignment, until)
 
-    with training_folder(out) as folder:
+    with training_folder(out, settings_of(data, options, decoder_digest(decoder)), overwrite) as folder:
         workspace = Workspace(folder, show_progress=show_progress, device=options.device)
         adapted = fit_decoder(fit, data, options, workspace, base.targets)
         origin = {"adapted_from": decoder_digest(decoder)}

@@ -20,7 +20,7 @@ from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data
 from synbrain.decoding.unseen import note_seen
 from synbrain.decoding.unused import note_unused_in_training
-from synbrain.files import alone, digest_of, require_replaceable
+from synbrain.files import alone, digest_of, read_json, require_replaceable, write_json
 from synbrain.networks.fit.devices import processes_on
 from synbrain.training.networks import Workspace
 
@@ -60,7 +60,7 @@ def train_decoder(
     def fit(data: DecodingData, workspace: Workspace, until: int | None) -> Decoder:
         return decoder_of(fit_method(data.subjects, options, workspace, until), data, options, augment)
 
-    with training_folder(out) as folder:
+    with training_folder(out, settings_of(data, options), overwrite) as folder:
         workspace = Workspace(folder, show_progress=show_progress, device=options.device)
         decoder = fit_decoder(fit, data, options, workspace)
         if PartialState().is_main_process:
@@ -68,16 +68,40 @@ def train_decoder(
     return decoder
 
 
+def settings_of(data: DecodingData, options: DecoderOptions, base: str = "") -> str:
+    """Digest of what a training that goes on must have in common with its first call."""
+    pairs = [of for s in data.subjects for of in (s.train, s.validation, s.synthetic) if of is not None]
+    settings = options.model_dump(mode="json", exclude={"device"})
+    return digest_of([settings, base, *(of.digest for of in pairs)])
+
+
 @contextmanager
-def training_folder(out: Path) -> Iterator[Path]:
+def training_folder(out: Path, settings: str, overwrite: bool) -> Iterator[Path]:
     """Where a decoder's checkpoints lie until it is finished; they stay where something is raised.
+
+    Args:
+        out: where the decoder will stand.
+        settings: digest; checkpoints of a training with others are refused.
+        overwrite: such checkpoints are removed instead.
 
     Raises:
         SynBrainError: where another process makes this decoder now, with the same checkpoints.
     """
     folder, processes = out.with_name(f".{out.name}.training"), PartialState()
+    known = folder / "settings.json"
     with alone(out) if processes.is_main_process else nullcontext():
-        yield folder
+        if processes.is_main_process:
+            if overwrite and folder.exists() and not (known.exists() and read_json(known) == settings):
+                shutil.rmtree(folder)
+            if not known.exists():
+                write_json(known, settings)
+        processes.wait_for_everyone()
+        try:
+            yield folder
+        except BaseException:
+            if processes.is_main_process and list(folder.iterdir()) == [known]:  # no checkpoint yet
+                shutil.rmtree(folder)
+            raise
         processes.wait_for_everyone()  # until the main one has written the decoder
         if processes.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)

@@ -237,7 +237,7 @@ class _Run:
         if checkpoint.state["config"] != self.fingerprint:
             raise SynBrainError(
                 "the checkpoint was made with another configuration, seed or data",
-                "give --resume the options of the first call, or pass --overwrite to train from the start",
+                "go on with the options of the first call, or pass --overwrite to train from the start",
             )
         load_weights(self.weights, checkpoint.groups["model"])
         for name, tensor in checkpoint.groups.get("ema", {}).items():
