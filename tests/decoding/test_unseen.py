@@ -20,6 +20,7 @@ from synbrain.decoding.subjects import decoding_data
 from synbrain.decoding.train import train_decoder
 from synbrain.decoding.unseen import note_seen
 from synbrain.errors import SynBrainError, SynBrainWarning
+from synbrain.features import look_alikes
 
 RIDGE = DecoderOptions(method="ridge", encoder="pixels", components=8)
 
@@ -65,6 +66,21 @@ def test_versions_of_a_picture_that_the_run_saw_do_not_choose(tmp_path: Path) ->
     held = data.subjects[0].validation.tokens.rows
     kin = np.flatnonzero(np.isin(np.arange(twice.n_images) // 2, held // 2))
     assert data.validation_images == set(image_marks(twice, kin))
+
+
+def test_without_synthetic_trials_only_images_of_the_budget_are_compared(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    families = look_alikes.families
+    counted = lambda layers, rows: compared.append(len(rows)) or families(layers, rows)  # noqa: E731
+    monkeypatch.setattr(look_alikes, "families", counted)
+    few = RIDGE.model_copy(update={"budget": 16, "by": "images"})
+    plain = decoding_data([dataset], few)
+    assert set(compared) == {16}
+    unsaid = decoding_data([dataset], few, run_images="")  # trials are to come from a run that does not say
+    assert len(dataset.image_rows("train")) in compared
+    assert plain.validation_images == unsaid.validation_images
 
 
 def test_images_that_it_saw_are_named(dataset: Dataset) -> None:

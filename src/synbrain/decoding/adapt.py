@@ -98,7 +98,7 @@ def adaptation_data(
     dataset: Dataset,
     options: DecoderAdaptOptions,
     augment: Dataset | None = None,
-    run_images: str = "",
+    run_images: str | None = None,
 ) -> DecodingData:
     """The new subject's images within the budget, in the base's token space.
 

@@ -63,7 +63,7 @@ def decoding_data(
     augment: Dataset | None = None,
     *,
     targets: TokenTargets | None = None,
-    run_images: str = "",
+    run_images: str | None = None,
     left_out: Set[bytes] = frozenset(),
 ) -> DecodingData:
     """Training and validation images of every subject, within the budget, without any test image.
@@ -73,8 +73,9 @@ def decoding_data(
         options: budget, token layer, reduction, seed.
         augment: synthetic trials of the only subject. Those of validation images are left out.
         targets: of a decoder that is to be adapted; fitted here where left out.
-        run_images: marks of the images that a run saw, whose trials are to be added; those that ``augment``
-            names where left out. Validation images are chosen among the others (decoding/unseen.py).
+        run_images: marks of the images that a run saw, whose trials are to be added (empty: it does not say);
+            those that ``augment`` names where left out, None without it: no trials are to be added.
+            Validation images are chosen among the others (decoding/unseen.py).
         left_out: marks of images that are not used.
 
     Raises:
@@ -87,8 +88,9 @@ def decoding_data(
         )
     allowed = training_images(datasets, options.shared_test_images)
     names = _names(datasets)
-    lineage = None if augment is None else augment.info.synthetic
-    saw = unpacked(run_images or (lineage.trained_images if lineage else ""))
+    if not run_images and augment is not None and augment.info.synthetic is not None:
+        run_images = augment.info.synthetic.trained_images
+    saw = None if run_images is None else unpacked(run_images)
     usable = [without(d, images.rows, left_out) for d, images in zip(datasets, allowed, strict=True)]
     chosen = [_chosen(d, rows, options, saw) for d, rows in zip(datasets, usable, strict=True)]
     split = [held for held, _ in chosen]
@@ -213,9 +215,12 @@ def _subject(name: str, held: HeldOut, targets: TokenTargets) -> DecodingSubject
 
 
 def _chosen(
-    dataset: Dataset, rows: Rows, options: DecoderOptions, saw: set[bytes]
+    dataset: Dataset, rows: Rows, options: DecoderOptions, saw: set[bytes] | None
 ) -> tuple[HeldOut, tuple[bytes, ...]]:
-    """Images of the budget among ``rows``, split, and the marks of them all."""
+    """Images of the budget among ``rows``, split, and the marks of them all.
+
+    ``saw``: marks of images that a run saw whose trials are to be added; None: none are.
+    """
     tokens = _layer_tokens(dataset, options)
     budget = parse_budget(options.budget, options.by, options.budget_seed)
     trials = budget_trials(dataset, budget)
@@ -230,6 +235,8 @@ def _chosen(
     pairs = Pairs(tokens.take(images), dataset.responses, trials[kept], np.searchsorted(images, shown[kept]))
     marks = image_marks(dataset, images)
     names = dataset.images["name"].astype(str).to_numpy()[images]
+    if saw is None:
+        return hold_out(pairs, marks, names, options.validation_fraction, (options.seed, set())), marks
     # the run, and synthetic trials, may show versions of these pictures that the budget does not hold
     every = dataset.image_rows("train")
     known, family = image_marks(dataset, every), tokens.families_of(every)
