@@ -266,7 +266,8 @@ class CommandParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """One line on stderr, and exit code 2."""
         text = " ".join(message.split())
-        sys.stderr.write(f"{self.prog}: {dashed(in_plain_words(text))}\n")
+        by_place = [option.key for option in self.options if option.is_word]
+        sys.stderr.write(f"{self.prog}: {dashed(in_plain_words(text, by_place))}\n")
         self.exit(2)
 
     def format_help(self, *given: Any, **named: Any) -> str:  # older jsonargparse passes no formatter

@@ -265,7 +265,8 @@ def responses(written: list[Path], typed: Typed) -> None:
     about = read_json(written[-1])
     n_samples = about.get("n_samples")
     what = "expected responses" if n_samples is None else f"{counted(n_samples, 'trial')} an image"
-    print(f"{what} of {len(about['images'])} images ({about['unit']}): {' and '.join(map(str, written))}")
+    images = counted(len(about["images"]), "image")
+    print(f"{what} of {images} ({about['unit']}): {' and '.join(map(str, written))}")
 
 
 def compared(comparison: Comparison, typed: Typed) -> int:

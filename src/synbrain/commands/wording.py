@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import SUPPRESS, Action
+from collections.abc import Collection
 from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter
@@ -22,8 +23,12 @@ def plain_text(text: str) -> str:
     return text.replace("``", "").replace("`", "").replace("%", "%%")
 
 
-def in_plain_words(message: str) -> str:
-    """jsonargparse's message in the words of the manual."""
+def in_plain_words(message: str, by_place: Collection[str] = ()) -> str:
+    """jsonargparse's message in the words of the manual; ``by_place`` are given without a dash.
+
+    >>> in_plain_words("the following arguments are required: run, known_data", ["run"])
+    'missing: run, --known_data'
+    """
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
     message = re.sub(r'^Parser key "([\w.]+)": ?', lambda key: f"--{key[1]}: ", message)
     message = re.sub(OF_UNION, r"\1, not \2", message)
@@ -34,7 +39,14 @@ def in_plain_words(message: str) -> str:
         lambda values: f"expected {values[1].replace(chr(39), '').replace(', ', ' or ')}",
         message,
     )
-    message = message.replace("the following arguments are required:", "missing:")
+    message = re.sub(
+        r"the following arguments are required: (.*)",
+        lambda names: (
+            "missing: "
+            + ", ".join(name if name in by_place else f"--{name}" for name in names[1].split(", "))
+        ),
+        message,
+    )
     return re.sub(r"\. Got value: (.*)", r", not \1", message)
 
 
