@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from synbrain.cli import main
+from synbrain.data.dataset import load_dataset
+from synbrain.data.known_pictures import KnownPictures
 from synbrain.errors import SynBrainError
+from synbrain.files import WORK
 from synbrain.model.folder import demo_dataset
 from synbrain.model.publish import push_run
 from synbrain.model.synbrain import SynBrain
@@ -51,6 +54,23 @@ def test_a_run_goes_up_private_and_comes_back_whole(
     assert "voxel_r" in card
     again, before = (SynBrain.from_pretrained(folder) for folder in (uploaded, run))
     assert again.subject().n_voxels == before.subject().n_voxels
+
+
+def test_thumbnails_of_pictures_that_go_up_are_told(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(WORK, str(tmp_path / "work"))  # not beside the demo's dataset
+    dataset = load_dataset(demo_dataset())
+    run = SynBrain.from_pretrained(demo_dataset().with_name("run"))
+    run.known_pictures = KnownPictures.of(dataset, dataset.image_rows("test")[:3])
+    run.save_pretrained(tmp_path / "run")
+    push_run(tmp_path / "run", "lab/seen", data_licence="CC0")
+    uploaded = tmp_path / "hub" / "lab" / "seen"
+    assert SynBrain.from_pretrained(uploaded).known_pictures.marks == run.known_pictures.marks
+    assert (
+        "`pictures.safetensors` holds thumbnails (32 x 32 grey pixels) of the 3 images"
+        in (uploaded / "README.md").read_text()
+    )
 
 
 def test_what_cannot_go_up_is_told(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

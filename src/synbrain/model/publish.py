@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from synbrain.data.known_pictures import PICTURES
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import MANIFEST, read_json, write_text
 from synbrain.model.card import model_card
@@ -46,6 +48,11 @@ def push_run(
         f"\n## Data\n\nFitted on recordings under this licence: {data_licence.strip()}. A model of a "
         "person's brain may be personal data: see that its publication is allowed.\n"
     )
+    if n := len(parts.known_pictures.marks):
+        card += (
+            f"\n`{PICTURES}` holds thumbnails (32 x 32 grey pixels) of the {counted(n, 'image')} that it was "
+            "trained on or kept from, by which they are known again: see that their licence allows it.\n"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for file in [*read_json(run / MANIFEST), MANIFEST, *([SCORES] if scores is not None else [])]:
