@@ -169,7 +169,7 @@ def published_decoder(
     sizes = published_sizes(state, path)
     check_published(state, sizes, path)
     names = subjects or [f"subject{i + 1}" for i in range(len(sizes.n_voxels))]
-    if len(set(names)) != len(sizes.n_voxels):
+    if len(names) != len(sizes.n_voxels) or len(set(names)) < len(names):
         raise SynBrainError(
             f"{path} has {len(sizes.n_voxels)} ridge layers, but the names are {names}",
             "give --subjects one name a layer: ascending, without the subject that was left out",
