@@ -1,7 +1,8 @@
 """CPU seconds of one step of tuning an EfficientNet (32 pictures), networks and variants interleaved.
 
     OMP_NUM_THREADS=1 python benchmarks/tuning_step.py [--rounds 4] [--size 112]
-        [--encoders efficientnet-lite0 efficientnet-lite2] [--variants "folded, bf16, all trained"]
+        [--encoders efficientnet-lite0 efficientnet-lite2]
+        [--variants "folded, bf16, all trained"] [--units 60 15724]
 
 "plain" runs the network with its batch norms, "folded" has them in the convolutions and depthwise ones in
 float32 (`features/efficientnet_training.py`). Frozen: the stem and the first three blocks.
@@ -31,17 +32,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--size", type=int, default=112, help="of the pictures, pixels")
     parser.add_argument("--encoders", nargs="+", default=["efficientnet-lite0"])
+    parser.add_argument("--units", nargs="+", type=int, default=[60], help="of the subject")
     parser.add_argument("--variants", nargs="+", help="as they are printed; by default all")
     typed = parser.parse_args()
     torch.set_num_threads(1)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     steps = {}
-    for encoder, form, precision, frozen in itertools.product(
-        typed.encoders, ("plain", "folded"), precisions, ((), FROZEN)
+    for encoder, form, precision, frozen, units in itertools.product(
+        typed.encoders, ("plain", "folded"), precisions, ((), FROZEN), typed.units
     ):
         name = f"{form}, {precision}, {'frozen' if frozen else 'all trained'}"
         if typed.variants is None or name in typed.variants:
-            steps[f"{encoder}, {name}"] = made(get_encoder(encoder, size=typed.size), form, precision, frozen)
+            base = get_encoder(encoder, size=typed.size)
+            steps[f"{encoder}, {name}, {units} units"] = made(base, form, precision, frozen, units)
     least = dict.fromkeys(steps, float("inf"))
     for turn in range(typed.rounds + 1):
         for name, step in steps.items():
@@ -50,10 +53,12 @@ def main() -> None:
             if turn:  # the first one warms up
                 least[name] = min(least[name], time.process_time() - started)
     for name, seconds in least.items():
-        print(f"{name:50} {seconds:.2f}")
+        print(f"{name:62} {seconds:.2f}")
 
 
-def made(base: Encoder, form: str, precision: Precision, frozen: tuple[str, ...]) -> Callable[[], None]:
+def made(
+    base: Encoder, form: str, precision: Precision, frozen: tuple[str, ...], units: int
+) -> Callable[[], None]:
     """One step, to be called again and again."""
     assert base.module is not None
     for name, parameter in base.module.named_parameters():
@@ -62,15 +67,15 @@ def made(base: Encoder, form: str, precision: Precision, frozen: tuple[str, ...]
         base = replace(base, in_training=None)
     shapes = {layer: base.layers[layer] for layer in LAYERS[base.name]}
     head = FeatureMap(shapes, finest_side(shapes), 192)
-    network = TuningNetwork(base, head, [60], "squared", 0).train()
+    network = TuningNetwork(base, head, [units], "squared", 0).train()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-5)
     size = base.preprocess.size
     pixels = torch.randint(0, 256, (32, 3, size, size), dtype=torch.uint8)
-    targets, cpu = torch.randn(32, 60), torch.device("cpu")
+    targets, cpu = torch.randn(32, units), torch.device("cpu")
 
     def step() -> None:
         with autocast(cpu, autocast_dtype(precision, cpu)):
-            loss = network(pixels, targets, torch.ones(60), torch.tensor(0))["loss"]
+            loss = network(pixels, targets, torch.ones(units), torch.tensor(0))["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
