@@ -72,7 +72,7 @@ OUTCOMES: dict[str, list[tuple[int, str]]] = {
     "one_test_image": [(0, "20 training and 1 test image")],
     "one_voxel": [(0, "52 trials x 1 voxel")],
     "repeats_from_one": [(0, TABLE)],
-    "repeats_missing_column": [(2, "lacks the columns ['repeat']")],
+    "repeats_missing_column": [(0, "counted in the order of the rows")],
     "responses_bool": [(2, 'np.save("responses.npy", r.astype("float32"))')],
     "responses_f16_nan": [(2, "not finite in row 5, column 3")],
     "responses_fortran_bigendian": [(0, TABLE)],

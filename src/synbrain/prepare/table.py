@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -163,9 +164,12 @@ def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFr
     elif table["session"].notna().all() and numbers(table, "session").isna().all():
         labels = sorted(table["session"].unique(), key=natural)
         table["session"] = table["session"].map({label: str(i) for i, label in enumerate(labels)})
-    if "repeat" not in table:
+    has_repeats = "repeat" in table
+    if not has_repeats:
         table["repeat"] = table.groupby("image").cumcount()
     table, notes = split_images(table, options)
+    if not has_repeats:
+        notes.append("no repeats were given: trials of an image were counted in the order of the rows")
     trials = check_trials(table[["image", "session", "repeat", "split"]], path)
     return *index_images(trials), notes
 
@@ -269,7 +273,11 @@ def _tell_other_arrays(src: Path) -> None:
         return
     first, code = others[0], f'save it with numpy: np.save("{RESPONSES}", array.astype("float32"))'
     if first.suffix == ".npz":
-        code = f'save the array alone: z = np.load("{first.name}"); np.save("{RESPONSES}", z[z.files[0]])'
+        names = []
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(first) as archive:
+            names = [Path(name).stem for name in archive.namelist()]
+        name = names[0] if len(names) == 1 else "responses"
+        code = f'save the array alone: np.save("{RESPONSES}", np.load("{first.name}")["{name}"])'
     elif first.suffix == ".npy":
         code = f"rename {first.name} to it, if that is (trials, units)"
     raise SynBrainError(f"{src} has no {RESPONSES}, but {', '.join(path.name for path in others)}", code)
