@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from himalaya.kernel_ridge import solve_kernel_ridge_eigenvalues
@@ -89,6 +91,18 @@ def test_a_scale_of_the_tokens_changes_nothing(make_pairs) -> None:
     before = Ridge().fit(train).predict(test.tokens)
     train.tokens.layers["early"] *= np.float16(4)  # the same array stands behind test.tokens
     np.testing.assert_allclose(Ridge().fit(train).predict(test.tokens), before, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", [Ridge, BandedRidge])
+def test_a_unit_of_the_responses_changes_nothing(make_pairs, model: type[Ridge]) -> None:
+    """In volts, himalaya took all penalties for equally good, and predicted the mean."""
+    train, test, _ = make_pairs()
+    scale = np.float32(2.0**-30)
+    volts = replace(train, responses=np.asarray(train.responses) * scale)
+    expected = model().fit(train).predict(test.tokens)
+    predicted = model().fit(volts).predict(test.tokens)
+    assert expected.std(axis=0).min() > 0.1
+    np.testing.assert_allclose(predicted / scale, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_cross_fitted_predictions_do_not_see_their_image(make_pairs) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -231,3 +233,56 @@ def test_means_that_do_not_fit_are_refused() -> None:
     mean[0, 0] = np.nan
     with pytest.raises(SynBrainError, match="not finite"):
         fit_response_noise(pairs, mean, NoiseConfig())
+
+
+def with_a_still_voxel(pairs: Pairs, mean: np.ndarray, value: float, off: float) -> tuple[Pairs, np.ndarray]:
+    """One more voxel, the third, that is ``value`` in every trial and predicted up to ``off``."""
+    responses = np.insert(np.asarray(pairs.responses), 2, value, axis=1)
+    noisy = value + off * np.random.default_rng(3).normal(size=len(mean))
+    return replace(pairs, responses=responses), np.insert(mean, 2, noisy, axis=1)
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+@pytest.mark.parametrize(("value", "off"), [(0.0, 0.0), (3.0, 0.0), (3.0, 1e-7), (300.0, 1e-4)])
+def test_a_voxel_that_never_varies_changes_nothing_for_the_others(
+    value: float, off: float, repeats: int
+) -> None:
+    """Its errors, over a variance of zero, hid that those of the others grow with distance."""
+    pairs, mean = make_pairs(300, repeats, misfit=2.0, growing=True)
+    alone = fit_response_noise(pairs, mean, NoiseConfig())
+    beside = fit_response_noise(*with_a_still_voxel(pairs, mean, value, off), NoiseConfig())
+    assert alone.record.growth_with_distance > 0.5
+    assert beside.record == alone.record
+    others = np.arange(V + 1) != 2
+    for part in ("base", "slope", "floor", "loadings", "unique"):
+        np.testing.assert_array_equal(getattr(beside.trial, part)[others], getattr(alone.trial, part))
+    np.testing.assert_array_equal(beside.error.sd[others], alone.error.sd)
+    means = np.insert(mean, 2, value, axis=1)
+    trials = beside.sample(means, 5, seed=0)
+    assert np.isfinite(trials).all()
+    assert trials[:, :, 2].std() < 1e-4
+    assert np.isfinite(beside.predictive(means, pairs.tokens).interval(0.9)).all()
+
+
+@pytest.mark.parametrize("power", [-40, -23, 30])
+def test_noise_is_the_same_in_any_unit(power: int) -> None:
+    """Volts, teslas: variances of 1e-12 and less are no rounding there."""
+    pairs, mean = make_pairs(150, 4, misfit=1.0)
+    scale = np.float32(2.0**power)
+    scaled = replace(pairs, responses=np.asarray(pairs.responses) * scale)
+    one = fit_response_noise(pairs, mean, NoiseConfig())
+    other = fit_response_noise(scaled, mean * scale, NoiseConfig())
+    np.testing.assert_allclose(
+        other.trial.variance(mean * scale), one.trial.variance(mean) * scale**2, rtol=1e-4
+    )
+    np.testing.assert_allclose(other.error.sd, one.error.sd * scale, rtol=1e-3)
+    np.testing.assert_allclose(other.noise_ceiling(), one.noise_ceiling(), rtol=1e-4)
+    draws = one.sample(mean, 3, seed=1) * scale
+    np.testing.assert_allclose(other.sample(mean * scale, 3, seed=1), draws, rtol=1e-3, atol=1e-3 * scale)
+
+
+def test_voxels_that_all_never_vary_have_noise_all_the_same() -> None:
+    pairs, mean = make_pairs(30, 2)
+    still = replace(pairs, responses=np.full_like(np.asarray(pairs.responses), 2))
+    noise = fit_response_noise(still, np.full_like(mean, 2), NoiseConfig())
+    assert np.isfinite(noise.sample(mean, 2, seed=0)).all()

@@ -22,7 +22,7 @@ from synbrain.training.fit import fit_model
 from synbrain.training.networks import Workspace, network_sizes, new_networks, validation_split
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
-from synbrain.training.subjects import TrainingSubject, check_subjects, sampling_weights
+from synbrain.training.subjects import TrainingSubject, sampling_weights
 
 Make = Callable[..., Any]
 SHORT: dict[str, Any] = {
@@ -98,18 +98,6 @@ def test_subjects_with_other_tokens_are_refused(pairs: Make, micro: Preset, tmp_
     both = [subject(pairs(), "a"), subject(pairs(shape=(2, 8)), "b")]
     with pytest.raises(SynBrainError, match="same encoder and layers"):
         train_model(both, short("calibrated"), folder=tmp_path)
-
-
-def test_a_unit_in_which_responses_hardly_vary_is_told(pairs: Make) -> None:
-    """Volts: below the floors of variances, trials were drawn several times as wide as measured ones."""
-    made = pairs()
-    volts = TrainingSubject(
-        "s", replace(made, responses=made.responses * np.float32(1e-7)), VoxelSpace(made.n_voxels), "volt"
-    )
-    with pytest.raises(SynBrainError, match=r"responses of s have a usual sd of .*e-0. volt"):
-        check_subjects([volts], recipe("calibrated"))
-    check_subjects([volts], recipe("reference"))  # no noise
-    check_subjects([replace(volts, pairs=made)], recipe("calibrated"))
 
 
 def test_validation_images_reach_no_weight(

@@ -40,6 +40,16 @@ def folds(families: Rows, n_folds: int, seed: int) -> BaseCrossValidator:
     return KFold(n_folds, shuffle=True, random_state=seed)
 
 
+def unit_of(centred: Float64) -> Float64:
+    """(n_voxels,) power of two near the sd of centred targets (n_images, n_voxels); 1 for a constant voxel.
+
+    himalaya takes squared errors that differ by less than some 1e-10 for a draw and the largest penalty then:
+    responses in volts would all be predicted by their mean. Powers of two round nothing.
+    """
+    sd = centred.std(axis=0)
+    return np.asarray(2.0 ** np.round(np.log2(np.where(sd > 0, sd, 1.0))))
+
+
 class Ridge:
     """Linear encoding model in dual form: every layer of the tokens in one sum of kernels.
 
@@ -84,16 +94,19 @@ class Ridge:
             self.weights = np.zeros((pairs.n_images, pairs.n_voxels))
             self.best_alphas = np.full(pairs.n_voxels, self.alphas[-1])
             return self
+        centred = targets - self.offset
+        unit = unit_of(centred)
         with threadpool_limits(1 if pairs.n_images <= FEW_IMAGES else None, user_api="blas"):
-            self.best_alphas, self.weights, _ = solve_kernel_ridge_cv_eigenvalues(
+            self.best_alphas, weights, _ = solve_kernel_ridge_cv_eigenvalues(
                 self.gram,
-                targets - self.offset,
+                centred / unit,
                 alphas=self.alphas,
                 cv=folds(pairs.tokens.families, self.n_folds, seed),
                 n_targets_batch=TARGETS_AT_ONCE,
                 n_targets_batch_refit=TARGETS_AT_ONCE,
                 n_alphas_batch=ALPHAS_AT_ONCE,
             )
+        self.weights = weights * unit
         return self
 
     def _fit_many(self, pairs: Pairs, seed: int, show_progress: bool) -> Self:
@@ -199,9 +212,11 @@ class BandedRidge:
         self.kernels, grams = TokenKernels.fit(pairs.tokens, show_progress=show_progress)
         targets = pairs.repeat_means()
         self.offset = targets.mean(axis=0, dtype=np.float64)
-        self.deltas, self.weights, _ = solve_multiple_kernel_ridge_random_search(
+        centred = targets - self.offset
+        unit = unit_of(centred)
+        self.deltas, weights, _ = solve_multiple_kernel_ridge_random_search(
             grams,
-            targets - self.offset,
+            centred / unit,
             n_iter=self._candidates(len(grams), seed),
             alphas=self.alphas,
             cv=folds(pairs.tokens.families, self.n_folds, seed),
@@ -212,6 +227,7 @@ class BandedRidge:
             random_state=seed,
             progress_bar=False,
         )
+        self.weights = weights * unit
         return self
 
     def _candidates(self, n_layers: int, seed: int) -> Float64:

@@ -34,6 +34,7 @@ from synbrain.noise.mean_error import (
     error_sizes,
     fit_growth,
 )
+from synbrain.noise.measure import Measure
 from synbrain.noise.parts import MeanError, NoiseRecord, Source, TrialNoise
 from synbrain.noise.residuals import Residuals, moment_factors
 from synbrain.noise.response_noise import ResponseNoise
@@ -77,7 +78,8 @@ def fit_response_noise(
 
     Without repeats residuals hold both. They are then parted by the prior's fraction. Without a prior, the
     part that grows in proportion to an image's distance from the training images is taken as error of the
-    mean (it is what kernel ridge says of it), and all else as trial noise; ``record.source`` says so.
+    mean (it is what kernel ridge says of it), and all else as trial noise; ``record.source`` says so. Voxels
+    that never vary take no part, and any unit gives the same noise (:mod:`synbrain.noise.measure`).
 
     Args:
         pairs: trials of training images.
@@ -92,6 +94,16 @@ def fit_response_noise(
             trials.
     """
     _check(pairs, mean)
+    measure = Measure.of(pairs)
+    if measure.is_plain:
+        return _fitted(pairs, mean, config, prior, seed, device)
+    return measure.of_all(_fitted(*measure.fitted(pairs, mean), config, prior, seed, device))
+
+
+def _fitted(
+    pairs: Pairs, mean: Float32, config: NoiseConfig, prior: NoisePrior, seed: int, device: Device
+) -> ResponseNoise:
+    """As :func:`fit_response_noise`, of voxels that all vary by some ordinary number."""
     residuals = Residuals(pairs, mean)
     distances = distances_of(pairs.tokens, prior.distance, seed=seed) if config.by_distance else None
     parted = _parted(residuals, _trial_variance(residuals, config), distances, prior)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from synbrain.data.dataset import Dataset
 from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.space import VoxelSpace
@@ -18,10 +16,6 @@ from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.fit import LEAST_IMAGES, LinearFit
 from synbrain.training.config import TrainConfig
 from synbrain.training.leakage import TrainingImages
-
-# floors of variances (synbrain/noise) are 1e-12: at a usual sd of 5e-7, trials were drawn three times as wide
-LEAST_SD = 1e-5
-LOOKED_AT = 500  # trials
 
 
 @dataclass(frozen=True)
@@ -111,26 +105,12 @@ def sampling_weights(subjects: Sequence[TrainingSubject], given: dict[str, float
     return [given[name] for name in names]
 
 
-def _check_unit(subject: TrainingSubject) -> None:
-    """Variances of the trial noise are kept above 1e-12 of the unit's square, which must be little."""
-    pairs = subject.pairs
-    sd = pairs.trial_responses(np.arange(min(pairs.n_trials, LOOKED_AT))).std(axis=0, dtype=np.float64)
-    usual = float(np.median(sd[sd > 0])) if (sd > 0).any() else 1.0
-    if usual < LEAST_SD:
-        raise SynBrainError(
-            f"responses of {subject.name} have a usual sd of {usual:.1g} {subject.unit}, trial noise is "
-            f"fitted down to {LEAST_SD:g}",
-            "prepare them in a smaller unit, such as microvolts instead of volts, or pass --response-noise "
-            "false",
-        )
-
-
 def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> None:
     """See before anything is written or fitted that subjects and configuration fit each other.
 
     Raises:
-        SynBrainError: two subjects of one name, too few images, responses that hardly vary in their unit,
-            different tokens, an unknown layer or subject weight.
+        SynBrainError: two subjects of one name, too few images, different tokens, an unknown layer or subject
+            weight.
     """
     names = [s.name for s in subjects]
     if len(set(names)) != len(names):
@@ -152,8 +132,5 @@ def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> 
                 f"{s.name} has tokens of another encoder, version or layer than {names[0]}",
                 "run `synbrain features` with the same encoder and layers on every dataset",
             )
-    if config.linear_path and config.response_noise:
-        for s in subjects:
-            _check_unit(s)
     first.only(network_layer(first, config))
     sampling_weights(subjects, config.subject_weights)

@@ -1,0 +1,95 @@
+"""The voxels whose noise can be fitted, and the unit that it is fitted in.
+
+Variances are kept above fixed small numbers, and a voxel that never varies divides by them: a single one
+took all images' errors for its own, so that intervals no longer grew with an image's distance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from synbrain.arrays import Float32, Mask
+from synbrain.features.tokens import CONSTANT, Pairs
+from synbrain.metrics.voxel import blocks
+from synbrain.noise.parts import MeanError, TrialNoise
+from synbrain.noise.response_noise import ResponseNoise
+
+USUAL = 1e-3, 1e6  # sd of responses that are fitted as they are
+STILL = 1e-6  # sd of the trials of a voxel that never varies, in those of the usual voxel
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Attributes:
+    varies: (n_voxels,) bool, voxels whose trials vary by more than rounding.
+    usual: median of their sd; 1 where none varies.
+    """
+
+    varies: Mask
+    usual: float
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> Measure:
+        """That of the trials of ``pairs``, some voxels at a time."""
+        sd, size = np.empty(pairs.n_voxels), np.empty(pairs.n_voxels)
+        for voxels in blocks(pairs.n_voxels, pairs.n_trials):
+            y = np.asarray(pairs.responses[:, voxels][pairs.trials], dtype=np.float64)
+            sd[voxels], size[voxels] = y.std(axis=0), np.abs(y).max(axis=0)
+        varies = sd > CONSTANT * size
+        return cls(varies, float(np.median(sd[varies])) if varies.any() else 1.0)
+
+    @property
+    def unit(self) -> float:
+        """A power of two near the usual sd, so that nothing is rounded; 1 where that is a usual number."""
+        if USUAL[0] <= self.usual <= USUAL[1]:
+            return 1.0
+        return float(2.0 ** np.round(np.log2(self.usual)))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all voxels are fitted in the unit of the responses; so are none that all never vary."""
+        return not self.varies.any() or (bool(self.varies.all()) and self.unit == 1)
+
+    def fitted(self, pairs: Pairs, mean: Float32) -> tuple[Pairs, Float32]:
+        """Trials and means of the voxels that vary, in the unit."""
+
+        def those(values: Float32) -> Float32:
+            return np.ascontiguousarray(values[:, self.varies] / np.float32(self.unit), dtype=np.float32)
+
+        return replace(pairs, responses=those(pairs.responses)), those(mean)
+
+    def of_all(self, noise: ResponseNoise) -> ResponseNoise:
+        """The noise of all voxels, in the unit of the responses; those that never vary have next to none."""
+        unit, trial, error = self.unit, noise.trial, noise.error
+        still = (STILL * self.usual) ** 2
+
+        def spread(values: Float32, other: float) -> Float32:
+            out = np.full((len(self.varies), *values.shape[1:]), other, dtype=np.float32)
+            out[self.varies] = values
+            return out
+
+        return ResponseNoise(
+            trial=TrialNoise(
+                loadings=spread(trial.loadings, 0),
+                unique=spread(trial.unique, 1),
+                base=spread(trial.base * unit**2, still),
+                slope=spread(trial.slope * unit, 0),
+                floor=spread(trial.floor * unit**2, still),
+                skew=spread(trial.skew, 0),
+                tail=spread(trial.tail, 1),
+            ),
+            error=MeanError(
+                sd=spread(error.sd * unit, 0),
+                loadings=spread(error.loadings, 0),
+                unique=spread(error.unique, 1),
+                slope=error.slope,
+                distance=error.distance,
+            ),
+            skew=spread(noise.skew, 0),
+            tail=spread(noise.tail, 1),
+            signal_variance=spread(noise.signal_variance * unit**2, 0),
+            noise_variance=spread(noise.noise_variance * unit**2, still),
+            record=noise.record,
+        )
