@@ -24,6 +24,7 @@ from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.plain import MANY_IMAGES
 from synbrain.linear.scratch import Scratch
 from synbrain.metrics.device import with_float64
+from synbrain.metrics.voxel import power_of_two
 
 ALPHAS: Float64 = np.logspace(-4, 6, 31)  # for kernels of mean diagonal 1
 TARGETS_AT_ONCE, ALPHAS_AT_ONCE = 1024, 8
@@ -46,8 +47,7 @@ def unit_of(centred: Float64) -> Float64:
     himalaya takes squared errors that differ by less than some 1e-10 for a draw and the largest penalty then:
     responses in volts would all be predicted by their mean. Powers of two round nothing.
     """
-    sd = centred.std(axis=0)
-    return np.asarray(2.0 ** np.round(np.log2(np.where(sd > 0, sd, 1.0))))
+    return power_of_two(centred.std(axis=0))
 
 
 class Ridge:

@@ -7,8 +7,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -106,7 +104,7 @@ def train_network(
             choose it.
     """
     config, network = options.mindeye2, method.network
-    accelerator = _accelerator(workspace.device, len(subjects))
+    accelerator = accelerator_on(workspace.device, parts_rest=len(subjects) > 1)
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith(tuple(trained)))
     names, identity = [s.name for s in subjects], [method.config(), [_data_of(s) for s in subjects]]
@@ -145,12 +143,6 @@ def train_network(
         method.validation = kept.means | {"best_step": end.best_step, "steps": end.step}
         method.validation_each = kept.each
     return method
-
-
-def _accelerator(device: str, n_subjects: int) -> Accelerator:
-    """A batch is one subject's: the first layers of the others are without a gradient in that step."""
-    unused = DistributedDataParallelKwargs(find_unused_parameters=n_subjects > 1)
-    return accelerator_on(device, kwargs_handlers=[unused])
 
 
 def _data_of(subject: DecodingSubject) -> list[str]:

@@ -30,6 +30,15 @@ def blocks(n: int, width: int, budget: int = BLOCK_VALUES) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
+def power_of_two(sd: NDArray[Any] | float) -> Float64:
+    """The power of two nearest to each ``sd``, 1 for 0: values over it are near 1, and none is rounded.
+
+    >>> power_of_two(np.array([0.9, 5e-4, 0.0])).tolist()
+    [1.0, 0.00048828125, 1.0]
+    """
+    return np.asarray(2.0 ** np.round(np.log2(np.where(np.asarray(sd) > 0, sd, 1.0))))
+
+
 def mean_defined(values: NDArray[Any]) -> tuple[float | None, int]:
     """Mean over the finite ``values`` (any shape) and the number left out; None where none is finite."""
     finite = np.isfinite(values)

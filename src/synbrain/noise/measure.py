@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from synbrain.arrays import Float32, Mask
-from synbrain.features.tokens import CONSTANT, Pairs
-from synbrain.metrics.voxel import blocks
+from synbrain.features.tokens import Pairs, Scale
+from synbrain.metrics.voxel import power_of_two
 from synbrain.noise.parts import MeanError, TrialNoise
 from synbrain.noise.response_noise import ResponseNoise
 
@@ -22,9 +22,11 @@ STILL = 1e-6  # sd of the trials of a voxel that never varies, in those of the u
 
 @dataclass(frozen=True)
 class Measure:
-    """Attributes:
-    varies: (n_voxels,) bool, voxels whose trials vary by more than rounding.
-    usual: median of their sd; 1 where none varies.
+    """What noise is fitted of, and in which unit.
+
+    Attributes:
+        varies: (n_voxels,) bool, voxels whose trials vary by more than rounding.
+        usual: median of their sd; 1 where none varies.
     """
 
     varies: Mask
@@ -32,12 +34,9 @@ class Measure:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Measure:
-        """That of the trials of ``pairs``, some voxels at a time."""
-        sd, size = np.empty(pairs.n_voxels), np.empty(pairs.n_voxels)
-        for voxels in blocks(pairs.n_voxels, pairs.n_trials):
-            y = np.asarray(pairs.responses[:, voxels][pairs.trials], dtype=np.float64)
-            sd[voxels], size[voxels] = y.std(axis=0), np.abs(y).max(axis=0)
-        varies = sd > CONSTANT * size
+        """That of the trials of ``pairs``."""
+        sd = Scale.of_trials(pairs).sd
+        varies = sd > 0
         return cls(varies, float(np.median(sd[varies])) if varies.any() else 1.0)
 
     @property
@@ -45,11 +44,11 @@ class Measure:
         """A power of two near the usual sd, so that nothing is rounded; 1 where that is a usual number."""
         if USUAL[0] <= self.usual <= USUAL[1]:
             return 1.0
-        return float(2.0 ** np.round(np.log2(self.usual)))
+        return float(power_of_two(self.usual))
 
     @property
     def is_plain(self) -> bool:
-        """Whether all voxels are fitted in the unit of the responses; so are none that all never vary."""
+        """Whether all voxels are fitted in the unit of the responses, as they are where none varies, too."""
         return not self.varies.any() or (bool(self.varies.all()) and self.unit == 1)
 
     def fitted(self, pairs: Pairs, mean: Float32) -> tuple[Pairs, Float32]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
@@ -81,7 +81,7 @@ def tune_encoder(
     """
     check_names(datasets)
     images = training_images(datasets, options.shared_test_images, keep_out or (), show_progress)
-    accelerator = _accelerator(options.device)
+    accelerator = accelerator_on(options.device, parts_rest=True)
     base = _trainable_encoder(options, accelerator.device)
     settings = options.model_dump(mode="json", exclude={"device", "checkpoint_minutes"})
     settings |= {"datasets": [dataset.info.name for dataset in datasets]}
@@ -130,12 +130,6 @@ def _subjects(
         )
         for dataset, part, seen in zip(datasets, images, pixels, strict=True)
     ]  # fmt: skip
-
-
-def _accelerator(device: str) -> Accelerator:
-    # a step of one subject leaves the other readouts without gradients
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return accelerator_on(device, kwargs_handlers=[unused])
 
 
 def _trainable_encoder(options: TuneOptions, device: torch.device) -> Encoder:

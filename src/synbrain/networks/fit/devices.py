@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, KwargsHandler
 
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import pick_device
@@ -39,7 +40,15 @@ def processes_on(device: str) -> PartialState:
     return state
 
 
-def accelerator_on(device: str, **settings: object) -> Accelerator:
-    """Accelerate's side of a training on ``device``; autocast is the loop's, as stages differ in it."""
+def accelerator_on(device: str, *, parts_rest: bool = False) -> Accelerator:
+    """Accelerate's side of a training on ``device``; autocast is the loop's, as stages differ in it.
+
+    Args:
+        device: as the options have it.
+        parts_rest: whether a step of one subject leaves layers of the others without gradients.
+    """
     cpu = processes_on(device).device.type == "cpu"
-    return Accelerator(cpu=cpu, mixed_precision="no", **settings)
+    handlers: list[KwargsHandler] = (
+        [DistributedDataParallelKwargs(find_unused_parameters=True)] if parts_rest else []
+    )
+    return Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
