@@ -48,9 +48,9 @@ def _pictures(datasets: Sequence[Dataset], show_progress: bool) -> list[Line]:
         return []
     lines = []
     try:
-        for one, two in permutations(datasets, 2):
-            tested = KnownPictures.of(one, one.image_rows("test"), show_progress)
-            copies = tested.copied_in(two, two.image_rows("train"), show_progress)
+        tested = [KnownPictures.of(one, one.image_rows("test"), show_progress) for one in datasets]
+        for (one, known), (two, _) in permutations(zip(datasets, tested, strict=True), 2):
+            copies = known.copied_in(two, two.image_rows("train"), show_progress)
             if len(copies):
                 which = counted(len(copies), "training image of", "training images of")
                 looks = "looks like a test image" if len(copies) == 1 else "look like test images"
