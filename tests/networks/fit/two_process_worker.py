@@ -47,9 +47,11 @@ def train_both_stages(out: Path, replicas: int) -> None:
         reconstruction="mean", contrast_on="sample", clip_weight=1.0,
         contrast_batch="replica" if replicas else "gathered", replicas=max(replicas, 1),
     )  # fmt: skip
-    train_vae(vae, VAEStageConfig(epochs=2, loss=loss, **LOOP), setup)
+    # no two clocks are alike: a checkpoint is late by that of one process first
+    loop = LOOP | {"checkpoint_minutes": 1e-9 if accelerator.is_main_process else 10.0}
+    train_vae(vae, VAEStageConfig(epochs=2, loss=loss, **loop), setup)
     config = MapperStageConfig(
-        steps=12, round_steps=6, response_weight=1.0, contrastive_weight=0.1, decoder="finetune", **LOOP
+        steps=12, round_steps=6, response_weight=1.0, contrastive_weight=0.1, decoder="finetune", **loop
     )
     train_mapper(mapper, vae, config, setup)
     if accelerator.is_main_process:

@@ -137,9 +137,10 @@ def run_stage(
             run.step(model, batch)
             progress.update(1)
             end_of_round = at.step % stage.round_steps == 0 or at.step == stage.last_step
-            asked = _any_process(accelerator, interrupt.asked)
-            due = bool(config.checkpoint_every and at.step % config.checkpoint_every == 0)
-            due = due or time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+            late = time.monotonic() - saved_at > 60 * config.checkpoint_minutes
+            # clocks of processes differ, and all must take the same way: each collects, the main one saves
+            asked, late = _any_process(accelerator, interrupt.asked, late)
+            due = late or bool(config.checkpoint_every and at.step % config.checkpoint_every == 0)
             to_log = end_of_round or at.step % config.log_every == 0
             if to_log or asked or due:
                 run.collect()
@@ -374,11 +375,12 @@ def _noise(stage: Stage, config: LoopConfig, accelerator: Accelerator, seed: int
     return noise[accelerator.process_index * share :][:share]
 
 
-def _any_process(accelerator: Accelerator, asked: bool) -> bool:
+def _any_process(accelerator: Accelerator, *flags: bool) -> list[bool]:
+    """Which flags are up in one process at least."""
     if accelerator.num_processes == 1:
-        return asked
-    flag = torch.tensor(float(asked), device=accelerator.device)
-    return bool(accelerator.reduce(flag, reduction="sum").item() > 0)
+        return list(flags)
+    raised = torch.tensor([float(flag) for flag in flags], device=accelerator.device)
+    return [count > 0 for count in accelerator.reduce(raised, reduction="sum").tolist()]
 
 
 def _means(part: dict[str, float]) -> dict[str, float]:
