@@ -38,7 +38,7 @@ def test_positions_rois_and_reliability_come_with_the_array(
     table_source: Callable[..., Path], tmp_path: Path
 ) -> None:
     src = table_source()
-    voxels(r2=0.5).to_csv(src / "voxels.csv", index=False)
+    voxels(r2=0.5, voxel_id=range(12), cell=list("abcdefghijkl")).to_csv(src / "voxels.csv", index=False)
     space = prepare_table(src, tmp_path / "ds").space
     space = load_dataset(tmp_path / "ds").space
     assert space.kind == "points"
@@ -50,7 +50,8 @@ def test_positions_rois_and_reliability_come_with_the_array(
     assert np.allclose(space.ncsnr, np.linspace(0, 1.1, 12))  # type: ignore[arg-type]
     info = load_dataset(tmp_path / "ds").info
     assert info.provenance["ncsnr_from"] == "voxels.csv"
-    assert "column r2" in " ".join(info.provenance["notes"])
+    told = " ".join(info.provenance["notes"])
+    assert all(f"column {name} of" in told for name in ("r2", "voxel_id", "cell"))
 
 
 def test_a_mask_of_truth_values_is_one_roi(table_source: Callable[..., Path], tmp_path: Path) -> None:

@@ -246,6 +246,28 @@ def test_glmsingle_outputs_with_events_and_with_a_design(suffix: str, study: Stu
     assert "15 lines for 16 volumes" in refused(study, tmp_path / "short", design=design)
 
 
+def test_a_design_may_be_a_list_of_names(study: Study, tmp_path: Path) -> None:
+    for events in (1, 2):
+        study.events(events).unlink()
+    design = tmp_path / "names.txt"
+    design.write_text("\n".join(study.shown) + "\n")
+    made = prepare_bids(study.root, tmp_path / "out", options=BidsOptions(design=design))
+    assert right(made, study)
+    design.write_text("\n".join(["image", *study.shown]) + "\n")  # a table as before
+    assert right(prepare_bids(study.root, tmp_path / "table", options=BidsOptions(design=design)), study)
+    design.write_text("\n".join(study.shown[1:]) + "\n")
+    assert "lacks the columns ['image']" in refused(study, tmp_path / "short", design=design)
+    np.save(tmp_path / "DESIGNINFO.npy", {"stimorder": [0]})  # type: ignore[arg-type]
+    assert "the image of every volume, one a line" in refused(
+        study, tmp_path / "npy", design=tmp_path / "DESIGNINFO.npy"
+    )
+
+
+def test_a_mask_of_another_name_is_named(study: Study, tmp_path: Path) -> None:
+    study.mask.rename(study.root / "CSI1_brainmask.nii.gz")
+    assert "pass --mask " + str(study.root / "CSI1_brainmask.nii.gz") in refused(study, tmp_path / "out")
+
+
 def test_a_design_leaves_out_volumes_without_image(study: Study, tmp_path: Path) -> None:
     design = tmp_path / "design.tsv"
     shown = [name if i not in (2, 9) else "n/a" for i, name in enumerate(study.shown)]

@@ -17,6 +17,7 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.prepare.options import TableOptions
+from synbrain.prepare.split import split_images
 from synbrain.prepare.table import prepare_table
 
 RECORDINGS = Path(__file__).parents[2] / "../shared/data"
@@ -320,6 +321,22 @@ def test_test_images_may_be_listed_and_pictures_lie_elsewhere(src: Path, tmp_pat
     made = load_dataset(tmp_path / "out")
     assert made.images["name"][made.image_rows("test")].tolist() == ["im0.png", "im3.png"]
     assert made.load_image(0).size == (9, 8)
+
+
+def test_repeated_images_may_be_the_test_images() -> None:
+    options = TableOptions(test_images=Path("repeated"))
+    split, notes = split_images(pd.DataFrame({"image": ["a", "b", "a", "c"], "split": "train"}), options)
+    assert split["split"].tolist() == ["test", "train", "test", "train"]
+    assert notes == ["test images are the 1 of 3 that were shown more than once"]
+    for names in (["a", "b"], ["a", "a"]):
+        with pytest.raises(SynBrainError, match="shown more than once: pass --test-images with a list"):
+            split_images(pd.DataFrame({"image": names}), options)
+
+
+def test_a_missing_table_is_told_with_what_it_holds(src: Path, tmp_path: Path) -> None:
+    (src / "trials.csv").unlink()
+    with pytest.raises(SynBrainError, match="write the column image"):
+        prepare_table(src, tmp_path / "out")
 
 
 def test_the_mend_for_an_archive_can_be_run(

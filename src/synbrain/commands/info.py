@@ -49,7 +49,8 @@ def info(path: Path | None = None, /, *, config: Path | None = None) -> None:
     if inside is None:
         raise SynBrainError(
             f"{path} is neither a dataset nor a run, and holds none",
-            "name a folder that `synbrain prepare`, `train` or `demo` wrote, or one of recordings",
+            "name a folder that `synbrain prepare`, `train` or `demo` wrote; docs/guide/layouts.md says how "
+            "recordings in other layouts become a dataset",
         )
     print(inside)
 

@@ -167,7 +167,11 @@ def _only_mask(src: Path, who: str) -> Path:
     if len(masks) == 1:
         return masks[0]
     if not masks:
-        raise SynBrainError(f"{src} has no mask (*_mask.nii.gz or mask.nii.gz)", "pass --mask FILE")
+        others = sorted(walk(src, "*mask*.nii*"))
+        raise SynBrainError(
+            f"{src} has no mask (*_mask.nii.gz or mask.nii.gz)",
+            f"pass --mask {others[0]}, if that is it" if others else "pass --mask FILE",
+        )
     shown = ", ".join(str(path.relative_to(src)) for path in masks[:6]) + (", ..." if len(masks) > 6 else "")
     raise SynBrainError(f"{src} has {len(masks)} masks: {shown}", "pass --mask with one of them")
 

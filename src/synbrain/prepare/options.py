@@ -21,7 +21,11 @@ class SourceOptions(PictureOptions):
         None,
         description="folder that image names are relative to; SRC/images or SRC/stimuli if left out",
     )
-    test_images: Path | None = Field(None, description="text file of the test images' names, one a line")
+    test_images: Path | None = Field(
+        None,
+        description="text file of the test images' names, one a line; or the word repeated: all images that "
+        "were shown more than once",
+    )
     test_fraction: float = Field(
         0.2, ge=0, le=1, description="share of images drawn for the test where no split is given"
     )
@@ -55,7 +59,7 @@ class BidsOptions(SourceOptions):
     design: Path | None = Field(
         None,
         description="a table with one line per volume over all files (image, optionally session, run and "
-        "split), instead of events",
+        "split), or a .txt of image names alone, instead of events",
     )
     missing_trials: MissingTrials = MISSING_TRIALS
     atlases: list[Path] | None = Field(

@@ -25,6 +25,7 @@ SIDES = {"l": 1, "left": 1, "lh": 1, "r": 2, "right": 2, "rh": 2}
 NO_LABEL = ("", "0", "none", "n/a", "nan")
 TRUTH = {"true": "1", "false": "0"}  # as pandas and R write a mask
 MOST_NCSNR = 10.0  # signal sd over noise sd; what lies above is a noise ceiling in percent
+FEW = 10  # columns; of fewer, each may be an area of its own
 NEAR_MM = 0.5  # a voxel of the table and the same voxel of the mask
 
 
@@ -102,6 +103,8 @@ def _with_table(
         atlas = _atlas(table[name], name, path)
         if atlas is None:
             notes.append(f"the column {name} of {path.name} holds no labels, left out")
+        elif len(atlas.labels) >= n_units - 1 >= FEW:
+            notes.append(f"the column {name} of {path.name} has another label in every line, left out")
         else:
             atlases[name] = atlas
     ncsnr = None

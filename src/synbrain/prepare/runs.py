@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from synbrain.data.tables import numbers, read_table
+from synbrain.data.tables import numbers, read_list, read_table
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.prepare.betas import BetaFile, describe
@@ -257,8 +257,8 @@ def _by_onset(table: pd.DataFrame, path: Path, is_asked: bool) -> pd.DataFrame:
 def _runs_of_design(stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: str | None) -> list[Run]:
     """One line per volume over all files in order; lines without an image are volumes to leave out."""
     name = column or "image"
-    table = read_table(path, (name,), "write one line per volume: image, and optionally session, run, split")
     total = sum(about.n_trials for stack in stacks for about in stack)
+    table = _design(path, name, total)
     if len(table) != total:
         raise SynBrainError(
             f"{path} has {counted(len(table), 'line')} for {counted(total, 'volume')}",
@@ -280,6 +280,19 @@ def _runs_of_design(stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: 
         if len(trials):
             runs.append(Run(stack, np.flatnonzero(is_trial), trials))
     return runs
+
+
+def _design(path: Path, column: str, total: int) -> pd.DataFrame:
+    """A design table; or a plain list of as many names as there are volumes, without a line of columns."""
+    if path.suffix in (".npy", ".npz", ".mat"):
+        raise SynBrainError(
+            f"{path} is no text",
+            "write the image of every volume, one a line (docs/guide/layouts.md says how)",
+        )
+    lines = read_list(path) if path.suffix == ".txt" else []
+    if len(lines) == total and lines[0] != column and not any("\t" in line for line in lines):
+        return pd.DataFrame({column: lines})
+    return read_table(path, (column,), "write one line per volume: image, and optionally session, run, split")
 
 
 def session_numbers(runs: list[Run]) -> list[NDArray[np.int16]]:

@@ -11,6 +11,8 @@ from synbrain.data.tables import nearest, read_list
 from synbrain.errors import SynBrainError
 from synbrain.prepare.options import SourceOptions
 
+REPEATED = Path("repeated")  # in place of a list: the images that were shown more than once
+
 
 def split_images(trials: pd.DataFrame, options: SourceOptions) -> tuple[pd.DataFrame, list[str]]:
     """``trials`` with a column ``split``, and a note where it was drawn.
@@ -18,11 +20,20 @@ def split_images(trials: pd.DataFrame, options: SourceOptions) -> tuple[pd.DataF
     A list of test images counts before a column that is there; without either, a share is drawn by image.
 
     Raises:
-        SynBrainError: where the list names an image that was never shown.
+        SynBrainError: where the list names an image that was never shown, or repeated images shall be the
+            test images and all are, or none.
     """
-    names = np.unique(trials["image"].dropna().to_numpy(dtype=str))
+    names, shown = np.unique(trials["image"].dropna().to_numpy(dtype=str), return_counts=True)
     notes: list[str] = []
-    if options.test_images is not None:
+    if options.test_images == REPEATED:
+        chosen = set(names[shown > 1])
+        if len(chosen) in (0, len(names)):
+            raise SynBrainError(
+                f"{'no image was' if not chosen else 'all images were'} shown more than once",
+                "pass --test-images with a list, or leave it out for a random split",
+            )
+        notes.append(f"test images are the {len(chosen)} of {len(names)} that were shown more than once")
+    elif options.test_images is not None:
         chosen = set(read_list(options.test_images))
         unknown = sorted(chosen - set(names))
         if unknown:

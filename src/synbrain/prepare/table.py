@@ -150,6 +150,11 @@ def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFr
         others = [other for other in others if other.stem != "voxels"]
         if others:
             raise SynBrainError(f"{path} is missing", f"rename {others[0].name} to it, if that is the table")
+        raise SynBrainError(
+            f"{path} is missing",
+            "write the column image, and the image of each response row below it (docs/guide/layouts.md has "
+            "the lines for common datasets)",
+        )
     table = read_table(path, ("image",), "write image[,repeat][,split][,session]")
     if table.empty:
         raise SynBrainError(f"{path} has no trials", "write one row per response row")
