@@ -219,7 +219,13 @@ def test_recipe(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         )
     if layout == "things":
         assert made.space.coordinates()[3].tolist() == [6, 12, 18]
-        assert set(made.space.roi_masks()) == {"V1/V1", "lFFA/lFFA"}
+        assert {name: int(m.sum()) for name, m in made.space.roi_masks().items()} == {
+            "V1/V1": 4,
+            "lFFA/lFFA": 5,
+        }
+        assert made.responses[0].tolist() == pytest.approx(
+            (made.responses[0, 0] + np.array([0, 1, 2, 3, 10, 11, 12, 13, 14]) / 100).tolist(), abs=1e-5
+        )
         assert made.trials["session"].nunique() == 2
 
 
