@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from synbrain.decoding.augmentation_curve import METRICS, choose_shares
-from synbrain.decoding.curve_arms import Cell
-from synbrain.decoding.grid import Result
+from synbrain.decoding.experiments.arms import Cell
+from synbrain.decoding.experiments.curve import METRICS, choose_shares
+from synbrain.decoding.experiments.grid import Result
 from synbrain.decoding.options import CurveOptions
 from synbrain.files import read_json
 from synbrain.metrics.intervals import bootstrap_mean

@@ -19,11 +19,11 @@ from unittest import mock
 import numpy as np
 
 from synbrain.data.dataset import load_dataset
-from synbrain.decoding import mindeye2_fit
-from synbrain.decoding.augmentation_curve import METRICS
-from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.evaluate import evaluate_decoder
-from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.curve import METRICS
+from synbrain.decoding.mindeye2 import fit as mindeye2_fit
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import CurveOptions, DecoderEvaluation
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
 from synbrain.decoding.subjects import decoding_data, with_synthetic

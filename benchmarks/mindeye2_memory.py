@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from synbrain.decoding.backbone import BackboneConfig
-from synbrain.decoding.mindeye2 import MindEye2Network
-from synbrain.decoding.mindeye2_import import import_mindeye2
-from synbrain.decoding.prior_network import PriorConfig
+from synbrain.decoding.mindeye2.backbone import BackboneConfig
+from synbrain.decoding.mindeye2.model import MindEye2Network
+from synbrain.decoding.mindeye2.prior_network import PriorConfig
+from synbrain.decoding.published import import_mindeye2
 from synbrain.decoding.streamed import release
 
 BACKBONE = BackboneConfig(hidden=4096, n_blocks=4, tokens=256, dim=1664, blocks="published")

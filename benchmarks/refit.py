@@ -32,12 +32,12 @@ from typing import Any
 import numpy as np
 
 from share_by_folds import HOURS, SHARE, Chosen, Hour, each_measured, hours_of, margins, places_parser, table
-from synbrain.decoding.augmentation_curve import METRICS
 from synbrain.decoding.choice import chosen_share, standard_error
-from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
-from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.curve import METRICS
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.refit import on_all_images, refitted
 from synbrain.decoding.registry import fit_method
 from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthetic

@@ -42,12 +42,12 @@ import numpy as np
 
 from synbrain.arrays import Float64, Rows
 from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.decoding import mindeye2_fit
-from synbrain.decoding.augmentation_curve import METRICS, choose_shares
 from synbrain.decoding.choice import chosen_share, standard_error
-from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.evaluate import evaluate_decoder
-from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.curve import METRICS, choose_shares
+from synbrain.decoding.mindeye2 import fit as mindeye2_fit
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import CurveOptions
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject
 from synbrain.decoding.refit import on_all_images

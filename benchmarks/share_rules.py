@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from synbrain.arrays import Float64
-from synbrain.decoding.augmentation_curve import METRICS, choose_shares
-from synbrain.decoding.curve_arms import Cell
+from synbrain.decoding.experiments.arms import Cell
+from synbrain.decoding.experiments.curve import METRICS, choose_shares
 from synbrain.decoding.options import CurveOptions
 from synbrain.files import read_json
 from synbrain.metrics.intervals import bootstrap_mean

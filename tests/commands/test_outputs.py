@@ -145,7 +145,7 @@ def test_missing_tokens_are_told_before_torch_is_imported(tmp_path: Path) -> Non
 def test_a_decoder_that_failed_is_an_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("synbrain.decoding.compare.table_of", lambda table: "| decoder |")
+    monkeypatch.setattr("synbrain.decoding.experiments.compare.table_of", lambda table: "| decoder |")
     for failed, code in (({}, 0), ({"full-0": "no memory"}, 1)):
         assert decoders_compared({"failed": failed}, {"out": tmp_path}) == code
     assert "full-0 failed: no memory" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from PIL import Image
 from fixtures.colours import N_IMAGES, N_TEST, linear_run
 from synbrain import Dataset, load_dataset
 from synbrain.cli import main
-from synbrain.decoding.curve_arms import Arms
+from synbrain.decoding.experiments.arms import Arms
 from synbrain.decoding.options import AugmentOptions, DecoderOptions
 from synbrain.decoding.subjects import decoding_data
 

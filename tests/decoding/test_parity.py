@@ -11,17 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from synbrain.decoding.aligner import Aligner, Transfer, dissimilarity
-from synbrain.decoding.backbone import Backbone, BackboneConfig, RidgeLayers, folded_state, mixer_constant
-from synbrain.decoding.losses import (
+from synbrain.decoding.mindeye2.aligner import Aligner, Transfer, dissimilarity
+from synbrain.decoding.mindeye2.backbone import (
+    Backbone,
+    BackboneConfig,
+    RidgeLayers,
+    folded_state,
+    mixer_constant,
+)
+from synbrain.decoding.mindeye2.losses import (
     Mixing,
     contrastive_loss,
     cosine_schedule,
     mixing_of,
     soft_clip_loss,
 )
-from synbrain.decoding.mindeye2_import import PRIOR, prior_sizes
-from synbrain.decoding.prior import DiffusionPrior, prior_weights, sampling_times
+from synbrain.decoding.mindeye2.prior import DiffusionPrior, prior_weights, sampling_times
+from synbrain.decoding.published import PRIOR, prior_sizes
 from synbrain.reference.checkpoints import Sizes
 
 Load = Callable[[str], Any]

@@ -13,12 +13,12 @@ from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
 from synbrain import Dataset, Decoder
 from synbrain.commands.describe import describe_decoder
 from synbrain.data.marks import image_marks, unpacked
-from synbrain.decoding import mindeye2_fit
 from synbrain.decoding.adapt import adapt_decoder
 from synbrain.decoding.augment import augment
-from synbrain.decoding.augmentation_curve import augmentation_curve
-from synbrain.decoding.compare import compare_decoders
-from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.experiments.compare import compare_decoders
+from synbrain.decoding.experiments.curve import augmentation_curve
+from synbrain.decoding.mindeye2 import fit as mindeye2_fit
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import (
     AugmentOptions,
     CurveOptions,

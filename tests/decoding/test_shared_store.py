@@ -11,7 +11,7 @@ from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.options import DecoderEvaluation, DecoderOptions
-from synbrain.decoding.reconstruct import reconstruct
+from synbrain.decoding.pictures.reconstruct import reconstruct
 from synbrain.decoding.train import train_decoder
 from synbrain.evaluation.measured import measure
 from synbrain.evaluation.oracle_row import oracle_row

@@ -13,8 +13,8 @@ from fixtures.colours import linear_run, make_dataset
 from synbrain import Dataset, SynBrain
 from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.augment import augment
-from synbrain.decoding.augmentation_curve import augmentation_curve
-from synbrain.decoding.curve_arms import Arms, Cell
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.curve import augmentation_curve
 from synbrain.decoding.options import AugmentOptions, CurveOptions, DecoderOptions
 from synbrain.decoding.subjects import decoding_data
 from synbrain.decoding.train import train_decoder

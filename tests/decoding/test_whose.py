@@ -16,9 +16,9 @@ from synbrain.data.budget import parse_budget
 from synbrain.data.marks import image_marks, packed
 from synbrain.decoding.adapt import adapt_decoder
 from synbrain.decoding.augment import augment
-from synbrain.decoding.augmentation_curve import augmentation_curve
-from synbrain.decoding.compare import compare_decoders
 from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.experiments.compare import compare_decoders
+from synbrain.decoding.experiments.curve import augmentation_curve
 from synbrain.decoding.options import (
     AugmentOptions,
     CurveOptions,

@@ -37,7 +37,7 @@ def demo(
     """
     from synbrain.commands import telling
     from synbrain.decoding.options import DecoderOptions
-    from synbrain.decoding.reconstruct import reconstruct
+    from synbrain.decoding.pictures.reconstruct import reconstruct
     from synbrain.decoding.train import train_decoder
     from synbrain.files import require_absent
     from synbrain.model.options import SynthesizeOptions

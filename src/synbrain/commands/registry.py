@@ -182,7 +182,7 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:decoder",
     ),
     "decoder reconstruct": Command(
-        "synbrain.decoding.reconstruct:reconstruct",
+        "synbrain.decoding.pictures.reconstruct:reconstruct",
         "pictures decoded from measured and synthetic responses",
         MODEL,
         "synbrain decoder reconstruct decoders/me data/me --run runs/me --out pictures",
@@ -197,14 +197,14 @@ COMMANDS: dict[str, Command] = {
         HERE + "telling:decoded",
     ),
     "decoder compare": Command(
-        "synbrain.decoding.compare:compare_decoders",
+        "synbrain.decoding.experiments.compare:compare_decoders",
         "the decoders of the paper's table on one subject",
         SCORES,
         "synbrain decoder compare decoders/group data/me --run runs/me --known-data data/other --out table",
         HERE + "telling:decoders_compared",
     ),
     "import-mindeye2": Command(
-        "synbrain.decoding.mindeye2_import:import_mindeye2",
+        "synbrain.decoding.published:import_mindeye2",
         "a published MindEye2 checkpoint to a decoder",
         MODEL,
         "synbrain import-mindeye2 last.pth --out decoders/published",
@@ -212,7 +212,7 @@ COMMANDS: dict[str, Command] = {
         required=("out",),
     ),
     "augmentation-curve": Command(
-        "synbrain.decoding.augmentation_curve:augmentation_curve",
+        "synbrain.decoding.experiments.curve:augmentation_curve",
         "what synthetic hours are worth to a decoder",
         SCORES,
         "synbrain augmentation-curve runs/me data/me --budget 1h --hours 0 1 2 4 --seeds 3 --out curve",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from synbrain.comparison.compare import Comparison
     from synbrain.data.dataset import Dataset
     from synbrain.decoding.decoder import Decoder
-    from synbrain.decoding.reconstruct import Reconstruction
+    from synbrain.decoding.pictures.reconstruct import Reconstruction
     from synbrain.decoding.scores import DecoderScores
     from synbrain.features.format import Written
     from synbrain.model.synbrain import SynBrain
@@ -163,7 +163,7 @@ def decoded(scores: DecoderScores, typed: Typed) -> None:
 
 def decoders_compared(table: dict[str, Any], typed: Typed) -> int:
     """The paper's table of decoders; the exit code is 1 where one of them failed."""
-    from synbrain.decoding.compare import table_of
+    from synbrain.decoding.experiments.compare import table_of
 
     print(table_of(table))
     for name, problem in table["failed"].items():

@@ -13,13 +13,13 @@ from torch import nn
 from synbrain.data.dataset import Dataset
 from synbrain.data.known_pictures import KnownPictures
 from synbrain.data.marks import image_marks, packed, unpacked
-from synbrain.decoding.aligner import Transfer
 from synbrain.decoding.alignment import Alignment, known_subject, make_alignment
 from synbrain.decoding.decoder import NEW, Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import decoder_digest, save_decoder
 from synbrain.decoding.guards import require_no_test_image
-from synbrain.decoding.mindeye2 import MindEye2
-from synbrain.decoding.mindeye2_fit import train_network
+from synbrain.decoding.mindeye2.aligner import Transfer
+from synbrain.decoding.mindeye2.fit import train_network
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import DecoderAdaptOptions
 from synbrain.decoding.refit import fit_decoder
 from synbrain.decoding.subjects import DecodingData, decoding_data

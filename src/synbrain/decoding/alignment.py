@@ -20,11 +20,11 @@ from torch import Tensor
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
-from synbrain.decoding.aligner import Aligner, Transfer
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.guards import Voxels, require_same_voxels, without
-from synbrain.decoding.mindeye2 import MindEye2
-from synbrain.decoding.mindeye2_fit import TrainingStep
+from synbrain.decoding.mindeye2.aligner import Aligner, Transfer
+from synbrain.decoding.mindeye2.fit import TrainingStep
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import DecoderAdaptOptions, MindEye2Options
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.subjects import DecodingData

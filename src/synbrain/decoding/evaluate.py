@@ -12,11 +12,11 @@ from synbrain.arrays import Float32
 from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.feature_networks import COMMON_SIZE
 from synbrain.decoding.guards import part_beside
 from synbrain.decoding.options import DecoderEvaluation
-from synbrain.decoding.picture_scores import SeenPictures
-from synbrain.decoding.reconstruct import painter_of
+from synbrain.decoding.pictures.feature_networks import COMMON_SIZE
+from synbrain.decoding.pictures.reconstruct import painter_of
+from synbrain.decoding.pictures.scores import SeenPictures
 from synbrain.decoding.scores import DecoderScores, Draws, Each, Row, ScoredOn, scored, token_scores
 from synbrain.decoding.subjects import mean_and_sd, require_untrained
 from synbrain.decoding.unused import note_unused_in_evaluation

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from synbrain.decoding.controls import MeanTokens, NearestResponse, fit_mean, fit_nearest
-from synbrain.decoding.mindeye2 import MindEye2
-from synbrain.decoding.mindeye2_fit import fit_mindeye2
+from synbrain.decoding.mindeye2.fit import fit_mindeye2
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.protocol import DecodingMethod, DecodingSubject, State
 from synbrain.decoding.ridge import RidgeTokens, fit_ridge, fit_shuffled

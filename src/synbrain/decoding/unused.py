@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.mindeye2 import MindEye2
+from synbrain.decoding.mindeye2.model import MindEye2
 from synbrain.decoding.options import DecoderAdaptOptions, DecoderEvaluation, DecoderOptions, MindEye2Sizes
 from synbrain.errors import SynBrainWarning
 

@@ -23,7 +23,7 @@ def augmentation_figure(curve: dict[str, Any]) -> Figure:
     """Scores against added hours, one panel a metric; the dotted line is the decoder without.
 
     Args:
-        curve: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
+        curve: what :func:`synbrain.decoding.experiments.curve.augmentation_curve` gives.
     """
     figure = new_figure(10.5, 3.4)
     without = next((p for p in curve["points"] if p["arm"] == "none"), None)
@@ -59,7 +59,7 @@ def worth_figure(curve: dict[str, Any]) -> Figure | None:
     Bars are 95 % intervals over test images. A triangle lies beyond the last real hour that was measured.
 
     Args:
-        curve: what :func:`synbrain.decoding.augmentation_curve.augmentation_curve` gives.
+        curve: what :func:`synbrain.decoding.experiments.curve.augmentation_curve` gives.
     """
     last = max((p["hours"] for p in curve["points"] if p["arm"] == "real"), default=None)
     if last is None or not any(curve["worth"].values()):

@@ -12,8 +12,8 @@ from PIL import Image
 from synbrain.arrays import Float32
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.gallery import SIDE
-from synbrain.decoding.reconstruct import NEAREST, PIXELS, Painter, decode_test_images, painter_of
+from synbrain.decoding.pictures.gallery import SIDE
+from synbrain.decoding.pictures.reconstruct import NEAREST, PIXELS, Painter, decode_test_images, painter_of
 from synbrain.decoding.subjects import require_untrained
 from synbrain.model.synbrain import SynBrain
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
-from synbrain.decoding import feature_networks
-from synbrain.decoding import picture_scores as picture_scores_module
-from synbrain.decoding.feature_networks import (
+from synbrain.decoding.pictures import feature_networks
+from synbrain.decoding.pictures import scores as picture_scores_module
+from synbrain.decoding.pictures.feature_networks import (
     FEATURE_NETWORKS,
     PUBLISHED,
     load_feature_network,
     picture_features,
 )
-from synbrain.decoding.picture_scores import SeenPictures, picture_scores
+from synbrain.decoding.pictures.scores import SeenPictures, picture_scores
 from synbrain.errors import SynBrainError
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synbrain.decoding.backbone import BackboneConfig, folded_state, mixer_constant
 from synbrain.decoding.decoder import Decoder, DecoderConfig, DecoderSubject
 from synbrain.decoding.folder import load_decoder, save_decoder
-from synbrain.decoding.low_level import PREFIXES, low_level_weights
-from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
-from synbrain.decoding.prior import prior_weights
-from synbrain.decoding.prior_network import PriorConfig
+from synbrain.decoding.mindeye2.backbone import BackboneConfig, folded_state, mixer_constant
+from synbrain.decoding.mindeye2.low_level import PREFIXES, low_level_weights
+from synbrain.decoding.mindeye2.model import MindEye2, MindEye2Network
+from synbrain.decoding.mindeye2.prior import prior_weights
+from synbrain.decoding.mindeye2.prior_network import PriorConfig
 from synbrain.decoding.protocol import TokenSpace
 from synbrain.decoding.targets import TokenTargets
 from synbrain.describe import counted
@@ -156,7 +156,7 @@ def published_decoder(
     """The same function as the published network with what predicts and no more.
 
     The blocks come to one scalar, which moves into the biases behind them; see
-    :func:`synbrain.decoding.backbone.folded_state`.
+    :func:`synbrain.decoding.mindeye2.backbone.folded_state`.
 
     Args:
         state: tensors by published names.

@@ -20,11 +20,12 @@ from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
 from synbrain.decoding.adapt import adapt_to
 from synbrain.decoding.choice import chosen_share
-from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.grid import Grid, Result, decoded_content
+from synbrain.decoding.experiments.worth import worth_in_real_hours
 from synbrain.decoding.folder import decoder_digest
-from synbrain.decoding.grid import Grid, Result, decoded_content
 from synbrain.decoding.options import CurveOptions, DecoderEvaluation
 from synbrain.decoding.refit import on_all_images, once_fitted, refitted
 from synbrain.decoding.registry import fit_method
@@ -32,7 +33,6 @@ from synbrain.decoding.subjects import DecodingData, decoding_data, with_synthet
 from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
 from synbrain.decoding.unused import note_unused_in_adaptation
-from synbrain.decoding.worth import worth_in_real_hours
 from synbrain.errors import SynBrainError
 from synbrain.files import digest_of, write_json
 from synbrain.metrics.intervals import bootstrap_mean
@@ -306,7 +306,7 @@ def curve_points(results: dict[Cell, Result]) -> list[dict[str, Any]]:
 
 
 def curve_worth(results: dict[Cell, Result]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Metric -> synthetic hours of the arm ``calibrated`` -> what they are worth (decoding/worth.py).
+    """Metric -> synthetic hours of the arm ``calibrated`` -> what they are worth (``worth.py``).
 
     Empty without the arms ``none`` and ``real``.
     """

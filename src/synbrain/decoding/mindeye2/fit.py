@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from synbrain.arrays import Float32, Rows
-from synbrain.decoding.backbone import BackboneConfig
-from synbrain.decoding.losses import contrastive_loss, cosine_schedule, draw_mixing, soft_clip_loss
-from synbrain.decoding.mindeye2 import MindEye2, MindEye2Network
+from synbrain.decoding.mindeye2.backbone import BackboneConfig
+from synbrain.decoding.mindeye2.losses import contrastive_loss, cosine_schedule, draw_mixing, soft_clip_loss
+from synbrain.decoding.mindeye2.model import MindEye2, MindEye2Network
+from synbrain.decoding.mindeye2.prior_network import PriorConfig
 from synbrain.decoding.options import DecoderOptions, MindEye2Loss, MindEye2Options
-from synbrain.decoding.prior_network import PriorConfig
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.validation import ValidationScores, validation_scores
 from synbrain.describe import counted

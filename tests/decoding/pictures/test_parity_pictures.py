@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from synbrain.decoding import unclip
-from synbrain.decoding.backbone import Backbone, BackboneConfig
-from synbrain.decoding.low_level import LowLevelHead, low_level_weights
+from synbrain.decoding.mindeye2.backbone import Backbone, BackboneConfig
+from synbrain.decoding.mindeye2.low_level import LowLevelHead, low_level_weights
+from synbrain.decoding.pictures import unclip
 from synbrain.metrics import image, retrieval
 
 Load = Callable[[str], Any]

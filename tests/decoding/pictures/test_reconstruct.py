@@ -11,7 +11,7 @@ from synbrain.cli import main
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.options import DecoderOptions
-from synbrain.decoding.reconstruct import Reconstruction, picture_names, reconstruct
+from synbrain.decoding.pictures.reconstruct import Reconstruction, picture_names, reconstruct
 from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError
 from synbrain.simulate.example import toy_dataset

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from fixtures.mindeye2 import checkpoint_state
 from synbrain import Decoder
 from synbrain.cli import main
-from synbrain.decoding.backbone import BackboneConfig
-from synbrain.decoding.mindeye2 import MindEye2Network
-from synbrain.decoding.mindeye2_import import (
+from synbrain.decoding.mindeye2.backbone import BackboneConfig
+from synbrain.decoding.mindeye2.model import MindEye2Network
+from synbrain.decoding.published import (
     import_mindeye2,
     published_decoder,
     published_network,
@@ -155,7 +155,7 @@ import sys, threading, time
 import numpy as np
 from pathlib import Path
 from synbrain.decoding import streamed
-from synbrain.decoding.mindeye2_import import import_mindeye2
+from synbrain.decoding.published import import_mindeye2
 streamed.BLOCK_VALUES = 2**20  # as small beside these weights as the default is beside the published ones
 def used():
     lines = dict(line.split(":") for line in open("/proc/self/status"))

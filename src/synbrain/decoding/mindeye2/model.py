@@ -1,7 +1,7 @@
 """MindEye2 as a decoding method: ridge layers, backbone, projector, diffusion prior.
 
 Sources: Scotti et al. 2024 (arXiv 2403.11207). Sizes are values; the published ones come from the tensors of
-a checkpoint (:mod:`synbrain.decoding.mindeye2_import`).
+a checkpoint (:mod:`synbrain.decoding.published`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from synbrain.arrays import Float32
-from synbrain.decoding.aligner import Transfer
-from synbrain.decoding.backbone import Backbone, BackboneConfig, RidgeLayers
-from synbrain.decoding.low_level import LowLevelHead
-from synbrain.decoding.prior import DiffusionPrior, seeded_draws
-from synbrain.decoding.prior_network import PriorConfig
+from synbrain.decoding.mindeye2.aligner import Transfer
+from synbrain.decoding.mindeye2.backbone import Backbone, BackboneConfig, RidgeLayers
+from synbrain.decoding.mindeye2.low_level import LowLevelHead
+from synbrain.decoding.mindeye2.prior import DiffusionPrior, seeded_draws
+from synbrain.decoding.mindeye2.prior_network import PriorConfig
 from synbrain.decoding.protocol import State
 from synbrain.decoding.streamed import stream_half
 from synbrain.errors import SynBrainError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from synbrain.decoding.grid import Grid
+from synbrain.decoding.experiments.grid import Grid
 from synbrain.decoding.train import training_folder
 from synbrain.errors import SynBrainError
 

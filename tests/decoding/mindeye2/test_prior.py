@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
+from synbrain.decoding.mindeye2.prior import DiffusionPrior, NoiseSchedule, sampling_times, seeded_draws
+from synbrain.decoding.mindeye2.prior_network import PriorConfig, _rotated
 from synbrain.decoding.options import PriorSizes
-from synbrain.decoding.prior import DiffusionPrior, NoiseSchedule, sampling_times, seeded_draws
-from synbrain.decoding.prior_network import PriorConfig, _rotated
 from synbrain.errors import SynBrainError
 
 

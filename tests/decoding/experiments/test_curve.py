@@ -10,14 +10,14 @@ import pytest
 
 from fixtures.colours import linear_run, make_dataset
 from synbrain import Dataset, SynBrain
-from synbrain.decoding.augmentation_curve import (
+from synbrain.decoding.experiments.arms import Cell
+from synbrain.decoding.experiments.curve import (
     augmentation_curve,
     choose_shares,
     curve_points,
     curve_worth,
     further_hours,
 )
-from synbrain.decoding.curve_arms import Cell
 from synbrain.decoding.options import CurveOptions
 from synbrain.errors import SynBrainError
 from synbrain.figures.augmentation import augmentation_figure, worth_figure

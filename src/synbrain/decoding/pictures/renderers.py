@@ -3,7 +3,7 @@ IP-Adapter.
 
 All of them run through diffusers (``pip install 'synbrain[pictures]'``) on weights that are fetched or
 given. What they paint beyond the tokens is theirs, not the brain's: a sharp picture is no evidence of a
-good decoder. :mod:`synbrain.decoding.gallery` shows decoded content without painting any.
+good decoder. :mod:`synbrain.decoding.pictures.gallery` shows decoded content without painting any.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbrain.arrays import Float32
-from synbrain.decoding import unclip
+from synbrain.decoding.pictures import unclip
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 

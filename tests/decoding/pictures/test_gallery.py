@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synbrain.decoding.gallery import SIDE, PixelDecoder, nearest_images, small
+from synbrain.decoding.pictures.gallery import SIDE, PixelDecoder, nearest_images, small
 from synbrain.errors import SynBrainError
 
 

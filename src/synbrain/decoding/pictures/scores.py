@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Float64
-from synbrain.decoding.feature_networks import (
+from synbrain.decoding.options import OFFLINE
+from synbrain.decoding.pictures.feature_networks import (
     COMMON_SIZE,
     FEATURE_NETWORKS,
     as_pictures,
@@ -19,7 +20,6 @@ from synbrain.decoding.feature_networks import (
     picture_features,
     resized,
 )
-from synbrain.decoding.options import OFFLINE
 from synbrain.errors import SynBrainError
 from synbrain.metrics.image import (
     correlation_distance,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from synbrain.decoding.prior_network import PriorConfig, PriorNetwork
+from synbrain.decoding.mindeye2.prior_network import PriorConfig, PriorNetwork
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 

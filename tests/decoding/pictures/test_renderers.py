@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from synbrain.decoding.renderers import (
+from synbrain.decoding.pictures.renderers import (
     UNET_PREFIX,
     VAE_PREFIX,
     IPAdapterRenderer,

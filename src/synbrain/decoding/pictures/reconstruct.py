@@ -15,9 +15,9 @@ from PIL import Image
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.decoder import Decoder
-from synbrain.decoding.gallery import PixelDecoder, nearest_images
 from synbrain.decoding.guards import part_beside
-from synbrain.decoding.renderers import UnclipRenderer
+from synbrain.decoding.pictures.gallery import PixelDecoder, nearest_images
+from synbrain.decoding.pictures.renderers import UnclipRenderer
 from synbrain.decoding.subjects import require_untrained
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synbrain.decoding.worth import worth_in_real_hours
+from synbrain.decoding.experiments.worth import worth_in_real_hours
 
 
 def test_the_smallest_amount_of_one_score_counts() -> None:

@@ -20,11 +20,11 @@ import numpy as np
 from synbrain.data.dataset import Dataset
 from synbrain.decoding.adapt import adapt_to, adaptation_data
 from synbrain.decoding.alignment import make_alignment
-from synbrain.decoding.curve_arms import Arms, Cell
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.grid import Grid, Result, decoded_content
 from synbrain.decoding.folder import decoder_digest
-from synbrain.decoding.grid import Grid, Result, decoded_content
 from synbrain.decoding.options import DecoderComparison, DecoderEvaluation
 from synbrain.decoding.refit import fit_decoder, once_fitted
 from synbrain.decoding.registry import fit_method

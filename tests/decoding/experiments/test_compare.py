@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fixtures.colours import linear_run, make_dataset
-from synbrain.decoding.compare import ceiling_of, compare_decoders, table_of
+from synbrain.decoding.experiments.compare import ceiling_of, compare_decoders, table_of
 from synbrain.decoding.options import DecoderComparison, DecoderOptions
 from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError

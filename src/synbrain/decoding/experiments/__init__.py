@@ -1,0 +1,1 @@
+"""Many decoders side by side: how much synthetic trials help, and the table of methods."""

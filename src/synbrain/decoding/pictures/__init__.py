@@ -1,0 +1,1 @@
+"""Predicted tokens to pictures, and how like the seen ones they are."""
