@@ -230,7 +230,7 @@ def _train(
     log = MetricsLog(around.folder, active=accelerator.is_main_process)
     loop = options.loop(n_steps)
     if loop.precision == "auto" and accelerator.device.type == "cpu" and multiplies_bf16():
-        # convolutions with folded statistics gain at any width (docs/guide/tuning.md)
+        # convolutions with folded statistics gain at any width (docs/research/encoder-cost.md)
         loop = loop.model_copy(update={"precision": "bf16"})
     run_stage(
         stage,
