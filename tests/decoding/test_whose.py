@@ -79,6 +79,14 @@ def test_a_decoder_of_several_finds_its_subject_by_the_datasets_name(people, set
         decoder.for_dataset(c)
 
 
+def test_a_name_that_ends_as_those_of_adapted_subjects_is_no_other_subject(people, settings, tmp_path):
+    a, b, _ = people
+    named = [replace(a, info=a.info.model_copy(update={"name": "a-new"})), b]
+    named[1] = replace(b, info=b.info.model_copy(update={"name": "a"}))
+    decoder = train_decoder(named, settings, out=tmp_path / "both")
+    assert [decoder.for_dataset(data).active for data in named] == ["a-new", "a"]
+
+
 def test_a_new_subject_of_a_known_name_is_the_one_that_is_decoded(people, settings, adapting, tmp_path):
     a, b, c = people
     train_decoder([a], settings, out=tmp_path / "base")

@@ -221,8 +221,12 @@ class Decoder:
     def name_of(self, dataset: Dataset) -> str | None:
         """What the decoder calls the subject of a dataset; None where it knows none of that name."""
         names = (dataset.info.name, dataset.info.subject)
-        if self.active.split(NEW)[0] in names:  # also one adapted to a subject of a name that its base knew
-            return self.active
+        if "adaptation" in self.config.training:  # perhaps to a subject of a name that its base knew
+            given = self.active
+            while given.endswith(NEW):
+                given = given.removesuffix(NEW)
+            if given in names:
+                return self.active
         return next((name for name in names if name in self.subjects), None)
 
     def backbone(self, responses: NDArray[Any], *, repeats: Repeats = "outputs") -> Float32:
