@@ -12,7 +12,8 @@ import pytest
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.evaluation.row import TrialSummary
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.figures.report import Shown, draw_pictures, read_curves
+from synbrain.figures.report import Shown, _pictures, draw_pictures, read_curves
+from synbrain.metrics.voxel import voxel_r
 
 
 def shown(repeats: int, space: VoxelSpace, with_samples: bool = True) -> Shown:
@@ -67,6 +68,18 @@ def test_every_picture_for_a_volume_with_repeats(volume: VoxelSpace, tmp_path: P
         "training.png",
     }
     assert all(picture.path.exists() and picture.alt for picture in written)
+
+
+def test_a_constant_voxel_takes_no_bar_from_its_roi(volume: VoxelSpace) -> None:
+    data = shown(3, volume)
+    data.test.responses[:, 0] = 1.0
+    figure = next(figure for _, name, figure, _ in _pictures(data, None) if name == "accuracy_by_roi")
+    axes = figure.axes[0]
+    heights = [bar.get_height() for bar in axes.patches]
+    r = voxel_r(data.predictions["synbrain"], data.test.repeat_means())
+    assert heights[0] == pytest.approx(r[1:12].mean())
+    assert np.isfinite(heights).all()
+    assert np.isfinite(axes.collections[0].get_segments()).all()  # the lines at the noise ceiling
 
 
 def test_units_without_positions_or_repeats_have_fewer_pictures(tmp_path: Path) -> None:

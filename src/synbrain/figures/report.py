@@ -127,15 +127,17 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
         made.append(("Accuracy against the noise ceiling", "accuracy", figure, words))
     rois = noticeable_rois(shown.space)
     if rois:
+        scored = np.isfinite(r[model])  # not the constant ones: one would leave its ROI without a bar
         table = {
-            roi: {name: float(np.mean(values[mask])) for name, values in r.items()}
+            roi: {name: float(np.mean(values[mask & scored])) for name, values in r.items()}
             for roi, mask in rois.items()
+            if (mask & scored).any()
         }
         words = "Pearson across test images against the repeat mean, averaged over the "
         words += f"{space.unit_names} of each ROI."
         limit = {}
         if ceiling is not None:
-            limit = {roi: float(np.mean(ceiling[mask])) for roi, mask in rois.items()}
+            limit = {roi: float(np.mean(ceiling[rois[roi] & scored])) for roi in table}
         if limit:
             words += " Lines are the mean noise ceiling there."
         made.append(("Accuracy by ROI", "accuracy_by_roi", accuracy_by_roi(table, ceiling=limit), words))
