@@ -281,6 +281,19 @@ def test_noise_is_the_same_in_any_unit(power: int) -> None:
     np.testing.assert_allclose(other.sample(mean * scale, 3, seed=1), draws, rtol=1e-3, atol=1e-3 * scale)
 
 
+@pytest.mark.parametrize("power", [-50, -30, -24, 40])
+def test_a_voxel_in_another_unit_changes_nothing_for_the_others(power: int) -> None:
+    """At the edge of a mask responses are a billionth of those inside: such a voxel hid the growth, too."""
+    pairs, mean = make_pairs(300, 5, misfit=2.0, growing=True)
+    scale = np.where(np.arange(V) == 2, 2.0**power, 1).astype(np.float32)
+    one = fit_response_noise(pairs, mean, NoiseConfig())
+    scaled = replace(pairs, responses=np.asarray(pairs.responses) * scale)
+    other = fit_response_noise(scaled, mean * scale, NoiseConfig())
+    assert other.record == one.record
+    np.testing.assert_array_equal(other.trial.variance(mean * scale), one.trial.variance(mean) * scale**2)
+    np.testing.assert_array_equal(other.error.sd, one.error.sd * scale)
+
+
 def test_voxels_that_all_never_vary_have_noise_all_the_same() -> None:
     pairs, mean = make_pairs(30, 2)
     still = replace(pairs, responses=np.full_like(np.asarray(pairs.responses), 2))

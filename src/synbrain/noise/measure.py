@@ -1,7 +1,8 @@
-"""The voxels whose noise can be fitted, and the unit that it is fitted in.
+"""The voxels whose noise can be fitted, and the unit that each is fitted in.
 
-Variances are kept above fixed small numbers, and a voxel that never varies divides by them: a single one
-took all images' errors for its own, so that intervals no longer grew with an image's distance.
+Variances are kept above fixed small numbers, and a voxel that never varies, or by next to nothing, divides by
+them: a single one took all images' errors for its own, so that intervals no longer grew with an image's
+distance.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ STILL = 1e-6  # sd of the trials of a voxel that never varies, in those of the u
 
 @dataclass(frozen=True)
 class Measure:
-    """What noise is fitted of, and in which unit.
+    """What noise is fitted of, and in which units.
 
     Attributes:
         varies: (n_voxels,) bool, voxels whose trials vary by more than rounding.
+        units: (n of these,) power of two near the sd of each, so that nothing is rounded; 1 where that is a
+            usual number.
         usual: median of their sd; 1 where none varies.
     """
 
     varies: Mask
+    units: Float32
     usual: float
 
     @classmethod
@@ -37,31 +41,27 @@ class Measure:
         """That of the trials of ``pairs``."""
         sd = Scale.of_trials(pairs).sd
         varies = sd > 0
-        return cls(varies, float(np.median(sd[varies])) if varies.any() else 1.0)
-
-    @property
-    def unit(self) -> float:
-        """A power of two near the usual sd, so that nothing is rounded; 1 where that is a usual number."""
-        if USUAL[0] <= self.usual <= USUAL[1]:
-            return 1.0
-        return float(power_of_two(self.usual))
+        those = sd[varies]
+        is_usual = (those >= USUAL[0]) & (those <= USUAL[1])
+        units = np.where(is_usual, 1.0, power_of_two(those)).astype(np.float32)
+        return cls(varies, units, float(np.median(those)) if len(those) else 1.0)
 
     @property
     def is_plain(self) -> bool:
         """Whether all voxels are fitted in the unit of the responses, as they are where none varies, too."""
-        return not self.varies.any() or (bool(self.varies.all()) and self.unit == 1)
+        return not self.varies.any() or bool(self.varies.all() and (self.units == 1).all())
 
     def fitted(self, pairs: Pairs, mean: Float32) -> tuple[Pairs, Float32]:
-        """Trials and means of the voxels that vary, in the unit."""
+        """Trials and means of the voxels that vary, in their units."""
 
         def those(values: Float32) -> Float32:
-            return np.ascontiguousarray(values[:, self.varies] / np.float32(self.unit), dtype=np.float32)
+            return np.ascontiguousarray(values[:, self.varies] / self.units, dtype=np.float32)
 
         return replace(pairs, responses=those(pairs.responses)), those(mean)
 
     def of_all(self, noise: ResponseNoise) -> ResponseNoise:
         """The noise of all voxels, in the unit of the responses; those that never vary have next to none."""
-        unit, trial, error = self.unit, noise.trial, noise.error
+        unit, trial, error = self.units.astype(np.float64), noise.trial, noise.error
         still = (STILL * self.usual) ** 2
 
         def spread(values: Float32, other: float) -> Float32:
