@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Mask
 from synbrain.features.tokens import Pairs, Scale
@@ -61,10 +62,10 @@ class Measure:
 
     def of_all(self, noise: ResponseNoise) -> ResponseNoise:
         """The noise of all voxels, in the unit of the responses; those that never vary have next to none."""
-        unit, trial, error = self.units.astype(np.float64), noise.trial, noise.error
+        trial, error, unit = noise.trial, noise.error, self.units.astype(np.float64)
         still = (STILL * self.usual) ** 2
 
-        def spread(values: Float32, other: float) -> Float32:
+        def spread(values: NDArray[np.floating], other: float) -> Float32:
             out = np.full((len(self.varies), *values.shape[1:]), other, dtype=np.float32)
             out[self.varies] = values
             return out
