@@ -246,6 +246,24 @@ def test_glmsingle_outputs_with_events_and_with_a_design(suffix: str, study: Stu
     assert "15 lines for 16 volumes" in refused(study, tmp_path / "short", design=design)
 
 
+def test_sessions_are_known_by_their_folders(study: Study, tmp_path: Path) -> None:
+    """One GLMsingle output for each session, all of one name."""
+    for number in (1, 2):
+        folder = study.root / "sub-01" / f"ses-{number:02d}"
+        folder.mkdir()
+        study.betas(number).unlink()
+        np.save(folder / "TYPED_FITHRF_GLMDENOISE_RR.npy", {"betasmd": study.of_run(number)})  # type: ignore[arg-type]
+        study.events(number).rename(folder / f"sub-01_ses-{number}_task-x_events.tsv")
+    made = prepare_bids(study.root, tmp_path / "out")
+    assert right(made, study)
+    assert made.trials["session"].tolist() == [0] * 8 + [1] * 8
+    design = tmp_path / "design.csv"
+    pd.DataFrame({"image": study.shown}).to_csv(design, index=False)
+    made = prepare_bids(study.root, tmp_path / "design", options=BidsOptions(design=design))
+    assert right(made, study)
+    assert made.trials["session"].tolist() == [0] * 8 + [1] * 8
+
+
 def test_a_design_may_be_a_list_of_names(study: Study, tmp_path: Path) -> None:
     for events in (1, 2):
         study.events(events).unlink()

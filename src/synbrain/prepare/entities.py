@@ -22,14 +22,16 @@ def entities(path: Path) -> dict[str, str]:
 
 
 def matched(path: Path) -> dict[str, str]:
-    """The entities that tie files together, with indices in plain form; the subject also from the folder."""
+    """The entities that tie files together, with indices in plain form; subject and session by folders, too.
+
+    GLMsingle names its files alike in every folder: ``sub-01/ses-02/TYPED_FITHRF_GLMDENOISE_RR.npy``.
+    """
     there = entities(path)
-    if "sub" not in there:
-        folder = next(
-            (part for part in reversed(path.parts[:-1]) if re.fullmatch(r"sub-[a-zA-Z0-9+]+", part)), None
-        )
+    for key in {"sub", "ses"} - set(there):
+        folders = (part for part in reversed(path.parts[:-1]) if re.fullmatch(f"{key}-[a-zA-Z0-9+]+", part))
+        folder = next(folders, None)
         if folder is not None:
-            there["sub"] = folder.removeprefix("sub-")
+            there[key] = folder.removeprefix(f"{key}-")
     return {key: index_of(there[key]) if key in INDICES else there[key] for key in MATCHED if key in there}
 
 
