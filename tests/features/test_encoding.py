@@ -11,6 +11,7 @@ from PIL import Image
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
+from synbrain.features.images import check_images
 
 PIXELS = get_encoder("pixels")
 ARRAY = np.random.default_rng(0).integers(0, 256, (5, 24, 24, 3), dtype=np.uint8)
@@ -63,6 +64,22 @@ def test_an_image_given_twice_is_encoded_once() -> None:
 def test_wrong_images_are_told(images: object, problem: str) -> None:
     with pytest.raises(SynBrainError, match=problem):
         encode_images(PIXELS, images)  # type: ignore[arg-type]
+
+
+def test_the_mends_for_tensors_and_turned_arrays_can_be_run() -> None:
+    """What vision code holds: (n, 3, h, w), of torch or numpy, in 0 to 1."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    with pytest.raises(SynBrainError, match=r"tensor of shape \(2, 3, 8, 9\)") as told:
+        check_images(x)  # type: ignore[arg-type]
+    assert np.array_equal(eval(str(told.value).split("0 to 1: ")[1], {"x": x}), pixels)
+    images = x.numpy()
+    with pytest.raises(SynBrainError, match="images have shape") as told:
+        check_images(images)
+    images = eval(str(told.value).split("uint8: ")[1], {"np": np, "images": images})
+    with pytest.raises(SynBrainError, match="images have dtype float32") as told:
+        check_images(images)
+    assert np.array_equal(eval(str(told.value).split("0 to 1: ")[1], {"np": np, "images": images}), pixels)
 
 
 def test_an_unreadable_image_is_named(tmp_path: Path) -> None:

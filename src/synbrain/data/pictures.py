@@ -64,7 +64,9 @@ def inspect_image(path: Path, rules: PictureOptions = RULES) -> tuple[Image.Imag
         problem = unreadable(path, error)
         if path.is_symlink():
             raise problem from error
-        raise SynBrainError(f"image {path} is missing", "restore it, or mend the trial list") from error
+        raise SynBrainError(
+            f"image {path} is missing", "check the path (of a dataset's image: restore the file)"
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         problem = unreadable(path, error)
         if "damaged" not in problem.problem:

@@ -39,6 +39,11 @@ def check_images(images: Images) -> Images:
         raise SynBrainError("one image was given where a list is expected", "put it in a list: [image]")
     elif hasattr(images, "columns"):  # a pandas table is listed by the names of its columns
         raise SynBrainError("a table was given where images are expected", 'give its column: table["image"]')
+    elif hasattr(images, "permute"):
+        raise SynBrainError(
+            f"images are a tensor of shape {tuple(getattr(images, 'shape', ()))}",
+            f"give {SHAPE}; of (n, 3, h, w) in 0 to 1: (x.permute(0, 2, 3, 1) * 255).round().byte().numpy()",
+        )
     elif isinstance(images, AbstractSet) or not isinstance(images, Iterable):
         raise SynBrainError(
             f"a {type(images).__name__} was given where images in order are expected",
@@ -61,10 +66,16 @@ def _check_array(images: NDArray[Any]) -> None:
     if images.ndim == 3 and images.shape[-1] == 3:
         raise SynBrainError(f"images have shape {images.shape}", f"give {SHAPE}; one image is images[None]")
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
-        raise SynBrainError(f"images have shape {images.shape}", f"give {SHAPE}")
+        turned = images.ndim == 4 and images.shape[1] in (1, 3)
+        raise SynBrainError(
+            f"images have shape {images.shape}",
+            f"give {SHAPE}" + (": np.moveaxis(images, 1, -1)" if turned else ""),
+        )
     if images.dtype not in DEPTHS:
         raise SynBrainError(
-            f"images have dtype {images.dtype}", f"give {SHAPE}, grey levels 0 to 255 for each of R, G, B"
+            f"images have dtype {images.dtype}",
+            f"give {SHAPE}, grey levels 0 to 255 for each of R, G, B; of 0 to 1: "
+            "np.round(images * 255).astype(np.uint8)",
         )
 
 
