@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["fixtures.nsd", "fixtures.recordings", "fixtures.training"]
+pytest_plugins = ["fixtures.nsd", "fixtures.recordings", "fixtures.surfaces", "fixtures.training"]
 
 # Read when torch is loaded, which is after this file. On tiny networks more threads only wait for each other:
 # on a busy machine of two cores the tests take several times the CPU time without these.

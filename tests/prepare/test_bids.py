@@ -201,7 +201,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda root: [
             p.rename(p.with_name("sub-01_hemi-L_betas.func.gii")) for p in root.rglob("*_betas.nii.gz")
         ],
-        "on a surface or in CIFTI (sub-01_hemi-L_betas.func.gii)",
+        "has no file of the right hemisphere beside it (sub-01_hemi-R_betas.func.gii)",
     ),
     "no betas": (lambda root: [p.unlink() for p in root.rglob("*_betas.nii.gz")], "has no betas like"),
     "grids differ": (_other_grid, "shapes (4, 5, 4) and (4, 5, 3)"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
 
 CONFIG, SCORES, DATASET_JSON = "config.json", "scores.json", "dataset.json"
-RECORDINGS = ("*_events.tsv", "*_betas.nii*", "TYPED_*")
+RECORDINGS = ("*_events.tsv", "*_betas.*", "*betas*.gii", "*betas*.mg[hz]", "TYPED_*")
 WHAT_IS_INSIDE = {
     "report.html": "page of scores and pictures: open it in a browser",
     "scores.json": "scores on test images",

@@ -51,8 +51,10 @@ def sulcal_depth(side: Side) -> NDArray[np.float32]:
 
 def has_surface(space: VoxelSpace, in_mni: bool = False) -> bool:
     """Whether :func:`surface_weights` knows where the voxels lie on fsaverage5."""
-    if space.kind == "surface":
-        return space.shape is not None and all(n in NESTED for n in space.shape)
+    if space.kind in ("surface", "grayordinates"):
+        # fs_LR has a mesh of as many vertices as fsaverage, in other places
+        is_fsaverage = space.mesh is None or space.mesh.startswith("fsaverage")
+        return is_fsaverage and space.shape is not None and all(n in NESTED for n in space.shape[:2])
     return space.kind == "volume" and (space.fsaverage5 is not None or space.in_mni or in_mni)
 
 
@@ -71,7 +73,7 @@ def surface_weights(space: VoxelSpace, in_mni: bool = False) -> csr_matrix:
             f"this {space.kind} space has no known place on a cortical surface",
             "prepare NSD with its transforms, or say --mni where the volume is in MNI space",
         )
-    if space.kind == "surface":
+    if space.kind in ("surface", "grayordinates"):
         return _of_vertices(space)
     if space.fsaverage5 is not None:
         vertices = np.flatnonzero(space.fsaverage5 >= 0)
@@ -91,10 +93,10 @@ def on_surface(space: VoxelSpace, maps: NDArray[Any], in_mni: bool = False) -> d
 def _of_vertices(space: VoxelSpace) -> csr_matrix:
     assert space.shape is not None
     assert space.index is not None
-    n_left = space.shape[0]
+    n_left, n_right = space.shape[:2]
     right = space.index >= n_left
     vertex = np.where(right, space.index - n_left, space.index)
-    shown = np.flatnonzero(vertex < N_FSAVERAGE5)
+    shown = np.flatnonzero((vertex < N_FSAVERAGE5) & (space.index < n_left + n_right))
     rows = vertex[shown] + N_FSAVERAGE5 * right[shown]
     return csr_matrix((np.ones(len(shown)), (rows, shown)), shape=(2 * N_FSAVERAGE5, space.n_voxels))
 

@@ -18,7 +18,15 @@ from synbrain.files import atomic_path, read_json, write_json
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
 
-SpaceKind = Literal["volume", "surface", "points", "none"]
+SpaceKind = Literal["volume", "surface", "grayordinates", "points", "none"]
+UNIT_NAMES = {
+    "volume": ("voxel", "voxels"),
+    "surface": ("vertex", "vertices"),
+    "grayordinates": ("grayordinate", "grayordinates"),
+    "points": ("voxel", "voxels"),
+    "none": ("unit", "units"),
+}
+STRUCTURE = "structure"  # the atlas of CIFTI's brain structures: CORTEX_LEFT, THALAMUS_RIGHT, ...
 SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
 N_FSAVERAGE5 = 10242  # vertices of one hemisphere
 
@@ -44,17 +52,20 @@ class VoxelSpace:
 
     Attributes:
         n_voxels: number of voxels, in the column order of the responses.
-        kind: "volume", "surface" (left then right hemisphere vertices), "points" (positions without a grid)
-            or "none" (no positions).
-        shape: volume: (x, y, z) of the grid; surface: (n_left, n_right) vertices.
-        affine: (4, 4) float64, voxel indices to mm, for a volume.
-        index: (n_voxels,) int64, position in the flattened grid (C order), or in left + right vertices.
+        kind: "volume", "surface" (left then right hemisphere vertices), "grayordinates" (CIFTI: vertices,
+            then voxels), "points" (positions without a grid) or "none" (no positions).
+        shape: volume: (x, y, z) of the grid; surface: (n_left, n_right) vertices; grayordinates:
+            (n_left, n_right, x, y, z).
+        affine: (4, 4) float64, voxel indices to mm, for a volume and for the voxels of grayordinates.
+        index: (n_voxels,) int64, position in the flattened grid (C order), in left + right vertices, or in
+            left + right vertices + grid.
         atlases: atlas name -> labels.
         positions: (n_voxels, 3) float64 in mm, of points.
         ncsnr: (n_voxels,) float32, noise-ceiling signal-to-noise ratio (signal sd / noise sd), if known.
         fsaverage5: (20484,) int64, the voxel that each vertex of fsaverage5 (left, then right) lies in, -1
             where there is none; for volumes that bring a transform to the surface.
         in_mni: whether the affine of a volume leads to MNI mm.
+        mesh: what the vertices belong to: fsaverage, fsLR, fsnative, ...; None where nothing says it.
 
     >>> import numpy as np
     >>> space = VoxelSpace.from_mask(np.ones((2, 2, 2), dtype=bool), np.eye(4))
@@ -72,6 +83,7 @@ class VoxelSpace:
     fsaverage5: NDArray[np.int64] | None = None
     in_mni: bool = False
     positions: NDArray[np.float64] | None = None
+    mesh: str | None = None
 
     def __post_init__(self) -> None:
         arrays: dict[str, Any] = {"index": self.index, "ncsnr": self.ncsnr}
@@ -105,12 +117,25 @@ class VoxelSpace:
     @property
     def unit_name(self) -> str:
         """What a column of the responses is called: a voxel, a vertex, or a unit without a position."""
-        return {"volume": "voxel", "surface": "vertex", "points": "voxel", "none": "unit"}[self.kind]
+        return UNIT_NAMES[self.kind][0]
+
+    @property
+    def unit_words(self) -> tuple[str, str]:
+        """One, and several of them, as :func:`synbrain.describe.counted` takes them."""
+        return UNIT_NAMES[self.kind]
 
     @property
     def unit_names(self) -> str:
         """Several of them."""
-        return {"voxel": "voxels", "vertex": "vertices", "unit": "units"}[self.unit_name]
+        return UNIT_NAMES[self.kind][1]
+
+    @property
+    def grid_size(self) -> int:
+        """Places that ``index`` counts: voxels of the grid, and vertices."""
+        assert self.shape is not None
+        n_vertices = 0 if self.kind == "volume" else sum(self.shape[:2])
+        grid = self.shape if self.kind == "volume" else self.shape[2:]
+        return n_vertices + (int(np.prod(grid)) if grid else 0)
 
     @property
     def has_coordinates(self) -> bool:
@@ -157,15 +182,14 @@ class VoxelSpace:
         return named
 
     def to_volume(self, values: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
-        """Scatter values (..., n_voxels) into (x, y, z, ...) (volumes) or (n_vertices, ...)."""
+        """Scatter values (..., n_voxels) into (x, y, z, ...) (volumes) or (n_vertices [+ grid], ...)."""
         if self.index is None or self.shape is None:
             raise SynBrainError("units without positions have no volume", "write .npy instead")
         if values.shape[-1] != self.n_voxels:
             raise SynBrainError(
                 f"{values.shape[-1]} values for {counted(self.n_voxels, 'voxel')}", "give one value per voxel"
             )
-        size = int(np.prod(self.shape)) if self.kind == "volume" else int(sum(self.shape))
-        flat = np.full((size, *values.shape[:-1]), fill, dtype=np.result_type(values, np.float32))
+        flat = np.full((self.grid_size, *values.shape[:-1]), fill, dtype=np.result_type(values, np.float32))
         flat[self.index] = np.moveaxis(values, -1, 0)
         return flat.reshape(*self.shape, *values.shape[:-1]) if self.kind == "volume" else flat
 
@@ -192,7 +216,9 @@ class VoxelSpace:
             for name, atlas in self.atlases.items()
         }
         about = {"kind": self.kind, "n_voxels": self.n_voxels, "atlases": atlases}
-        grid = {"shape": list(self.shape) if self.shape else None, "in_mni": self.in_mni}
+        shape = list(self.shape) if self.shape else None
+        grid: dict[str, Any] = {"shape": shape, "in_mni": self.in_mni}
+        grid |= {"mesh": self.mesh} if self.mesh is not None else {}
         write_json(folder / SPACE_JSON, about | grid)
         return [SPACE_JSON, SPACE_ARRAYS]
 
@@ -221,6 +247,7 @@ class VoxelSpace:
             fsaverage5=stored.get("fsaverage5"),
             in_mni=bool(about.get("in_mni", False)),
             positions=stored.get("positions"),
+            mesh=about.get("mesh"),
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synbrain.data.fsaverage import SIDES, Side, mesh, on_surface, sulcal_depth, surface_weights
-from synbrain.data.space import VoxelSpace
+from synbrain.data.space import STRUCTURE, VoxelSpace
 from synbrain.figures.style import DIVERGING, new_figure
 
 TURN_DEGREES, TILT_DEGREES = 4.0, -38.0  # how far the viewer stands to the side and below
@@ -124,7 +124,7 @@ def _grid(
 
 def _label_edges(space: VoxelSpace) -> dict[Side, NDArray[np.bool_]] | None:
     """Triangles whose corners lie in different ROIs of the first atlas that is no hemisphere or stream."""
-    names = [name for name in space.atlases if name not in ("hemisphere", "streams")]
+    names = [name for name in space.atlases if name not in ("hemisphere", "streams", STRUCTURE)]
     if not names:
         return None
     weights = surface_weights(space, in_mni=True)

@@ -17,7 +17,10 @@ FORM_OF = {
     ".nii": "nifti",
     ".func.gii": "gifti",
     ".shape.gii": "gifti",
+    ".mgh": "mgh",
+    ".mgz": "mgh",
     ".dscalar.nii": "cifti",
+    ".dtseries.nii": "cifti",
     ".csv": "csv",
     ".parquet": "parquet",
     ".nc": "netcdf",
@@ -50,7 +53,9 @@ def _known_suffix(out: Path) -> str | None:
 
 
 def files_of(out: Path, suffix: str) -> list[Path]:
-    """What is written for ``out``: itself, or a file a hemisphere for GIfTI."""
+    """What is written for ``out``: itself, or a file a hemisphere for GIfTI (hemi-L) and MGH (lh.)."""
+    if FORM_OF[suffix] == "mgh":
+        return [out.with_name(f"{side}.{out.name}") for side in ("lh", "rh")]
     if not suffix.endswith(".gii"):
         return [out]
     stem = out.name[: -len(suffix)]

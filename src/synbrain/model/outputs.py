@@ -4,7 +4,8 @@
 ``.npy``                            (n_maps, n_images, n_voxels) float32
 ``.nii``, ``.nii.gz``               4-D volume; volume ``image * n_maps + map``
 ``.func.gii``, ``.shape.gii``       one file a hemisphere (``_hemi-L``, ``_hemi-R``), on fsaverage
-``.dscalar.nii``                    CIFTI-2, one named row a map
+``.mgh``, ``.mgz``                  one file a hemisphere (``lh.NAME``, ``rh.NAME``), frame = volume above
+``.dscalar.nii``, ``.dtseries.nii`` CIFTI-2, one named row a map; a series has no names
 ``.csv``, ``.parquet``              one row an image and voxel (or ROI), one column a map
 ``.nc``                             xarray: a variable a map, named axes image and voxel (or roi)
 ==================================  =======================================================================
@@ -27,12 +28,13 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
 from synbrain.data.fsaverage import has_surface, on_surface
-from synbrain.data.space import VoxelSpace, import_xarray
+from synbrain.data.space import STRUCTURE, Atlas, VoxelSpace, import_xarray
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, require_space, write_json
 from synbrain.model.output_names import FORM_OF, files_of, require_free, sidecar_of, suffix_of
 
 STRUCTURES = ("CortexLeft", "CortexRight")
+HEMISPHERE_FORMS = {"gifti": "GIfTI", "mgh": "MGH"}
 NO_SURFACE = "the voxels have no known place on a cortical surface"
 
 
@@ -78,10 +80,16 @@ def require_output(
     kind = space.kind
     if suffix in (".nii", ".nii.gz") and kind != "volume":
         raise SynBrainError(f"a {kind} space cannot be written as NIfTI", "end --out in .npy, .csv or .nc")
-    if suffix == ".dscalar.nii" and kind == "none":
+    if FORM_OF[suffix] == "cifti" and kind == "none":
         raise SynBrainError("units without positions have no CIFTI form", "end --out in .npy, .csv or .nc")
-    if suffix.endswith(".gii") and kind != "surface" and not has_surface(space):
-        raise SynBrainError(f"no GIfTI: {NO_SURFACE}", "end --out in .nii.gz, .npy, .csv or .nc")
+    if FORM_OF[suffix] in HEMISPHERE_FORMS:
+        what = HEMISPHERE_FORMS[FORM_OF[suffix]]
+        if kind == "grayordinates":
+            raise SynBrainError(
+                f"no {what}: it holds vertices, and these have voxels too", "end --out in .dscalar.nii"
+            )
+        if kind != "surface" and not has_surface(space):
+            raise SynBrainError(f"no {what}: {NO_SURFACE}", "end --out in .nii.gz, .npy, .csv or .nc")
     if by_roi and suffix not in (".csv", ".parquet", ".nc", ".npy"):
         raise SynBrainError(f"ROI means have no {suffix} form", "end --out in .csv, .parquet, .nc or .npy")
     if by_roi and not space.roi_masks():
@@ -185,32 +193,67 @@ def _write_gifti(files: list[Path], responses: Responses) -> None:
         _save(nib.gifti.GiftiImage(darrays=arrays, meta=meta), path)
 
 
+def _write_mgh(files: list[Path], responses: Responses) -> None:
+    for path, maps in zip(files, _on_vertices(responses), strict=True):
+        shape = (maps.shape[1], 1, 1, len(maps))[: 4 if len(maps) > 1 else 3]  # a single frame is no axis
+        frames = np.ascontiguousarray(maps.T).reshape(shape)
+        _save(nib.MGHImage(frames, np.eye(4)), path)
+
+
 def _write_cifti(files: list[Path], responses: Responses) -> None:
-    space = responses.space
+    cifti2 = nib.cifti2
+    brain, order = _brain_models(responses.space)
+    names = [f"{image} {name}" for image in responses.images for name in responses.maps]
+    is_series = files[0].name.lower().endswith(".dtseries.nii")
+    rows = cifti2.SeriesAxis(0, 1, len(names)) if is_series else cifti2.ScalarAxis(names)
+    values = np.moveaxis(responses.values, 0, 1).reshape(len(names), -1)[:, order]
+    image = cifti2.Cifti2Image(np.asarray(values), cifti2.Cifti2Header.from_axes((rows, brain)))
+    image.nifti_header["descrip"] = responses.description.encode("ascii", "replace")
+    _save(image, files[0])
+
+
+def _brain_models(space: VoxelSpace) -> tuple[Any, NDArray[np.int64]]:
+    """CIFTI's axis of the columns, and the columns in its order: that of the file that they came from."""
     assert space.index is not None
     assert space.shape is not None
-    cifti2 = nib.cifti2
+    if STRUCTURE in space.atlases:
+        return _structures(space, space.atlases[STRUCTURE])
+    order = np.argsort(space.index)
     if space.kind == "volume":
         mask = np.zeros(space.shape, dtype=bool)
         mask.reshape(-1)[space.index] = True
-        brain = cifti2.BrainModelAxis.from_mask(mask, name="other", affine=space.affine)
-        order = np.argsort(space.index)
-    else:
-        order = np.argsort(space.index)
-        index, n_left = space.index[order], space.shape[0]
-        left, right = index[index < n_left], index[index >= n_left] - n_left
-        axes = [
-            cifti2.BrainModelAxis.from_surface(vertices, size, name=name)
-            for vertices, size, name in zip((left, right), space.shape, STRUCTURES, strict=True)
-            if len(vertices)
-        ]
-        brain = axes[0] if len(axes) == 1 else axes[0] + axes[1]
-    names = [f"{image} {name}" for image in responses.images for name in responses.maps]
-    values = np.moveaxis(responses.values, 0, 1).reshape(len(names), -1)[:, order]
-    header = cifti2.Cifti2Header.from_axes((cifti2.ScalarAxis(names), brain))
-    image = cifti2.Cifti2Image(np.asarray(values), header)
-    image.nifti_header["descrip"] = responses.description.encode("ascii", "replace")
-    _save(image, files[0])
+        return nib.cifti2.BrainModelAxis.from_mask(mask, name="other", affine=space.affine), order
+    index, n_left = space.index[order], space.shape[0]
+    left, right = index[index < n_left], index[index >= n_left] - n_left
+    axes = [
+        nib.cifti2.BrainModelAxis.from_surface(vertices, size, name=name)
+        for vertices, size, name in zip((left, right), space.shape, STRUCTURES, strict=True)
+        if len(vertices)
+    ]
+    return (axes[0] if len(axes) == 1 else axes[0] + axes[1]), order
+
+
+def _structures(space: VoxelSpace, atlas: Atlas) -> tuple[Any, NDArray[np.int64]]:
+    """The axis of columns that came from CIFTI: each structure under its own name."""
+    assert space.index is not None
+    assert space.shape is not None
+    grid = space.shape[-3:]
+    n_left, n_right = space.shape[:2] if space.kind == "grayordinates" else (0, 0)
+    axis, order = None, []
+    for value, label in atlas.labels.items():
+        columns = np.flatnonzero(atlas.values == value)
+        if not len(columns):
+            continue
+        name, places = f"CIFTI_STRUCTURE_{label}", space.index[columns]
+        if places[0] < n_left + n_right:
+            n, first = (n_left, 0) if label == "CORTEX_LEFT" else (n_right, n_left)
+            part = nib.cifti2.BrainModelAxis.from_surface(places - first, n, name=name)
+        else:
+            voxels = np.stack(np.unravel_index(places - n_left - n_right, grid), axis=1)
+            part = nib.cifti2.BrainModelAxis(name, voxel=voxels, affine=space.affine, volume_shape=grid)
+        axis = part if axis is None else axis + part
+        order.append(columns)
+    return axis, np.concatenate(order)
 
 
 def to_dataframe(responses: Responses) -> pd.DataFrame:
@@ -261,6 +304,7 @@ WRITERS: dict[str, Callable[[list[Path], Responses], None]] = {
     "npy": _write_npy,
     "nifti": _write_nifti,
     "gifti": _write_gifti,
+    "mgh": _write_mgh,
     "cifti": _write_cifti,
     "csv": _write_csv,
     "parquet": _write_parquet,

@@ -44,7 +44,8 @@ def predict_to(
         model: run folder, or the id of a run on the Hugging Face hub.
         images: images, folders, globs, or text files with one path a line.
         options: what is written.
-        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .dscalar.nii, .csv, .parquet or .nc.
+        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .mgh, .dscalar.nii, .dtseries.nii, .csv,
+            .parquet or .nc.
         overwrite: replace what stands at out.
         show_progress: show a bar.
 

@@ -41,7 +41,8 @@ def synthesize(
         model: run folder, or the id of a run on the Hugging Face hub.
         images: images, folders, globs, or text files with one path a line.
         options: number of trials, seed, subject.
-        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .dscalar.nii, .csv, .parquet or .nc.
+        out: file to write: .npy, .nii.gz, .func.gii, .shape.gii, .mgh, .dscalar.nii, .dtseries.nii, .csv,
+            .parquet or .nc.
         overwrite: replace what stands at out.
         show_progress: show a bar.
 

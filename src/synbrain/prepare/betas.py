@@ -1,4 +1,4 @@
-"""Masked single-trial betas out of NIfTI, HDF5 and MGH files, a block of trials at a time."""
+"""Masked single-trial betas out of NIfTI, HDF5, MGH, GIfTI and CIFTI files, a block of trials at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.parsers.expat import ExpatError
 
 import h5py
 import nibabel as nib
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError, unreadable
-from synbrain.prepare import glmsingle
+from synbrain.prepare import glmsingle, surface
 from synbrain.prepare.grid import Grid, stated_affine
 
 Index = NDArray[np.int64]
@@ -34,13 +35,14 @@ class BetaFile:
 
     Attributes:
         path: the file.
-        grid: (x, y, z) of a volume, or (n_vertices,) of a hemisphere.
+        grid: (x, y, z) of a volume, (n_vertices,) of a hemisphere, or (n_grayordinates,) of CIFTI.
         n_trials: number of trials.
         dtype: the values' type on disk.
         affine: (4, 4) of a volume whose file states it, else None.
         is_scaled: NIfTI scale factors are applied on reading (the values are then float32).
         key: the HDF5 dataset, or the MATLAB variable.
         reversed_axes: the HDF5 dataset lies as (trials, z, y, x), not as (x, y, z, trials).
+        brain: nibabel's axis of the grayordinates of CIFTI.
     """
 
     path: Path
@@ -51,11 +53,17 @@ class BetaFile:
     is_scaled: bool = False
     key: str = ""
     reversed_axes: bool = True
+    brain: Any = None
 
     @property
     def is_integer(self) -> bool:
         """True for NSD's volumes (percent signal change x 300), False for its surface files."""
         return self.dtype.kind in "iu" and not self.is_scaled
+
+    @property
+    def is_surface(self) -> bool:
+        """Vertices of one hemisphere, or grayordinates."""
+        return len(self.grid) == 1
 
     @property
     def place(self) -> Grid:
@@ -130,7 +138,8 @@ def reading(path: Path) -> Iterator[None]:
         raise
     except (
         OSError, EOFError, zlib.error, ValueError, KeyError, nib.spatialimages.HeaderDataError,
-        nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError,
+        nib.filebasedimages.ImageFileError, nib.wrapstruct.WrapStructError, ExpatError,
+        nib.cifti2.Cifti2HeaderError,
     ) as error:  # fmt: skip
         raise unreadable(
             path, error, "download or copy it again, then run the same command: finished sessions are kept"
@@ -139,11 +148,8 @@ def reading(path: Path) -> Iterator[None]:
 
 def _is_hdf5(path: Path) -> bool:
     """By content: MATLAB 7.3 files are HDF5 behind a block of 512 bytes."""
-    return path.suffix not in (".mgh", ".mgz", ".nii", ".gz", ".npy") and bool(h5py.is_hdf5(path))
-
-
-def _is_surface(path: Path) -> bool:
-    return path.suffix in (".mgh", ".mgz")
+    others = (*surface.MGH, *surface.GIFTI, ".nii", ".gz", ".npy")
+    return not surface.has_suffix(path, others) and bool(h5py.is_hdf5(path))
 
 
 def describe(path: Path) -> BetaFile:
@@ -161,11 +167,17 @@ def describe(path: Path) -> BetaFile:
             key, shape, dtype = glmsingle.shape_of(path)
             grid, n = _grid_and_trials(shape, path)
             about = BetaFile(path, grid, n, dtype, key=key)
-        elif _is_surface(path):
+        elif surface.has_suffix(path, surface.MGH):
             loaded: Any = nib.load(path)
             shape = loaded.shape
-            n = shape[3] if len(shape) > 3 else 1
+            n = int(shape[3]) if len(shape) > 3 else 1
             about = BetaFile(path, (int(np.prod(shape[:3])),), n, np.dtype(np.float32))
+        elif surface.has_suffix(path, surface.GIFTI):
+            maps = surface.gifti_maps(path)
+            about = BetaFile(path, maps[0].shape, len(maps), np.result_type(*maps))
+        elif surface.is_cifti(path):
+            rows, columns = surface.cifti_axes(path)
+            about = BetaFile(path, (len(columns),), len(rows), np.dtype(np.float32), brain=columns)
         else:
             with path.open("rb") as raw:
                 header, _ = _nifti_header(raw, path)
@@ -258,8 +270,10 @@ def read_masked(about: BetaFile, index: Index) -> tuple[NDArray[Any], float]:
             return np.ascontiguousarray(whole[index].T), 0.0
         if about.key:
             return _read_hdf5(about, index), 0.0
-        if _is_surface(about.path):
-            return _read_surface(about, index), 0.0
+        if surface.has_suffix(about.path, surface.MGH):
+            return _read_mgh(about, index), 0.0
+        if about.is_surface:
+            return _read_maps(about, index), 0.0
         return _read_nifti(about, index)
 
 
@@ -324,7 +338,20 @@ def _read_voxel_chunks(about: BetaFile, data: Any, index: Index, out: NDArray[An
     return out
 
 
-def _read_surface(about: BetaFile, index: Index) -> NDArray[Any]:
+def _read_maps(about: BetaFile, index: Index) -> NDArray[Any]:
+    """GIfTI, which is read whole, or a block of the rows of CIFTI at a time."""
+    out = np.empty((about.n_trials, len(index)), dtype=about.dtype.newbyteorder("="))
+    if about.brain is None:
+        for trial, values in enumerate(surface.gifti_maps(about.path)):
+            out[trial] = values[index]
+        return out
+    step = max(1, BLOCK_BYTES // (about.grid[0] * 4))
+    for start in range(0, about.n_trials, step):
+        out[start : start + step] = surface.cifti_rows(about.path, start, start + step)[:, index]
+    return out
+
+
+def _read_mgh(about: BetaFile, index: Index) -> NDArray[Any]:
     loaded: Any = nib.load(about.path)
     proxy = loaded.dataobj
     out = np.empty((about.n_trials, len(index)), dtype=np.float32)

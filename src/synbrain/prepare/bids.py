@@ -1,13 +1,14 @@
-"""Single-trial NIfTI betas with BIDS events and a mask (GLMsingle, fMRIPrep-style) to a dataset.
+"""Single-trial betas with BIDS events (GLMsingle, fMRIPrep-style), volumes or surfaces, to a dataset.
 
 A file of betas (``sub-01_ses-02_task-x[_run-03]_betas.nii.gz``) belongs to the ``_events.tsv`` whose session,
 task and run entities agree with its own; without a run entity, to all runs of the session in order. Its
-volumes are the events that name an image, in order; events with ``n/a`` there are no trials.
+volumes are the events that name an image, in order; events with ``n/a`` there are no trials. Maps of
+a surface (``_hemi-L_betas.func.gii`` and ``_hemi-R_``, ``.mgh``) and of CIFTI are taken like volumes.
 """
 
 from __future__ import annotations
 
-import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,29 @@ from synbrain.data.dataset import (
 )
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.scaling import SCALING_ARRAYS, scaling_arrays
-from synbrain.data.space import Atlas, VoxelSpace
+from synbrain.data.space import VoxelSpace
 from synbrain.data.tables import read_table
 from synbrain.errors import SynBrainError
-from synbrain.files import digest_of, open_array, require_replaceable
+from synbrain.files import open_array, require_replaceable
 from synbrain.prepare import rois as nsd_rois
 from synbrain.prepare.entities import entities, matched, walk
 from synbrain.prepare.grid import Grid, is_turned, positions_in, with_affine
 from synbrain.prepare.options import BidsOptions
 from synbrain.prepare.pictures import check_images, files_below, stimuli_in
+from synbrain.prepare.plan import (
+    Parts,
+    Taken,
+    digest_of_plan,
+    names_of,
+    on_surface,
+    only_surface_mask,
+    plan_sessions,
+    several_masks,
+)
 from synbrain.prepare.runs import Run, columns_with_images, read_source, session_numbers
-from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
+from synbrain.prepare.sessions import Reading, drop_trials, resumable_folder, write_sessions
 from synbrain.prepare.split import images_folder, split_images
-from synbrain.prepare.table import check_trials, index_images
+from synbrain.prepare.trials import check_trials, index_images
 
 DEFAULTS = BidsOptions()
 
@@ -49,7 +60,7 @@ def prepare_bids(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Dataset:
-    """Make a dataset of betas with one volume per trial, events tables and a mask.
+    """Make a dataset of betas with one volume (or surface map) per trial, events tables and a mask.
 
     Test images are those of a list, or of the events' column ``split``, or else drawn (``options``).
 
@@ -71,48 +82,63 @@ def prepare_bids(
     named, notes = _named_trials(runs, options)
     _require_images(folder, named, source.events)
     trials, table = index_images(check_trials(named, src))
-    mask_path = options.mask if options.mask is not None else _only_mask(src, who)
-    grid = with_affine(runs[0].files[0].place, [mask_path])
-    index = _voxels_in(mask_path, grid)
-    labels = nsd_rois.read_atlases(options.atlases or [], grid, index, src)
-    sessions, turned = _plan(runs, index, grid, trials, scaling)
-    notes = [*source.notes, *notes, *turned]
+    place = _surface_place if runs[0].pieces[0][0].is_surface else _volume_place
+    taken = place(src, who, runs, options)
+    sessions = plan_sessions(runs, taken.parts, trials, scaling)
+    notes = [*source.notes, *notes, *taken.notes]
     pictures = check_images(folder, table, options, show_progress)
-    plan, names = _digest_of_plan(sessions, trials, options), [f.path.name for run in runs for f in run.files]
+    plan, names = digest_of_plan(sessions, trials, scaling, options.missing_trials), names_of(runs)
     with resumable_folder(out, plan, overwrite) as building:
         how = Reading(scaling, 1, options.missing_trials, workers)
-        report = write_sessions(building, sessions, len(index), plan, how, show_progress)
+        report = write_sessions(building, sessions, taken.n_columns, plan, how, show_progress)
         trials, table, dropped = drop_trials(building, report["missing_trials"], trials, table)
         ncsnr, origin = ncsnr_of(open_array(building / RESPONSES), trials)
         name, is_z = f"sub-{who}", scaling == "session-zscore"
         info = DatasetInfo(
             name=name, subject=name, unit="z-score within session" if is_z else options.unit,
-            n_trials=len(trials), n_voxels=len(index), n_images=len(table),
+            n_trials=len(trials), n_voxels=taken.n_columns, n_images=len(table),
             stimuli=stimuli_in(folder, out, options),
             scaling={"kind": scaling, "raw_per_percent": 1} | ({"arrays": SCALING_ARRAYS} if is_z else {}),
             provenance={
                 "reader": "bids", "source": src.resolve().name, "betas": names,
-                "mask": mask_path.name, "ncsnr_from": origin and f"trials of the {origin} split",
+                "mask": taken.mask, "ncsnr_from": origin and f"trials of the {origin} split",
                 "pictures": pictures.summary, "notes": [*notes, *pictures.notes, *dropped], **report,
             },
         )  # fmt: skip
-        space = _volume_space(runs, index, grid, labels, ncsnr)
+        space = replace(taken.space, ncsnr=ncsnr)
         write_tables(building, info, trials, table, space, scaling_arrays(scaling))
     return load_dataset(out)
 
 
-def _volume_space(
-    runs: list[Run],
-    index: NDArray[np.int64],
-    grid: Grid,
-    labels: dict[str, Atlas],
-    ncsnr: NDArray[np.float32] | None,
-) -> VoxelSpace:
-    """Where the voxels ``index`` lie; in MNI space where the files' entities say so."""
-    in_mni = entities(runs[0].files[0].path).get("space", "").startswith("MNI")
-    return VoxelSpace(
-        len(index), "volume", grid.shape, grid.affine, index.astype(np.int64), labels, ncsnr, in_mni=in_mni
-    )  # fmt: skip
+def _volume_place(src: Path, who: str, runs: list[Run], options: BidsOptions) -> Taken:
+    """The voxels of the mask; in MNI space where the files' entities say so."""
+    mask = options.mask if options.mask is not None else _only_mask(src, who)
+    first = runs[0].pieces[0][0]
+    grid = with_affine(first.place, [mask])
+    index = _voxels_in(mask, grid)
+    labels = nsd_rois.read_atlases(options.atlases or [], grid, index, src)
+    in_mni = entities(first.path).get("space", "").startswith("MNI")
+    space = VoxelSpace(
+        len(index), "volume", grid.shape, grid.affine, index.astype(np.int64), labels, in_mni=in_mni
+    )
+    parts: dict[Path, Parts] = {}
+    turned = []
+    for (about,) in (piece for run in runs for piece in run.pieces):
+        positions = positions_in(about.place, grid)
+        parts[about.path] = ((about, positions[index]),)
+        if is_turned(positions):
+            turned.append(about.path.name)
+    notes = [f"{len(turned)} files were stored with other axes, such as {turned[0]}"] if turned else []
+    if grid.affine is None:
+        notes.append("neither betas nor mask state where they lie: their shapes alone were compared")
+    return Taken(space, parts, mask.name, notes)
+
+
+def _surface_place(src: Path, who: str, runs: list[Run], options: BidsOptions) -> Taken:
+    """The vertices of the mask, or all of them."""
+    mask = options.mask if options.mask is not None else only_surface_mask(src, who, options.hemispheres)
+    pieces = [piece for run in runs for piece in run.pieces]
+    return on_surface(pieces, mask, options.atlases or [], options)
 
 
 def _voxels_in(mask: Path, grid: Grid) -> NDArray[np.int64]:
@@ -121,20 +147,6 @@ def _voxels_in(mask: Path, grid: Grid) -> NDArray[np.int64]:
     if len(index) == 0:
         raise SynBrainError(f"{mask} holds no voxel", "give a mask that is above 0 somewhere")
     return index
-
-
-def _digest_of_plan(sessions: list[Session], trials: pd.DataFrame, options: BidsOptions) -> str:
-    """Tells whether what an interruption left was going to be the same dataset.
-
-    Which volumes are trials counts too: a design may be mended so that the same trials are other volumes.
-    """
-    read = hashlib.sha256(pd.util.hash_pandas_object(trials).to_numpy().tobytes())
-    for session in sessions:
-        for part in (session.kept, *(place for parts in session.runs for _, place in parts)):
-            read.update(len(part).to_bytes(8) + np.ascontiguousarray(part, dtype=np.int64).tobytes())
-    names = [about.path.name for session in sessions for parts in session.runs for about, _ in parts]
-    about = {"scaling": options.scaling, "missing": options.missing_trials, "files": names}
-    return digest_of(about | {"read": read.hexdigest()})
 
 
 def _named_trials(runs: list[Run], options: BidsOptions) -> tuple[pd.DataFrame, list[str]]:
@@ -172,57 +184,4 @@ def _only_mask(src: Path, who: str) -> Path:
             f"{src} has no mask (*_mask.nii.gz or mask.nii.gz)",
             f"pass --mask {others[0]}, if that is it" if others else "pass --mask FILE",
         )
-    shown = ", ".join(str(path.relative_to(src)) for path in masks[:6]) + (", ..." if len(masks) > 6 else "")
-    raise SynBrainError(f"{src} has {len(masks)} masks: {shown}", "pass --mask with one of them")
-
-
-def _plan(
-    runs: list[Run], index: NDArray[np.int64], grid: Grid, trials: pd.DataFrame, scaling: str
-) -> tuple[list[Session], list[str]]:
-    """What is scaled together: each run by itself, or for z-scores all runs of a session.
-
-    Every file is read in the orientation of ``grid``, and a note names one that was stored otherwise.
-    """
-    training = (trials["split"] == "train").to_numpy()
-    session_of, run_sessions = trials["session"].to_numpy(), session_numbers(runs)
-    starts = np.concatenate([[0], np.cumsum([len(run.trials) for run in runs])])
-    places, turned = {}, []
-    for about in (about for run in runs for about in run.files):
-        positions = positions_in(about.place, grid)
-        places[about.path] = positions[index]
-        if is_turned(positions):
-            turned.append(about.path.name)
-    notes = [f"{len(turned)} files were stored with other axes, such as {turned[0]}"] if turned else []
-    if grid.affine is None:
-        notes.append("neither betas nor mask state where they lie: their shapes alone were compared")
-    planned: list[Session] = []
-    pieces: list[list[int]] = [[i] for i in range(len(runs))]
-    numbers: list[int | None] = [None] * len(runs)
-    if scaling == "session-zscore":
-        numbers = [int(number) for number in np.unique(session_of)]
-        pieces = [[i for i, own in enumerate(run_sessions) if (own == number).any()] for number in numbers]
-    for piece, (number, members) in enumerate(zip(numbers, pieces, strict=True)):
-        kept, rows, volumes = [], [], 0
-        for i in members:
-            here = np.ones(len(runs[i].trials), dtype=bool) if number is None else run_sessions[i] == number
-            kept.append(volumes + runs[i].kept[here])
-            rows.append(starts[i] + np.flatnonzero(here))
-            volumes += sum(about.n_trials for about in runs[i].files)
-        row = np.concatenate(rows)
-        if not np.array_equal(row, np.arange(row[0], row[0] + len(row))):
-            raise SynBrainError(
-                f"the trials of session {session_of[row[0]]} do not follow one another in the files",
-                "join the files session by session, or pass --scaling none",
-            )
-        files = [about for i in members for about in runs[i].files]
-        planned.append(
-            Session(
-                number=piece,
-                session=int(session_of[row[0]]),
-                runs=tuple(((about, places[about.path]),) for about in files),
-                kept=np.concatenate(kept),
-                fitting=training[row],
-                first_row=int(row[0]),
-            )
-        )
-    return planned, notes
+    raise several_masks(src, masks)

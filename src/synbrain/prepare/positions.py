@@ -14,11 +14,11 @@ from synbrain.data.tables import numbers, read_table
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.prepare import rois
+from synbrain.prepare.brain import VERTICES
 from synbrain.prepare.entities import natural
 from synbrain.prepare.grid import grid_of
 from synbrain.prepare.options import TableOptions
 
-VERTICES = {"fsaverage": 163_842, "fsaverage6": 40_962, "fsaverage5": 10_242}
 AXES, HEMISPHERE, VERTEX, NCSNR = ("x", "y", "z"), "hemisphere", "vertex", "ncsnr"
 COUNTS = ("voxel", "unit", "column", "index")  # may number the rows
 SIDES = {"l": 1, "left": 1, "lh": 1, "r": 2, "right": 2, "rh": 2}
@@ -47,9 +47,7 @@ def read_space(src: Path, options: TableOptions, n_units: int) -> tuple[VoxelSpa
     """
     space, notes = VoxelSpace(n_units), list[str]()
     mask = options.mask or next((p for p in (src / "mask.nii.gz", src / "mask.nii") if p.exists()), None)
-    table_path = options.voxels or next(
-        (p for p in (src / "voxels.csv", src / "voxels.tsv") if p.exists()), None
-    )
+    table_path = voxel_table(src, options)
     if mask is not None:
         space = _of_mask(mask, options, n_units, src)
         order = "x slowest, as numpy and nilearn have them" if options.mask_order == "C" else "x fastest"
@@ -57,9 +55,15 @@ def read_space(src: Path, options: TableOptions, n_units: int) -> tuple[VoxelSpa
     elif options.atlases:
         raise SynBrainError("label volumes need the grid of the columns", "pass --mask, too")
     if table_path is not None:
-        space, more = _with_table(space, table_path, options, n_units)
+        space, more = with_table(space, table_path, options, n_units)
         notes += more
     return space, notes
+
+
+def voxel_table(src: Path, options: TableOptions) -> Path | None:
+    """The table of the columns, as the options name it or as it lies in ``src``; None without one."""
+    usual = (p for p in (src / "voxels.csv", src / "voxels.tsv") if p.exists())
+    return options.voxels or next(usual, None)
 
 
 def _of_mask(path: Path, options: TableOptions, n_units: int, src: Path) -> VoxelSpace:
@@ -79,9 +83,10 @@ def _of_mask(path: Path, options: TableOptions, n_units: int, src: Path) -> Voxe
     return VoxelSpace(n_units, "volume", grid.shape, grid.affine, index, atlases)
 
 
-def _with_table(
+def with_table(
     space: VoxelSpace, path: Path, options: TableOptions, n_units: int
 ) -> tuple[VoxelSpace, list[str]]:
+    """``space`` with the positions, atlases and ncsnr that the table of the columns has; and notes."""
     table = read_table(path, mend="write one line per response column: x,y,z,hemisphere,ROI,ncsnr")
     if len(table) != n_units:
         raise SynBrainError(
@@ -126,18 +131,22 @@ def _placed(
     if has_axes and len(has_axes) < 3:
         raise SynBrainError(f"{path} has {', '.join(has_axes)} alone", "give x, y and z, in mm")
     if VERTEX in table:
+        if space.kind in ("surface", "grayordinates"):
+            raise SynBrainError(
+                f"{path} has the column vertex, which the files of the responses say already", "leave it out"
+            )
         if sides is None or space.kind != "none":
             raise SynBrainError(
                 f"{path} has vertices without {'a hemisphere' if sides is None else 'need of a mask'}",
                 "give vertex (0-based) and hemisphere (left or right), and no mask",
             )
-        return _on_surface(space, _column(table, VERTEX, path), sides, VERTICES[options.mesh], path)
+        return _on_surface(space, _column(table, VERTEX, path), sides, options.mesh or "fsaverage", path)
     if not has_axes:
         return space
     positions = np.stack([_column(table, axis, path) for axis in AXES], axis=1)
     if space.kind == "none":
         return replace(space, kind="points", positions=positions)
-    if space.affine is not None:
+    if space.kind == "volume":
         apart = np.abs(space.coordinates() - positions).max(axis=1)
         if apart.max() > NEAR_MM:
             row = int(apart.argmax())
@@ -149,17 +158,18 @@ def _placed(
 
 
 def _on_surface(
-    space: VoxelSpace, vertex: NDArray[np.float64], sides: NDArray[np.int32], n: int, path: Path
+    space: VoxelSpace, vertex: NDArray[np.float64], sides: NDArray[np.int32], mesh: str, path: Path
 ) -> VoxelSpace:
+    n = VERTICES.get(mesh) or int(vertex.max()) + 1
     if (vertex < 0).any() or (vertex >= n).any() or (vertex % 1).any():
         raise SynBrainError(
             f"{path} has vertices from {vertex.min():g} to {vertex.max():g}, the mesh has 0 to {n - 1}",
-            "count vertices from 0, and choose --mesh fsaverage, fsaverage6 or fsaverage5",
+            "count vertices from 0, and choose --mesh fsaverage, fsaverage6, fsaverage5, fsLR or other",
         )
     index = vertex.astype(np.int64) + np.where(sides == 2, n, 0)
     if len(np.unique(index)) < len(index):
         raise SynBrainError(f"{path} has a vertex twice", "give every response column its own vertex")
-    return replace(space, kind="surface", shape=(n, n), index=index)
+    return replace(space, kind="surface", shape=(n, n), index=index, mesh=mesh)
 
 
 def _column(table: pd.DataFrame, name: str, path: Path, may_lack: bool = False) -> NDArray[np.float64]:

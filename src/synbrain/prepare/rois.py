@@ -196,6 +196,12 @@ def hemisphere_atlas(folder: Path, grid: Grid, index: NDArray[np.int64]) -> Atla
     return Atlas(values=sides, labels={1: "left", 2: "right"}, source=" + ".join(used))
 
 
+def vertex_sides(index: NDArray[np.int64], n_left: int, n_vertices: int) -> Atlas:
+    """Left and right of vertices, left ones first; places from ``n_vertices`` on are neither."""
+    sides = np.where(index < n_left, 1, np.where(index < n_vertices, 2, 0)).astype(np.int32)
+    return Atlas(sides, {1: "left", 2: "right"}, "file of each vertex")
+
+
 def roi_mask(names: list[str], maps: dict[str, LabelMap], folders: Iterable[Path]) -> NDArray[np.bool_]:
     """The union of named ROIs over the whole grid.
 

@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 from synbrain.data.tables import numbers, read_list, read_table
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.prepare.betas import BetaFile, describe
+from synbrain.prepare.betas import describe
+from synbrain.prepare.brain import Piece, parts_agree
 from synbrain.prepare.entities import MATCHED, applicable, entities, matched, natural, order, walk
 from synbrain.prepare.options import BidsOptions
+from synbrain.prepare.surface import SUFFIXES, Hemispheres, has_suffix, pairs
 
 IMAGE_COLUMNS = ("stim_file", "stimulus", "image", "image_file", "trial_type")
 BETA_PATTERNS = ("*_betas.nii*", "*_beta.nii*", "*desc-betas*.nii*", "*_statmap.nii*")
 GLMSINGLE_PATTERNS = ("TYPED_*.hdf5", "TYPED_*.mat", "TYPED_*.npy")  # the first that there is
-SURFACES = (".func.gii", ".shape.gii", ".mgh", ".mgz", ".dtseries.nii", ".dscalar.nii")
+ON_SURFACES = (
+    "*beta*",
+    "*statmap*",
+)  # of these the files whose suffix is of a surface, where there are no volumes
 NO_IMAGE = ("n/a", "N/A")  # BIDS's word for a missing value; "NA" may be an image's name
 
 
@@ -30,19 +35,19 @@ class Run:
     """Betas that are one piece in time, with the trials that their volumes show.
 
     Attributes:
-        files: one file, or one per trial, in the order of the trials.
+        pieces: one, or one per trial, in the order of the trials; a file, or left and right hemisphere.
         kept: (n_trials,) the volumes that are trials, ascending.
         trials: image (name), ses (label), run (0-based or missing), and split where it is given.
     """
 
-    files: tuple[BetaFile, ...]
+    pieces: tuple[Piece, ...]
     kept: NDArray[np.int64]
     trials: pd.DataFrame
 
     @property
     def name(self) -> str:
-        first, last = self.files[0].path.name, self.files[-1].path.name
-        return first if len(self.files) == 1 else f"{first} to {last}"
+        first, last = self.pieces[0][0].path.name, self.pieces[-1][0].path.name
+        return first if len(self.pieces) == 1 else f"{first} to {last}"
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ def read_source(src: Path, options: BidsOptions) -> Source:
         raise SynBrainError(f"{src} is no folder", "check SRC")
     all_events = list(walk(src, "*_events.tsv"))
     who, paths = _beta_files(src, options, all_events)
-    stacks = _stacks([describe(path) for path in paths])
-    _require_one_of_each(stacks)
+    stacks = stacks_of(paths, options.hemispheres)
+    # a design counts the trials over files outside BIDS, whose names need not tell runs apart
+    _require_one_of_each([s for s in stacks if options.design is None or matched(s[0][0].path)])
     if options.design is not None:
         return Source(
             who, _runs_of_design(stacks, options.design, options.image_column), [options.design], []
@@ -86,9 +92,9 @@ def read_source(src: Path, options: BidsOptions) -> Source:
         )
     runs, notes, used = [], list[str](), dict[Path, list[Path]]()
     for stack in stacks:
-        tables = applicable({"sub": who} | matched(stack[0].path), events)
+        tables = applicable({"sub": who} | matched(stack[0][0].path), events)
         for table in tables:
-            used.setdefault(table, []).append(stack[0].path)
+            used.setdefault(table, []).append(stack[0][0].path)
         runs.append(_run_of_events(stack, tables, options))
     for table, users in used.items():
         if len(users) > 1 and "run" in matched(table):
@@ -107,21 +113,20 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
     paths = list(walk(src, *([pattern] if pattern else BETA_PATTERNS)))
     for glmsingle in () if pattern else GLMSINGLE_PATTERNS:
         paths = paths or list(walk(src, glmsingle))
+    if not paths and not pattern:
+        on_surfaces = [path for path in walk(src, *ON_SURFACES) if has_suffix(path, SUFFIXES)]
+        paths = [path for path in on_surfaces if "mask." not in path.name]
     asked = None if options.subject is None else options.subject.removeprefix("sub-")
     labels = sorted({matched(path)["sub"] for path in paths if "sub" in matched(path)})
     if not labels:  # GLMsingle's files do not name the subject
         labels = sorted({matched(path)["sub"] for path in events if "sub" in matched(path)})
-    surfaces = [] if paths else list(walk(src, *(f"*{suffix}" for suffix in SURFACES)))
-    if surfaces:
-        raise SynBrainError(
-            f"{src} has betas on a surface or in CIFTI ({surfaces[0].name}), which are read as a table only",
-            "save them as responses.npy with vertex and hemisphere in voxels.csv, and use `synbrain prepare "
-            "table` (docs/guide/datasets.md has the lines)",
-        )
     if not paths:
+        others = [] if pattern else list(walk(src, *(f"*{suffix}" for suffix in SUFFIXES)))
         raise SynBrainError(
-            f"{src} has no betas like {pattern or ' or '.join((*BETA_PATTERNS, *GLMSINGLE_PATTERNS))}",
-            'pass --pattern, such as "*_betas.nii.gz"; the files must lie below SRC',
+            f"{src} has no betas like {pattern or ' or '.join((*BETA_PATTERNS, *GLMSINGLE_PATTERNS))}"
+            + (f", but {others[0].name}" if others else ""),
+            'pass --pattern, such as "*_betas.nii.gz" or "*_betas.func.gii" (matching both hemispheres); the '
+            "files must lie below SRC",
         )
     if asked is not None and labels and asked not in labels:
         raise SynBrainError(f"{src} has no betas of sub-{asked}", f"pass --subject with one of {labels}")
@@ -131,12 +136,19 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
     return who, sorted((path for path in paths if matched(path).get("sub", who) == who), key=order)
 
 
-def _stacks(files: list[BetaFile]) -> list[tuple[BetaFile, ...]]:
-    """Files that are one piece in time: each alone, but one-volume files numbered by trial together."""
-    groups: dict[object, list[BetaFile]] = {}
-    for about in files:
-        key = (about.path.parent, _template(about.path)) if about.n_trials == 1 else about.path
-        groups.setdefault(key, []).append(about)
+def stacks_of(paths: list[Path], hemispheres: Hemispheres) -> list[tuple[Piece, ...]]:
+    """Files that are one piece in time: each alone, but one-volume files numbered by trial together.
+
+    Raises:
+        SynBrainError: where a hemisphere is missing, or left and right hold other numbers of trials.
+    """
+    groups: dict[object, list[Piece]] = {}
+    for beside in pairs(paths, hemispheres):
+        piece = tuple(describe(path) for path in beside)
+        parts_agree(piece)
+        first = piece[0]
+        key = (first.path.parent, _template(first.path)) if first.n_trials == 1 else first.path
+        groups.setdefault(key, []).append(piece)
     return [tuple(_in_order(group)) if len(group) > 1 else (group[0],) for group in groups.values()]
 
 
@@ -146,9 +158,9 @@ def _template(path: Path) -> str:
     return "_".join(c if c.partition("-")[0] in MATCHED else re.sub(r"\d+", "#", c) for c in chunks)
 
 
-def _in_order(files: list[BetaFile]) -> list[BetaFile]:
+def _in_order(pieces: list[Piece]) -> list[Piece]:
     """One-volume files by the number in which their names differ: it must count the trials."""
-    counts = []
+    counts, files = [], [piece[0] for piece in pieces]
     for about in files:
         free = [c for c in about.path.name.split("_") if c.partition("-")[0] not in MATCHED]
         counts.append([int(number) for number in re.findall(r"\d+", "_".join(free))])
@@ -163,13 +175,13 @@ def _in_order(files: list[BetaFile]) -> list[BetaFile]:
             "number the trials without gaps from 0 or 1",
             "name them by trial (trial-001, trial-002, ...), or join them into one 4D file",
         )
-    return [files[i] for i in place]
+    return [pieces[i] for i in place]
 
 
-def _require_one_of_each(stacks: list[tuple[BetaFile, ...]]) -> None:
+def _require_one_of_each(stacks: list[tuple[Piece, ...]]) -> None:
     seen: dict[tuple[tuple[str, str], ...], Path] = {}
     for stack in stacks:
-        path = stack[0].path
+        path = stack[0][0].path
         other = seen.setdefault(tuple(sorted(matched(path).items())), path)
         if other != path:
             a, b = entities(other), entities(path)
@@ -177,13 +189,13 @@ def _require_one_of_each(stacks: list[tuple[BetaFile, ...]]) -> None:
             raise SynBrainError(
                 f"{other.name} and {path.name} are betas of the same run"
                 + (f"; they differ in {', '.join(labels)}" if labels else ""),
-                "pass --pattern that matches one of them, "
-                + (f'such as "*{labels[0]}*"' if labels else 'such as "*_betas.nii.gz"'),
+                "pass --pattern that matches one of them, such as "
+                + (f'"*{labels[0]}*"' if labels else f'"*{"".join(other.suffixes)}"'),
             )
 
 
-def _run_of_events(stack: tuple[BetaFile, ...], tables: list[Path], options: BidsOptions) -> Run:
-    path = stack[0].path
+def _run_of_events(stack: tuple[Piece, ...], tables: list[Path], options: BidsOptions) -> Run:
+    path = stack[0][0].path
     if not tables:
         raise SynBrainError(
             f"no _events.tsv belongs to {path.name}",
@@ -194,17 +206,21 @@ def _run_of_events(stack: tuple[BetaFile, ...], tables: list[Path], options: Bid
     trials["ses"] = trials["ses"].mask(trials["ses"] == "", entities_of.get("ses", ""))
     if trials["run"].isna().all() and entities_of.get("run", "").isdigit():
         trials["run"] = pd.Series(int(entities_of["run"]) - 1, index=trials.index, dtype="Int16")
-    n = sum(about.n_trials for about in stack)
+    n = n_trials(stack)
+    what = "map" if stack[0][0].is_surface else "volume"
     if len(trials) != n:
+        files = f"{path.name} has" if len(stack) == 1 else f"{path.name} and {len(stack) - 1} more are"
         raise SynBrainError(
-            f"{path.name} has {counted(n, 'volume')} for {counted(len(trials), 'trial')} in "
-            f"{', '.join(table.name for table in tables)}"
-            if len(stack) == 1
-            else f"{path.name} and {len(stack) - 1} more are {counted(n, 'volume')} "
-            f"for {counted(len(trials), 'trial')} in {', '.join(table.name for table in tables)}",
-            "give one volume per event that names an image, and n/a for other events",
+            f"{files} {counted(n, what)} for {counted(len(trials), 'trial')} in "
+            f"{', '.join(table.name for table in tables)}",
+            f"give one {what} per event that names an image, and n/a for other events",
         )
     return Run(stack, np.arange(n), trials)
+
+
+def n_trials(stack: Sequence[Piece]) -> int:
+    """How many trials pieces hold, one after another in time."""
+    return sum(piece[0].n_trials for piece in stack)
 
 
 def read_events(path: Path, options: BidsOptions) -> pd.DataFrame:
@@ -254,23 +270,24 @@ def _by_onset(table: pd.DataFrame, path: Path, is_asked: bool) -> pd.DataFrame:
     return table.iloc[np.argsort(onsets, kind="stable")]
 
 
-def _runs_of_design(stacks: Sequence[tuple[BetaFile, ...]], path: Path, column: str | None) -> list[Run]:
+def _runs_of_design(stacks: Sequence[tuple[Piece, ...]], path: Path, column: str | None) -> list[Run]:
     """One line per volume over all files in order; lines without an image are volumes to leave out."""
     name = column or "image"
-    total = sum(about.n_trials for stack in stacks for about in stack)
+    total = sum(n_trials(stack) for stack in stacks)
+    what = "map" if stacks[0][0][0].is_surface else "volume"
     table = _design(path, name, total)
     if len(table) != total:
         raise SynBrainError(
-            f"{path} has {counted(len(table), 'line')} for {counted(total, 'volume')}",
-            "write one line per volume, over all files in the order of session and run",
+            f"{path} has {counted(len(table), 'line')} for {counted(total, what)}",
+            f"write one line per {what}, over all files in the order of session and run",
         )
     runs, start = [], 0
     for stack in stacks:
-        n = sum(about.n_trials for about in stack)
+        n = n_trials(stack)
         part = table.iloc[start : start + n]
         start += n
         is_trial = (part[name].notna() & ~part[name].isin(NO_IMAGE)).to_numpy()
-        part, entities_of = part[is_trial], matched(stack[0].path)
+        part, entities_of = part[is_trial], matched(stack[0][0].path)
         trials = pd.DataFrame({"image": part[name].to_numpy()})
         trials["ses"] = part["session"].to_numpy() if "session" in part else entities_of.get("ses", "")
         run = numbers(part, "run").to_numpy() if "run" in part else np.full(len(part), np.nan)
@@ -295,7 +312,7 @@ def _design(path: Path, column: str, total: int) -> pd.DataFrame:
     return read_table(path, (column,), "write one line per volume: image, and optionally session, run, split")
 
 
-def session_numbers(runs: list[Run]) -> list[NDArray[np.int16]]:
+def session_numbers(runs: Sequence[Run]) -> list[NDArray[np.int16]]:
     """The 0-based session of every trial of each run, by the natural order of the labels."""
     labels = sorted({str(label) for run in runs for label in run.trials["ses"]}, key=natural)
     place = {label: number for number, label in enumerate(labels)}

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +30,15 @@ from synbrain.data.dataset import (
 )
 from synbrain.data.reliability import ncsnr_of
 from synbrain.data.space import VoxelSpace
-from synbrain.data.tables import nearest, numbers, read_table
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.files import allocate_array, digest, new_folder, open_array, require_replaceable, require_space
-from synbrain.prepare.entities import natural
 from synbrain.prepare.options import TableOptions
 from synbrain.prepare.pictures import check_images, stimuli_in
 from synbrain.prepare.positions import read_space
-from synbrain.prepare.split import images_folder, split_images
+from synbrain.prepare.split import images_folder
+from synbrain.prepare.surface_table import surface_files, surface_responses
+from synbrain.prepare.trials import read_trials
 
 ROW_BLOCK = 1024  # response rows in memory at a time
 DEFAULTS = TableOptions()
@@ -55,10 +55,10 @@ def prepare_table(
     overwrite: bool = False,
     show_progress: bool = False,
 ) -> Dataset:
-    """Make a dataset of ``src/images/``, ``src/trials.csv`` and ``src/responses.npy``.
+    """Make a dataset of ``src/images/``, ``src/trials.csv`` and ``src/responses.npy``, or surface files.
 
     ``trials.csv`` has a row per response row: image, and optionally split (train or test, by image), repeat
-    and session. ``voxels.csv`` or ``mask.nii.gz`` say where the units lie.
+    and session. ``voxels.csv`` or ``mask.nii.gz`` say where the units lie; surface files say it themselves.
 
     Args:
         src: the folder to read.
@@ -83,36 +83,81 @@ def prepare_table(
     require_replaceable(out, overwrite, inputs=[src])
     trials, images, drawn = read_trials(src / "trials.csv", options)
     folder = images_folder(src, options.images, ("images", "stimuli"))
-    raw = _open_responses(src, len(trials))
-    space, notes = read_space(src, options, raw.shape[1])
+    files = surface_files(src, options)
+    read = surface_responses(src, files, trials, options) if files else _array(src, trials, options)
     pictures = check_images(folder, images, options, show_progress)
-    constant = check_responses(raw, _fitting_rows(trials), src / RESPONSES)
-    with new_folder(out, overwrite) as building:
-        responses = _write_responses(raw, building / RESPONSES)
+    seen = read.check(trials)
+    with read.folder(out, overwrite) as building:
+        trials, images, report, dropped = read.write(building, trials, images, show_progress)
         if copy_images:
             _copy_images(folder, building / "images", images["name"])
-        space, origin = _with_ncsnr(space, responses, trials)
-        called = name or src.resolve().name
+        space, origin = _with_ncsnr(read.space, open_array(building / RESPONSES), trials)
         info = DatasetInfo(
-            name=called, subject=called, unit=unit,
-            n_trials=len(trials), n_voxels=raw.shape[1], n_images=len(images),
+            name=name or src.resolve().name, subject=name or src.resolve().name, unit=unit,
+            n_trials=len(trials), n_voxels=space.n_voxels, n_images=len(images),
             stimuli=stimuli_in(None if copy_images else folder, out, options),
-            scaling={"kind": "none"}, provenance=_read_from(src) | {
-                "constant_voxels": constant, "ncsnr_from": origin, "pictures": pictures.summary,
-                "notes": [*drawn, *notes, *pictures.notes],
+            scaling={"kind": "none"}, provenance={
+                "reader": "table", "source": src.resolve().name, **read.read_from(src),
+                "ncsnr_from": origin, "pictures": pictures.summary, **seen, **report,
+                "notes": [*drawn, *read.notes, *pictures.notes, *dropped],
             },
         )  # fmt: skip
         write_tables(building, info, trials, images, space)
     return load_dataset(out)
 
 
-def _write_responses(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
-    """``raw`` as float32, some rows in memory at a time."""
-    responses = allocate_array(path, raw.shape, np.float32)
-    for start in range(0, len(raw), ROW_BLOCK):
-        responses[start : start + ROW_BLOCK] = raw[start : start + ROW_BLOCK]
-    responses.flush()
-    return responses
+@dataclass(frozen=True)
+class ArrayResponses:
+    """Responses in one array.
+
+    Attributes:
+        path: where it lies.
+        raw: (n_trials, n_units), mapped.
+        space: of the columns.
+        notes: what was decided.
+    """
+
+    path: Path
+    raw: NDArray[Any]
+    space: VoxelSpace
+    notes: list[str]
+
+    def read_from(self, src: Path) -> dict[str, Any]:
+        """What was read, for the dataset's provenance."""
+        return {"responses_sha256": digest(self.path), "trials_sha256": digest(src / "trials.csv")}
+
+    def check(self, trials: pd.DataFrame) -> dict[str, Any]:
+        """Columns that do not vary; raises where a value is not finite, or nothing varies."""
+        return {"constant_voxels": check_responses(self.raw, _fitting_rows(trials), self.path)}
+
+    def folder(self, out: Path, overwrite: bool) -> AbstractContextManager[Path]:
+        """The folder to write into."""
+        return new_folder(out, overwrite)
+
+    def write(
+        self, building: Path, trials: pd.DataFrame, images: pd.DataFrame, show_progress: bool
+    ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], list[str]]:
+        """Write the responses as float32, some rows in memory at a time."""
+        responses = allocate_array(building / RESPONSES, self.raw.shape, np.float32)
+        for start in range(0, len(self.raw), ROW_BLOCK):
+            responses[start : start + ROW_BLOCK] = self.raw[start : start + ROW_BLOCK]
+        responses.flush()
+        return trials, images, {}, []
+
+
+def _array(src: Path, trials: pd.DataFrame, options: TableOptions) -> ArrayResponses:
+    """The array, open, and where its columns lie."""
+    for name in ("hemispheres", "missing_trials"):
+        value = getattr(options, name)
+        if value != TableOptions.model_fields[name].default:
+            raise SynBrainError(
+                f"--{name.replace('_', '-')} {value} is for responses in surface files, these are an array",
+                "leave it out",
+            )
+    path = options.responses[0] if options.responses else src / RESPONSES
+    raw = _open_responses(path, len(trials))
+    space, notes = read_space(src, options, raw.shape[1])
+    return ArrayResponses(path, raw, space, notes)
 
 
 def _with_ncsnr(
@@ -125,116 +170,12 @@ def _with_ncsnr(
     return replace(space, ncsnr=ncsnr), split and f"trials of the {split} split"
 
 
-def _read_from(src: Path) -> dict[str, Any]:
-    """What was read, for the dataset's provenance."""
-    return {
-        "reader": "table",
-        "source": src.resolve().name,
-        "responses_sha256": digest(src / RESPONSES),
-        "trials_sha256": digest(src / "trials.csv"),
-    }
-
-
-def read_trials(path: Path, options: TableOptions = DEFAULTS) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """The checked trials of a ``trials.csv`` (columns image, session, repeat, split), its images, and notes.
-
-    Sessions that are labels, not numbers, are counted in natural order (session2 before session10). Repeats
-    that are not given are counted in the order of the rows, and a split that is not given is drawn by image.
-
-    Raises:
-        SynBrainError: where a column lacks, a value is out of range, a row is double, or an image
-            lies in both splits.
-    """
-    if not path.exists() and path.parent.is_dir() and not path.is_symlink():
-        others = sorted({*path.parent.glob("*.csv"), *path.parent.glob("*.tsv")})
-        others = [other for other in others if other.stem != "voxels"]
-        if others:
-            raise SynBrainError(f"{path} is missing", f"rename {others[0].name} to it, if that is the table")
-        raise SynBrainError(
-            f"{path} is missing",
-            "write the column image, and the image of each response row below it (docs/guide/layouts.md has "
-            "the lines for common datasets)",
-        )
-    table = read_table(path, ("image",), "write image[,repeat][,split][,session]")
-    if table.empty:
-        raise SynBrainError(f"{path} has no trials", "write one row per response row")
-    for name in ("repeat", "split", "session"):
-        similar = "" if name in table else nearest(name, map(str, table))
-        if similar:
-            raise SynBrainError(
-                f"{path} has no column {name}; {similar}", f"name it {name}, or less like it if it is another"
-            )
-    if "session" not in table:
-        table["session"] = "0"
-    elif table["session"].notna().all() and numbers(table, "session").isna().all():
-        labels = sorted(table["session"].unique(), key=natural)
-        table["session"] = table["session"].map({label: str(i) for i, label in enumerate(labels)})
-    has_repeats = "repeat" in table
-    if not has_repeats:
-        table["repeat"] = table.groupby("image").cumcount()
-    table, notes = split_images(table, options)
-    if not has_repeats:
-        notes.append("no repeats were given: trials of an image were counted in the order of the rows")
-    trials = check_trials(table[["image", "session", "repeat", "split"]], path)
-    return *index_images(trials), notes
-
-
-def check_trials(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Type and check named trials; ``path`` is what errors point at (line 1 is the header)."""
-
-    def at(bad: pd.Series[bool]) -> str:
-        return f"{path} line {int(np.flatnonzero(bad.to_numpy())[0]) + 2}"
-
-    if (bad := trials["image"].isna() | trials["image"].map(lambda name: _leaves_folder(str(name)))).any():
-        raise SynBrainError(f"{at(bad)}: no image file name", "name a file below images/")
-    if (bad := ~trials["split"].isin(["train", "test"])).any():
-        raise SynBrainError(
-            f"{at(bad)}: split is {trials['split'][bad].iloc[0]}", "write train or test, by image"
-        )
-    typed = trials.copy()
-    for column in ("session", "repeat"):
-        number = pd.to_numeric(trials[column], errors="coerce")
-        if (bad := ~(number.ge(0) & number.le(32767) & number.mod(1).eq(0))).any():
-            raise SynBrainError(
-                f"{at(bad)}: {column} is {trials[column][bad].iloc[0]}", "count from 0, in whole numbers"
-            )
-        typed[column] = number.astype(np.int16)
-    splits = typed.groupby("image", sort=False)["split"].nunique()
-    if (splits > 1).any():
-        raise SynBrainError(
-            f"{counted(int((splits > 1).sum()), 'image is', 'images are')} in both splits, such as "
-            f"{splits[splits > 1].index[0]}",
-            "split by image: give all trials of an image one split",
-        )
-    if (bad := typed.duplicated(["image", "repeat"])).any():
-        first = typed[bad].iloc[0]
-        raise SynBrainError(
-            f"{at(bad)}: {first['image']} has repeat {first['repeat']} twice ({int(bad.sum())} such rows)",
-            "number the trials of each image 0, 1, 2, ... over all sessions",
-        )
-    return typed
-
-
-def _leaves_folder(name: str) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.is_absolute() or ".." in path.parts or path.name == ""
-
-
-def index_images(trials: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Trials whose ``image`` is a row of the images table, and that table (name, split), by name."""
-    images = trials[["image", "split"]].drop_duplicates().sort_values("image", ignore_index=True)
-    row_of = pd.Series(np.arange(len(images), dtype=np.int32), index=images["image"])
-    indexed = trials.assign(image=row_of.loc[trials["image"]].to_numpy())
-    return indexed, images.rename(columns={"image": "name"})
-
-
-def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
+def _open_responses(path: Path, n_trials: int) -> NDArray[Any]:
     """``responses.npy``, mapped; what is no (n_trials, n_units) of real numbers is told with what mends
     it.
     """
-    path = src / RESPONSES
-    if not path.exists() and not path.is_symlink():
-        _tell_other_arrays(src)
+    if not path.exists() and not path.is_symlink() and path.name == RESPONSES:
+        _tell_other_arrays(path.parent)
     if zipfile.is_zipfile(path):
         raise SynBrainError(
             f"{path} is an .npz archive under another name",
@@ -255,7 +196,7 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
         raise SynBrainError(
             f"{path} holds {raw.dtype} of shape {raw.shape}",
             "save real numbers as (n_trials, n_units)"
-            + (f': r = np.load("{RESPONSES}"); np.save("{RESPONSES}", {mend})' if mend else "")
+            + (f': r = np.load("{path.name}"); np.save("{path.name}", {mend})' if mend else "")
             + ("; rows then are all repeats of the first image, then of the next" if raw.ndim == 3 else ""),
         )
     if len(raw) != n_trials:
@@ -263,7 +204,7 @@ def _open_responses(src: Path, n_trials: int) -> NDArray[Any]:
         raise SynBrainError(
             f"{path} has {counted(len(raw), 'row')} for {counted(n_trials, 'trial')}"
             + (f", and {counted(n_trials, 'column')}: it looks transposed" if is_turned else ""),
-            f'turn it: r = np.load("{RESPONSES}"); np.save("{RESPONSES}", r.T)'
+            f'turn it: r = np.load("{path.name}"); np.save("{path.name}", r.T)'
             if is_turned
             else "give one response row per row of trials.csv, in the same order",
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synbrain.data.fsaverage import SIDES, has_surface, mesh, sulcal_depth, surface_weights
-from synbrain.data.space import VoxelSpace
+from synbrain.data.space import STRUCTURE, VoxelSpace
 
 Json = dict[str, Any]
 FULL = 32000  # the largest value in int16; -32768 is NaN
@@ -122,5 +122,5 @@ def atlases(space: VoxelSpace) -> list[Json]:
         labels = ["", *(atlas.labels[value] for value in present)]
         packed.append({"name": name, "labels": labels, "voxels": numbers(place, "int16")})
     # visual areas first, hemispheres last: the first is shown when the page opens
-    rank = {"prf-visualrois": 0, "streams": 2, "hemisphere": 3}
+    rank = {"prf-visualrois": 0, "streams": 2, "hemisphere": 3, STRUCTURE: 4}
     return sorted(packed, key=lambda atlas: rank.get(atlas["name"], 1))

@@ -109,8 +109,7 @@ def voxel_space(
     shape: tuple[int, ...]
     if grid.is_surface:
         shape = tuple(part.size for part in grid.grids)
-        sides = np.where(grid.index < shape[0], 1, 2).astype(np.int32)
-        atlases["hemisphere"] = Atlas(sides, {1: "left", 2: "right"}, "file of each vertex")
+        atlases["hemisphere"] = nsd_rois.vertex_sides(grid.index, shape[0], sum(shape))
         ncsnr_files = (folder / "lh.ncsnr.mgh", folder / "rh.ncsnr.mgh")
     else:
         shape = grid.grids[0].shape
@@ -132,6 +131,7 @@ def voxel_space(
         atlases=atlases,
         ncsnr=ncsnr,
         fsaverage5=None if grid.is_surface else _vertices(src, subject, space, grid),
+        mesh=space if grid.is_surface else None,
     )
 
 
