@@ -15,6 +15,7 @@ from synbrain.model.output_names import described_by
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
+    from synbrain.data.space import VoxelSpace
 
 CONFIG, SCORES, DATASET_JSON = "config.json", "scores.json", "dataset.json"
 RECORDINGS = ("*_events.tsv", "*_betas.*", "*betas*.gii", "*betas*.mg[hz]", "TYPED_*")
@@ -188,8 +189,7 @@ def _space_lines(dataset: Dataset) -> list[str]:
     import numpy as np
 
     space = dataset.space
-    grid = f", grid {' x '.join(map(str, space.shape))}" if space.shape else ""
-    lines = [f"space      {space.kind}{grid}"]
+    lines = [f"space      {space.kind}{_grid(space)}"]
     for name, atlas in space.atlases.items():
         rois = space.roi_masks(name)
         sizes = ", ".join(f"{roi.partition('/')[2]} {mask.sum()}" for roi, mask in rois.items())
@@ -199,6 +199,16 @@ def _space_lines(dataset: Dataset) -> list[str]:
         shown = ", ".join(f"{value:.2f}" for value in at)
         lines.append(f"ncsnr      {shown} at 5, 25, 50, 75 and 95 % of voxels")
     return lines
+
+
+def _grid(space: VoxelSpace) -> str:
+    """Size of the grid that the columns lie on."""
+    if not space.shape:
+        return ""
+    n = 0 if space.kind == "volume" else 2
+    vertices, grid = " + ".join(map(str, space.shape[:n])), " x ".join(map(str, space.shape[n:]))
+    mesh = f", {space.mesh or 'mesh'} of {vertices} vertices" if vertices else ""
+    return mesh + (f", grid {grid}" if grid else "")
 
 
 def describe_run(path: Path) -> str:
