@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -9,10 +11,20 @@ from synbrain.comparison.job import Job, measured_of
 from synbrain.comparison.methods import METHODS, chosen_methods
 from synbrain.comparison.options import CompareOptions
 from synbrain.comparison.recipes import Networks, scaled_depth
+from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks, packed
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.measured import measure
-from synbrain.features.tokens import split_pairs
+from synbrain.features.store import open_tokens
+from synbrain.features.tokens import TokenSet, split_pairs
+from synbrain.files import read_json, write_json
 from synbrain.networks.presets import preset
+from synbrain.simulate.example import toy_dataset
+
+
+class Toy(NamedTuple):
+    dataset: Dataset
+    tokens: TokenSet
 
 
 def make_job(toy, preset_name: str = "tiny", *, seed: int = 0, **given) -> Job:
@@ -82,6 +94,23 @@ def test_a_size_that_is_the_presets_own_is_not_trained_again(toy):
     assert "reference" in METHODS["mapper_depth8"].maker.why_not(job)
     assert METHODS["mapper_depth4"].maker.why_not(job) is None
     assert "one encoder" in METHODS["other_encoder"].maker.why_not(job)
+
+
+def test_a_tuned_encoder_is_no_other_encoder(tmp_path):
+    """It was tuned on training images of the dataset, which ended the whole comparison."""
+    dataset = toy_dataset(tmp_path)
+    stored = dataset.path / "tokens" / "pixels"
+    for name in ("tuned-v4", "another"):
+        shutil.copytree(stored, stored.with_name(name))
+    facts = read_json(stored / "tokens.json")
+    facts["describe"]["tuned_on"] = packed(image_marks(dataset, dataset.image_rows("train")[:9]))
+    write_json(stored.with_name("tuned-v4") / "tokens.json", facts)
+    job = make_job(Toy(dataset, open_tokens(dataset, "pixels")))
+    other = job.with_other_tokens()
+    assert other is not None
+    assert other.tokens.encoder == "another"
+    shutil.rmtree(stored.with_name("another"))
+    assert job.with_other_tokens() is None
 
 
 def test_changes_for_all_networks_come_before_an_ablations_own(toy):

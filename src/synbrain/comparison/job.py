@@ -13,8 +13,10 @@ from synbrain.errors import SynBrainError
 from synbrain.evaluation.measured import Measured, measure
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_model
+from synbrain.features.joint import encoders_of
 from synbrain.features.store import open_tokens, stored_encoders
 from synbrain.features.tokens import TokenSet, split_pairs
+from synbrain.features.tuned_folder import PREFIX
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,13 @@ class Job:
         )
 
     def with_other_tokens(self) -> Job | None:
-        """The same job on the tokens of another encoder that the dataset has; None where it has none."""
-        others = [name for name in stored_encoders(self.dataset) if name != self.tokens.encoder]
+        """The same job on the tokens of another encoder that the dataset has; None where it has none.
+
+        Tuned encoders are no other: they know responses, and images that they were tuned on have no part.
+        """
+        mine = encoders_of(self.tokens.encoder)
+        stored = stored_encoders(self.dataset)
+        others = [name for name in stored if name not in mine and not name.startswith(PREFIX)]
         if not others:
             return None
         tokens = open_tokens(self.dataset, others[0])
