@@ -7,6 +7,7 @@ picture where they agree coarsely, on 16 x 16 pixels, and correlate on all 32 x 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,22 @@ Thumbnails = NDArray[np.uint8]
 
 
 def thumbnail(picture: Image.Image) -> Thumbnails:
-    """(32, 32) uint8, the picture in grey."""
-    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
+    """(32, 32) uint8, the picture in grey: means over cells of one size, to which pixels count by their part.
+
+    Whole pixels, as image libraries take them, shift cells where the sides are no multiple of 32: of
+    pictures of 112 pixels and their copies of 40, up to 13 in 100 were then no longer one.
+    """
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)
+    rows, columns = (_cells(n) for n in grey.shape)
+    return np.asarray(np.rint(rows @ grey @ columns.T), dtype=np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _cells(n_pixels: int) -> Float32:
+    """(32, n_pixels) float32, the part that each pixel of a side has in the mean of each cell."""
+    ends, first = np.arange(SIDE + 1) * n_pixels / SIDE, np.arange(n_pixels)
+    inside = np.minimum(ends[1:, None], first + 1) - np.maximum(ends[:-1, None], first)
+    return np.asarray(inside.clip(min=0) * SIDE / n_pixels, dtype=np.float32)
 
 
 def same_picture(one: Thumbnails, other: Thumbnails) -> bool:
