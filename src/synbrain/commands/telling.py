@@ -56,7 +56,9 @@ def encoded(made: Written, typed: Typed) -> None:
     """How many images were encoded, and how fast; one process of several speaks."""
     if not made.is_main:
         return
-    if made.n_encoded:
+    if typed["options"].tokens is not None:
+        print(f"{made.folder}: {counted(made.n_images, 'image')}, {made.n_bytes / 1e6:.1f} MB, of that file")
+    elif made.n_encoded:
         rate = made.n_encoded / made.seconds
         print(
             f"{made.folder}: {counted(made.n_images, 'image')}, {made.n_bytes / 1e6:.1f} MB; "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class StoreOptions(BaseModel):
@@ -41,5 +42,21 @@ class FeatureOptions(StoreOptions):
     weights: str | None = Field(
         None, description="file, folder or hub id of the encoder's weights; clip needs it"
     )
+    tokens: Path | None = Field(
+        None,
+        description="tokens that you have already: a .npy of (images, width) or (images, tokens, width), "
+        "stored under the name that --encoder gives, as the layer --layers (final)",
+    )
+    names: Path | None = Field(
+        None,
+        description="text file with the image of each row of --tokens, one a line; for an HDF5 stimulus file "
+        "it may be left out, where --tokens has a row for each of its pictures",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, ...")
     precision: str = Field("float32", description="float32, bfloat16 or float16 (the latter two for GPUs)")
+
+    @model_validator(mode="after")
+    def _names_of_tokens(self) -> Self:
+        if self.names is not None and self.tokens is None:
+            raise ValueError("--names alone says nothing; it belongs to --tokens")
+        return self

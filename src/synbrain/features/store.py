@@ -214,6 +214,7 @@ def make_tokens(
         SynBrainError: see :func:`write_tokens`; for an encoder or device that is not there.
     """
     from synbrain.features.encoders import get_encoder
+    from synbrain.features.given import store_given
     from synbrain.features.writing import device_of_process
 
     if len(several := encoders_of(options.encoder)) > 1:
@@ -221,6 +222,8 @@ def make_tokens(
             f"tokens of {' and '.join(several)} are stored apart",
             f"run `synbrain features` for each: --encoder {several[0]}, then --encoder {several[1]}",
         )
+    if options.tokens is not None:
+        return store_given(dataset, tokens_folder(dataset, options.encoder), options, overwrite)
     device = device_of_process(options.device)
     encoder = get_encoder(
         options.encoder, weights=options.weights, device=device, precision=options.precision
