@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,19 @@ from synbrain.cli import main
 from synbrain.commands.info import training_options
 from synbrain.data.space import VoxelSpace
 from synbrain.features.encoders import get_encoder
+from synbrain.features.options import FeatureOptions
+from synbrain.features.store import make_tokens, open_tokens
 from synbrain.files import write_json
+from synbrain.linear.cost import linear_path_cost
 from synbrain.model.parts import RunConfig, SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
 from synbrain.prepare.nsd.prepare import prepare_nsd
+from synbrain.simulate.example import toy_dataset
 from synbrain.simulate.experiment import SimulationSize, simulate
-from synbrain.training.cost import matmul_rate, training_cost
+from synbrain.training import cost as cost_of_training
+from synbrain.training.cost import TrainingCost, matmul_rate, training_cost
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,43 @@ def test_config_with_a_dataset(prepared: Path, tmp_path: Path, capsys: pytest.Ca
     assert "7:" in printed
     assert "GFLOP a step of 7" in printed
     assert "scratch files" in printed  # of the linear path
+
+
+@pytest.mark.parametrize(
+    ("said", "layers"),
+    [
+        ("pixels", [["grid4", "final"]]),
+        ("pixels+another", [["grid4", "final"], ["grid4", "final"]]),  # a path each, averaged
+        ("pixels\nlayers: [final]", [["final"]]),
+    ],
+)
+def test_the_linear_path_is_foretold_for_the_tokens_that_train_reads(
+    said: str, layers: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = toy_dataset(tmp_path)
+    make_tokens(dataset, FeatureOptions(encoder="pixels", layers=["final"]))
+    stored = dataset.path / "tokens" / "pixels"
+    shutil.copytree(stored, stored.with_name("another"))
+    shapes = open_tokens(dataset, "pixels").shapes
+    made: list[TrainingCost] = []
+    keep = lambda *given, **named: made.append(training_cost(*given, **named)) or made[-1]  # noqa: E731
+    monkeypatch.setattr(cost_of_training, "training_cost", keep)
+    path = tmp_path / "c.yaml"
+    path.write_text(f"encoder: {said}\n")
+    assert main(["info", str(dataset.path), "--config", str(path)]) == 0
+    config = training_options(path).config().linear
+    each = [linear_path_cost(40, dataset.n_voxels, {k: shapes[k] for k in of}, config).total for of in layers]
+    assert made[0].linear is not None
+    assert made[0].linear.total == pytest.approx(sum(each), rel=1e-12)
+
+
+def test_what_is_foretold_without_tokens_says_so(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("encoder: pixels\n")
+    assert main(["info", str(prepared), "--config", str(path)]) == 0
+    assert "no tokens of pixels there" in capsys.readouterr().out
 
 
 def test_cost_adds_up(tmp_path: Path) -> None:

@@ -79,20 +79,20 @@ def training_options(path: Path) -> TrainOptions:
 
 def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     """Parameters, GFLOP per step, memory per batch size and the longest time of a training."""
-    from synbrain.features.store import open_tokens, stored_encoders
     from synbrain.prepare.nsd.layout import NSDGENERAL_VOXELS
     from synbrain.training.cost import ATTAINED, BATCHES, matmul_rate, training_cost
 
     options = training_options(path)
-    config, encoder = options.config(), options.encoder
-    tokens, shapes, n_images = None, None, None
+    config, tokens, shapes, n_images = options.config(), None, None, None
     n_trials, n_voxels = NSD_TRIALS, NSDGENERAL_VOXELS[0]
     source = "NSD subject 1 (name a dataset for its own size)"
     if dataset is not None:
         source, n_voxels = str(dataset.path), dataset.n_voxels
+        dataset, shapes = _opened(dataset, options)
         n_trials, n_images = len(dataset.trial_rows("train")), len(dataset.image_rows("train"))
-        if encoder in stored_encoders(dataset):
-            shapes = open_tokens(dataset, encoder).shapes
+        if shapes is None:
+            source += f" (no tokens of {options.encoder} there: sizes of the preset's are taken)"
+        else:
             tokens = shapes[config.network_layer or list(shapes)[-1]]
     cost = training_cost(config, n_voxels, n_trials, tokens, n_images=n_images, layers=shapes)
     rate = matmul_rate()
@@ -121,6 +121,19 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
         "fp32 products, without early stopping; trial noise comes on top"
     )
     return "\n".join(lines)
+
+
+def _opened(dataset: Dataset, options: TrainOptions) -> tuple[Dataset, dict[str, tuple[int, int]] | None]:
+    """What `train` would open: the images, and layer -> (n_tokens, dim) of their tokens; None: no tokens."""
+    from synbrain.features.joint import encoders_of
+    from synbrain.features.store import open_untuned, stored_encoders
+    from synbrain.features.tuned_folder import encoder_name
+
+    names = {encoder_name(one) for one in encoders_of(options.encoder)}
+    if not names <= set(stored_encoders(dataset)):
+        return dataset, None
+    opened, tokens = open_untuned(dataset, options.encoder, options.layers)
+    return opened, tokens.shapes
 
 
 def _time(seconds: float) -> str:

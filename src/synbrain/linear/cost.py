@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,13 @@ class LinearPathCost:
     def seconds(self, gflop_per_second: float) -> float:
         """Time at a measured rate of large float32 products, and for moving values."""
         return self.moved + self.total / (self.attained * gflop_per_second)
+
+
+def in_turn(costs: Sequence[LinearPathCost]) -> LinearPathCost:
+    """Of several paths that are fitted one after another, as those on tokens of several encoders are."""
+    gflop = {step: sum(cost.gflop[step] for cost in costs) for step in costs[0].gflop}
+    memory, scratch = (max(of) for of in zip(*((cost.memory, cost.scratch) for cost in costs), strict=True))
+    return LinearPathCost(gflop, memory, scratch, sum(cost.moved for cost in costs), costs[0].attained)
 
 
 def linear_path_cost(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from synbrain.linear.cost import LinearPathCost, linear_path_cost
+from synbrain.features.joint import owner_of
+from synbrain.linear.cost import LinearPathCost, in_turn, linear_path_cost
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig, mlp_parameters
 from synbrain.networks.presets import preset
@@ -74,6 +75,7 @@ def training_cost(
         tokens: (n_tokens, dim) of the layer that the networks read; None: the preset's own.
         n_images: distinct training images; None: a third of the trials.
         layers: layer -> (n_tokens, dim) of all layers that the linear path reads; None: that of the networks.
+            Those of several encoders are called ``ENCODER:LAYER``.
     """
     sizes = preset(config.preset, tokens)
     linear = None
@@ -81,7 +83,9 @@ def training_cost(
         shapes = layers or {"final": sizes.mapper.token_shape}
         if config.linear.layers is not None:
             shapes = {layer: shapes[layer] for layer in config.linear.layers if layer in shapes}
-        linear = linear_path_cost(n_images or -(-n_trials // 3), n_voxels, shapes, config.linear)
+        n, owners = n_images or -(-n_trials // 3), dict.fromkeys(map(owner_of, shapes))
+        each = [{k: shape for k, shape in shapes.items() if owner_of(k) == owner} for owner in owners]
+        linear = in_turn([linear_path_cost(n, n_voxels, of_one, config.linear) for of_one in each])
     parameters = parameter_counts(sizes.vae, sizes.mapper)
     used = max(1, round(n_trials * (1 - config.validation_fraction)))
     batch = {"vae": config.vae.batch_size, "mapper": config.mapper.batch_size}
