@@ -43,3 +43,11 @@ def test_categories_of_other_images(dataset: Dataset, tmp_path: Path) -> None:
     table.write_text("name,category\nelsewhere.png,face\n")
     with pytest.raises(SynBrainError, match=r"categories\.csv names no test image of"):
         consistency(linear_run(dataset), dataset, ConsistencyOptions(categories=table))
+
+
+def test_two_other_subjects_of_one_name(dataset: Dataset) -> None:
+    other = replace(dataset, info=dataset.info.model_copy(update={"name": "second"}))
+    run = linear_run(dataset)
+    assert consistency(run, dataset, others=[other]).others == ["second"]
+    with pytest.raises(SynBrainError, match=r"datasets of one name: second, second.* --name"):
+        consistency(run, dataset, others=[other, other])

@@ -134,6 +134,7 @@ def _measure_consistency(
             f"{dataset.path} has no ROI of {options.min_voxels} voxels or more",
             "prepare the dataset with ROI labels, or lower --min-voxels",
         )
+    _require_own_names(others)
     for other in others:
         require_same_pictures(dataset, other)
     for model in models.values():
@@ -167,6 +168,16 @@ def _measure_consistency(
         selectivity=selective,
         trials=_trial_patterns(test, samples, train.repeat_means().mean(axis=0), rois, seed),
     )
+
+
+def _require_own_names(others: Sequence[Dataset]) -> None:
+    """Columns are called as the datasets are: of two of one name only the last would be in the table."""
+    names = [other.info.name for other in others]
+    if len(set(names)) < len(names):
+        raise SynBrainError(
+            f"other subjects' datasets of one name: {', '.join(names)}",
+            "prepare them with different --name",
+        )
 
 
 def _subject_of(model: SynBrain, name: str, dataset: Dataset) -> str:
