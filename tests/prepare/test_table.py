@@ -328,6 +328,10 @@ def test_repeated_images_may_be_the_test_images() -> None:
     split, notes = split_images(pd.DataFrame({"image": ["a", "b", "a", "c"], "split": "train"}), options)
     assert split["split"].tolist() == ["test", "train", "test", "train"]
     assert notes == ["test images are the 1 of 3 that were shown more than once"]
+    drawn = split_images(pd.DataFrame({"image": ["a", "b", "a", "c"]}), TableOptions())[1]
+    assert "1 image of them was shown more than once" in drawn[1]
+    for names in (["a", "b"], ["a", "a", "b", "b"]):
+        assert len(split_images(pd.DataFrame({"image": names}), TableOptions())[1]) == 1
     for names in (["a", "b"], ["a", "a"]):
         with pytest.raises(SynBrainError, match="shown more than once: pass --test-images with a list"):
             split_images(pd.DataFrame({"image": names}), options)

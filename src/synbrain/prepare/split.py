@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from synbrain.data.tables import nearest, read_list
+from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.prepare.options import SourceOptions
 
@@ -51,6 +52,12 @@ def split_images(trials: pd.DataFrame, options: SourceOptions) -> tuple[pd.DataF
         notes.append(
             f"no split was given: {n_test} of {len(names)} images were drawn as test, seed {options.seed}"
         )
+        if 0 < (n_repeated := int((shown > 1).sum())) < len(names):
+            were = counted(n_repeated, "image of them was", "images of them were")
+            notes.append(
+                f"{were} shown more than once, which noise ceilings need: --test-images repeated makes these the "
+                "test images"
+            )
     return trials.assign(split=np.where(trials["image"].isin(chosen), "test", "train")), notes
 
 
