@@ -1,11 +1,11 @@
 """Other ways to tune an encoder, each beside the defaults, told apart without a test image.
 
-    python benchmarks/tuning_search.py BASE... --kept KEPT... --work FOLDER [--ways "defaults" "Poisson loss" ...]
+    python benchmarks/tuning_search.py BASE... --kept KEPT... --work FOLDER [--ways "Poisson loss" ...]
 
-Every way is a tuning of its own on BASE, in FOLDER/WAY. What is told: the mean r on the images of BASE that are
-held out of every tuning; and the cross-validated r on the training images of KEPT, for each number of images:
-of linear paths on the tuned layers alone, and with the readouts as their prior. `defaults, seed 1` says how much
-of a difference is chance.
+Every way is a tuning of its own on BASE, in FOLDER/WAY. What is told: the mean r on the images of BASE that
+are held out of every tuning; and the cross-validated r on the training images of KEPT, for each number of
+images: of linear paths on the tuned layers alone, and with the readouts as their prior. `defaults, seed 1`
+says how much of a difference is chance.
 """
 
 from __future__ import annotations
