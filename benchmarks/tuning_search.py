@@ -86,6 +86,7 @@ def row_of(
     took = cpu_seconds() - started
     readouts = SynBrain.from_pretrained(out / "readouts")
     space = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
+    assert space is not None  # every subject of a tuning has readouts
     chosen = list(options.layers or LAYERS[options.encoder])
     frozen = Frozen(
         options.encoder, [*LAYERS[options.encoder], "final"], work, 0
