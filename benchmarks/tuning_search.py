@@ -146,3 +146,7 @@ def dropped_blocks(share: float) -> Iterator[None]:
 
     with mock.patch.object(efficientnet_training, "_through", through):
         yield
+
+
+if __name__ == "__main__":
+    main()
