@@ -55,8 +55,8 @@ def split_images(trials: pd.DataFrame, options: SourceOptions) -> tuple[pd.DataF
         if 0 < (n_repeated := int((shown > 1).sum())) < len(names):
             were = counted(n_repeated, "image of them was", "images of them were")
             notes.append(
-                f"{were} shown more than once, which noise ceilings need: --test-images repeated makes these the "
-                "test images"
+                f"{were} shown more than once, which noise ceilings need: --test-images repeated makes these "
+                "the test images"
             )
     return trials.assign(split=np.where(trials["image"].isin(chosen), "test", "train")), notes
 
