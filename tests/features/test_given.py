@@ -49,6 +49,20 @@ def test_rows_follow_the_names(
         get_encoder("my-clip")
 
 
+@pytest.mark.parametrize(("scale", "fits"), [(1e-3, True), (1e-6, False), (1e-9, False)])
+def test_values_below_the_steps_of_float16_are_told(
+    dataset: Dataset, files: tuple[np.ndarray, Path, Path], scale: float, fits: bool
+) -> None:
+    np.save(files[1], np.load(files[1]) * np.float32(scale))
+    if fits:
+        make_tokens(dataset, options(files))
+        return
+    with pytest.raises(SynBrainError, match=r"so small that float16 loses .*%.* multiply all by a power"):
+        make_tokens(dataset, options(files))
+    with pytest.raises(SynBrainError, match="no tokens of my-clip"):
+        open_tokens(dataset, "my-clip")
+
+
 def test_layers_are_added_one_by_one(dataset: Dataset, files: tuple[np.ndarray, Path, Path]) -> None:
     make_tokens(dataset, options(files))
     digest = open_tokens(dataset, "my-clip").digest

@@ -40,6 +40,7 @@ from synbrain.files import (
 LAYER = "final"  # what the layer is called, where no name was given
 ROW_BLOCK = 256  # rows in memory at a time
 MOST = float(np.finfo(np.float16).max)
+COARSE = 1e-3  # of the norm of all values: rounding to float16 loses 2e-4 where they are near 1
 
 
 def store_given(dataset: Dataset, folder: Path, options: FeatureOptions, overwrite: bool) -> Written:
@@ -157,6 +158,7 @@ def _layers_there(folder: Path, identity: str, layer: str, dataset: Dataset) -> 
 
 def _write(array: NDArray[Any], rows: NDArray[np.int64], path: Path, source: Path) -> None:
     stored = allocate_array(path, (len(rows), *array.shape[1:]), np.float16)
+    lost, power = 0.0, 0.0
     for start in range(0, len(rows), ROW_BLOCK):
         block = np.asarray(array[rows[start : start + ROW_BLOCK]], dtype=np.float32)
         peak = float(np.abs(block).max())
@@ -165,5 +167,13 @@ def _write(array: NDArray[Any], rows: NDArray[np.int64], path: Path, source: Pat
                 f"{source} holds values up to {peak:g}, which float16 cannot hold",
                 "drop values that are not finite, or divide all by a power of two",
             )
-        stored[start : start + ROW_BLOCK] = block
+        kept = block.astype(np.float16)
+        stored[start : start + ROW_BLOCK] = kept
+        power += float(np.sum(np.square(block, dtype=np.float64)))
+        lost += float(np.sum(np.square(kept.astype(np.float64) - block)))
+    if lost > COARSE**2 * power:  # float16 has steps of 6e-8
+        raise SynBrainError(
+            f"{source} holds values so small that float16 loses {np.sqrt(lost / power):.1%} of them",
+            "multiply all by a power of two that brings the largest near 1",
+        )
     stored.flush()
