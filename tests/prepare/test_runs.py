@@ -264,6 +264,17 @@ def test_sessions_are_known_by_their_folders(study: Study, tmp_path: Path) -> No
     assert made.trials["session"].tolist() == [0] * 8 + [1] * 8
 
 
+@pytest.mark.parametrize("axes", [2, 4])
+def test_betas_of_masked_voxels_are_told_to_be_a_table(axes: int, study: Study, tmp_path: Path) -> None:
+    """What GLMsingle gives for (voxels, time): (voxels, trials), in some versions with axes of length 1."""
+    for number in (1, 2):
+        study.betas(number).unlink()
+    flat = study.expected.T
+    betas = flat if axes == 2 else flat[:, None, None]
+    np.save(study.func / "TYPED_FITHRF_GLMDENOISE_RR.npy", {"betasmd": betas})  # type: ignore[arg-type]
+    assert "bring them as a table, with the mask" in refused(study, tmp_path / "out")
+
+
 def test_a_design_may_be_a_list_of_names(study: Study, tmp_path: Path) -> None:
     for events in (1, 2):
         study.events(events).unlink()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError, unreadable
 from synbrain.prepare import glmsingle, surface
-from synbrain.prepare.grid import Grid, stated_affine
+from synbrain.prepare.grid import FLAT, Grid, stated_affine
 
 Index = NDArray[np.int64]
 PIECE = 2**18  # compressed bytes read at a time
@@ -216,7 +216,9 @@ def _grid_and_trials(shape: tuple[int, ...], path: Path) -> tuple[tuple[int, ...
     further = [size for size in shape[3:] if size != 1]
     if len(shape) < 3 or len(further) > 1:
         raise SynBrainError(
-            f"{path} has axes of {shape}", "give (x, y, z, trials), or one (x, y, z) file per trial"
+            f"{path} has axes of {shape}",
+            "give (x, y, z, trials), or one (x, y, z) file per trial"
+            + (f"; voxels of a mask: {FLAT}" if len(shape) == 2 else ""),
         )
     return tuple(int(size) for size in shape[:3]), int(further[0]) if further else 1
 

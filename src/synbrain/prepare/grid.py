@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError, unreadable
 
+FLAT = "bring them as a table, with the mask (docs/guide/layouts.md has the lines: GLMsingle)"
 TOLERANCE = 0.1  # of the smallest voxel size, at every corner of the grid
 
 
@@ -139,6 +140,8 @@ def _mm(values: NDArray[np.float64]) -> str:
 
 
 def _other_space(source: Grid, target: Grid, difference: str) -> SynBrainError:
+    if target.shape[1:] == (1, 1) and source.shape[1:] != (1, 1):
+        return SynBrainError(f"{target.path} holds the {target.shape[0]} voxels of a mask, no volume", FLAT)
     return SynBrainError(
         f"{source.path} and {target.path} lie in different spaces: they have {difference}",
         "resample one of them to the grid of the betas (labels with nearest neighbours), or choose files of "
