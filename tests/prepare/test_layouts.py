@@ -151,6 +151,32 @@ def things() -> dict[str, Any]:
     return {}
 
 
+def nod() -> dict[str, Any]:
+    """Eleven runs, 1 to 11, whose events count 01 to 11; another subject and another task beside them."""
+    for k in range(N):
+        save(k, Path(f"NOD/stimuli/imagenet/n0144/n0144_{k}.png"))
+    left = nib.cifti2.BrainModelAxis.from_surface(np.arange(3), 32492, "CIFTI_STRUCTURE_CORTEX_LEFT")
+    right = nib.cifti2.BrainModelAxis.from_surface(np.arange(2, 5), 32492, "CIFTI_STRUCTURE_CORTEX_RIGHT")
+    for subject in ("01", "02"):
+        shown = orders(int(subject))
+        for run, rows in enumerate(np.array_split(np.arange(len(shown)), 11), start=1):
+            names = [f"imagenet/n0144/n0144_{shown[row]}.png" for row in rows]
+            func = Path(f"NOD/sub-{subject}/ses-imagenet01/func")
+            func.mkdir(parents=True, exist_ok=True)
+            events = {"onset": np.arange(len(rows)), "duration": 1, "trial_type": 7, "stim_file": names}
+            stem = f"sub-{subject}_ses-imagenet01_task-imagenet_run-{run:02d}"
+            pd.DataFrame(events).to_csv(func / f"{stem}_events.tsv", sep="\t", index=False)
+            values = responses([shown[row] for row in rows], 6)
+            named = nib.cifti2.ScalarAxis([Path(name).name for name in names])
+            image = nib.Cifti2Image(values, (named, left + right))
+            for task in (f"task-imagenet_run-{run}", f"task-coco_run-{run}"):
+                stem = f"ses-imagenet01_{task}"
+                folder = Path(f"NOD/derivatives/ciftify/sub-{subject}/results/{stem}")
+                folder.mkdir(parents=True, exist_ok=True)
+                nib.save(image, folder / f"{stem}_beta.dscalar.nii")
+    return {}
+
+
 def mat() -> dict[str, Any]:
     shown, time = orders(5), np.arange(0, 200, 10)
     for k in range(N):
@@ -167,12 +193,15 @@ def mat() -> dict[str, Any]:
 
 LAYOUTS = {
     "algonauts": algonauts, "mindeye2": mindeye2, "glmsingle": glmsingle, "bold5000": bold5000,
-    "things": things, "mat": mat,
+    "things": things, "nod": nod, "mat": mat,
 }  # fmt: skip
 BLOCKS = {  # layout of each Python block of the page, with its code
     code.split("\n", 1)[0].removeprefix("# layout: "): code
     for code in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 }
+
+
+COMMANDS = {"bold5000": "## BOLD5000", "nod": "## NOD"}  # layouts that need no code, with their section
 
 
 def command_after(text: str) -> list[str]:
@@ -193,7 +222,7 @@ def require_in_step(made: Dataset, scale: float = 1) -> None:
 
 
 def test_every_block_of_the_page_is_run() -> None:
-    assert set(BLOCKS) | {"bold5000"} == {*LAYOUTS, "glmsingle-flat"}
+    assert set(BLOCKS) | set(COMMANDS) == {*LAYOUTS, "glmsingle-flat"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -202,7 +231,7 @@ def test_recipe(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     given = LAYOUTS[layout]()
     code = BLOCKS.get(layout, "")
     exec(code, dict(given))
-    assert main(command_after(code or "## BOLD5000")) == 0
+    assert main(command_after(code or COMMANDS[layout])) == 0
     made = load_dataset("data/mine")
     require_in_step(made, scale=20 if layout == "mat" else 1)
     if layout == "algonauts":
@@ -212,7 +241,7 @@ def test_recipe(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         masks = made.space.roi_masks("streams")
         assert {name: int(mask.sum()) for name, mask in masks.items()} == {"streams/V1v": 7, "streams/V1d": 6}
         assert made.responses[0].tolist() == pytest.approx(responses([0], 20)[0].tolist(), abs=1e-6)
-    elif layout != "glmsingle":  # whose split is drawn
+    elif layout not in ("glmsingle", "nod"):  # whose split is drawn
         tested = made.trials["split"] == "test"
         assert (
             tested.tolist() == (np.round(made.responses[:, 0] / (20 if layout == "mat" else 1)) < 4).tolist()
