@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from synbrain.commands.parsing import prepare_call
+from synbrain.commands.registry import COMMANDS
 from synbrain.comparison.compare import compare
 from synbrain.comparison.methods import METHODS, Method
 from synbrain.comparison.options import CompareOptions
@@ -13,6 +15,7 @@ from synbrain.comparison.results import result_path
 from synbrain.comparison.table import write_table
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.scores import Scores
+from synbrain.training.options import MapperOptions
 
 
 def test_a_table_of_real_baselines(run, tmp_path):
@@ -195,3 +198,14 @@ def test_every_ablation_names_a_row_that_is_there():
     ablations = {name: method for name, method in METHODS.items() if method.group == "ablations"}
     assert {method.base for method in ablations.values()} == {"reference", "synbrain"}
     assert not any(method.base for name, method in METHODS.items() if name not in ablations)
+
+
+def test_the_command_of_a_table_says_every_option(run, toy):
+    given = {
+        "seeds": 1, "n_bootstrap": 30, "n_way": 5, "n_subsets": 2, "samples": 3, "layers": ["final"],
+        "mapper": MapperOptions(steps=3, clip_grad=0.5), "encoder": toy.tokens.encoder,
+    }  # fmt: skip
+    words = run("good", **given).about.command.split()
+    assert words[:2] == ["synbrain", "compare"]
+    call = prepare_call(COMMANDS["compare"], "compare", [*words[2:], "--out", "-"])
+    assert call.typed["options"] == CompareOptions(methods=["good"], **given)

@@ -34,6 +34,7 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.encoder import pick_device
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
+from synbrain.features.tuned_folder import PREFIX
 from synbrain.files import alone, require_absent, write_text
 from synbrain.metrics.intervals import seed_interval
 from synbrain.networks.presets import preset as checked_preset
@@ -158,7 +159,7 @@ def _all_results(methods: dict[str, Method], job: Job, out: Path) -> _Results:
 
 def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[str, Row]) -> ComparisonAbout:
     """What the table says about itself: data, settings, and comparisons beside those with ridge."""
-    options, changes = job.options, _flat(job.options.changes)
+    options = job.options
     n_images = job.measured.test.n_images
     data = describe(job.dataset, job.measured, n_samples=options.samples).model_copy(
         update={
@@ -172,13 +173,9 @@ def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[s
         seeds=list(range(options.seeds)),
         seeds_of={name: sorted(of) for name, of in results.rows.items() if of},
         seconds={name: round(took, 1) for name, took in results.seconds.items() if name in rows},
-        command=(
-            f"synbrain compare {job.dataset.path.name} --methods {' '.join(options.methods)}"
-            f" --seeds {options.seeds} --preset {options.preset} --encoder {job.tokens.encoder}"
-            f" --samples {options.samples}" + "".join(f" --{name} {value}" for name, value in changes.items())
-        ),
+        command=_command(job),
         preset=options.preset,
-        changes=changes,
+        changes=_flat(options.changes),
         against=AGAINST,
         methods={name: method.about for name, method in methods.items()},
         groups={name: method.group for name, method in methods.items()},
@@ -186,6 +183,21 @@ def _about(job: Job, methods: dict[str, Method], results: _Results, rows: dict[s
         differences_from_ridge_gaussian=_against_gaussian(rows, n_images),
         differences_from_base=_against_base(rows, {name: methods[name].base for name in rows}, n_images),
     )
+
+
+def _command(job: Job) -> str:
+    """What makes the table again: every option that is not the default, and a few that always are told."""
+    options = job.options
+    told = {"methods", "seeds", "preset", "encoder", "samples"}
+    rest = {"layers", "n_way", "n_subsets", "n_bootstrap"}
+    given = options.model_dump(include=told) | options.model_dump(include=rest, exclude_defaults=True)
+    # a tuned encoder is found by its folder, which its tokens do not know
+    given["encoder"] = options.encoder if PREFIX in job.tokens.encoder else job.tokens.encoder
+    words = [f"synbrain compare {job.dataset.path.name}"]
+    for name, value in (given | _flat(options.changes)).items():
+        said = " ".join(map(str, value)) if isinstance(value, list) else value
+        words.append(f"--{name.replace('_', '-')} {said}")
+    return " ".join(words)
 
 
 def _prepare(out: Path, resume: bool, overwrite: bool) -> None:
