@@ -30,6 +30,26 @@ def test_ridge_is_fitted_once_for_table_and_pictures(
     assert (out / "figures/accuracy.png").exists()
 
 
+def test_an_interrupted_report_goes_on(
+    run: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*given: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "page"
+    command = ["report", str(run), str(dataset), "--out", str(out), "--samples", "3"]
+    with monkeypatch.context() as patch:
+        patch.setattr("synbrain.viewer.report.write_report", stopped)
+        assert main(command) != 0
+    assert (out / "scores.json").exists()
+    assert not (out / "report.html").exists()
+    assert main(command) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["figures", "report.html", "scores.json"]
+    assert main(command) == 2  # finished now
+    (out / "report.html").unlink()
+    assert main(command) == 2  # scores that are not of an interrupted report stay
+
+
 def test_scores_are_seen_where_they_cannot_be_written(
     run: Path,
     dataset: Path,

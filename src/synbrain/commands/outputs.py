@@ -13,11 +13,10 @@ from typing import Any
 from synbrain.files import require_absent
 from synbrain.model.output_names import require_free
 from synbrain.training.interrupted import is_interrupted
-from synbrain.viewer.requirements import require_page
+from synbrain.viewer.requirements import require_page, require_report
 
 # files in the folder --out whose presence is refused; other commands refuse the whole of --out
 INSIDE = {
-    "report": ("report.html", "scores.json"),
     "decoder compare": ("table.json",),
     "augmentation-curve": ("curve.json",),
 }
@@ -46,6 +45,9 @@ def require_outputs(name: str, typed: dict[str, Any]) -> None:
         require_free(out, format=getattr(options, "format", None), overwrite=overwrite)
     elif name == "view":
         require_page(out, overwrite)
+    elif name == "report":
+        if not out.is_file():
+            require_report(out, overwrite)
     elif name in INSIDE:
         if not out.is_file():  # its function says what to name instead
             for inside in INSIDE[name]:

@@ -17,11 +17,12 @@ from synbrain.evaluation.scores import Scores
 from synbrain.evaluation.table import terminal
 from synbrain.features.encoder import pick_device
 from synbrain.figures.report import Shown
-from synbrain.files import alone, require_absent
+from synbrain.files import alone, write_text
 from synbrain.model.folder import fetch, refresh_card
 from synbrain.model.synbrain import SynBrain
 from synbrain.viewer.options import ReportOptions
 from synbrain.viewer.report_page import Report, write_report
+from synbrain.viewer.requirements import UNFINISHED, require_report
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,7 +72,7 @@ def report(
         out: folder for report.html, scores.json and figures/*.png.
         decoder: folder of a decoder of the subject (synbrain decoder train); adds decoded pictures.
         device: where networks work: cpu, cuda, ..., or auto.
-        overwrite: replace an existing report.
+        overwrite: replace an existing report; not needed after an interruption.
         show_progress: show bars.
 
     Raises:
@@ -79,8 +80,8 @@ def report(
     """
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
-    for path in (out / "report.html", out / "scores.json"):
-        require_absent(path, overwrite)
+    unfinished = out / UNFINISHED
+    require_report(out, overwrite)
     with alone(out):
         place = pick_device(device)
         model = SynBrain.from_pretrained(run, device=place)
@@ -88,14 +89,13 @@ def report(
         scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
         evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
         try:
-            evaluation.scores.save(out / "scores.json", overwrite=overwrite)
+            write_text(unfinished, "")
+            evaluation.scores.save(out / "scores.json", overwrite=True)  # whether it may be was asked above
         except SynBrainError:  # what was computed is seen even where nothing can be written
             sys.stdout.write(terminal(evaluation.scores) + "\n")
             raise
         card = refresh_card(run, evaluation.scores.to_json(), replace=False) if run.is_dir() else ""
-        command = f"synbrain report {run} {dataset.path} --out {out} --samples {options.samples}"
-        command += f" --seed {options.seed}" + (" --mni" if options.mni else "")
-        command += "" if decoder is None else f" --decoder {decoder}"
+        command = f"synbrain report {run} {dataset.path} --out {out} {_said(options, decoder)}"
         page = Report(
             model=model,
             run=run,
@@ -107,7 +107,15 @@ def report(
             training_log=fetch(run) / TRAINING_LOG,
             decode=decode,
         )
-        return WrittenReport(write_report(out, page), evaluation.scores, card)
+        written = WrittenReport(write_report(out, page), evaluation.scores, card)
+        unfinished.unlink(missing_ok=True)
+        return written
+
+
+def _said(options: ReportOptions, decoder: Path | None) -> str:
+    """Options of the command line that make the same page."""
+    words = f"--samples {options.samples} --seed {options.seed}" + (" --mni" if options.mni else "")
+    return words if decoder is None else f"{words} --decoder {decoder}"
 
 
 def _decoded_pictures(decoder: Path, dataset: Dataset, device: str) -> DecodedPictures:

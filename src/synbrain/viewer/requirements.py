@@ -1,4 +1,4 @@
-"""What ``synbrain view`` needs before any work: a name for the page, or a server."""
+"""What ``synbrain view`` and ``report`` need before any work: a free name for the page, or a server."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 from synbrain.errors import SynBrainError
 from synbrain.files import require_absent
+
+REPORT = ("report.html", "scores.json")  # what `synbrain report` writes, beside its figures
+UNFINISHED = ".unfinished"  # stands in its folder until the page does: what lies there may be made again
 
 
 def require_page(out: Path, overwrite: bool = False) -> None:
@@ -24,3 +27,13 @@ def require_server() -> None:
             f"{' and '.join(missing)} not installed",
             "pip install 'synbrain[view]', or use --export page.html",
         )
+
+
+def require_report(out: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds a report, unless it is one that was interrupted.
+
+    Raises:
+        SynBrainError: where its page or its scores stand there.
+    """
+    for name in REPORT:
+        require_absent(out / name, overwrite or (out / UNFINISHED).exists())
