@@ -14,6 +14,7 @@ from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear import kernels as kernels_module
 from synbrain.linear import voxels as voxels_module
+from synbrain.linear.candidates import candidate_windows
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path, image_weights
 from synbrain.linear.kernels import Window, blur_matrix, blurred_grid, plain_grid, window_kernels
@@ -55,6 +56,16 @@ def test_without_windows_it_is_ridge_on_the_tokens() -> None:
     np.testing.assert_allclose(
         fit.path.predict(pairs.tokens), expected.predict(x * scale), rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("sd", [1e-300, 1e-6])
+def test_windows_between_the_positions_are_told_before_the_work(sd: float) -> None:
+    with pytest.raises(SynBrainError, match=r"give --linear\.window-sd of at least 0\.036"):
+        candidate_windows(100, LinearPathConfig(window_sd=sd))
+    with pytest.raises(SynBrainError, match="between the positions of a grid of 4 x 4"):
+        Window(0.5, 0.5, sd).weights(16)
+    assert len(candidate_windows(100, LinearPathConfig(window_sd=sd, windows=0))) == 1
+    assert len(candidate_windows(100, LinearPathConfig(window_sd=0.036))) == 26
 
 
 def test_windows_beat_plain_ridge_where_voxels_look_at_one_place() -> None:

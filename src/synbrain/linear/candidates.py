@@ -89,7 +89,10 @@ def candidate_windows(n_images: int, config: LinearPathConfig) -> list[Window]:
     n_side = config.windows if config.windows is not None else (5 if n_images <= 600 else 3)
     if n_side == 0 and config.blur == 0:
         return []
-    return [Window(), *window_lattice(n_side, config.window_sd)]
+    windows = [Window(), *window_lattice(n_side, config.window_sd)]
+    for window in windows:  # too narrow ones are told before the work
+        window.weights(config.side**2)
+    return windows
 
 
 def candidate_kernels(

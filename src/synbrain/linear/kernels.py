@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbrain.arrays import Float32, Rows
+from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.linear.meter import Meter
 from synbrain.linear.scratch import Scratch
@@ -133,6 +134,9 @@ def blur_matrix(n_tokens: int, side: int, blur: float) -> Float32 | None:
     return np.kron(weights, weights).astype(np.float32)
 
 
+NARROW = 1e-200  # of a window at the position nearest to its centre; float64 ends at 1e-308
+
+
 @dataclass(frozen=True)
 class Window:
     """A Gaussian over the image with its centre and sd as shares of the width; sd None: everything."""
@@ -142,13 +146,23 @@ class Window:
     sd: float | None = None
 
     def weights(self, n_positions: int) -> Float32:
-        """(n_positions,) float32, sum 1; even where positions form no square grid."""
+        """(n_positions,) float32, sum 1; even where positions form no square grid.
+
+        Raises:
+            SynBrainError: where the window is so narrow that no position is in it.
+        """
         rows = round(np.sqrt(n_positions))
         if self.sd is None or rows**2 != n_positions:
             return np.full(n_positions, 1 / n_positions, dtype=np.float32)
         at = (np.arange(rows) + 0.5) / rows
-        down, across = (np.exp(-((at - c) ** 2) / (2 * self.sd**2)) for c in (self.y, self.x))
+        with np.errstate(over="ignore"):
+            down, across = (np.exp(-(((at - c) / self.sd) ** 2) / 2) for c in (self.y, self.x))
         product = np.outer(down, across).ravel()
+        if product.max() < NARROW:  # beyond it float64 has 0
+            raise SynBrainError(
+                f"windows of sd {self.sd:g} lie between the positions of a grid of {rows} x {rows}",
+                f"give --linear.window-sd of at least {0.25 / rows:.2g}, or --linear.windows 0 for none",
+            )
         product[product < 1e-3 * product.max()] = 0  # not worth the arithmetic
         return np.asarray(product / product.sum(), dtype=np.float32)
 
