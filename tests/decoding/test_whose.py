@@ -115,7 +115,9 @@ def test_a_run_whose_responses_do_not_belong_beside_these(people, settings, how,
     a, b, _ = people
     train_decoder([b], settings, out=tmp_path / "base")
     train_decoder([a], RIDGE, out=tmp_path / "ridge")
-    curve = CurveOptions.model_validate(RIDGE.model_dump() | {"hours": [0, 0.1], "seeds": 1, "budget": "all"})
+    curve = CurveOptions.model_validate(
+        RIDGE.model_dump() | {"hours": [0, 0.1], "seeds": 1, "budget": "all", "arms": ["expected"]}
+    )
     table = DecoderComparison.model_validate(settings.model_dump() | {"systems": ["ridge"], "budget": "all"})
 
     def made(run: SynBrain) -> object:

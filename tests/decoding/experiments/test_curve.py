@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fixtures.colours import linear_run, make_dataset
 from synbrain import Dataset, SynBrain
-from synbrain.decoding.experiments.arms import Cell
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.experiments.compare import compare_decoders
 from synbrain.decoding.experiments.curve import (
     augmentation_curve,
     choose_shares,
@@ -74,12 +76,42 @@ def test_arms_and_resuming(first, run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "c" / "curve.json").read_text()) == more
 
 
-def test_a_failure_loses_nothing(first, run, tmp_path: Path) -> None:
-    options = CURVE.model_copy(update={"arms": ["expected", "real"], "seeds": 1, "budget": "1"})
+def test_a_failure_loses_nothing(first, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = Arms.trials
+
+    def fail(self: Arms, cell: Cell, *given: Any) -> Any:
+        if cell.arm == "isotropic":
+            raise SynBrainError("no noise", "give some")
+        return trials(self, cell, *given)
+
+    monkeypatch.setattr(Arms, "trials", fail)
+    options = CURVE.model_copy(update={"arms": ["expected", "isotropic"], "seeds": 1})
     found = augmentation_curve(run, first, options, out=tmp_path / "c")
-    assert list(found["failed"]) == ["real-0.1h-0"]
+    assert found["failed"]
+    assert all(name.startswith("isotropic-0.1h-0") for name in found["failed"])
     assert {p["arm"] for p in found["points"]} == {"none", "expected"}
-    assert "budget in hours" in found["failed"]["real-0.1h-0"]
+    assert all("no noise" in text for text in found["failed"].values())
+
+
+@pytest.mark.parametrize(("budget", "hours"), [("all", 1.0), ("25", 1.0), ("1h", 0.5)])
+def test_further_real_hours_are_refused_before_the_work(
+    budget: str, hours: float, first, run, tmp_path: Path
+) -> None:
+    wanted = {"arms": ["expected", "real"], "budget": budget, "hours": [0.0, hours]}
+    with pytest.raises(SynBrainError, match="give --budget in hours"):
+        augmentation_curve(run, first, CURVE.model_copy(update=wanted), out=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_several_processes_are_refused_before_the_work(
+    first, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SynBrainError, match="augmentation-curve fits its decoders in one process"):
+        augmentation_curve(run, first, CURVE, out=tmp_path / "c")
+    with pytest.raises(SynBrainError, match="decoder compare fits its decoders in one process"):
+        compare_decoders(tmp_path / "none", first, run=run, known_data=first, out=tmp_path / "t")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("budget", "hours"), [(25, 1.0), ("all", 1.0), ("2", 1.0), ("1h", 0.5)])

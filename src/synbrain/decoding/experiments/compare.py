@@ -23,7 +23,7 @@ from synbrain.decoding.alignment import make_alignment
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.experiments.arms import Arms, Cell
-from synbrain.decoding.experiments.grid import Grid, Result, decoded_content
+from synbrain.decoding.experiments.grid import Grid, Result, decoded_content, require_one_process
 from synbrain.decoding.folder import decoder_digest
 from synbrain.decoding.options import DecoderComparison, DecoderEvaluation
 from synbrain.decoding.refit import fit_decoder, once_fitted
@@ -116,6 +116,7 @@ def compare_decoders(
 
     Every finished decoder lies under ``out/cells`` at once; one that fails is named under "failed" and
     loses nothing. All are scored on the same measured test images, repeats averaged, among all of them.
+    One process: not with ``accelerate launch`` of several.
 
     Args:
         base: folder of a MindEye2 decoder of other subjects.
@@ -135,6 +136,7 @@ def compare_decoders(
     Raises:
         SynBrainError: an unknown system or bad input, before anything is trained.
     """
+    require_one_process("synbrain decoder compare")
     unknown = sorted(set(options.systems) - set(SYSTEMS))
     if unknown:
         raise SynBrainError(f"no decoders {unknown}", f"choose among {', '.join(SYSTEMS)}")

@@ -23,7 +23,7 @@ from synbrain.decoding.choice import chosen_share
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
 from synbrain.decoding.experiments.arms import Arms, Cell
-from synbrain.decoding.experiments.grid import Grid, Result, decoded_content
+from synbrain.decoding.experiments.grid import Grid, Result, decoded_content, require_one_process
 from synbrain.decoding.experiments.worth import worth_in_real_hours
 from synbrain.decoding.folder import decoder_digest
 from synbrain.decoding.options import CurveOptions, DecoderEvaluation
@@ -81,7 +81,7 @@ def augmentation_curve(
     """Train decoders with and without synthetic trials, and score each on the measured test responses.
 
     Run again to go on after an interruption; finished decoders are not trained again. A decoder that fails
-    is named under "failed" and loses nothing.
+    is named under "failed" and loses nothing. One process: not with ``accelerate launch`` of several.
 
     Args:
         run: of the subject; it should have seen the real data of the budget and no more, and "about" says
@@ -101,6 +101,7 @@ def augmentation_curve(
     Raises:
         SynBrainError: bad input, before anything is trained.
     """
+    require_one_process("synbrain augmentation-curve")
     _check(options)
     opened = None if base is None else Decoder.from_pretrained(base)
     if opened is not None:
@@ -121,13 +122,16 @@ def augmentation_curve(
 
 
 def _check(options: CurveOptions) -> None:
-    """Refuse shares and hours that make no experiment."""
+    """Refuse shares, hours and budgets that make no experiment."""
     if not options.weights or not all(0 <= weight < 1 for weight in options.weights):
         raise SynBrainError(
             f"shares {options.weights} of synthetic samples", "give numbers from 0 to below 1"
         )
     if not options.hours or min(options.hours) < 0 or 0 not in options.hours:
         raise SynBrainError(f"hours {options.hours}", "give 0, the decoder without, and positive numbers")
+    if "real" in options.arms:
+        for hours in filter(None, options.hours):
+            further_hours(options.budget, hours)
 
 
 def _cells(options: CurveOptions) -> list[Cell]:

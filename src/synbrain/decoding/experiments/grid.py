@@ -12,11 +12,25 @@ from typing import Any, Generic, Protocol, TypeVar
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
+from synbrain.features.writing import launched_together
 from synbrain.files import alone, read_json, require_absent, write_json
 from synbrain.progress import track
 
 Result = dict[str, Any]
 MEND = "pass --overwrite, or another --out"
+
+
+def require_one_process(command: str) -> None:
+    """Refuse an experiment that several processes began: its decoders are small, and one fits them all.
+
+    Raises:
+        SynBrainError: in each of them, before any work.
+    """
+    if launched_together():
+        raise SynBrainError(
+            f"{command} fits its decoders in one process, and accelerate or torchrun started several",
+            "start it without them, or with --num_processes 1",
+        )
 
 
 def decoded_content(datasets: Sequence[Dataset], encoder: str, layer: str | None) -> list[str]:
