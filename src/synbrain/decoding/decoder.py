@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,8 +16,9 @@ from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.decoding.protocol import DecodingMethod, Pictures, TokenSpace
 from synbrain.decoding.targets import TokenTargets
 from synbrain.describe import as_html, as_text, counted
-from synbrain.errors import SynBrainError, SynBrainWarning
+from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
+from synbrain.model.subject import note_other_person
 
 DECODER_FORMAT = 1
 Repeats = Literal["outputs", "responses"]
@@ -211,11 +211,8 @@ class Decoder:
             )
         chosen.require_unit(dataset.info.unit)
         if name is None:
-            note = (
-                f"the decoder is of {chosen.active}, {dataset.path} of {dataset.info.subject}: if these are"
-            )
-            mend = "two people, `synbrain decoder adapt` the decoder first"
-            warnings.warn(f"{note} {mend}", SynBrainWarning, stacklevel=3)
+            mend = "`synbrain decoder adapt` the decoder first"
+            note_other_person(f"the decoder is of {chosen.active}", dataset, mend)
         return chosen
 
     def name_of(self, dataset: Dataset) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,9 +20,10 @@ from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.targets import TokenTargets
 from synbrain.decoding.unseen import HeldOut, hold_out
 from synbrain.describe import counted
-from synbrain.errors import SynBrainError, SynBrainWarning
+from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
+from synbrain.model.subject import note_other_person
 from synbrain.training.leakage import training_images
 
 
@@ -172,9 +172,7 @@ def synthetic_pairs(
     mend = "make synthetic trials with a run of this subject"
     require_same_voxels(Voxels.of(augment), Voxels.of(dataset), mend)
     if augment.info.subject not in (dataset.info.subject, dataset.info.name):
-        note = f"the trials of {augment.path} are of {augment.info.subject}, {dataset.path} of"
-        note = f"{note} {dataset.info.subject}: if these are two people, {mend}"
-        warnings.warn(note, SynBrainWarning, stacklevel=3)
+        note_other_person(f"the trials of {augment.path} are of {augment.info.subject}", dataset, mend)
     if augment.n_trials == 0:
         raise SynBrainError(f"{augment.path} holds no trials", "pass --hours of at least one trial")
     require_no_test_image(

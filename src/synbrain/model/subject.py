@@ -65,8 +65,19 @@ def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> No
             "give recordings of the subject of the run, prepared with the same mask",
         )
     if not chosen and part.name not in (dataset.info.subject, dataset.info.name):
-        note = f"the run is of {part.name}, {dataset.path} of {dataset.info.subject}: if these are two people"
-        warnings.warn(f"{note}, `synbrain adapt` the run first", SynBrainWarning, stacklevel=3)
+        note_other_person(f"the run is of {part.name}", dataset, "`synbrain adapt` the run first")
+
+
+def note_other_person(known: str, dataset: Dataset, mend: str) -> None:
+    """Warn that recordings may be of another person than what they are used with; names alone do not tell.
+
+    Args:
+        known: what the other side says, such as "the run is of s1".
+        dataset: recordings of a subject of another name.
+        mend: what to do where it is another person.
+    """
+    note = f"{known}, {dataset.path} of {dataset.info.subject}: if these are two people, {mend}"
+    warnings.warn(note, SynBrainWarning, stacklevel=4)
 
 
 def seen_rows(run: SynBrain, dataset: Dataset, split: Split) -> Rows:
