@@ -17,6 +17,9 @@ from synbrain.arrays import Float32
 
 SIDE, COARSE_SIDE = 32, 16
 ALIKE = 0.98  # correlation of two coarse squares from which they are taken for one picture
+# Cosine of coarse squares without their mean. Versions of one picture lie above it, blurred ones too that are
+# no copies; other photographs below. Lower than ALIKE: two pictures on one side of a split do no harm.
+VERSIONS = 0.97
 NEAR = 6.0  # mean difference of their grey levels up to which they are
 FLAT = 4.0  # sd of grey levels below which a picture has no structure to go by
 # A fine grating leaves coarse blobs on the 16 x 16 grid (aliasing), alike for gratings that differ. On the

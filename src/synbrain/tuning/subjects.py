@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
+from synbrain.data.thumbnails import COARSE_SIDE, VERSIONS
 from synbrain.errors import SynBrainError
 from synbrain.features.look_alikes import families, least_marks
 from synbrain.features.preprocessing import Preprocessing
@@ -23,8 +24,7 @@ from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages
 
 CEILING_TRIALS = 4000  # single trials from which noise ceilings are estimated at most
-# Of small grey pictures, centred: versions of one picture are above this cosine, other photographs below.
-ALIKE, SIDE, BLOCK = 0.97, 16, 256
+BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def stand_ins(images: Sequence[TrainingImages], pixels: Sequence[NDArray[np.uint
     _, firsts = np.unique(np.array(marks), return_index=True)  # one file in two datasets is one picture
     small = torch.cat([_small(part[i : i + BLOCK]) for part in pixels for i in range(0, len(part), BLOCK)])
     known = [marks[i] for i in firsts]
-    family = families({"": small.numpy()}, firsts, alike=(ALIKE,))
+    family = families({"": small.numpy()}, firsts, alike=(VERSIONS,))
     return least_marks(known, family)
 
 
 def _small(pixels: NDArray[np.uint8]) -> torch.Tensor:
-    """(n, 1, SIDE * SIDE) float32: small grey pictures without their mean."""
+    """(n, 1, COARSE_SIDE ** 2) float32: small grey pictures without their mean."""
     grey = torch.from_numpy(np.array(pixels)).float().mean(dim=1, keepdim=True)
-    flat = torch.nn.functional.adaptive_avg_pool2d(grey, SIDE).flatten(2)
+    flat = torch.nn.functional.adaptive_avg_pool2d(grey, COARSE_SIDE).flatten(2)
     return flat - flat.mean(dim=2, keepdim=True)
 
 
