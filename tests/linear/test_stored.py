@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.linear import by_encoder, path, prior
+from synbrain.linear import by_encoder, path, prior, storing
 from synbrain.linear import fit as fit_module
 from synbrain.linear.by_encoder import fit_each_encoder
 from synbrain.linear.candidates import Problem
@@ -22,6 +22,7 @@ from synbrain.linear.fit import LinearFit, fit_linear_path, image_weights
 from synbrain.linear.path import LinearPath, joined
 from synbrain.linear.prior import BasePath, ResponseSpace, fit_with_prior, response_space
 from synbrain.linear.storing import as_stored, column_sizes, require_kept
+from synbrain.metrics.voxel import blocks
 
 N_NEW = 12
 CONFIG = LinearPathConfig(windows=1, side=2, alphas=(1.0, 30.0), n_folds=3, components=8, keep=3)
@@ -287,6 +288,27 @@ def test_voxels_that_hardly_vary_around_a_large_mean_are_no_fault(level: float) 
     y = pairs.responses / pairs.responses.std(axis=0)
     y[:, :5] = y[:, :5] * 1e-3 + level
     fit_each_encoder(replace(pairs, responses=y), CONFIG, alone)
+
+
+@pytest.mark.parametrize(("times", "dtype"), [(1.0, "float16"), (3e-4, "float16"), (1e-6, "float32")])
+def test_a_layer_is_gone_over_once_whatever_it_is_stored_in(
+    times: float, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another layer's weights are a million times larger, float16 has next to no digits left."""
+    weights = times * torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0))
+    passes = []
+
+    def counted(*shape: int) -> Iterator[slice]:
+        passes.append(shape)
+        return blocks(*shape)
+
+    monkeypatch.setattr(storing, "blocks", counted)
+    size = torch.full((3,), 5.0)
+    kept = as_stored(weights, size, "float16")
+    assert kept.dtype == dtype
+    assert len(passes) == 1
+    close(kept.astype(np.float32), (weights / size).numpy(), 1e-3)
+    assert as_stored(weights, size, "float32").dtype == np.float32
 
 
 # --- the check that every fit makes -------------------------------------------------------------------------
