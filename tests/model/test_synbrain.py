@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,11 @@ def test_noise_ceiling_from_repeats_or_ncsnr() -> None:
     np.testing.assert_allclose(model.noise_ceiling(3), 1 / (1 + 1), rtol=1e-6)
     with pytest.raises(SynBrainError, match="ncsnr"):
         make_model("reference").noise_ceiling()
+    part = make_model("reference").subject()
+    snr = np.full(part.n_voxels, np.inf, dtype=np.float32)  # repeats that do not differ
+    snr[0] = 0
+    known = replace(part, space=replace(part.space, ncsnr=snr)).noise_ceiling(2)
+    assert (known[0], known[1]) == (0, 1)
 
 
 def test_no_ceiling_of_no_trials() -> None:

@@ -22,6 +22,7 @@ from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
 from synbrain.linear.prior import BasePath
+from synbrain.metrics.ceiling import noise_ceiling
 from synbrain.model.report import TrainingReport
 from synbrain.networks.brainvae import BrainVAE
 from synbrain.networks.mapper import Mapper
@@ -172,8 +173,7 @@ class SubjectPart:
                 f"neither repeats nor ncsnr are known for {self.name}",
                 "calibrate the run on a dataset with repeats",
             )
-        squared = self.space.ncsnr.astype(np.float64) ** 2
-        return np.asarray(squared / (squared + 1 / n_repeats), dtype=np.float32)
+        return noise_ceiling(self.space.ncsnr, n_repeats).astype(np.float32)
 
     def save(self, folder: Path) -> list[str]:
         """Write the subject into ``folder`` and return the file names written, relative to it."""
