@@ -39,6 +39,25 @@ def test_links_between_pages_lead_somewhere(name: str) -> None:
     assert lost == []
 
 
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and MyST make it."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", plain.lower()).strip().replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_anchors_of_links_are_headings(name: str) -> None:
+    page = ROOT / name
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        if path.suffix == ".md" and path.exists():
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            if anchor not in map(slug, headings):
+                lost.append(f"{target}#{anchor}")
+    assert lost == []
+
+
 def commands_in(text: str) -> list[list[str]]:
     """The words of every ``synbrain ...`` line in a code block, comments taken away."""
     blocks = re.findall(r"^```(?:bash|console|sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
