@@ -122,6 +122,17 @@ def bold5000() -> dict[str, Any]:
     return {}
 
 
+def bold5000_areas() -> dict[str, Any]:
+    bold5000()
+    src = Path("BOLD5000_GLMsingle_ROI_betas/py")
+    src.mkdir(parents=True)
+    shown = orders(3)
+    for place, area in enumerate(("LHEarlyVis", "LHPPA", "RHEarlyVis")):
+        columns = responses(shown, 12)[:, 4 * place : 4 * place + 2 + place]
+        np.save(src / f"CSI1_GLMbetas-TYPED-FITHRF-GLMDENOISE-RR_allses_{area}.npy", columns)
+    return {}
+
+
 def things() -> dict[str, Any]:
     shown = orders(4)
     for k in range(N):
@@ -193,7 +204,7 @@ def mat() -> dict[str, Any]:
 
 LAYOUTS = {
     "algonauts": algonauts, "mindeye2": mindeye2, "glmsingle": glmsingle, "bold5000": bold5000,
-    "things": things, "nod": nod, "mat": mat,
+    "bold5000-areas": bold5000_areas, "things": things, "nod": nod, "mat": mat,
 }  # fmt: skip
 BLOCKS = {  # layout of each Python block of the page, with its code
     code.split("\n", 1)[0].removeprefix("# layout: "): code
@@ -246,6 +257,11 @@ def test_recipe(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert (
             tested.tolist() == (np.round(made.responses[:, 0] / (20 if layout == "mat" else 1)) < 4).tolist()
         )
+    if layout == "bold5000-areas":
+        masks = made.space.roi_masks()
+        assert np.flatnonzero(masks["area/EarlyVis"]).tolist() == [0, 1, 5, 6, 7, 8]
+        assert np.flatnonzero(masks["area/PPA"]).tolist() == [2, 3, 4]
+        assert np.flatnonzero(masks["hemisphere/right"]).tolist() == [5, 6, 7, 8]
     if layout == "things":
         assert made.space.coordinates()[3].tolist() == [6, 12, 18]
         assert {name: int(m.sum()) for name, m in made.space.roi_masks().items()} == {
