@@ -246,3 +246,25 @@ def test_pictures_are_looked_at_once_until_they_change(
     (dataset.path / KEPT).write_bytes(b"damaged")
     assert KnownPictures.of(dataset, every).marks == again.marks
     assert len(looked) == 13 + 12
+
+
+def test_a_copy_of_a_training_image_is_judged_by_what_the_base_predicts_without_it(tmp_path: Path) -> None:
+    """What the base knows of it is no forecast of new pictures, in whatever file it is shown."""
+    first = recorded(tmp_path / "a", split(0, 20, 24))
+    again = frozenset({0, 1, 2, 3})
+    second = recorded(tmp_path / "b", dict.fromkeys(range(8), "train") | {30: "test", 31: "test"}, again)
+    for dataset in (first, second):
+        make_tokens(dataset, FeatureOptions(encoder="pixels"))
+    base = train([first], TrainOptions(encoder="pixels", **LINEAR))
+    adapted = adapt(base, second, AdaptOptions(budget="all", **LINEAR))
+    path = adapted.subject().linear
+    assert path is not None
+    assert path.about["images_shared_with_base"] == 8  # 4 to 7 are there in the same file
+    trained = base.known_pictures.only(unpacked(base.config.trained_images))
+    shown = trained.shown_in(second, second.image_rows("train"))
+    theirs, ours = (
+        dict(zip(image_marks(of, np.arange(of.n_images)), of.images["name"], strict=True))
+        for of in (second, first)
+    )
+    pairs = {theirs[mark]: [ours[m] for m in marks] for mark, marks in shown.items()}
+    assert pairs == {f"{i}.jpg": [f"{i}.png"] for i in again}

@@ -71,13 +71,23 @@ class KnownPictures:
         Raises:
             SynBrainError: where stimuli are missing or cannot be decoded.
         """
+        shown = self.shown_in(dataset, rows, show_progress)
+        marks = image_marks(dataset, rows) if shown else ()
+        return np.asarray(rows[[mark in shown for mark in marks]] if shown else rows[:0], dtype=np.int64)
+
+    def shown_in(
+        self, dataset: Dataset, rows: Rows, show_progress: bool = False
+    ) -> dict[bytes, tuple[bytes, ...]]:
+        """As :meth:`copied_in`: mark of an image -> marks of the known pictures that it shows."""
         own = set(image_marks(dataset, _shown(dataset))) if self.marks else set()
         elsewhere = self._at([mark not in own for mark in self.marks])
         if not elsewhere.marks or not len(rows):
-            return np.zeros(0, dtype=np.int64)
-        mine = thumbnails_of(dataset, rows, show_progress)
-        found = np.unique([i for i, _ in copies(mine, elsewhere.thumbnails)]).astype(np.int64)
-        return np.asarray(rows[found], dtype=np.int64)
+            return {}
+        marks, mine = image_marks(dataset, rows), thumbnails_of(dataset, rows, show_progress)
+        shown: dict[bytes, tuple[bytes, ...]] = {}
+        for i, j in copies(mine, elsewhere.thumbnails):
+            shown[marks[i]] = (*shown.get(marks[i], ()), elsewhere.marks[j])
+        return shown
 
     def with_copies(self, marks: Collection[bytes], dataset: Dataset, who: str = "") -> set[bytes]:
         """``marks``, and those of a dataset's images that show a picture of one of these in another file.

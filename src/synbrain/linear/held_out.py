@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,18 @@ class HeldOutScores:
     marks: NDArray[np.uint8]
     scores: NDArray[np.float32]
 
-    def rows_of(self, marks: Sequence[bytes]) -> NDArray[np.int64]:
-        """(len(marks),) the row of each image, -1 for an image that is not among them."""
+    def rows_of(
+        self, marks: Sequence[bytes], also: Mapping[bytes, Sequence[bytes]] | None = None
+    ) -> NDArray[np.int64]:
+        """(len(marks),) the row of each image, -1 for an image that is not among them.
+
+        Args:
+            marks: of the images.
+            also: mark -> those of the same picture in other files.
+        """
         row = {mark.tobytes(): i for i, mark in enumerate(self.marks)}
-        return np.array([row.get(mark, -1) for mark in marks], dtype=np.int64)
+        names = ((mark, *(also or {}).get(mark, ())) for mark in marks)
+        return np.array([next((row[n] for n in each if n in row), -1) for each in names], dtype=np.int64)
 
     def save(self, folder: Path) -> list[str]:
         """Write into ``folder`` and return the file names written."""

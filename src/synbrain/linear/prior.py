@@ -10,8 +10,8 @@ them (they are nearer to the truth), cross-validation takes what the base predic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,13 @@ class ResponseSpace:
         paths: the base subjects' linear paths.
         roots: (r_s, r_s) float64 for each of them.
         held_out: for each of them its scores for its training images without them, where it kept any.
+        also: mark of an image of the new subject -> marks of its picture in the base subjects' files.
     """
 
     paths: tuple[LinearPath, ...]
     roots: tuple[Float64, ...]
     held_out: tuple[HeldOutScores | None, ...] = ()
+    also: Mapping[bytes, Sequence[bytes]] = field(default_factory=dict)
 
     @property
     def dim(self) -> int:
@@ -70,6 +72,7 @@ class ResponseSpace:
             tuple(self.paths[i] for i in kept),
             tuple(self.roots[i] for i in kept),
             tuple(of[i] for i in kept) if of else (),
+            self.also,
         )
 
     def features(self, tokens: TokenSet) -> NDArray[np.float32]:
@@ -97,7 +100,7 @@ class ResponseSpace:
         known = np.zeros(len(features), dtype=bool)
         for held_out, root in zip(self.held_out, self.roots, strict=False):
             if held_out is not None and len(marks):
-                rows = held_out.rows_of(marks)
+                rows = held_out.rows_of(marks, self.also)
                 ours = rows >= 0
                 unseen[ours, start : start + root.shape[1]] = held_out.scores[rows[ours]] @ root
                 known |= ours

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from synbrain.data.budget import Budget, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset, datasets_of
+from synbrain.data.marks import unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
@@ -154,7 +156,9 @@ def new_subject(base: SynBrain, dataset: Dataset, tokens: TokenSet, options: Ada
     shown = np.flatnonzero(part.repeats())
     images = adaptation_images(base, dataset, rows[shown], options.shared_test_images)
     images = leave_out(images, options.leave_out, tokens.families_of)
-    return TrainingSubject.of(dataset, part.take(rows.searchsorted(images.rows)), images)
+    subject = TrainingSubject.of(dataset, part.take(rows.searchsorted(images.rows)), images)
+    trained = base.known_pictures.only(unpacked(base.config.trained_images))
+    return replace(subject, also_known=trained.shown_in(dataset, images.rows))
 
 
 def adaptation_config(base: SynBrain, options: AdaptOptions) -> TrainConfig:

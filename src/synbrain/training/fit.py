@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def fit_linear(
     """The linear path of one subject, with a prior where there is one; None where the recipe has none."""
     if not config.linear_path:
         return None
-    whole = prior.space
+    whole = None if prior.space is None else replace(prior.space, also=subject.also_known)
     if whole is None and subject.linear_fit is not None:
         return subject.linear_fit
     several = len(each_encoder(subject.pairs.tokens)) > 1

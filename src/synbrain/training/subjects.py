@@ -32,6 +32,8 @@ class TrainingSubject:
             held-out predictions.
         test_marks: of the subject's test images.
         pictures: these images and the test images, which a run keeps to know them in other files.
+        also_known: of an adaptation, mark of an image -> marks of its picture in files that the base was
+            trained on.
         linear_fit: the linear path of these pairs without any prior, where it was fitted already.
     """
 
@@ -43,6 +45,7 @@ class TrainingSubject:
     image_marks: tuple[bytes, ...] = ()
     test_marks: tuple[bytes, ...] = ()
     pictures: KnownPictures = NO_PICTURES
+    also_known: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     linear_fit: LinearFit | None = None
 
     @classmethod
