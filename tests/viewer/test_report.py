@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,8 @@ import pytest
 from PIL import Image
 
 from synbrain.cli import main
+from synbrain.commands.parsing import prepare_call
+from synbrain.commands.registry import COMMANDS
 from synbrain.data.dataset import load_dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.decoding.options import DecoderOptions
@@ -31,6 +34,7 @@ from synbrain.simulate.example import toy_dataset
 from synbrain.training.options import TrainOptions
 from synbrain.training.train import train
 from synbrain.viewer.options import ReportOptions
+from synbrain.viewer.report import _said
 from synbrain.viewer.report import report as write_a_report
 
 
@@ -176,6 +180,14 @@ def test_a_decoder_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.C
     assert "toy is not a decoder" in capsys.readouterr().err
     assert main(["view", str(tmp_path), "--decoder", str(tmp_path / "decoder")]) == 2
     assert "--decoder shows training images" in capsys.readouterr().err
+
+
+def test_the_command_of_a_page_says_every_option_that_it_depends_on() -> None:
+    options = ReportOptions(samples=7, seed=3, mni=True, title="A brain & its twin")
+    words = shlex.split(_said(options, Path("decoder")))
+    call = prepare_call(COMMANDS["report"], "report", ["RUN", "DATA", "--out", "OUT", *words])
+    assert call.typed["options"] == options
+    assert call.typed["decoder"] == Path("decoder")
 
 
 def test_a_second_process_is_refused_before_its_work(

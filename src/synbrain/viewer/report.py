@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,6 @@ def report(
     """
     if out.is_file():
         raise SynBrainError(f"{out} is a file", "name a folder for the page and its pictures")
-    unfinished = out / UNFINISHED
     require_report(out, overwrite)
     with alone(out):
         place = pick_device(device)
@@ -89,7 +89,7 @@ def report(
         scoring = EvaluateOptions(samples=options.samples, seed=options.seed)
         evaluation = evaluation_of(model, dataset, scoring, summary=True, show_progress=show_progress)
         try:
-            write_text(unfinished, "")
+            write_text(out / UNFINISHED, "")
             evaluation.scores.save(out / "scores.json", overwrite=True)  # whether it may be was asked above
         except SynBrainError:  # what was computed is seen even where nothing can be written
             sys.stdout.write(terminal(evaluation.scores) + "\n")
@@ -108,13 +108,15 @@ def report(
             decode=decode,
         )
         written = WrittenReport(write_report(out, page), evaluation.scores, card)
-        unfinished.unlink(missing_ok=True)
+        (out / UNFINISHED).unlink(missing_ok=True)
         return written
 
 
 def _said(options: ReportOptions, decoder: Path | None) -> str:
     """Options of the command line that make the same page."""
     words = f"--samples {options.samples} --seed {options.seed}" + (" --mni" if options.mni else "")
+    if options.title != AS_USUAL.title:
+        words += f" --title {shlex.quote(options.title)}"
     return words if decoder is None else f"{words} --decoder {decoder}"
 
 
