@@ -188,6 +188,21 @@ def test_recordings_of_another_subject_are_told_or_refused(brain) -> None:
         evaluate(run, not_there, options(rows=[]), tokens=brain.tokens)
 
 
+def test_vertices_of_another_mesh_of_as_many_are_refused(brain) -> None:
+    """fsLR's mesh of 164k has as many vertices as fsaverage."""
+    n = brain.dataset.n_voxels
+
+    def on(mesh: str | None) -> VoxelSpace:
+        return VoxelSpace(n, "surface", (163842, 163842), None, np.arange(n), mesh=mesh)
+
+    part = replace(linear_run(brain).subject(), space=on("fsaverage"))
+    run = SynBrain(linear_run(brain).config, {part.name: part})
+    for mesh in ("fsaverage", None, "other"):  # what is not known is not refused
+        evaluate(run, replace(brain.dataset, space=on(mesh)), options(rows=[]), tokens=brain.tokens)
+    with pytest.raises(SynBrainError, match="are of fsLR, those of s1 of fsaverage"):
+        evaluate(run, replace(brain.dataset, space=on("fsLR")), options(rows=[]), tokens=brain.tokens)
+
+
 def test_oracle_on_a_simulated_subject(tmp_path: Path) -> None:
     simulate(tmp_path / "tree", size="tiny")
     dataset = prepare_nsd(tmp_path / "tree", tmp_path / "data", subject=1)

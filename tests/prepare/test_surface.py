@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fixtures.recordings import save
 from fixtures.surfaces import (
     N_LEFT,
     N_RIGHT,
@@ -302,6 +303,22 @@ def test_other_grayordinates_in_another_run(surface_study: SurfaceStudy, tmp_pat
     save_cifti(second, surface_study.both[8:], cortex([*range(N_LEFT)][::-1], [*range(N_RIGHT)]))
     with pytest.raises(Exception, match="as many grayordinates, but not the same ones"):
         prepare_bids(surface_study.root, tmp_path / "ds")
+
+
+def test_volumes_beside_surfaces_are_read_and_that_is_said(
+    surface_study: SurfaceStudy, tmp_path: Path
+) -> None:
+    surface_study.write(".func.gii")
+    study = surface_study.study
+    for run in (1, 2):
+        save(study.betas(run), study.of_run(run))
+    made = prepare_bids(surface_study.root, tmp_path / "volumes")
+    assert np.array_equal(made.responses, study.expected)
+    assert any("--pattern chooses files of a surface" in note for note in made.info.provenance["notes"])
+    chosen = prepare_bids(
+        surface_study.root, tmp_path / "ds", options=BidsOptions(pattern="*_betas.func.gii")
+    )
+    assert np.array_equal(chosen.responses, surface_study.both)
 
 
 def test_parcels_are_refused(surface_study: SurfaceStudy, tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def test_the_only_mask_in_the_folder_is_taken(surface_study: SurfaceStudy, tmp_p
     surface_study.write(".func.gii")
     for side, values in (("L", L), ("R", R)):
         save_gifti(surface_study.root / f"sub-01_hemi-{side}_desc-visual_mask.shape.gii", values[None], side)
-    made = prepare_bids(surface_study.root, tmp_path / "ds")  # and the volume's mask beside it is not
+    # volumes beside it are no masks of a surface
+    save(surface_study.root / "freesurfer" / "brainmask.mgz", np.ones((4, 4, 4), np.uint8))
+    made = prepare_bids(surface_study.root, tmp_path / "ds")
     assert made.n_voxels == 5
     assert made.info.provenance["mask"] == "sub-01_hemi-L_desc-visual_mask.shape.gii"
     for side, values in (("L", L), ("R", R)):

@@ -71,7 +71,9 @@ def surface_weights(space: VoxelSpace, in_mni: bool = False) -> csr_matrix:
     if not has_surface(space, in_mni):
         raise SynBrainError(
             f"this {space.kind} space has no known place on a cortical surface",
-            "prepare NSD with its transforms, or say --mni where the volume is in MNI space",
+            "name the --mesh when preparing, if it is one of fsaverage"
+            if space.kind in ("surface", "grayordinates")
+            else "prepare NSD with its transforms, or say --mni where the volume is in MNI space",
         )
     if space.kind in ("surface", "grayordinates"):
         return _of_vertices(space)

@@ -64,6 +64,12 @@ def require_recorded(part: SubjectPart, dataset: Dataset, *, chosen: bool) -> No
             f"the {mine.unit_names} of {dataset.path} lie at other places than those of {part.name}",
             "give recordings of the subject of the run, prepared with the same mask",
         )
+    meshes = {mine.mesh, theirs.mesh} - {None, "other"}
+    if len(meshes) > 1:  # fsLR and fsaverage have meshes of as many vertices
+        raise SynBrainError(
+            f"the vertices of {dataset.path} are of {theirs.mesh}, those of {part.name} of {mine.mesh}",
+            "give recordings on the mesh of the run",
+        )
     if not chosen and part.name not in (dataset.info.subject, dataset.info.name):
         note_other_person(f"the run is of {part.name}", dataset, "`synbrain adapt` the run first")
 

@@ -176,7 +176,7 @@ def mesh_of(brain: Brain, asked: str | None) -> tuple[str, list[str]]:
     if asked in VERTICES or named in ("fsaverage5", "fsaverage6"):
         sizes = {VERTICES[str(named)]} | ({NESTED[2], 59_292} if named == "fsLR" else set())
         if not sizes >= set(counts):
-            mend = "pass --mesh other for a mesh of the subject's own"
+            mend = f"pass --mesh {by_count or 'other'}"
             raise SynBrainError(
                 f"{path.name} has {counts[0]} and {counts[1]} vertices, {named} has {min(sizes)} each side",
                 mend if asked else "name the files by their mesh",

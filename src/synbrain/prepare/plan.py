@@ -22,7 +22,7 @@ from synbrain.prepare.entities import matched, walk
 from synbrain.prepare.options import SurfaceOptions
 from synbrain.prepare.runs import Run, n_trials, session_numbers
 from synbrain.prepare.sessions import Session
-from synbrain.prepare.surface import Hemispheres, pairs
+from synbrain.prepare.surface import Hemispheres, hemisphere_of, is_cifti, pairs
 
 Parts = tuple[tuple[BetaFile, Index], ...]
 
@@ -69,7 +69,9 @@ def on_surface(
 def only_surface_mask(src: Path, who: str | None, hemispheres: Hemispheres) -> Path | None:
     """The only mask on a surface below ``src``, of subject ``who``; None where there is none."""
     files = [p for p in walk(src, *labels.MASKS) if who is None or matched(p).get("sub", who) == who]
-    masks = [piece[0] for piece in pairs(files, hemispheres)]
+    # FreeSurfer's brainmask.mgz, a volume, may lie in the same tree
+    on_surface = [path for path in files if is_cifti(path) or hemisphere_of(path).side is not None]
+    masks = [piece[0] for piece in pairs(on_surface, hemispheres)]
     if len(masks) > 1:
         raise several_masks(src, masks)
     return masks[0] if masks else None

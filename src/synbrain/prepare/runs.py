@@ -104,6 +104,9 @@ def read_source(src: Path, options: BidsOptions) -> Source:
             )
         if len(users) > 1:
             notes.append(f"{table.name} applies to {counted(len(users), 'file')} of betas")
+    others = [] if options.pattern or runs[0].pieces[0][0].is_surface else surface_betas(src)
+    if others:
+        notes.append(f"the volumes are read, not {others[0].name}: --pattern chooses files of a surface")
     return Source(who, runs, list(used), notes)
 
 
@@ -114,8 +117,7 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
     for glmsingle in () if pattern else GLMSINGLE_PATTERNS:
         paths = paths or list(walk(src, glmsingle))
     if not paths and not pattern:
-        on_surfaces = [path for path in walk(src, *ON_SURFACES) if has_suffix(path, SUFFIXES)]
-        paths = [path for path in on_surfaces if "mask." not in path.name]
+        paths = surface_betas(src)
     asked = None if options.subject is None else options.subject.removeprefix("sub-")
     labels = sorted({matched(path)["sub"] for path in paths if "sub" in matched(path)})
     if not labels:  # GLMsingle's files do not name the subject
@@ -134,6 +136,12 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
         raise SynBrainError(f"{src} has betas of the subjects {labels}", "pass --subject with one of them")
     who = asked or (labels[0] if labels else src.resolve().name)
     return who, sorted((path for path in paths if matched(path).get("sub", who) == who), key=order)
+
+
+def surface_betas(src: Path) -> list[Path]:
+    """Files below ``src`` that look like betas on a surface."""
+    named = [path for path in walk(src, *ON_SURFACES) if has_suffix(path, SUFFIXES)]
+    return [path for path in named if "mask." not in path.name]
 
 
 def stacks_of(paths: list[Path], hemispheres: Hemispheres) -> list[tuple[Piece, ...]]:

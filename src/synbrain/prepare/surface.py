@@ -21,7 +21,7 @@ SUFFIXES = (*GIFTI[:2], *CIFTI, *MGH)
 STRUCTURES: dict[str, Side] = {"CortexLeft": "left", "CortexRight": "right"}
 CORTEX = {"left": "CIFTI_STRUCTURE_CORTEX_LEFT", "right": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
 # how names say the hemisphere, the clearest first: BIDS, FreeSurfer (lh.NAME, NAME_lh), HCP (SUBJECT.L.NAME)
-SAID = (
+PATTERNS = (
     r"(?P<before>(?:^|_)hemi-)(?P<side>L|R|l|r|lh|rh|left|right)(?=_|\.|$)",
     r"(?P<before>^)(?P<side>lh|rh)(?=[._-])",
     r"(?P<before>[._-])(?P<side>lh|rh)(?=[._-])",
@@ -61,7 +61,7 @@ def is_cifti(path: Path) -> bool:
 
 def hemisphere_of(path: Path) -> Named:
     """The hemisphere that the name of ``path`` says."""
-    for pattern in SAID:
+    for pattern in PATTERNS:
         match = re.search(pattern, path.name)
         if match is None:
             continue
@@ -101,14 +101,14 @@ def pairs(paths: Iterable[Path], hemispheres: Hemispheres = "both") -> list[tupl
             )
         same[named.side] = path
     sides = ("left", "right") if hemispheres == "both" else (hemispheres,)
-    found: list[tuple[Path, ...]] = []
+    whole: list[tuple[Path, ...]] = []
     for same in pieces.values():
         if "whole" in same:
-            found.append((same["whole"],))
+            whole.append((same["whole"],))
             continue
         lacking = next((side for side in sides if side not in same), None)
         if lacking is None:
-            found.append(tuple(same[side] for side in sides))
+            whole.append(tuple(same[side] for side in sides))
         elif hemispheres == "both":
             (side, path), *_ = same.items()
             raise SynBrainError(
@@ -116,9 +116,9 @@ def pairs(paths: Iterable[Path], hemispheres: Hemispheres = "both") -> list[tupl
                 f"({hemisphere_of(path).partner.name})",
                 f"add it, or pass --hemispheres {side} to take one hemisphere alone",
             )
-    if pieces and not found:
+    if pieces and not whole:
         raise SynBrainError(f"there is no file of the {hemispheres} hemisphere", "pass --hemispheres both")
-    return found
+    return whole
 
 
 def gifti_maps(path: Path) -> list[NDArray[Any]]:

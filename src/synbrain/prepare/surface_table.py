@@ -47,13 +47,13 @@ def surface_files(src: Path, options: TableOptions) -> list[Path]:
     if (src / RESPONSES).exists() or not src.is_dir():
         return []
     named = [path for path in src.iterdir() if any(word in path.name.lower() for word in NAMED)]
-    found = [path for path in named if has_suffix(path, SUFFIXES) and "mask." not in path.name]
-    forms = sorted({suffix for path in found for suffix in SUFFIXES if has_suffix(path, [suffix])})
+    files = [path for path in named if has_suffix(path, SUFFIXES) and "mask." not in path.name]
+    forms = sorted({suffix for path in files for suffix in SUFFIXES if has_suffix(path, [suffix])})
     if len(forms) > 1:
         raise SynBrainError(
             f"{src} has responses in {' and '.join(forms)}", "pass --responses with the files of one form"
         )
-    return sorted(found, key=order)
+    return sorted(files, key=order)
 
 
 @dataclass(frozen=True)

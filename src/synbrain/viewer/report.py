@@ -95,7 +95,7 @@ def report(
             sys.stdout.write(terminal(evaluation.scores) + "\n")
             raise
         card = refresh_card(run, evaluation.scores.to_json(), replace=False) if run.is_dir() else ""
-        command = f"synbrain report {run} {dataset.path} --out {out} {_said(options, decoder)}"
+        command = f"synbrain report {run} {dataset.path} --out {out} {_words(options, decoder)}"
         page = Report(
             model=model,
             run=run,
@@ -112,7 +112,7 @@ def report(
         return written
 
 
-def _said(options: ReportOptions, decoder: Path | None) -> str:
+def _words(options: ReportOptions, decoder: Path | None) -> str:
     """Options of the command line that make the same page."""
     words = f"--samples {options.samples} --seed {options.seed}" + (" --mni" if options.mni else "")
     if options.title != AS_USUAL.title:
