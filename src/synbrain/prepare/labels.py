@@ -119,16 +119,12 @@ def _of_cifti(path: Path, brain: Brain) -> list[Labels]:
         taken = np.ones(len(axis), dtype=bool) if brain.grid else axis.surface_mask
     places = axis_places(axis, brain.n_left, brain.n_right, brain.grid or axis.volume_shape or ())[taken]
     made = []
-    for row, (values, name) in enumerate(
-        zip(content, rows.name, strict=True) if hasattr(rows, "name") else []
-    ):
+    for row, (values, name) in enumerate(zip(content, rows.name, strict=True)):
         flat = np.zeros(brain.size)
         flat[places] = values[taken]
         names = {k: text for k, (text, _) in rows.label[row].items()} if hasattr(rows, "label") else {}
         called = atlas_name(path, path.name) if len(rows) == 1 else str(name)
         made.append(_named(Labels(called, flat, names, (path,))))
-    if not made:
-        raise SynBrainError(f"{path} is a time series", "give a .dlabel.nii or .dscalar.nii")
     return made
 
 
