@@ -34,7 +34,7 @@ from synbrain.simulate.example import toy_dataset
 from synbrain.training.options import TrainOptions
 from synbrain.training.train import train
 from synbrain.viewer.options import ReportOptions
-from synbrain.viewer.report import _said
+from synbrain.viewer.report import _words
 from synbrain.viewer.report import report as write_a_report
 
 
@@ -184,7 +184,7 @@ def test_a_decoder_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.C
 
 def test_the_command_of_a_page_says_every_option_that_it_depends_on() -> None:
     options = ReportOptions(samples=7, seed=3, mni=True, title="A brain & its twin")
-    words = shlex.split(_said(options, Path("decoder")))
+    words = shlex.split(_words(options, Path("decoder")))
     call = prepare_call(COMMANDS["report"], "report", ["RUN", "DATA", "--out", "OUT", *words])
     assert call.typed["options"] == options
     assert call.typed["decoder"] == Path("decoder")
