@@ -33,7 +33,9 @@ from synbrain.features.store import make_tokens, open_tokens, write_tokens
 from synbrain.model.synbrain import SynBrain
 from synbrain.prepare.table import prepare_table
 from synbrain.training.leakage import training_images
+from synbrain.training.networks import split_subjects
 from synbrain.training.options import AdaptOptions, TrainOptions
+from synbrain.training.subjects import training_subjects
 from synbrain.tuning.options import TuneOptions
 from synbrain.tuning.tune import tune_encoder
 
@@ -268,3 +270,26 @@ def test_a_copy_of_a_training_image_is_judged_by_what_the_base_predicts_without_
     )
     pairs = {theirs[mark]: [ours[m] for m in marks] for mark, marks in shown.items()}
     assert pairs == {f"{i}.jpg": [f"{i}.png"] for i in again}
+
+
+def test_a_picture_that_judges_one_subject_is_not_trained_on_with_another(tmp_path: Path) -> None:
+    """Networks are shared: their part of the mean was weighed by pictures that they knew from the other."""
+    pictures, others = (dict.fromkeys(range(at, at + 20), "train") | {30: "test"} for at in (0, 4))
+    first = recorded(tmp_path / "a", pictures)
+    second = recorded(tmp_path / "b", others, frozenset(range(0, 20, 2)))
+    for dataset in (first, second):
+        make_tokens(dataset, FeatureOptions(encoder="pixels"))
+    tokens = [open_tokens(dataset, "pixels") for dataset in (first, second)]
+    config = TrainOptions(encoder="pixels", validation_fraction=0.25, **LINEAR).config()
+    subjects = training_subjects([first, second], training_images([first, second]), tokens)
+    data = split_subjects(subjects, [None, None], config)
+    shown = [
+        [{int(name.partition(".")[0]) for name in of.images["name"].iloc[part.tokens.image_rows]}
+         for part in (one.train, one.validation)]
+        for of, one in zip((first, second), data, strict=True)
+    ]  # fmt: skip
+    (a_trains, a_judges), (b_trains, b_judges) = shown
+    assert len(a_judges) == len(b_judges) == 5
+    assert a_judges != b_judges
+    assert a_trains == set(range(20)) - a_judges - b_judges
+    assert b_trains == set(range(4, 24)) - a_judges - b_judges

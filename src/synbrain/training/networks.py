@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from synbrain.arrays import Float32, Rows
+from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
+from synbrain.data.thumbnails import copies
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, Scale, TokenSet
 from synbrain.linear.fit import LinearFit
@@ -149,7 +151,7 @@ def train_networks(
     accelerator = accelerator_on(workspace.device)
     log = MetricsLog(workspace.folder, active=accelerator.is_main_process, tensorboard=workspace.tensorboard)
     setup = StageSetup(
-        subjects=[split_subject(s, fit, config) for s, fit in zip(subjects, fits, strict=True)],
+        subjects=split_subjects(subjects, fits, config),
         token_layer=network_layer(subjects[0].pairs.tokens, config),
         weights=sampling_weights(subjects, config.subject_weights),
         accelerator=accelerator,
@@ -172,10 +174,54 @@ def train_networks(
     return parts, {stage: (end.best_step, end.step) for stage, end in ends.items()}
 
 
-def split_subject(subject: TrainingSubject, fit: LinearFit | None, config: TrainConfig) -> SubjectData:
-    """Training and validation images of a subject, with the linear path's predictions for both."""
+def split_subjects(
+    subjects: Sequence[TrainingSubject], fits: Sequence[LinearFit | None], config: TrainConfig
+) -> list[SubjectData]:
+    """Each subject split; pictures that judge one are not trained on with the responses of another.
+
+    The networks are shared: they would know of such a picture what all brains make of it.
+    """
+    judging = [_judging(subject, config) for subject in subjects]
+    data = []
+    for i, (subject, fit) in enumerate(zip(subjects, fits, strict=True)):
+        others = KnownPictures.joined(known for j, known in enumerate(judging) if j != i)
+        mine = subject.pictures
+        alike = {mine.marks[k] for k, _ in copies(mine.thumbnails, others.thumbnails)}
+        data.append(split_subject(subject, fit, config, alike.union(others.marks)))
+    return data
+
+
+def _judging(subject: TrainingSubject, config: TrainConfig) -> KnownPictures:
+    """A subject's validation pictures, where it says which its pictures are."""
+    if not subject.image_marks:
+        return NO_PICTURES
+    _, rows = validation_split(subject.pairs, config.validation_fraction, config.seed)
+    return subject.pictures.only({subject.image_marks[row] for row in rows})
+
+
+def split_subject(
+    subject: TrainingSubject, fit: LinearFit | None, config: TrainConfig, never: Set[bytes] = frozenset()
+) -> SubjectData:
+    """Training and validation images of a subject, with the linear path's predictions for both.
+
+    Args:
+        subject: whose images.
+        fit: of the linear path, if it has one.
+        config: share and seed of the validation images.
+        never: marks of pictures that are not trained on, as they judge another subject.
+
+    Raises:
+        SynBrainError: where these are all.
+    """
     pairs = subject.pairs
     rows, validation_rows = validation_split(pairs, config.validation_fraction, config.seed)
+    if never and subject.image_marks:
+        rows = rows[[subject.image_marks[row] not in never for row in rows]]
+    if not len(rows):
+        raise SynBrainError(
+            f"every training image of {subject.name} is a validation image of another subject",
+            "give more images, or a smaller --validation-fraction",
+        )
     train, validation = pairs.take(rows), pairs.take(validation_rows)
     data = SubjectData(subject.name, train, validation, scale_of(train, config))
     if fit is None:
