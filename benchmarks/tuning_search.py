@@ -1,6 +1,7 @@
 """Other ways to tune an encoder, each beside the defaults, told apart without a test image.
 
     python benchmarks/tuning_search.py BASE... --kept KEPT... --work FOLDER [--ways "Poisson loss" ...]
+        [--options '{"size": 112}']
 
 Every way is a tuning of its own on BASE, in FOLDER/WAY. What is told: the mean r on the images of BASE that
 are held out of every tuning; and the cross-validated r on the training images of KEPT, for each number of
@@ -11,6 +12,7 @@ says how much of a difference is chance.
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,6 +46,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "with block 4": {"layers": ["block4", "block7", "block10", "block14"]},
     "with the final layer": {"layers": ["block7", "block10", "block14", "final"]},
     "384 channels": {"channels": 384},
+    "weights by noise ceiling": {"ceiling_weights": True},  # for datasets of single trials
 }
 
 
@@ -54,7 +57,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--budgets", nargs="+", default=["50", "200", "all"])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--options", type=json.loads, default={}, help="TuneOptions of every way, as JSON")
     typed = parser.parse_args()
     base, kept = [load_dataset(p) for p in typed.base], [load_dataset(p) for p in typed.kept]
     print("| | CPU s | held-out images of the tuned | " + " | ".join(typed.budgets) + " |")
@@ -62,7 +65,7 @@ def main() -> None:
     for way in typed.ways:
         file = typed.work / re.sub(r"\W+", "-", way) / "row.json"
         if not file.exists():
-            write_json(file, row_of(way, base, kept, file.parent, typed.budgets, typed.epochs))
+            write_json(file, row_of(way, base, kept, file.parent, typed.budgets, typed.options))
         row = read_json(file)
         cells = [f"{row['alone'][b]:.4f}, {row['prior'][b]:.4f}" for b in typed.budgets]
         print(
@@ -72,12 +75,12 @@ def main() -> None:
 
 
 def row_of(
-    way: str, base: list[Dataset], kept: list[Dataset], work: Path, budgets: list[str], epochs: int
+    way: str, base: list[Dataset], kept: list[Dataset], work: Path, budgets: list[str], common: dict[str, Any]
 ) -> dict[str, Any]:
     """Tune in one way, and fit the sessions kept back."""
     changed = dict(WAYS[way])
     patches = [rates_by_block(changed.pop("layer_decay", 1.0)), dropped_blocks(changed.pop("drop", 0.0))]
-    options = TuneOptions(epochs=epochs, **changed)
+    options = TuneOptions(**{**common, **changed})
     out = work / f"search-{work.name}"  # its tokens lie beside those of other ways
     started = cpu_seconds()
     if not (out / "checksums.json").exists():
