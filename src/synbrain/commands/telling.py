@@ -56,7 +56,8 @@ def encoded(made: Written, typed: Typed) -> None:
     """How many images were encoded, and how fast; one process of several speaks."""
     if not made.is_main:
         return
-    if typed["options"].tokens is not None:
+    options = typed.get("options")  # the demo has none
+    if options is not None and options.tokens is not None:
         print(f"{made.folder}: {counted(made.n_images, 'image')}, {made.n_bytes / 1e6:.1f} MB, of that file")
     elif made.n_encoded:
         rate = made.n_encoded / made.seconds
