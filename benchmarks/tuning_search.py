@@ -1,12 +1,12 @@
-"""Other ways to tune an encoder, each beside the defaults, told apart without a test image.
+"""Ways to tune an encoder, one change at a time, told apart without a test image.
 
     python benchmarks/tuning_search.py BASE... --kept KEPT... --work FOLDER [--ways "Poisson loss" ...]
-        [--options '{"size": 112}']
+        [--options '{"lr": 2e-4}']
 
 Every way is a tuning of its own on BASE, in FOLDER/WAY. What is told: the mean r on the images of BASE that
 are held out of every tuning; and the cross-validated r on the training images of KEPT, for each number of
-images: of linear paths on the tuned layers alone, and with the readouts as their prior. `defaults, seed 1`
-says how much of a difference is chance.
+images: of linear paths on the tuned layers alone, and with the readouts as their prior. `seed 1` says
+how much of a difference is chance.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from tuning import LINEAR, Cell, Frozen, cpu_seconds
 
 BLOCKS = 16  # of EfficientNet-Lite0
 WAYS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "defaults, seed 1": {"seed": 1},
+    "nothing else": {},
+    "seed 1": {"seed": 1},
     "Poisson loss": {"loss": "poisson"},
     "contrast .2": {"contrast": 0.2},
     "rates x .8 a block": {"layer_decay": 0.8},

@@ -17,6 +17,9 @@ LAYERS = {
 # Pixels, of EfficientNets. 112 costs a quarter, and its readouts are as good; but the linear path of a
 # session that was not tuned on gains half as much: its windows see a coarser map (docs/research/tuning.md).
 SIZE = 224
+# Of the network's weights. EfficientNets gain up to four times that of other networks, for which no other was
+# tried (docs/research/tuning.md, "Other ways to tune it").
+RATE, EFFICIENTNET_RATE = 2e-4, 8e-4
 
 
 class TuneOptions(BaseModel):
@@ -47,7 +50,9 @@ class TuneOptions(BaseModel):
     )
     epochs: int = Field(6, ge=1, description="passes over the images of all subjects")
     batch_size: int = Field(32, ge=1, description="images of one subject in a step, over all processes")
-    lr: float = Field(2e-4, gt=0, description="learning rate of the encoder's weights")
+    lr: float | None = Field(
+        None, gt=0, description="learning rate of the encoder's weights; 8e-4 for EfficientNets, else 2e-4"
+    )
     lr_readout: float = Field(2e-3, gt=0, description="of the map's convolution and of readout weights")
     lr_places: float = Field(4e-2, gt=0, description="of the places that readouts look at")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
@@ -78,7 +83,16 @@ class TuneOptions(BaseModel):
     @property
     def size_of_pictures(self) -> int | None:
         """``size``, or 224 for EfficientNets."""
-        return self.size or (SIZE if self.encoder.startswith("efficientnet") else None)
+        return self.size or (SIZE if self._is_efficientnet else None)
+
+    @property
+    def rate(self) -> float:
+        """``lr``, or 8e-4 for EfficientNets and 2e-4 for others."""
+        return self.lr or (EFFICIENTNET_RATE if self._is_efficientnet else RATE)
+
+    @property
+    def _is_efficientnet(self) -> bool:
+        return self.encoder.startswith("efficientnet")
 
     def loop(self, n_steps: int) -> LoopConfig:
         """Settings of the training loop: rates rise, then fall along a cosine; the last weights are kept.
@@ -86,7 +100,7 @@ class TuneOptions(BaseModel):
         No step is chosen by the held-out images, so that they can choose penalties afterwards.
         """
         return LoopConfig(
-            lr=self.lr,
+            lr=self.rate,
             weight_decay=self.weight_decay,
             schedule="cosine",
             warmup_steps=round(self.warmup * n_steps),

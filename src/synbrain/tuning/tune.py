@@ -41,7 +41,7 @@ AS_RECOMMENDED = TuneOptions()
 IMAGES = 32  # that are predicted at a time
 STATISTICS = 32  # images of each subject that the feature map is standardised on
 Prediction = Callable[[torch.Tensor, int], torch.Tensor]  # ``TuningNetwork.predict`` or ``read``
-RATES = {"network": "lr", "head": "lr_readout", "readouts": "lr_readout"}
+RATES = {"network": "rate", "head": "lr_readout", "readouts": "lr_readout"}
 
 
 def tune_encoder(
@@ -215,7 +215,7 @@ def _train(
 
     def rate_of(name: str) -> float:
         rate = "lr_places" if name.endswith(".places") else RATES[name.split(".", 1)[0]]
-        return float(getattr(options, rate) / options.lr)
+        return float(getattr(options, rate) / options.rate)
 
     stage = Stage(
         name="tuning",
