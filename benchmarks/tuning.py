@@ -36,7 +36,7 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.errors import SynBrainError
 from synbrain.features.options import FeatureOptions
-from synbrain.features.store import make_tokens, open_tokens
+from synbrain.features.store import make_tokens, open_tokens, open_untuned
 from synbrain.features.tokens import Pairs, pairs_of, split_pairs
 from synbrain.files import read_json
 from synbrain.linear.config import LinearPathConfig
@@ -75,6 +75,7 @@ def main() -> None:
     tuned = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
     chosen = list(options.layers or LAYERS[options.encoder])
     frozen = Frozen(options.encoder, [*chosen, "final"], typed.work, typed.seed)
+    kept = [unseen(dataset, str(encoder), [*chosen, "readout"]) for dataset in kept]
     kinds = [
         Kind("tuned", str(encoder), [*chosen, "readout"], ("ridge", "linear", "prior"), lambda: tuned),
         Kind("frozen", frozen.encoder, frozen.layers, ("ridge", "linear"), lambda: None),
@@ -139,6 +140,12 @@ def tokens_of(dataset: Dataset, encoder: str, layers: list[str]) -> Any:
     except SynBrainError:
         make_tokens(dataset, FeatureOptions(encoder=encoder, layers=layers, device="cpu"), show_progress=True)
         return open_tokens(dataset, encoder, layers)
+
+
+def unseen(dataset: Dataset, encoder: str, layers: list[str]) -> Dataset:
+    """A kept-back session without training images that the encoder was tuned on in another file."""
+    tokens_of(dataset, encoder, layers)
+    return open_untuned(dataset, encoder, layers)[0]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from synbrain.linear.prior import fit_with_prior, response_space
 from synbrain.metrics.voxel import voxel_r
 from synbrain.tuning import tune
 from synbrain.tuning.options import LAYERS, TuneOptions
-from tuning import LINEAR, Cell, Frozen, cpu_seconds
+from tuning import LINEAR, Cell, Frozen, cpu_seconds, unseen
 
 BLOCKS = 16  # of EfficientNet-Lite0
 WAYS: dict[str, dict[str, Any]] = {
@@ -100,10 +100,12 @@ def row_of(
     row["held_out"] = float(
         np.mean([told["held_out_r"] for told in read_json(out / "config.json")["datasets"]])
     )
+    layers = [*chosen, "readout"]
+    kept = [unseen(dataset, str(out), layers) for dataset in kept]
     for budget in budgets:
         each = []
         for dataset in kept:
-            train, _ = Cell(dataset, budget, frozen).pairs(str(out), [*chosen, "readout"])
+            train, _ = Cell(dataset, budget, frozen).pairs(str(out), layers)
             alone = fit_linear_path(train, LINEAR, seed=0)
             fit = fit_with_prior(train, space, LINEAR, seed=0, alone=alone)
             measured = train.repeat_means()
