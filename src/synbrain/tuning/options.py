@@ -17,8 +17,8 @@ LAYERS = {
 # Pixels, of EfficientNets. 112 costs a quarter, and its readouts are as good; but the linear path of a
 # session that was not tuned on gains half as much: its windows see a coarser map (docs/research/tuning.md).
 SIZE = 224
-# Of the network's weights. For EfficientNets twice of what was tried first is better (docs/research/tuning.md,
-# "Other ways to tune it"); for other networks no other was tried.
+# Of the network's weights. For EfficientNets twice of what was tried first is better; for other networks no
+# other was tried (docs/research/tuning.md, "Other ways to tune it").
 RATE, EFFICIENTNET_RATE = 2e-4, 4e-4
 
 
