@@ -17,9 +17,9 @@ LAYERS = {
 # Pixels, of EfficientNets. 112 costs a quarter, and its readouts are as good; but the linear path of a
 # session that was not tuned on gains half as much: its windows see a coarser map (docs/research/tuning.md).
 SIZE = 224
-# Of the network's weights. For EfficientNets twice of what was tried first is better; for other networks no
+# Of the network's weights. For EfficientNets four times what was tried first is better; for other networks no
 # other was tried (docs/research/tuning.md, "Other ways to tune it").
-RATE, EFFICIENTNET_RATE = 2e-4, 4e-4
+RATE, EFFICIENTNET_RATE = 2e-4, 8e-4
 
 
 class TuneOptions(BaseModel):
@@ -51,7 +51,7 @@ class TuneOptions(BaseModel):
     epochs: int = Field(6, ge=1, description="passes over the images of all subjects")
     batch_size: int = Field(32, ge=1, description="images of one subject in a step, over all processes")
     lr: float | None = Field(
-        None, gt=0, description="learning rate of the encoder's weights; 4e-4 for EfficientNets, else 2e-4"
+        None, gt=0, description="learning rate of the encoder's weights; 8e-4 for EfficientNets, else 2e-4"
     )
     lr_readout: float = Field(2e-3, gt=0, description="of the map's convolution and of readout weights")
     lr_places: float = Field(4e-2, gt=0, description="of the places that readouts look at")
@@ -87,7 +87,7 @@ class TuneOptions(BaseModel):
 
     @property
     def rate(self) -> float:
-        """``lr``, or 4e-4 for EfficientNets and 2e-4 for others."""
+        """``lr``, or 8e-4 for EfficientNets and 2e-4 for others."""
         return self.lr or (EFFICIENTNET_RATE if self._is_efficientnet else RATE)
 
     @property
