@@ -27,6 +27,7 @@ UNIT_NAMES = {
     "none": ("unit", "units"),
 }
 STRUCTURE = "structure"  # the atlas of CIFTI's brain structures: CORTEX_LEFT, THALAMUS_RIGHT, ...
+STRUCTURE_PREFIX = "CIFTI_STRUCTURE_"  # of their names in files
 SPACE_JSON, SPACE_ARRAYS = "space.json", "voxels.npz"
 N_FSAVERAGE5 = 10242  # vertices of one hemisphere
 

@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Float32
 from synbrain.data.fsaverage import has_surface, on_surface
-from synbrain.data.space import STRUCTURE, Atlas, VoxelSpace, import_xarray
+from synbrain.data.space import STRUCTURE, STRUCTURE_PREFIX, Atlas, VoxelSpace, import_xarray
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, require_space, write_json
 from synbrain.model.output_names import FORM_OF, files_of, require_free, sidecar_of, suffix_of
+from synbrain.prepare.surface import STRUCTURES
 
-STRUCTURES = ("CortexLeft", "CortexRight")
 HEMISPHERE_FORMS = {"gifti": "GIfTI", "mgh": "MGH"}
 NO_SURFACE = "the voxels have no known place on a cortical surface"
 
@@ -244,7 +244,7 @@ def _structures(space: VoxelSpace, atlas: Atlas) -> tuple[Any, NDArray[np.int64]
         columns = np.flatnonzero(atlas.values == value)
         if not len(columns):
             continue
-        name, places = f"CIFTI_STRUCTURE_{label}", space.index[columns]
+        name, places = f"{STRUCTURE_PREFIX}{label}", space.index[columns]
         if places[0] < n_left + n_right:
             n, first = (n_left, 0) if label == "CORTEX_LEFT" else (n_right, n_left)
             part = nib.cifti2.BrainModelAxis.from_surface(places - first, n, name=name)

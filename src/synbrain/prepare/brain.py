@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.data.fsaverage import NESTED
-from synbrain.data.space import STRUCTURE, Atlas, VoxelSpace
+from synbrain.data.space import STRUCTURE, STRUCTURE_PREFIX, Atlas, VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.prepare.betas import BetaFile, Index
@@ -20,7 +20,6 @@ from synbrain.prepare.surface import CORTEX, MGH, Hemispheres, has_suffix
 
 Piece = tuple[BetaFile, ...]  # files side by side: one volume or CIFTI file, or left and right hemisphere
 VERTICES = {"fsaverage": NESTED[2], "fsaverage6": NESTED[1], "fsaverage5": NESTED[0], "fsLR": 32_492}
-PREFIX = "CIFTI_STRUCTURE_"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def _of_axis(first: Piece) -> Brain:
     grid = tuple(int(n) for n in axis.volume_shape) if has_voxels else ()
     affine = np.asarray(axis.affine, dtype=np.float64) if has_voxels else None
     places = axis_places(axis, n_left, n_right, grid)
-    names = np.array([str(name).removeprefix(PREFIX) for name in axis.name], dtype=object)
+    names = np.array([str(name).removeprefix(STRUCTURE_PREFIX) for name in axis.name], dtype=object)
     return Brain(first, n_left, n_right, (places,), grid, affine, names)
 
 
