@@ -81,12 +81,12 @@ def row_of(
 ) -> dict[str, Any]:
     """Tune in one way, and fit the sessions kept back."""
     changed = dict(WAYS[way])
-    patches = [rates_by_block(changed.pop("layer_decay", 1.0)), dropped_blocks(changed.pop("drop", 0.0))]
+    decay, drop = changed.pop("layer_decay", 1.0), changed.pop("drop", 0.0)
     options = TuneOptions(**{**common, **changed})
     out = work / f"search-{work.name}"  # its tokens lie beside those of other ways
     started = cpu_seconds()
     if not (out / "checksums.json").exists():
-        with patches[0], patches[1]:
+        with rates_by_block(decay), dropped_blocks(drop):
             tune.tune_encoder(base, options, out=out, keep_out=kept, resume=True, show_progress=True)
     took = cpu_seconds() - started
     readouts = SynBrain.from_pretrained(out / "readouts")
