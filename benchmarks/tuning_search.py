@@ -44,6 +44,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "rates x .8 a block": {"layer_decay": 0.8},
     "network's rate x 2": {"lr": 4e-4},
     "network's rate x 4": {"lr": 8e-4},
+    "network's rate x 8": {"lr": 1.6e-3},
+    "network's rate x 4, readouts' x 2.5": {"lr": 8e-4, "lr_readout": 5e-3},
     "stochastic depth .1": {"drop": 0.1},
     "with block 4": {"layers": ["block4", "block7", "block10", "block14"]},
     "with the final layer": {"layers": ["block7", "block10", "block14", "final"]},
