@@ -48,6 +48,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "network's rate x 4, readouts' x 2.5": {"lr": 8e-4, "lr_readout": 5e-3},
     "network's rate x 4, readouts' x 5": {"lr": 8e-4, "lr_readout": 1e-2},
     "network's rate x 4, readouts' x 2.5, places' x 3": {"lr": 8e-4, "lr_readout": 5e-3, "lr_places": 0.12},
+    "network's rate x 4, readouts' x 2.5, places' x 10": {"lr": 8e-4, "lr_readout": 5e-3, "lr_places": 0.4},
+    "network's rate x 4, readouts' x 5, places' x 10": {"lr": 8e-4, "lr_readout": 1e-2, "lr_places": 0.4},
     "stochastic depth .1": {"drop": 0.1},
     "with block 4": {"layers": ["block4", "block7", "block10", "block14"]},
     "with the final layer": {"layers": ["block7", "block10", "block14", "final"]},
