@@ -70,6 +70,19 @@ def test_training_trials_are_preferred() -> None:
     assert ncsnr_of(trials[single.index], single.reset_index(drop=True))[1] == "test"
 
 
+def test_one_training_image_that_was_repeated_tells_no_noise() -> None:
+    """Half of the voxels of no signal had an ncsnr above 1, from one degree of freedom."""
+    rng = np.random.default_rng(0)
+    image = np.concatenate([np.arange(200), [7], np.repeat(np.arange(200, 260), 6)])
+    table = pd.DataFrame({"image": image, "session": 0, "split": np.where(image < 200, "train", "test")})
+    signal = rng.normal(size=(260, 100)) * np.repeat([0.5, 0.0], 50)
+    found, origin = ncsnr_of(signal[image] + rng.normal(size=(len(image), 100)), table)
+    assert origin == "test"
+    assert found is not None
+    assert np.all(found[:50] < 0.9)
+    assert np.mean(found[50:] > 0.2) < 0.2
+
+
 def test_without_repeats_there_is_none() -> None:
     table = pd.DataFrame({"image": range(5), "session": 0, "split": "train"})
     assert ncsnr_of(np.ones((5, 2)), table) == (None, None)

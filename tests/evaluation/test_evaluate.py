@@ -126,7 +126,7 @@ def test_units_without_repeats_are_told_not_failed(make_brain) -> None:
     assert scores.value("synbrain", "crps") is None
     assert scores.value("ceiling", "voxel_r") is None
     said = scores.to_json()
-    assert "one response" in said["notes"]["synbrain"]["crps"]
+    assert "too few test images" in said["notes"]["synbrain"]["crps"]
     assert "unknown" in said["notes"]["ceiling"]["voxel_r"]
 
 

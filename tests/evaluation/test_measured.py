@@ -50,6 +50,19 @@ def test_ncsnr_of_the_space_stands_in_where_nothing_is_repeated(make_brain) -> N
     assert single.measured().reliable.all()
 
 
+def test_one_image_that_was_repeated_is_no_ceiling_and_no_reliability(make_brain) -> None:
+    """One degree of freedom: noise passed for signal, and its ceiling came out near .6."""
+    single = make_brain(repeats=(1, 1))
+    image = single.dataset.trials["image"]
+    single.dataset.trials["image"] = image.replace({1: 0, 10: 9})  # a training image and a test image
+    measured = single.measured()
+    assert sorted(set(measured.repeats)) == [1, 2]
+    assert measured.snr is None
+    assert measured.signal_noise is None
+    single.space = replace(single.space, ncsnr=np.zeros(24, dtype=np.float32))
+    assert not single.measured().reliable.any()
+
+
 def test_sizes_must_agree(brain) -> None:
     m = brain.measured()
     with pytest.raises(SynBrainError, match="one dataset"):

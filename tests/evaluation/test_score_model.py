@@ -132,7 +132,7 @@ def test_single_responses_have_no_ceiling_and_no_distribution(make_brain) -> Non
     assert row["voxel_r_fraction"] is None
     for metric in ("crps", "energy_score", "variance_ratio", "coverage_90", "noise_covariance_r"):
         assert row[metric] is None
-        assert "one response" in row.notes[metric]
+        assert "too few test images" in row.notes[metric]
     assert ceiling_row(m)["voxel_r"] is None
 
 

@@ -98,6 +98,16 @@ def test_within_trial_ceiling_is_what_the_true_mean_reaches() -> None:
     )
 
 
+def test_within_image_ceiling_of_images_with_one_trial_and_with_thirty() -> None:
+    """It was that of an average number of trials: the true mean scored .08 above it."""
+    repeats = np.where(np.arange(200) % 2, 30, 1)
+    means, trials, image = simulate(repeats, n_voxels=300, snr=0.6)
+    targets = np.stack([trials[image == i].mean(axis=0) for i in range(200)])
+    reached = pearson_within(means, targets).mean()
+    similarity = ceiling.repeat_similarity(trials, image, centre=True)
+    assert ceiling.within_ceiling(similarity, repeats) == pytest.approx(reached, abs=0.02)
+
+
 def test_repeat_similarity_against_corrcoef() -> None:
     _, trials, image = simulate(np.array([3, 2, 1]))
     pairs = [(0, 1), (0, 2), (1, 2), (3, 4)]

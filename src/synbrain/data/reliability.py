@@ -84,19 +84,20 @@ def ncsnr_of(responses: NDArray[Any], trials: pd.DataFrame) -> tuple[NDArray[np.
     """The ncsnr of a dataset that brings none, and from which trials it was computed.
 
     Training trials are preferred, so that weighing or choosing voxels by it touches no test image; test
-    trials serve where training images have no repeats.
+    trials serve where too few training images were repeated to tell noise (``ceiling.tells_noise``).
 
     Args:
         responses: (n_trials, n_voxels), may be a memory map.
         trials: one row per response row: image, session, split.
 
     Returns:
-        ((n_voxels,) float32, "train" or "test"), or (None, None) where no image was repeated.
+        ((n_voxels,) float32, "train" or "test"), or (None, None) where too few images were repeated in both.
     """
     for split in ("train", "test"):
         rows = np.flatnonzero((trials["split"] == split).to_numpy())
         part = trials.iloc[rows]
-        if part["image"].nunique() < 2 or not part["image"].duplicated().any():
+        repeats = np.bincount(part["image"].to_numpy(dtype=np.int64))
+        if part["image"].nunique() < 2 or not ceiling.tells_noise(repeats):
             continue
         sessions = part["session"].to_numpy()
         many = sessions if len(np.unique(sessions)) > 1 else None

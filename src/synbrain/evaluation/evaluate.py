@@ -63,7 +63,7 @@ def evaluate(
     """Score ``model`` on the test split of ``dataset`` beside control rows.
 
     Baselines are fitted on the training split with the model's own tokens; nothing is fitted or chosen on
-    test images. Where each image has one response, noise ceilings and distribution scores are left out.
+    test images. Where next to no image was repeated, noise ceilings and distribution scores are left out.
 
     Args:
         model: a run.

@@ -14,7 +14,14 @@ from synbrain.arrays import Float64, Rows
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import Pairs, Scale
-from synbrain.metrics.ceiling import FEWEST_IMAGES, RELIABLE, ceiling_snr, ncsnr, signal_and_noise
+from synbrain.metrics.ceiling import (
+    FEWEST_IMAGES,
+    RELIABLE,
+    ceiling_snr,
+    ncsnr,
+    signal_and_noise,
+    tells_noise,
+)
 from synbrain.metrics.device import Device
 from synbrain.metrics.intervals import N_BOOTSTRAP, image_weights
 from synbrain.metrics.voxel import blocks
@@ -67,8 +74,8 @@ class Measured:
 
     @property
     def has_repeats(self) -> bool:
-        """Whether some test image has two trials, so that variability can be scored."""
-        return bool(np.any(self.repeats >= 2))
+        """Whether enough test images were repeated to score variability."""
+        return tells_noise(self.repeats)
 
     @cached_property
     def signal_noise(self) -> tuple[Float64, Float64] | None:
@@ -97,7 +104,7 @@ class Measured:
     @cached_property
     def reliable(self) -> NDArray[np.bool_]:
         """(n_voxels,) bool, ncsnr at least .2 on the training trials, else the space's, else the test's."""
-        if np.any(self.train.repeats() >= 2):
+        if tells_noise(self.train.repeats()):
             parts = [
                 ncsnr(self.train.responses[:, voxels][self.train.trials], self.train.image_of_trial)
                 for voxels in blocks(self.train.n_voxels, len(self.train.responses), BLOCK_VALUES)

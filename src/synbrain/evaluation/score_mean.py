@@ -27,7 +27,7 @@ from synbrain.metrics.voxel import (
 
 WITHIN = {"mse": squared_error, "pearson": pearson_within, "cosine": cosine_within}
 MAX_RDM_IMAGES = 1000
-UNKNOWN_CEILING = "no repeated trials of four images and no ncsnr: the noise ceiling is unknown"
+UNKNOWN_CEILING = "too few repeated trials and no ncsnr: the noise ceiling is unknown"
 
 
 def score_mean(predicted: NDArray[Any], measured: Measured) -> Row:

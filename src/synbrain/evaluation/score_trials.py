@@ -38,7 +38,7 @@ Draw = Callable[[Rows, int, int], NDArray[Any]]
 LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}
 CURVE = (0.1, 0.25, 0.75)  # further levels of the reliability curve in pictures
 METRICS = ("crps", "energy_score", "variance_ratio", *LEVELS, "noise_covariance_r")
-NO_REPEATS = "each test image has one response, so its variability is unknown"
+NO_REPEATS = "too few test images were shown again, so their variability is unknown"
 
 
 def score_trials(

@@ -22,7 +22,7 @@ from synbrain.figures.accuracy import accuracy_against_ceiling, accuracy_by_roi,
 from synbrain.figures.spread import calibration, noise_covariance, trial_spread
 from synbrain.figures.style import save_png
 from synbrain.figures.surface import scatter_maps, surface_maps
-from synbrain.metrics.ceiling import FEWEST_IMAGES, ceiling_snr, correlation_ceiling
+from synbrain.metrics.ceiling import FEWEST_IMAGES, ceiling_snr, correlation_ceiling, tells_noise
 from synbrain.metrics.distribution import within_image_squares
 from synbrain.metrics.voxel import voxel_r
 
@@ -114,7 +114,7 @@ def _pictures(shown: Shown, training_log: Path | None) -> list[tuple[str, str, A
     space = shown.space
     if has_surface(space, shown.in_mni) or space.has_coordinates:
         made.append(_maps(shown, means))
-    repeated = bool((test.repeats() > 1).any())
+    repeated = tells_noise(test.repeats())
     r = {name: voxel_r(predicted, means) for name, predicted in shown.predictions.items()}
     ceiling = None
     if repeated and test.n_images >= FEWEST_IMAGES:

@@ -9,9 +9,9 @@ from sklearn.utils.extmath import randomized_svd
 
 from synbrain.arrays import Float32, Float64
 from synbrain.features.tokens import Pairs, some_of
+from synbrain.metrics.ceiling import tells_noise
 from synbrain.metrics.voxel import blocks
 
-LEAST_FREEDOM = 8  # degrees of freedom within images from which noise is told
 MOST_TRIALS, MOST_PATTERNS = 6000, 32
 BLOCK_VALUES = 1 << 23
 POWER = 0.5  # of the noise covariance that is divided out
@@ -75,7 +75,7 @@ def noise_units(pairs: Pairs, means: Float32, *, seed: int = 0) -> NoiseUnits:
         seed: of the trials that are looked at, where there are many.
     """
     repeats = pairs.repeats()
-    if int(np.sum(np.maximum(repeats - 1, 0))) < LEAST_FREEDOM:
+    if not tells_noise(repeats):
         spread = np.std(means, axis=0)
         return NoiseUnits.scaled(_positive(spread))
     usable = some_of(np.flatnonzero(repeats[pairs.image_of_trial] > 1), MOST_TRIALS, (seed, 4))

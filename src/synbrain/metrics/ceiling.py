@@ -18,6 +18,19 @@ from synbrain.metrics.voxel import _correlate, blocks
 
 RELIABLE = 0.2  # ncsnr from which a voxel counts as reliable: its single trials correlate .2 with the signal
 FEWEST_IMAGES = 4  # from which :func:`ceiling_snr` tells a ceiling
+LEAST_FREEDOM = 8  # degrees of freedom within images from which noise is told
+
+
+def tells_noise(repeats: Rows) -> bool:
+    """Whether images (n_images,) were repeated often enough to tell how trials vary.
+
+    A few repeats among images shown once do not: of a single one, the variance has one degree of freedom, and
+    voxels of no signal then pass for reliable ones half of the time.
+
+    >>> tells_noise(np.array([1, 1, 1, 2])), tells_noise(np.array([3, 3, 3, 3]))
+    (False, True)
+    """
+    return int(np.sum(np.maximum(repeats - 1, 0))) >= LEAST_FREEDOM
 
 
 def signal_and_noise(trials: NDArray[Any], image_of_trial: Rows) -> tuple[Float64, Float64]:
@@ -174,13 +187,14 @@ def within_ceiling(similarity: float | None, repeats: int | NDArray[Any] = 1) ->
     """Similarity (Pearson or cosine across voxels) of the true mean with a mean over ``repeats`` trials.
 
     Two trials share the image's mean only, so their similarity r is the squared similarity of each with
-    that mean; averaging n trials steps r up by Spearman and Brown.
+    that mean; averaging n trials steps r up by Spearman and Brown. Images with different numbers of trials:
+    the mean over images, as scores within an image are.
     """
     if similarity is None:
         return None
     r = max(similarity, 0.0)
-    left = float(np.mean(1.0 / np.asarray(repeats, dtype=np.float64)))
-    return float(np.sqrt(r / (r + (1 - r) * left))) if r > 0 else 0.0
+    left = 1.0 / np.asarray(repeats, dtype=np.float64)
+    return float(np.mean(np.sqrt(r / (r + (1 - r) * left)))) if r > 0 else 0.0
 
 
 def stepped_up(similarity: float | None, times: float = 2.0) -> float | None:

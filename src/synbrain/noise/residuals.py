@@ -10,9 +10,9 @@ from scipy.sparse import csr_array
 
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.features.tokens import Pairs
+from synbrain.metrics.ceiling import tells_noise
 
 BLOCK_VALUES = 2**23  # responses in memory at a time
-LEAST_FREEDOM = 8  # degrees of freedom within images from which noise is told
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,6 @@ class Block:
     repeat_means: Float64
 
 
-def has_repeats(pairs: Pairs) -> bool:
-    """Whether enough images were repeated to tell trial noise from them."""
-    return int(np.sum(np.maximum(pairs.repeats() - 1, 0))) >= LEAST_FREEDOM
-
-
 class Residuals:
     """Residuals of the trials of ``pairs``; nothing of size trials x voxels is kept.
 
@@ -55,7 +50,7 @@ class Residuals:
         self.repeats = np.maximum(pairs.repeats(), 1)
         self.shown = pairs.repeats() > 0
         self.image = pairs.image_of_trial
-        self.repeated = has_repeats(pairs)
+        self.repeated = tells_noise(pairs.repeats())
         self.usable = np.flatnonzero(self.repeats[self.image] > 1)
         r = self.repeats[self.image]
         self.widen = np.sqrt(r / np.maximum(r - 1, 1))

@@ -15,12 +15,12 @@ from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import require_absent
+from synbrain.metrics.ceiling import tells_noise
 from synbrain.model.subject import part_of, require_recorded, seen_images
 from synbrain.model.synbrain import SynBrain
 from synbrain.noise.config import NoiseConfig
 from synbrain.noise.fit import fit_response_noise
 from synbrain.noise.prior import prior_of
-from synbrain.noise.residuals import has_repeats
 from synbrain.noise.response_noise import ResponseNoise
 
 PLAIN_NOISE = NoiseConfig()
@@ -105,7 +105,7 @@ def _are_others(model: SynBrain, dataset: Dataset, said: bool) -> bool:
 
 
 def _require_repeats(pairs: Pairs, dataset: Dataset) -> None:
-    if not has_repeats(pairs):
+    if not tells_noise(pairs.repeats()):
         raise SynBrainError(
             f"no images of {dataset.path} are repeated, and the mean was fitted on them, or may have been: "
             "residuals around it are too small",
