@@ -122,6 +122,23 @@ def test_the_curve_has_every_baseline_and_paired_intervals(run: Path, new: Path,
     assert "adapted - scratch" in (out / "table.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("budget", "problem"), [("5000", "the budget asks for 5000"), ("2", "2 images to train")]
+)
+def test_a_budget_of_the_curve_that_cannot_be_had_is_told_before_the_first_fit(
+    run: Path, new: Path, monkeypatch: pytest.MonkeyPatch, budget: str, problem: str
+) -> None:
+    """The smaller budgets were fitted first, and lost."""
+
+    def fit(*given: Any, **options: Any) -> LinearFit:
+        raise AssertionError("a fit was begun")
+
+    monkeypatch.setattr(curve_module, "fit_linear_path", fit)
+    asked = AdaptationCurveOptions(budgets=["9", budget], draws=1, networks=False)
+    with pytest.raises(SynBrainError, match=problem):
+        curve_module.adaptation_curve(SynBrain.from_pretrained(run), load_dataset(new), asked)
+
+
 def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
     run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

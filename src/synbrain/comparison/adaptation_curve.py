@@ -28,7 +28,7 @@ from synbrain.progress import track
 from synbrain.training.adapt import adapt_to, adaptation_config, layers_read, new_subject
 from synbrain.training.config import TrainConfig
 from synbrain.training.options import AdaptOptions
-from synbrain.training.subjects import TrainingSubject
+from synbrain.training.subjects import TrainingSubject, check_subjects
 
 AS_USUAL = AdaptationCurveOptions()
 FITTED = ("adapted", "ridge", "scratch")
@@ -71,17 +71,12 @@ def adaptation_curve(
     dataset, tokens = open_untuned(dataset, base.config.encoder, layers_read(base, options))
     base.config.require_encoder_of(tokens)
     _, test = split_pairs(dataset, tokens)
+    jobs = _jobs(base, dataset, tokens, options)
     constant = _unadapted(base, full_run, dataset, tokens, test, options)
     weights = image_weights(test.n_images, options.n_bootstrap, options.seed)
-    jobs = [(b, d) for b in options.budgets for d in range(1 if b == "all" else options.draws)]
     by_budget: dict[str, list[Draw]] = {b: [] for b in options.budgets}
-    for budget, draw in track(jobs, "adaptation curve", unit="fit", show=show_progress):
-        seed = options.seed + draw
-        drawn = options.model_copy(
-            update={"budget": budget, "by": "images", "budget_seed": seed, "seed": seed}
-        )
-        subject = new_subject(base, dataset, tokens, drawn)
-        by_budget[budget].append(_one_draw(base, subject, drawn, test, weights))
+    for drawn, subject in track(jobs, "adaptation curve", unit="fit", show=show_progress):
+        by_budget[str(drawn.budget)].append(_one_draw(base, subject, drawn, test, weights))
     curve = {
         "curve": [_entry(budget, scored, constant) for budget, scored in by_budget.items()],
         "metric": "voxel_r on the repeat means of the test images",
@@ -94,6 +89,26 @@ def adaptation_curve(
         write_json(out / "curve.json", curve)
         write_text(out / "table.md", curve_table(curve))
     return curve
+
+
+def _jobs(
+    base: SynBrain, dataset: Dataset, tokens: TokenSet, options: AdaptationCurveOptions
+) -> list[tuple[AdaptationCurveOptions, TrainingSubject]]:
+    """Options and training images of every fit.
+
+    All are drawn before the first fit: a budget larger than the dataset, or one of two images, would
+    otherwise end the curve after hours, with nothing written.
+    """
+    jobs = []
+    for budget in dict.fromkeys(options.budgets):
+        for seed in range(options.seed, options.seed + (1 if budget == "all" else options.draws)):
+            drawn = options.model_copy(
+                update={"budget": budget, "by": "images", "budget_seed": seed, "seed": seed}
+            )
+            subject = new_subject(base, dataset, tokens, drawn)
+            check_subjects([subject], adaptation_config(base, drawn))
+            jobs.append((drawn, subject))
+    return jobs
 
 
 def _unadapted(
