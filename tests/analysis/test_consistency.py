@@ -128,6 +128,23 @@ def test_areas_are_joined_under_shared_names() -> None:
     assert {name: int(mask.sum()) for name, mask in joined.items()} == {"V1": 20, "hV4": 10, "FFA": 15}
 
 
+def test_areas_of_two_atlases_and_numbered_labels_are_not_joined() -> None:
+    """Regions 1 of two unnamed atlases, V1 of two maps, and VO-1 with VO-2 each made one area."""
+    places = np.arange(60) // 15
+    names = ("visual/label 1", "language/label 1", "wang/VO-1", "wang/VO-2")
+    joined = merged_rois({name: places == i for i, name in enumerate(names)})
+    assert list(joined) == ["label 1 (visual)", "label 1 (language)", "VO-1", "VO-2"]
+    assert [int(mask.sum()) for mask in joined.values()] == [15] * 4
+    both = {
+        "prf/V1v": places == 0,
+        "prf/V1d": places == 1,
+        "glasser/V1": places < 3,
+        "glasser/V2": places == 3,
+    }
+    sizes = {name: int(mask.sum()) for name, mask in merged_rois(both).items()}
+    assert sizes == {"V1 (prf)": 30, "V1 (glasser)": 45, "V2": 15}
+
+
 def test_pictures_that_are_called_alike_must_be_the_same(tmp_path: Path) -> None:
     """The control between subjects would correlate responses to different pictures, and come out low."""
     first, second = toy_dataset(tmp_path / "a"), toy_dataset(tmp_path / "b", seed=1)

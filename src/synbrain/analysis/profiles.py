@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from synbrain.arrays import Float64, Mask
+
+# ventral and dorsal parts, and patches of NSD's localizer; VO-1 and VO-2 are areas of their own
+PART = re.compile(r"(V\d)[vd]|(FFA|FBA|VWFA)-[12]")
+UNNAMED = re.compile(r"label \d+")  # a value that no file names
 
 
 def roi_profiles(responses: NDArray[Any], rois: dict[str, Mask]) -> dict[str, Float64]:
@@ -29,19 +34,34 @@ def roi_profiles(responses: NDArray[Any], rois: dict[str, Mask]) -> dict[str, Fl
 def merged_rois(masks: dict[str, Mask], min_voxels: int = 10) -> dict[str, Mask]:
     """ROIs under names that subjects share: parts of one area joined, small ones left out.
 
-    "prf-visualrois/V1v" and ".../V1d" become "V1"; "floc-faces/FFA-1" and "FFA-2" become "FFA".
+    "prf-visualrois/V1v" and ".../V1d" become "V1"; "floc-faces/FFA-1" and "FFA-2" become "FFA". What two
+    atlases call alike are two areas, and numbers without a name say nothing: these become "V1 (atlas)".
 
     Args:
         masks: as :meth:`VoxelSpace.roi_masks` gives them.
         min_voxels: areas with fewer voxels are left out.
+
+    >>> ones, none = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+    >>> list(merged_rois({"a/V1v": ones, "a/V1d": none, "a/label 1": ones, "b/hV4": ones}, 1))
+    ['V1', 'label 1 (a)', 'hV4']
     """
-    joined: dict[str, Mask] = {}
+    joined: dict[tuple[str, str], Mask] = {}
     for name, mask in masks.items():
-        label = name.split("/")[-1]
-        area = label[:-2] if label[-2:] in ("-1", "-2") else label
-        area = area[:-1] if len(area) == 3 and area[0] == "V" and area[2] in "vd" else area
-        joined[area] = joined[area] | mask if area in joined else mask
-    return {area: mask for area, mask in joined.items() if mask.sum() >= min_voxels}
+        atlas, _, label = name.rpartition("/")
+        key = _area_of(label), atlas
+        joined[key] = joined[key] | mask if key in joined else mask
+    areas = [area for area, _ in joined]
+    return {
+        area if areas.count(area) == 1 and not UNNAMED.fullmatch(area) else f"{area} ({atlas})": mask
+        for (area, atlas), mask in joined.items()
+        if mask.sum() >= min_voxels
+    }
+
+
+def _area_of(label: str) -> str:
+    """The area that a label is of, or is a part of."""
+    part = PART.fullmatch(label)
+    return label if part is None else part[1] or part[2]
 
 
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> float | None:
