@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from synbrain.data.scaling import invert, scale_session
+from synbrain.data.scaling import find_gaps, invert, scale_session
 from synbrain.data.units import UNITS
 from synbrain.errors import SynBrainError
 from synbrain.prepare.nsd.options import NsdOptions
@@ -53,6 +53,19 @@ def test_constant_and_missing_voxels_are_told_apart() -> None:
     assert (scaled.values[:, 1] == 0).all()
     assert (scaled.values[FITTING, 2] == 0).all()
     assert np.isfinite(scaled.values).all()
+
+
+@pytest.mark.parametrize("kind", ["i2", "f4"])
+def test_a_trial_of_zeros_holds_no_data_whatever_the_type(kind: str) -> None:
+    """Censored trials of float volumes were taken for responses of 0."""
+    raw = np.random.default_rng(0).normal(0, 500, (6, 40)).astype(kind)
+    raw[:, :10] = 0  # outside of the brain
+    raw[2] = 0
+    gaps = find_gaps(raw)
+    assert gaps.trials.tolist() == [False, False, True, False, False, False]
+    assert gaps.voxels.tolist() == [True] * 10 + [False] * 30
+    assert not gaps.partial.any()
+    assert not find_gaps(raw[:, :20]).trials.any(), "ten voxels may be 0 by chance"
 
 
 def test_zscore_needs_training_trials() -> None:

@@ -61,24 +61,21 @@ class Gaps:
 
 
 def find_gaps(raw: NDArray[Any]) -> Gaps:
-    """Which trials and voxels of one session hold no data: not finite, or zero throughout as integers.
+    """Which trials and voxels of one session hold no data: not finite, or zero throughout.
+
+    Programs write a trial that was censored as NaN or as 0 (AFNI's 3dLSS), whatever the type of the values.
 
     Args:
         raw: (n_trials, n_voxels) as stored.
     """
-    if raw.dtype.kind in "iu":
-        silent = raw == 0
-        voxels = silent.all(axis=0)
-        with_data = ~voxels
-        # an integer trial of few voxels may be 0 by chance
-        enough = with_data.sum() >= ENOUGH_VOXELS
-        trials = silent[:, with_data].all(axis=1) if enough else np.zeros(len(raw), dtype=bool)
-        return Gaps(trials, voxels, np.zeros(len(raw), dtype=bool))
     gaps = ~np.isfinite(raw)
-    with_data = ~gaps.all(axis=0)
-    trials = gaps[:, with_data].all(axis=1) if with_data.any() else np.ones(len(raw), dtype=bool)
-    voxels = ~with_data | (raw[~trials] == 0).all(axis=0)
-    return Gaps(trials, voxels, gaps[:, with_data].any(axis=1) & ~trials)
+    silent = gaps | (raw == 0)
+    known, with_data = ~gaps.all(axis=0), ~silent.all(axis=0)
+    trials = gaps[:, known].all(axis=1) if known.any() else np.ones(len(raw), dtype=bool)
+    if with_data.sum() >= ENOUGH_VOXELS:  # a trial of few voxels may be 0 by chance
+        trials |= silent[:, with_data].all(axis=1)
+    voxels = ~known | (raw[~trials] == 0).all(axis=0)
+    return Gaps(trials, voxels, gaps[:, known].any(axis=1) & ~trials)
 
 
 def scale_session(
