@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 from synbrain.cli import main
+from synbrain.data.units import UNITS
+from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.model.synbrain import SynBrain
 from synbrain.networks.brainvae import BrainVAE, BrainVAEConfig
 from synbrain.networks.mapper import Mapper, MapperConfig
+from synbrain.reference.import_run import import_reference
 from synbrain.reference.names import mapper_to_reference, vae_to_reference
+from synbrain.simulate.example import toy_dataset
 
 PARITY = Path(__file__).parents[2] / "../shared/parity"
 
@@ -71,6 +76,23 @@ def test_nothing_is_overwritten_unless_asked_and_sizes_are_asked_for(checkpoints
     assert "--overwrite" in capsys.readouterr().err
     assert run(folder, *out, "--n-voxels", "9", "--overwrite") == 0
     assert SynBrain.from_pretrained(folder / "run").subject().n_voxels == 9
+
+
+def test_responses_in_another_unit_than_the_published_codes_are_refused(checkpoints):
+    """The run said that it predicted percent: its squared errors were those of responses .15 times as large."""
+    folder, *_ = checkpoints
+    toy = toy_dataset()
+    files = {"vae": folder / "vae.pth", "mapper": folder / "mapper.pt"}
+    assert import_reference(**files, dataset=toy).subject().unit == "arbitrary unit"
+
+    def scaled(kind):
+        unit = {"unit": UNITS[kind], "scaling": {"kind": kind}}
+        return replace(toy, info=toy.info.model_copy(update=unit))
+
+    assert import_reference(**files, dataset=scaled("reference")).subject().scaling == {"kind": "reference"}
+    for kind in ("percent", "session-zscore"):
+        with pytest.raises(SynBrainError, match="trains on percent signal change x 0.15"):
+            import_reference(**files, dataset=scaled(kind))
 
 
 def test_checkpoints_of_two_models_are_refused(checkpoints, capsys):

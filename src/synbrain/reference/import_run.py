@@ -45,12 +45,13 @@ def import_reference(
         vae: the VAE trainer's checkpoint (last.pth).
         mapper: the mapper trainer's checkpoint (last.pt), of which the EMA weights are taken.
         out: the run folder to write; without it nothing is kept on disk.
-        dataset: a dataset of the subject, to take positions, ROIs and unit of its voxels from.
+        dataset: a dataset of the subject, to take positions, ROIs and unit of its voxels from. NSD's must be
+            in the unit that the published code trains on (``--scaling reference``).
         options: what the checkpoints do not say.
         overwrite: replace a run that stands there.
 
     Raises:
-        SynBrainError: where the two do not fit each other, the dataset or the encoder.
+        SynBrainError: where the two do not fit each other, the dataset, its unit or the encoder.
     """
     if out is not None:
         require_absent(out, overwrite)
@@ -92,6 +93,11 @@ def _subject(name: str, n_voxels: int | None, dataset: Dataset | None) -> Subjec
             raise SynBrainError(
                 f"{dataset.path} has {counted(space.n_voxels, 'voxel')}, not {n_voxels}",
                 "leave --n-voxels out",
+            )
+        if scaling.get("kind") in set(UNITS) - {"reference"}:  # scores in it would be off by a factor
+            raise SynBrainError(
+                f"{dataset.path} holds {unit}, the published code trains on {UNITS['reference']}",
+                "prepare it with --scaling reference",
             )
     else:
         count = NSD_VOXELS.get(name) if n_voxels is None else n_voxels
