@@ -144,6 +144,8 @@ def test_responses_of_another_subject_fit_only_the_shared_images(tree: Path, dat
         (lambda y, rows: _put(y, rows[1][:1], np.nan), "mean and variance", "not finite"),
         (lambda y, rows: _put(y, rows[1], y[rows[0]] * 2), "duplicate sessions", "session 0 and session 1"),
         (lambda y, rows: _put(y, rows[1][:1], y[rows[1][5:6]]), "duplicate sessions", "1 pair of trials"),
+        # a part of a session that stands in another, too: it was said that no trial occurs twice
+        (lambda y, rows: _put(y, rows[2][:20], y[rows[0][5:25]]), "duplicate sessions", "20 pairs of trials"),
     ],
 )
 def test_broken_numbers(
