@@ -79,7 +79,7 @@ def test_nothing_is_overwritten_unless_asked_and_sizes_are_asked_for(checkpoints
 
 
 def test_responses_in_another_unit_than_the_published_codes_are_refused(checkpoints):
-    """The run said that it predicted percent: its squared errors were those of responses .15 times as large."""
+    """The run said that it predicted percent: its squared errors were of others, .15 times as large."""
     folder, *_ = checkpoints
     toy = toy_dataset()
     files = {"vae": folder / "vae.pth", "mapper": folder / "mapper.pt"}
@@ -91,7 +91,7 @@ def test_responses_in_another_unit_than_the_published_codes_are_refused(checkpoi
 
     assert import_reference(**files, dataset=scaled("reference")).subject().scaling == {"kind": "reference"}
     for kind in ("percent", "session-zscore"):
-        with pytest.raises(SynBrainError, match="trains on percent signal change x 0.15"):
+        with pytest.raises(SynBrainError, match="trains on percent signal change x"):
             import_reference(**files, dataset=scaled(kind))
 
 
