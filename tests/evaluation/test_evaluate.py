@@ -161,7 +161,7 @@ def test_a_run_of_several_subjects_calls_them_as_their_datasets_are_called(brain
     run = SynBrain(linear_run(brain).config, several)
     assert part_of(run, brain.dataset).name == brain.info.name == "toy"
     with warnings.catch_warnings():
-        warnings.simplefilter("error", SynBrainWarning)
+        warnings.filterwarnings("error", "the run is of", SynBrainWarning)
         scores = evaluate(run, brain.dataset, options(rows=[]), tokens=brain.tokens)
     alone = evaluate(linear_run(brain), brain.dataset, options(rows=[]), tokens=brain.tokens)
     assert scores.value("synbrain", "voxel_r") == alone.value("synbrain", "voxel_r")
@@ -173,7 +173,7 @@ def test_recordings_of_another_subject_are_told_or_refused(brain) -> None:
     with pytest.warns(SynBrainWarning, match="the run is of somebody, .* of s1"):
         evaluate(renamed, brain.dataset, options(rows=[]), tokens=brain.tokens)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", SynBrainWarning)  # the user says whose
+        warnings.filterwarnings("error", "the run is of", SynBrainWarning)  # the user says whose
         evaluate(renamed, brain.dataset, options(rows=[], subject="somebody"), tokens=brain.tokens)
     mask = np.ones((5, 5, 1), dtype=bool)
     elsewhere = mask.copy()
@@ -270,3 +270,11 @@ def test_predictions_are_given_as_they_were_scored(brain) -> None:
         r = voxel_r(mean, test.repeat_means()).mean()
         assert evaluation.scores[name]["voxel_r"].value == pytest.approx(r)
     assert evaluate(model, brain.dataset, options(), tokens=brain.tokens) == evaluation.scores
+
+
+def test_of_a_run_that_says_nothing_of_its_images_it_is_not_known_that_it_saw_none(brain) -> None:
+    """The page of an imported run said that it never saw the test images."""
+    options = EvaluateOptions(rows=["mean_map"], samples=2, n_bootstrap=2)
+    with pytest.warns(SynBrainWarning, match="it does not say which images it saw"):
+        found = evaluation_of(linear_run(brain), brain.dataset, options, tokens=brain.tokens)
+    assert not found.is_unseen

@@ -22,13 +22,15 @@ from synbrain.data.dataset import load_dataset
 from synbrain.data.space import VoxelSpace
 from synbrain.decoding.options import DecoderOptions
 from synbrain.decoding.train import train_decoder
+from synbrain.evaluation.about import About
 from synbrain.evaluation.evaluate import evaluate
 from synbrain.evaluation.options import EvaluateOptions
-from synbrain.evaluation.scores import Scores
+from synbrain.evaluation.scores import Score, Scores
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens
 from synbrain.files import read_json, write_json
 from synbrain.model.folder import demo_dataset
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.simulate.example import toy_dataset
 from synbrain.training.options import TrainOptions
@@ -36,6 +38,7 @@ from synbrain.training.train import train
 from synbrain.viewer.options import ReportOptions
 from synbrain.viewer.report import _words
 from synbrain.viewer.report import report as write_a_report
+from synbrain.viewer.report_page import sentences
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +183,14 @@ def test_a_decoder_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.C
     assert "toy is not a decoder" in capsys.readouterr().err
     assert main(["view", str(tmp_path), "--decoder", str(tmp_path / "decoder")]) == 2
     assert "--decoder shows training images" in capsys.readouterr().err
+
+
+def test_a_page_says_of_no_run_that_it_never_saw_the_images_where_that_is_not_known() -> None:
+    scores = Scores({"synbrain": {"voxel_r": Score(0.5)}}, about=About(n_test_images=3, n_voxels=2))
+    flat = np.zeros(2, dtype=np.float32)
+    part = SubjectPart("s", VoxelSpace(2), "percent", flat, flat)
+    assert "3 test images that the model never saw," in sentences(scores, part, 0.0, is_unseen=True)[0]
+    assert "never saw" not in sentences(scores, part, 0.0, is_unseen=False)[0]
 
 
 def test_the_command_of_a_page_says_every_option_that_it_depends_on() -> None:

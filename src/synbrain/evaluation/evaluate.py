@@ -43,6 +43,7 @@ class Evaluation:
         subject: of the run.
         rows: row -> its scores with everything that intervals and pictures need.
         predictions: "synbrain" and every baseline -> (n_test_images, n_voxels) in the dataset's unit.
+        is_unseen: whether it is known that the run was not trained on the test images.
     """
 
     scores: Scores
@@ -50,6 +51,7 @@ class Evaluation:
     subject: str
     rows: dict[str, Row]
     predictions: dict[str, Float32]
+    is_unseen: bool
 
 
 def evaluate(
@@ -106,7 +108,7 @@ def evaluation_of(
     if tokens is None:
         dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
     train, test = split_pairs(dataset, tokens)
-    require_unseen(model, dataset)
+    is_unseen = require_unseen(model, dataset)
     subject = _subject_of(model, dataset, options.subject)
     measured = measure(
         test,
@@ -149,7 +151,7 @@ def evaluation_of(
         }
     )
     scores = Scores.of_rows(rows, about, differences(rows, n_images=test.n_images))
-    return Evaluation(scores, measured, subject, rows, predictions)
+    return Evaluation(scores, measured, subject, rows, predictions, is_unseen)
 
 
 def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:

@@ -110,26 +110,33 @@ def seen_images(run: SynBrain, dataset: Dataset, split: Split) -> tuple[int, int
     return len(seen_rows(run, dataset, split)), len(dataset.image_rows(split))
 
 
-def require_unseen(run: SynBrain, dataset: Dataset) -> None:
+def require_unseen(run: SynBrain, dataset: Dataset) -> bool:
     """Refuse to score a run on images that it was trained on, as a dataset has that was split anew.
 
-    A run that does not say what it saw (imported, or of an older version) refuses nothing. Where the pictures
-    are gone nobody can tell, and that is said.
+    Where a run does not say what it saw (imported, or of an older version), or the pictures are gone, nobody
+    can tell, and that is said.
+
+    Returns:
+        Whether it is known that the run saw none.
 
     Raises:
         SynBrainError: naming how many.
     """
+    why, known = "it does not say which images it saw", None
     try:
         known = seen_images(run, dataset, "test")
     except SynBrainError as error:
-        note = f"whether the run was trained on test images of {dataset.path} is not known: {error.problem}"
+        why = error.problem
+    if known is None:
+        note = f"whether the run was trained on test images of {dataset.path} is not known: {why}"
         warnings.warn(note, SynBrainWarning, stacklevel=3)
-        return
-    if known and known[0]:
+        return False
+    if known[0]:
         raise SynBrainError(
             f"the run was trained on {known[0]} of {known[1]} test images of {dataset.path}",
             "train it again on this split, or score it on images that it did not see",
         )
+    return True
 
 
 class BoundModel:

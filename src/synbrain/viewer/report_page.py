@@ -56,9 +56,8 @@ SHOWN_SCORES = {
 }
 SYSTEMS = ("synbrain", "ridge", "mean_map", "ceiling", "oracle")
 SCORE_WORDS = (
-    "Every column is scored on the same test images, which no model was fitted or tuned on. The mean map "
-    "ignores the image; ridge is the linear model on the same tokens; ceiling is what repeats of an image "
-    "reach."
+    "Every column is scored on the same test images{}. The mean map ignores the image; ridge is the linear "
+    "model on the same tokens; ceiling is what repeats of an image reach."
 )
 
 
@@ -102,10 +101,12 @@ def write_report(out: Path, report: Report) -> Path:
         "maps": _plot(drawn.pop("maps", None)),
         "training": _plot(drawn.pop("training", None)),
         "sections": [_plot(plot) for plot in drawn.values()],
-        "sentences": sentences(scores, part, weight),
+        "sentences": sentences(scores, part, weight, is_unseen=report.evaluation.is_unseen),
         "systems": _systems(scores),
         "score_rows": rows,
-        "score_words": SCORE_WORDS,
+        "score_words": SCORE_WORDS.format(
+            ", which no model was fitted or tuned on" if report.evaluation.is_unseen else ""
+        ),
         "has_differences": has_differences,
         "interval_words": "In brackets: 95 % intervals over test images. Differences are paired by image; "
         "p is two-sided and corrected for the number of systems. Clear differences all have the same p, the "
@@ -135,15 +136,16 @@ def _shown_as(space: VoxelSpace, in_mni: bool) -> str:
     return "cortex" if has_surface(space, in_mni) else space.unit_names
 
 
-def sentences(scores: Scores, part: SubjectPart, weight: float) -> list[str]:
+def sentences(scores: Scores, part: SubjectPart, weight: float, *, is_unseen: bool) -> list[str]:
     """Three sentences: how well it predicts, against what, and how trials are calibrated and made."""
     about = scores.about
     ours, top = scores["synbrain"]["voxel_r"], scores["synbrain"]["voxel_r"].ceiling
     known = "" if top is None else f", where repeats allow {top:.3f}"
     low_high = "" if ours.interval is None else " (95 % interval {:.3f} to {:.3f})".format(*ours.interval)
     value = "undefined" if ours.value is None else f"{ours.value:.3f}"
+    seen = "that the model never saw" if is_unseen else "(whether the model was trained on some is not known)"
     first = (
-        f"Over {about.n_test_images} test images that the model never saw, its expected responses "
+        f"Over {about.n_test_images} test images {seen}, its expected responses "
         f"correlate with the measured ones at {value}{low_high} in the mean over "
         f"{about.n_voxels} {part.space.unit_names}{known}."
     )
