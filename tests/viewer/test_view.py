@@ -18,6 +18,7 @@ from PIL import Image
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.errors import SynBrainError, SynBrainWarning
+from synbrain.metrics.ceiling import correlation_ceiling
 from synbrain.model.folder import DEMO, demo_dataset
 from synbrain.model.synbrain import SynBrain
 from synbrain.viewer import page as pages
@@ -116,3 +117,17 @@ def test_decoded_pictures_are_shown_where_a_decoder_is_given(source: Source) -> 
     assert given == [(2, source.part.n_voxels), (1, source.part.n_voxels)]
     assert other.head("server")["decoder"] == "what these are"
     assert source.head("server")["decoder"] is None
+
+
+def test_the_ceiling_of_ragged_repeats_is_that_of_scores(source: Source, shown_dataset: Dataset) -> None:
+    """It was that of the average number of trials: too high where many images have one."""
+    trials = shown_dataset.trials
+    some = np.isin(trials["image"], source.test_rows[1:])
+    ragged = replace(shown_dataset, trials=trials[~some | (trials["repeat"] == 0)])
+    counts = ragged.trials["image"].value_counts()[source.test_rows].to_numpy()
+    assert counts.tolist() == [3] + [1] * (len(counts) - 1)
+    noise = source.part.noise
+    assert noise is not None
+    snr = np.sqrt(noise.signal_variance / noise.noise_variance)
+    shown = Source(source.model, ragged, source.options)._ceiling
+    np.testing.assert_allclose(shown, correlation_ceiling(snr, counts), rtol=1e-5)

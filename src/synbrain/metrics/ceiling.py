@@ -114,7 +114,7 @@ def ceiling_snr(trials: NDArray[Any], image_of_trial: Rows) -> Float64:
     return np.asarray(np.where(explained == 1, np.inf, np.sqrt(left * odds)), dtype=np.float64)
 
 
-def noise_ceiling(snr: NDArray[Any], repeats: int | NDArray[Any] = 1) -> Float64:
+def noise_ceiling(snr: NDArray[Any], repeats: float | NDArray[Any] = 1) -> Float64:
     """Share of variance that a perfect model explains in means over ``repeats`` trials.
 
     Args:

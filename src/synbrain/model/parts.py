@@ -162,7 +162,7 @@ class SubjectPart:
         mean = self.response_mean + scaled if linear is None else linear + self.shrink * scaled
         return np.asarray(mean, dtype=np.float32)
 
-    def noise_ceiling(self, n_repeats: int = 1) -> Float32:
+    def noise_ceiling(self, n_repeats: float = 1) -> Float32:
         """(n_voxels,) float32, see :meth:`synbrain.model.synbrain.SynBrain.noise_ceiling`."""
         if n_repeats < 1:
             raise SynBrainError(f"a noise ceiling of {n_repeats} trials", "give at least 1")

@@ -342,7 +342,7 @@ class SynBrain:
         batches = self.iter_predictive(images, subject=part.name)
         return np.concatenate([np.zeros(0), *(batch.log_prob(y[rows]) for rows, batch in batches)])
 
-    def noise_ceiling(self, n_repeats: int = 1, *, subject: str | None = None) -> Float32:
+    def noise_ceiling(self, n_repeats: float = 1, *, subject: str | None = None) -> Float32:
         """(n_voxels,) float32, share of the variance of ``n_repeats``-trial means that is signal.
 
         From the noise part where it was fitted on repeats, else from the space's ncsnr: NSD data manual,

@@ -83,7 +83,7 @@ class ResponseNoise:
         """
         return Predictive(self.trial, self.error, self.skew, self.tail, mean, self.error.growth(tokens))
 
-    def noise_ceiling(self, n_repeats: int = 1) -> Float32:
+    def noise_ceiling(self, n_repeats: float = 1) -> Float32:
         """(n_voxels,) float32, share of variance that the true mean explains of ``n_repeats``-trial means."""
         total = self.signal_variance + self.noise_variance / n_repeats
         return np.asarray(self.signal_variance / np.maximum(total, 1e-30), dtype=np.float32)

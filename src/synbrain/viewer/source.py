@@ -105,10 +105,10 @@ class Source:
     @cached_property
     def _ceiling(self) -> Float32 | None:
         """(n_voxels,) highest correlation to expect with the mean over the repeats of a test image."""
-        repeats = 1
+        repeats = 1.0
         if self.dataset is not None and len(self.test_rows):
-            trials = self.dataset.trials["image"].isin(self.test_rows).sum()
-            repeats = max(1, round(trials / len(self.test_rows)))
+            counts = np.bincount(self.dataset.trials["image"].to_numpy(dtype=np.int64))[self.test_rows]
+            repeats = 1 / float(np.mean(1 / counts))  # noise is left in means by 1/n
         try:
             share = self.model.noise_ceiling(repeats, subject=self.part.name)
         except SynBrainError:
