@@ -73,6 +73,7 @@ def test_images_that_the_mean_has_seen_are_no_other_ones(tmp_path: Path) -> None
     model = trained_on(recordings)
     again = calibrate(model, recordings)
     assert again.subject().noise.record.error_kept
+    assert again.report == model.report, "figures of the mean, which is the same"
     with pytest.raises(SynBrainError, match="the run was trained on 40 of 40 training images"):
         calibrate(model, recordings, fitted_on_other_images=True)
 

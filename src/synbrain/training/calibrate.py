@@ -80,7 +80,7 @@ def calibrate(
     mean = model.predict(pairs.tokens, subject=part.name)
     fitted = _refitted(pairs, mean, part.noise, noise, are_others, seed, model.device)
     subjects = model.subjects | {part.name: dataclasses.replace(part, noise=fitted)}
-    parts = model.config, subjects, model.vae, model.mapper
+    parts = model.config, subjects, model.vae, model.mapper, model.report
     calibrated = SynBrain(*parts, known_pictures=model.known_pictures, device=model.device)
     if out is not None:
         calibrated.save_pretrained(out, overwrite=overwrite)
