@@ -29,6 +29,15 @@ def test_the_command_writes_table_and_picture(words, tmp_path, capsys):
     assert (tmp_path / "out/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_shows_no_curves_of_an_earlier_comparison(words, tmp_path):
+    assert main([*words, "good"]) == 0
+    stale = tmp_path / "out/training_curves.png"
+    stale.write_bytes((tmp_path / "out/comparison.png").read_bytes())
+    assert main([*words, "good", "--overwrite"]) == 0
+    assert not stale.exists()
+    assert "Training curves" not in (tmp_path / "out/comparison.html").read_text()
+
+
 def test_a_failure_is_exit_code_1_and_a_wrong_name_2(words, fakes, tmp_path, capsys):
     fakes["poor"].raises = ValueError("broken")
     assert main([*words, "good", "poor", "--samples", "5"]) == 1

@@ -186,6 +186,7 @@ def augmentation_curve(curve: dict[str, Any], typed: Typed) -> int:
     out: Path = typed["out"]
     written = [out / "curve.json", out / "curve.png"]
     save_png(augmentation_figure(curve), out / "curve.png")
+    (out / "worth.png").unlink(missing_ok=True)  # of an earlier curve
     worth = worth_figure(curve)
     if worth is not None:
         save_png(worth, out / "worth.png")
@@ -285,6 +286,7 @@ def compared(comparison: Comparison, typed: Typed) -> int:
     words = write_table(comparison, out)
     save_png(comparison_dots(comparison.scores), out / "comparison.png")
     pictures = ["comparison.png"]
+    (out / "training_curves.png").unlink(missing_ok=True)  # of an earlier comparison: the page would show it
     if curves := stored_curves(out, comparison.scores.rows):
         save_png(autoencoder_curves(curves), out / "training_curves.png")
         pictures.append("training_curves.png")
