@@ -145,6 +145,49 @@ def test_nothing_is_continued_in_a_file_that_another_call_began(
     np.testing.assert_array_equal(np.load(out), model.sample(images, 2, 1, batch_size=1))
 
 
+def test_trials_are_not_drawn_again_where_the_volumes_found_no_space(
+    model: SynBrain, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All were, from the first image on."""
+    import nibabel as nib
+
+    model.digest = "abc"
+    options, out = SynthesizeOptions(samples=2, batch_size=2), tmp_path / "y.nii.gz"
+
+    def full(*_: object) -> None:
+        raise SynBrainError("too little space", "free some")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("synbrain.model.outputs.require_space", full)
+        with pytest.raises(SynBrainError, match="too little space"):
+            synthesize(model, [folder], options, out=out)
+    starts: list[int] = []
+    draw = SynBrain.iter_samples
+
+    def spied(self: SynBrain, *args: object, start: int = 0, **rest: object) -> object:
+        starts.append(start)
+        return draw(self, *args, start=start, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SynBrain, "iter_samples", spied)
+    synthesize(model, [folder], options, out=out)
+    assert starts == [N_IMAGES]
+    monkeypatch.undo()
+    whole = synthesize(model, [folder], options, out=tmp_path / "whole.nii.gz")[0]
+    np.testing.assert_array_equal(nib.load(out).get_fdata(), nib.load(whole).get_fdata())
+    names = ["images", "whole.json", "whole.nii.gz", "y.json", "y.nii.gz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_more_volumes_than_nifti_holds_are_refused_before_the_work(
+    model: SynBrain, folder: Path, tmp_path: Path
+) -> None:
+    """nibabel refused them when all trials were drawn."""
+    options = SynthesizeOptions(samples=7000)
+    with pytest.raises(SynBrainError, match="35000 volumes in one NIfTI file, which holds 32767"):
+        synthesize(model, [folder], options, out=tmp_path / "y.nii.gz")
+    assert not list(tmp_path.glob("*y*"))
+
+
 def test_an_existing_output_is_kept(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "y.npy").write_text("precious")
     with pytest.raises(SynBrainError, match="--overwrite"):

@@ -57,9 +57,9 @@ def predict_to(
             for, an image that cannot be read.
     """
     out = Path(out)
-    asked = requested(model, images, out, options, overwrite)
-    part, files = asked.part, asked.files
     maps = _map_names(options)
+    asked = requested(model, images, out, options, overwrite, n_maps=len(maps))
+    part, files = asked.part, asked.files
     if len(maps) > 1 and part.noise is None:
         raise SynBrainError(
             f"the run has no trial noise for {part.name}, so no sd and no interval",

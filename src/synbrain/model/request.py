@@ -12,11 +12,15 @@ import numpy as np
 from synbrain.arrays import Float32
 from synbrain.data.options import PictureOptions
 from synbrain.data.space import VoxelSpace
+from synbrain.errors import SynBrainError
 from synbrain.model.image_list import list_images
 from synbrain.model.options import OutputOptions
+from synbrain.model.output_names import FORM_OF
 from synbrain.model.outputs import Responses, require_output
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
+
+MOST_VOLUMES = 2**15 - 1  # of a NIfTI-1 file, whose header counts them in 16 bits
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,27 @@ class Request:
 
 
 def requested(
-    model: SynBrain, images: Sequence[str | Path], out: Path, options: OutputOptions, overwrite: bool
+    model: SynBrain,
+    images: Sequence[str | Path],
+    out: Path,
+    options: OutputOptions,
+    overwrite: bool,
+    *,
+    n_maps: int,
 ) -> Request:
     """Check everything that can be checked before the work.
 
+    Args:
+        model: whose responses.
+        images: images, folders, globs, lists.
+        out: file to write.
+        options: whose responses in what form.
+        overwrite: replace what stands at out.
+        n_maps: of each image.
+
     Raises:
         SynBrainError: an unknown or contradictory format, an output that exists, an image that is missing, a
-            subject that the model does not have.
+            subject that the model does not have, more maps than the format holds.
     """
     part = model.subject(options.subject)
     by_roi = options.by == "roi"
@@ -59,7 +77,13 @@ def requested(
     rules = PictureOptions(background=options.background, orientation=options.orientation)
     reader = model.using(pictures=rules, encoder_weights=options.encoder_weights)
     rois = roi_means(part.space) if by_roi else None
-    return Request(reader, part, list_images(images), suffix, rois)
+    files = list_images(images)
+    if FORM_OF[suffix] == "nifti" and n_maps * len(files) > MOST_VOLUMES:
+        raise SynBrainError(
+            f"{n_maps * len(files)} volumes in one NIfTI file, which holds {MOST_VOLUMES} at most",
+            "end --out in .npy, or give fewer images at a time",
+        )
+    return Request(reader, part, files, suffix, rois)
 
 
 def roi_means(space: VoxelSpace) -> tuple[list[str], Float32]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,8 @@ def synthesize(
     """Write synthetic trials of images; the same call continues an interrupted synthesis.
 
     The suffix of ``out`` decides the format. Memory does not grow with the number of images. Until all is
-    written the trials lie in ``out.partial`` beside ``out``, and ``out.progress.json`` says how far they
-    came; continued, they end in the bytes of an uninterrupted run.
+    written the trials lie in ``out.partial`` beside ``out`` (hidden, of other formats than .npy), and
+    ``out.progress.json`` says how far they came; continued, they end in the bytes of an uninterrupted run.
 
     Args:
         model: run folder, or the id of a run on the Hugging Face hub.
@@ -54,25 +54,37 @@ def synthesize(
             before is kept), another process that writes ``out``.
     """
     out = Path(out)
-    asked = requested(model.computing_in(options.precision), images, out, options, overwrite)
+    reader = model.computing_in(options.precision)
+    asked = requested(reader, images, out, options, overwrite, n_maps=options.samples)
     with making(out):
-        if asked.suffix == ".npy" and asked.rois is None:
-            return [out, _write_trials(asked, out, options, show_progress)]
-        array = out.with_name(f".{out.name}.trials.npy")
-        sidecar = _write_trials(asked, array, options, show_progress)
-        about = read_json(sidecar) | {"kind": "trials"}
-        trials: Float32 = open_array(array)
-        if asked.rois is not None:
-            trials = np.stack([np.asarray(trial) @ asked.rois[1] for trial in trials])
-        names = [f"trial_{k}" for k in range(options.samples)]
-        written = write_responses(out, asked.responses(trials, names, about))
-        array.unlink()
-        sidecar.unlink()
+        is_array = asked.suffix == ".npy" and asked.rois is None
+        array = out if is_array else out.with_name(f".{out.name}.trials.npy")
+        drawn = _draw(asked, array, options, show_progress)
+        if is_array:
+            write_json(sidecar_of(out), drawn.about | {"files": [out.name]})
+            os.replace(drawn.array, out)
+            written = [out, sidecar_of(out)]
+        else:
+            trials: Float32 = open_array(drawn.array)
+            if asked.rois is not None:
+                trials = np.stack([np.asarray(trial) @ asked.rois[1] for trial in trials])
+            names = [f"trial_{k}" for k in range(options.samples)]
+            written = write_responses(out, asked.responses(trials, names, drawn.about | {"kind": "trials"}))
+            drawn.array.unlink()
+        drawn.progress.unlink()  # last: a disk that is full is no reason to draw all trials again
     return written
 
 
-def _write_trials(asked: Request, out: Path, options: SynthesizeOptions, show_progress: bool) -> Path:
-    """(n_samples, n_images, n_voxels) float32 to ``out``, mapped to memory, and its sidecar."""
+class _Drawn(NamedTuple):
+    """Trials in a file: (n_samples, n_images, n_voxels) float32, how far they came, and what they are."""
+
+    array: Path
+    progress: Path
+    about: dict[str, Any]
+
+
+def _draw(asked: Request, out: Path, options: SynthesizeOptions, show_progress: bool) -> _Drawn:
+    """All trials beside ``out``, mapped to memory, from where an earlier call ended."""
     part, files = asked.part, asked.files
     about: dict[str, Any] = {
         "images": [str(file) for file in files],
@@ -109,10 +121,7 @@ def _write_trials(asked: Request, out: Path, options: SynthesizeOptions, show_pr
             write_json(progress, {"key": key, "done": rows.stop})
             moving.update(rows.stop - rows.start)
     del array
-    write_json(sidecar_of(out), about | {"files": [out.name]})
-    os.replace(partial, out)
-    progress.unlink()
-    return sidecar_of(out)
+    return _Drawn(partial, progress, about)
 
 
 def _told_apart(asked: Request, options: SynthesizeOptions) -> str:
