@@ -273,6 +273,15 @@ def test_config_and_card_name_no_path(tmp_path: Path) -> None:
         assert expected in card
 
 
+def test_a_card_says_of_every_score_what_it_was_measured_against(tmp_path: Path) -> None:
+    """It said "target: trial" of all, voxel r against repeat means among them."""
+    targets = {"mse": "trial", "voxel_r": "repeat_mean"}
+    scores = {"target": "trial", "targets": targets, "scores": {"synbrain": {"mse": 1.0, "voxel_r": 0.5}}}
+    folder = make_model("calibrated").save_pretrained(tmp_path / "run", scores=scores)
+    words = "Measured against single trials; voxel_r against the mean of an image's trials."
+    assert words in (folder / "README.md").read_text()
+
+
 def test_noise_ceiling_from_repeats_or_ncsnr() -> None:
     model = make_model("calibrated")
     np.testing.assert_allclose(model.noise_ceiling(), 1 / (1 + 3), rtol=1e-6)

@@ -86,10 +86,19 @@ def _scores(scores: dict[str, Any] | None) -> str:
     body = [[name, *(_short(row.get(metric, "")) for metric in metrics)] for name, row in rows.items()]
     about = (
         f"{scores.get('n_test_images', '?')} test images of {scores.get('dataset', '?')}, "
-        f"{scores.get('n_samples', '?')} trials an image, seed {scores.get('seed', '?')}, "
-        f"target: {scores.get('target', '?')}."
+        f"{scores.get('n_samples', '?')} trials an image, seed {scores.get('seed', '?')}. "
+        f"{_targets(scores, metrics)}"
     )
     return "\n".join(["## Scores on test images", "", about, "", *markdown_table(["row", *metrics], body)])
+
+
+def _targets(scores: dict[str, Any], metrics: list[str]) -> str:
+    """What the metrics that are shown were measured against."""
+    by_metric: dict[str, str] = scores.get("targets", {})
+    means = [metric for metric in metrics if by_metric.get(metric) == "repeat_mean"]
+    if not means:
+        return f"Target: {scores.get('target', '?')}."
+    return f"Measured against single trials; {', '.join(means)} against the mean of an image's trials."
 
 
 def _use(subjects: dict[str, SubjectPart]) -> str:
