@@ -165,6 +165,33 @@ def test_gifti_opens_in_nilearn(
     assert np.isfinite(gifti.darrays[0].data).sum() > 300
 
 
+@pytest.mark.parametrize(
+    ("name", "left", "right", "sidecar"),
+    [
+        ("x.mgh", "lh.x.mgh", "rh.x.mgh", "x.json"),
+        ("lh.x.mgh", "lh.x.mgh", "rh.x.mgh", "x.json"),
+        ("rh.x.MGZ", "lh.x.MGZ", "rh.x.MGZ", "x.json"),
+        ("lh.mgh", "lh.mgh", "rh.mgh", "lh.json"),
+        ("lhx.mgh", "lh.lhx.mgh", "rh.lhx.mgh", "lhx.json"),
+        ("s_hemi-R_y.func.gii", "s_hemi-L_y.func.gii", "s_hemi-R_y.func.gii", "s_y.json"),
+        ("hemi-L_y.shape.gii", "hemi-L_y.shape.gii", "hemi-R_y.shape.gii", "y.json"),
+        ("lh.x.func.gii", "lh.x.func.gii", "rh.x.func.gii", "x.json"),
+    ],
+)
+def test_a_name_that_says_one_hemisphere_stands_for_both(
+    surface: VoxelSpace, tmp_path: Path, name: str, left: str, right: str, sidecar: str
+) -> None:
+    responses = Responses(np.ones((1, 2, 4), np.float32), ["expected"], ["a", "b"], surface, "%")
+    require_output(tmp_path / name, surface)
+    written = write_responses(tmp_path / name, responses)
+    assert [path.name for path in written] == [left, right, sidecar]
+    assert read_json(written[2])["files"] == [left, right]
+    for again in (left, right):  # whichever is named, both stand there
+        with pytest.raises(SynBrainError, match="exists already"):
+            require_output(tmp_path / again, surface)
+    require_output(tmp_path / right, surface, overwrite=True)
+
+
 @pytest.mark.parametrize("kind", ["volume", "surface"])
 def test_cifti_opens_in_nibabel(
     kind: str, request: pytest.FixtureRequest, pictures: list[Path], tmp_path: Path

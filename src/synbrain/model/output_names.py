@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 from synbrain.errors import SynBrainError
 from synbrain.files import alone, read_json, require_absent
 
-HEMISPHERE_TAGS = ("_hemi-L", "_hemi-R")
+HEMISPHERE_FORMS = {"gifti": "GIfTI", "mgh": "MGH"}  # which take a file a hemisphere
+# how a name says its hemisphere: FreeSurfer's lh.NAME, BIDS's NAME_hemi-L
+SIDE = re.compile(r"^[lr]h(?=\.|$)|(?:^|_)hemi-[LR](?=_|\.|$)")
 # suffix -> form; two suffixes may name one form
 FORM_OF = {
     ".npy": "npy",
@@ -53,19 +56,38 @@ def _known_suffix(out: Path) -> str | None:
 
 
 def files_of(out: Path, suffix: str) -> list[Path]:
-    """What is written for ``out``: itself, or a file a hemisphere for GIfTI (hemi-L) and MGH (lh.)."""
-    if FORM_OF[suffix] == "mgh":
-        return [out.with_name(f"{side}.{out.name}") for side in ("lh", "rh")]
-    if not suffix.endswith(".gii"):
+    """What is written for ``out``: itself, or a file a hemisphere for GIfTI and MGH.
+
+    A name that says one hemisphere stands for both.
+
+    >>> [path.name for path in files_of(Path("x.mgh"), ".mgh")]
+    ['lh.x.mgh', 'rh.x.mgh']
+    >>> [path.name for path in files_of(Path("x_hemi-L_y.func.gii"), ".func.gii")]
+    ['x_hemi-L_y.func.gii', 'x_hemi-R_y.func.gii']
+    """
+    form, stem = FORM_OF[suffix], _stem(out, suffix)
+    if form not in HEMISPHERE_FORMS:
         return [out]
-    stem = out.name[: -len(suffix)]
-    return [out.with_name(stem + tag + suffix) for tag in HEMISPHERE_TAGS]
+    said = SIDE.search(stem)
+    if said is not None:
+        sides = ("lh", "rh") if said[0] in ("lh", "rh") else (f"{said[0][:-1]}L", f"{said[0][:-1]}R")
+        stems = [SIDE.sub(side, stem, count=1) for side in sides]
+    else:
+        stems = [f"lh.{stem}", f"rh.{stem}"] if form == "mgh" else [f"{stem}_hemi-L", f"{stem}_hemi-R"]
+    return [out.with_name(one + out.name[len(stem) :]) for one in stems]
 
 
 def sidecar_of(out: Path) -> Path:
-    """``responses.npy``, ``responses.nii.gz`` or ``responses.func.gii`` -> ``responses.json``."""
+    """``responses.npy``, ``responses.nii.gz`` or ``lh.responses.mgh`` -> ``responses.json``."""
     suffix = _known_suffix(out) or out.suffix
-    return out.with_name(out.name[: len(out.name) - len(suffix)] + ".json")
+    stem = _stem(out, suffix)
+    if FORM_OF.get(suffix) in HEMISPHERE_FORMS:
+        stem = SIDE.sub("", stem, count=1).lstrip("._") or stem
+    return out.with_name(stem + ".json")
+
+
+def _stem(out: Path, suffix: str) -> str:
+    return out.name[: len(out.name) - len(suffix)]
 
 
 def described_by(sidecar: Path) -> list[Path]:

@@ -31,10 +31,16 @@ from synbrain.data.fsaverage import has_surface, on_surface
 from synbrain.data.space import STRUCTURE, STRUCTURE_PREFIX, Atlas, VoxelSpace, import_xarray
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, require_space, write_json
-from synbrain.model.output_names import FORM_OF, files_of, require_free, sidecar_of, suffix_of
+from synbrain.model.output_names import (
+    FORM_OF,
+    HEMISPHERE_FORMS,
+    files_of,
+    require_free,
+    sidecar_of,
+    suffix_of,
+)
 from synbrain.prepare.surface import STRUCTURES
 
-HEMISPHERE_FORMS = {"gifti": "GIfTI", "mgh": "MGH"}
 NO_SURFACE = "the voxels have no known place on a cortical surface"
 
 
