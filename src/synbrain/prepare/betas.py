@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.errors import SynBrainError, unreadable
-from synbrain.prepare import glmsingle, surface
+from synbrain.prepare import gifti, glmsingle, surface
 from synbrain.prepare.grid import FLAT, Grid, stated_affine
 
 Index = NDArray[np.int64]
@@ -64,6 +64,18 @@ class BetaFile:
     def is_surface(self) -> bool:
         """Vertices of one hemisphere, or grayordinates."""
         return len(self.grid) == 1
+
+    @property
+    def unit_names(self) -> str:
+        """What its values are of."""
+        if not self.is_surface:
+            return "voxels"
+        return "vertices" if self.brain is None else "grayordinates"
+
+    @property
+    def trial_name(self) -> str:
+        """What holds the values of a trial."""
+        return "map" if self.is_surface else "volume"
 
     @property
     def place(self) -> Grid:
@@ -173,8 +185,8 @@ def describe(path: Path) -> BetaFile:
             n = int(shape[3]) if len(shape) > 3 else 1
             about = BetaFile(path, (int(np.prod(shape[:3])),), n, np.dtype(np.float32))
         elif surface.has_suffix(path, surface.GIFTI):
-            maps = surface.gifti_maps(path)
-            about = BetaFile(path, maps[0].shape, len(maps), np.result_type(*maps))
+            maps = gifti.gifti_header(path)
+            about = BetaFile(path, (maps.n_vertices,), maps.n_maps, maps.dtype)
         elif surface.is_cifti(path):
             rows, columns = surface.cifti_axes(path)
             about = BetaFile(path, (len(columns),), len(rows), np.dtype(np.float32), brain=columns)
@@ -341,11 +353,14 @@ def _read_voxel_chunks(about: BetaFile, data: Any, index: Index, out: NDArray[An
 
 
 def _read_maps(about: BetaFile, index: Index) -> NDArray[Any]:
-    """GIfTI, which is read whole, or a block of the rows of CIFTI at a time."""
+    """A map of GIfTI, or a block of the rows of CIFTI at a time."""
     out = np.empty((about.n_trials, len(index)), dtype=about.dtype.newbyteorder("="))
     if about.brain is None:
-        for trial, values in enumerate(surface.gifti_maps(about.path)):
+
+        def keep(trial: int, values: NDArray[Any]) -> None:
             out[trial] = values[index]
+
+        gifti.read_gifti(about.path, keep)
         return out
     step = max(1, BLOCK_BYTES // (about.grid[0] * 4))
     for start in range(0, about.n_trials, step):

@@ -18,13 +18,13 @@ from synbrain.prepare import rois
 from synbrain.prepare.betas import Index, reading
 from synbrain.prepare.brain import Brain, axis_places
 from synbrain.prepare.entities import entities
+from synbrain.prepare.gifti import gifti_header, read_gifti
 from synbrain.prepare.grid import TOLERANCE
 from synbrain.prepare.surface import (
     GIFTI,
     MGH,
     cifti_axes,
     cifti_rows,
-    gifti_maps,
     has_suffix,
     hemisphere_of,
     is_cifti,
@@ -193,11 +193,11 @@ def _read(path: Path, n_vertices: int) -> tuple[NDArray[np.float64], dict[int, s
         stems = (hemisphere_of(path).stem, path.name)
         tables = (rois.read_names(stem.removesuffix(path.suffix), [path], [])[0] for stem in stems)
         return values, next((names for names in tables if names), {})
-    maps = gifti_maps(path)
-    if len(maps) > 1:
-        raise SynBrainError(f"{path} holds {len(maps)} maps", "give a file of one map")
-    image: Any = nib.load(path)
-    return np.asarray(maps[0], dtype=np.float64), dict(image.labeltable.get_labels_as_dict())
+    header, maps = gifti_header(path), list[NDArray[Any]]()
+    if header.n_maps > 1:
+        raise SynBrainError(f"{path} holds {header.n_maps} maps", "give a file of one map")
+    read_gifti(path, lambda _, values: maps.append(values))
+    return np.asarray(maps[0], dtype=np.float64), header.labels
 
 
 def _require_count(path: Path, side: str, n: int, brain: Brain) -> None:

@@ -18,7 +18,7 @@ from synbrain.prepare.betas import describe
 from synbrain.prepare.brain import Piece, parts_agree
 from synbrain.prepare.entities import MATCHED, applicable, entities, matched, natural, order, walk
 from synbrain.prepare.options import BidsOptions
-from synbrain.prepare.surface import SUFFIXES, Hemispheres, has_suffix, pairs
+from synbrain.prepare.surface import SUFFIXES, Hemispheres, is_beta_file, pairs
 
 IMAGE_COLUMNS = ("stim_file", "stimulus", "image", "image_file", "trial_type")
 BETA_PATTERNS = ("*_betas.nii*", "*_beta.nii*", "*desc-betas*.nii*", "*_statmap.nii*")
@@ -140,8 +140,7 @@ def _beta_files(src: Path, options: BidsOptions, events: list[Path]) -> tuple[st
 
 def surface_betas(src: Path) -> list[Path]:
     """Files below ``src`` that look like betas on a surface."""
-    named = [path for path in walk(src, *ON_SURFACES) if has_suffix(path, SUFFIXES)]
-    return [path for path in named if "mask." not in path.name]
+    return [path for path in walk(src, *ON_SURFACES) if is_beta_file(path)]
 
 
 def stacks_of(paths: list[Path], hemispheres: Hemispheres) -> list[tuple[Piece, ...]]:
@@ -215,7 +214,7 @@ def _run_of_events(stack: tuple[Piece, ...], tables: list[Path], options: BidsOp
     if trials["run"].isna().all() and entities_of.get("run", "").isdigit():
         trials["run"] = pd.Series(int(entities_of["run"]) - 1, index=trials.index, dtype="Int16")
     n = n_trials(stack)
-    what = "map" if stack[0][0].is_surface else "volume"
+    what = stack[0][0].trial_name
     if len(trials) != n:
         files = f"{path.name} has" if len(stack) == 1 else f"{path.name} and {len(stack) - 1} more are"
         raise SynBrainError(
@@ -282,7 +281,7 @@ def _runs_of_design(stacks: Sequence[tuple[Piece, ...]], path: Path, column: str
     """One line per volume over all files in order; lines without an image are volumes to leave out."""
     name = column or "image"
     total = sum(n_trials(stack) for stack in stacks)
-    what = "map" if stacks[0][0][0].is_surface else "volume"
+    what = stacks[0][0][0].trial_name
     table = _design(path, name, total)
     if len(table) != total:
         raise SynBrainError(

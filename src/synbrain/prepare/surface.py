@@ -1,4 +1,4 @@
-"""Files of values on a cortical surface: GIfTI and MGH, a file a hemisphere, and CIFTI; through nibabel."""
+"""Files of values on a cortical surface: names, hemisphere by hemisphere; and CIFTI, through nibabel."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ class Named:
 
 def has_suffix(path: Path, suffixes: Iterable[str]) -> bool:
     return path.name.lower().endswith(tuple(suffixes))
+
+
+def is_beta_file(path: Path) -> bool:
+    """Whether a file by its name holds values on a surface, and is no mask."""
+    return has_suffix(path, SUFFIXES) and "mask." not in path.name.lower()
 
 
 def is_cifti(path: Path) -> bool:
@@ -119,49 +124,6 @@ def pairs(paths: Iterable[Path], hemispheres: Hemispheres = "both") -> list[tupl
     if pieces and not whole:
         raise SynBrainError(f"there is no file of the {hemispheres} hemisphere", "pass --hemispheres both")
     return whole
-
-
-def gifti_maps(path: Path) -> list[NDArray[Any]]:
-    """Every map of a GIfTI file, (n_vertices,) each.
-
-    Raises:
-        SynBrainError: where it holds a mesh, or its header says the other hemisphere than its name.
-    """
-    image: Any = nib.load(path)
-    _require_side(path, image)
-    intents = {nib.nifti1.intent_codes.niistring[array.intent] for array in image.darrays}
-    if intents & {"NIFTI_INTENT_POINTSET", "NIFTI_INTENT_TRIANGLE"} or not image.darrays:
-        raise SynBrainError(
-            f"{path} holds a mesh, no values", "give the .func.gii or .shape.gii of the betas"
-        )
-    if "NIFTI_INTENT_NODE_INDEX" in intents:
-        raise SynBrainError(
-            f"{path} holds the values of a part of the vertices alone",
-            "write all vertices (AFNI: ConvertDset -pad_to_node), and name the part with --mask",
-        )
-    maps: list[NDArray[Any]] = []
-    for array in image.darrays:  # one array a map; some tools write (n_vertices, n_maps) as one
-        maps += [array.data] if array.data.ndim == 1 else list(array.data.reshape(len(array.data), -1).T)
-    sizes = sorted({len(values) for values in maps})
-    if len(sizes) > 1:
-        raise SynBrainError(
-            f"{path} has maps of {sizes[0]} and of {sizes[-1]} vertices", "give maps of one mesh"
-        )
-    return maps
-
-
-def _require_side(path: Path, image: Any) -> None:
-    """Raise where the header of a GIfTI file says the other hemisphere than its name."""
-    metas = [image.meta, *(array.meta for array in image.darrays)]
-    stated = {STRUCTURES.get(str(dict(meta or {}).get("AnatomicalStructurePrimary"))) for meta in metas}
-    stated.discard(None)
-    named = hemisphere_of(path).side
-    if named is not None and stated and stated != {named}:
-        raise SynBrainError(
-            f"{path} is named as the {named} hemisphere, its header says Cortex"
-            f"{'Right' if named == 'left' else 'Left'}: the hemispheres are swapped, or one was renamed",
-            "find out which is true, then rename the file or mend its header (wb_command -set-structure)",
-        )
 
 
 def cifti_axes(path: Path) -> tuple[Any, Any]:

@@ -23,7 +23,7 @@ from synbrain.prepare.plan import digest_of_plan, names_of, on_surface, only_sur
 from synbrain.prepare.positions import voxel_table, with_table
 from synbrain.prepare.runs import Run, n_trials, stacks_of
 from synbrain.prepare.sessions import Reading, Session, drop_trials, resumable_folder, write_sessions
-from synbrain.prepare.surface import SUFFIXES, has_suffix
+from synbrain.prepare.surface import SUFFIXES, has_suffix, is_beta_file
 
 NAMED = ("responses", "beta")  # in the names of files that are read unasked
 
@@ -47,7 +47,7 @@ def surface_files(src: Path, options: TableOptions) -> list[Path]:
     if (src / RESPONSES).exists() or not src.is_dir():
         return []
     named = [path for path in src.iterdir() if any(word in path.name.lower() for word in NAMED)]
-    files = [path for path in named if has_suffix(path, SUFFIXES) and "mask." not in path.name]
+    files = [path for path in named if is_beta_file(path)]
     forms = sorted({suffix for path in files for suffix in SUFFIXES if has_suffix(path, [suffix])})
     if len(forms) > 1:
         raise SynBrainError(
