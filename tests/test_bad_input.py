@@ -150,8 +150,7 @@ def test_a_voxel_without_variance_is_reported_and_scored(
 ) -> None:
     assert do("prepare table source new") == 0
     assert (
-        f"1 voxel never varies over the training trials (kept, ncsnr 0): {CONSTANT}"
-        in capsys.readouterr().out
+        f"1 unit never varies over the training trials (kept, ncsnr 0): {CONSTANT}" in capsys.readouterr().out
     )
     assert do("features new --encoder pixels --layers grid4") == 0
     for recipe, more in (("calibrated", CALIBRATED), ("reference", [])):

@@ -161,15 +161,16 @@ def test_info_of_a_folder_says_what_is_inside(tmp_path: Path, capsys: pytest.Cap
     dataset = {"n_trials": 12, "n_voxels": 3, "subject": "me"}
     for name, content in {
         "data/dataset.json": dataset,
+        "data/space/space.json": {"kind": "surface"},
         "run/config.json": {"recipe": "calibrated", "subjects": ["me"]},
         "run/checksums.json": {},
         "scores.json": {"scores": {"synbrain": {"voxel_r": 0.5}}},
     }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps(content))
     assert main(["info", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "12 trials x 3 voxels, subject me" in printed
+    assert "12 trials x 3 vertices, subject me" in printed
     assert "recipe calibrated, subjects me" in printed
     assert "synbrain: voxel_r 0.500" in printed
 

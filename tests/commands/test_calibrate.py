@@ -47,7 +47,7 @@ def test_an_existing_run_and_other_voxels_are_refused(
     )  # fmt: skip
     other = SynBrain(model.config, {"s": fewer}).save_pretrained(tmp_path / "other")
     assert main(["calibrate", str(other), str(dataset), "--out", str(tmp_path / "o2")]) == 2
-    assert "6 voxels" in capsys.readouterr().err
+    assert "6 units" in capsys.readouterr().err
     assert not (tmp_path / "o2").exists()
 
 

@@ -153,8 +153,8 @@ def test_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{name} {count / 1e6:.2f} M parameters" in lines
         size = sum(file.stat().st_size for file in (run / name).iterdir())
         assert f"part {name}: {size / 1e3:.2f} kB" in lines
-    assert "subject one: 5 voxels, percent signal change" in lines
-    assert "subject two: 7 voxels, percent signal change" in lines
+    assert "subject one: 5 units, percent signal change" in lines
+    assert "subject two: 7 units, percent signal change" in lines
     assert f"score none: run `synbrain evaluate {run} DATASET`" in lines
 
 

@@ -169,7 +169,7 @@ def test_image_bomb_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_dataset_tells_what_it_is_and_becomes_xarray(toy: Path) -> None:
     made = load_dataset(toy)
-    assert "3 trials x 4 voxels, mV" in repr(made)
+    assert "3 trials x 4 units, mV" in repr(made)
     assert "<table>" in made._repr_html_()
     pytest.importorskip("xarray", reason="xarray is not installed")
     pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")

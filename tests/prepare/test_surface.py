@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from synbrain.data.dataset import load_dataset
 from synbrain.data.fsaverage import has_surface
 from synbrain.data.space import VoxelSpace
 from synbrain.model.outputs import Responses, require_output, write_responses
-from synbrain.prepare.betas import describe
+from synbrain.prepare.betas import describe, read_masked
 from synbrain.prepare.bids import prepare_bids
 from synbrain.prepare.options import BidsOptions, TableOptions
 from synbrain.prepare.surface import hemisphere_of
@@ -42,7 +43,7 @@ def test_maps_are_trials_and_vertices_columns(
 ) -> None:
     surface_study.write(form)
     assert main(["prepare", "bids", str(surface_study.root), str(tmp_path / "ds")]) == 0
-    assert "16 trials x 18 voxels" in capsys.readouterr().out
+    assert "16 trials x 18 vertices" in capsys.readouterr().out
     made = load_dataset(tmp_path / "ds")
     assert np.array_equal(made.responses, surface_study.both)
     assert made.images["name"][made.trials["image"]].tolist() == surface_study.study.shown
@@ -58,22 +59,47 @@ def test_maps_are_trials_and_vertices_columns(
 
 
 @pytest.mark.parametrize("form", [".func.gii", ".mgh", ".dscalar.nii"])
-def test_medial_wall_is_kept_and_listed(form: str, surface_study: SurfaceStudy, tmp_path: Path) -> None:
+def test_medial_wall_is_kept_and_listed(
+    form: str, surface_study: SurfaceStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     surface_study.left[:, 3] = np.nan  # without data
     surface_study.right[:, 2] = 0
     surface_study.left[:, 5] = 7.5  # does not vary
     surface_study.right[4] = surface_study.left[4] = np.nan  # a censored trial
     surface_study.write(form)
-    made = prepare_bids(surface_study.root, tmp_path / "ds")
+    assert main(["prepare", "bids", str(surface_study.root), str(tmp_path / "ds")]) == 0
+    assert f"3 vertices never vary over the training trials (kept, ncsnr 0): 3, 5, {N_LEFT + 2}" in (
+        capsys.readouterr().out
+    )
+    made = load_dataset(tmp_path / "ds")
     report = made.info.provenance
     assert report["missing_voxels"] == {"0": [3, N_LEFT + 2]}
     assert report["constant_voxels"] == [3, 5, N_LEFT + 2]
     assert made.n_trials == 15
-    assert any("1 trial without data left out" in note and "im004.png" in note for note in report["notes"])
+    assert any(
+        "1 trial without data left out" in note and "map 5 (im004.png)" in note for note in report["notes"]
+    )
     kept = np.delete(surface_study.both, 4, axis=0)
     assert np.array_equal(made.responses, np.nan_to_num(kept))
     z = prepare_bids(surface_study.root, tmp_path / "z", options=BidsOptions(scaling="session-zscore"))
     assert np.isfinite(z.responses).all()
+
+
+def test_maps_of_gifti_are_in_memory_one_at_a_time(tmp_path: Path) -> None:
+    maps = np.random.default_rng(0).normal(size=(200, 20_000)).astype(np.float32)
+    path = tmp_path / "lh.betas.func.gii"
+    save_gifti(path, maps)
+    whole = maps.nbytes
+    del maps
+    tracemalloc.start()
+    about = describe(path)
+    assert (about.grid, about.n_trials, about.dtype) == ((20_000,), 200, np.dtype(np.float32))
+    assert tracemalloc.get_traced_memory()[1] < whole / 4  # no value is decoded
+    tracemalloc.reset_peak()
+    values, _ = read_masked(about, np.arange(0, 20_000, 10))
+    assert tracemalloc.get_traced_memory()[1] < whole / 2
+    tracemalloc.stop()
+    assert np.array_equal(values, np.stack([array.data for array in nib.load(path).darrays])[:, ::10])
 
 
 def test_grayordinates_go_back_into_the_same_cifti(surface_study: SurfaceStudy, tmp_path: Path) -> None:
@@ -275,7 +301,7 @@ BAD: dict[str, tuple[Callable[[SurfaceStudy], object], str]] = {
     "another mesh": (more_vertices, "lie on different surfaces: they have 12 and 10 vertices"),
     "a mesh file": (mesh_file, "holds a mesh, no values"),
     "cut short": (cut_short, "download or copy it again"),
-    "a trial lacks vertices": (partly_missing, "lacks values (NaN) in some voxels"),
+    "a trial lacks vertices": (partly_missing, "lacks values (NaN) in some vertices"),
     "two forms": (lambda s: s.write(".mgh"), "are betas of the same run: pass --pattern"),
     "no hemisphere named": (
         lambda s: first(s, "*L*").rename(s.study.func / f"{s.stem(1)}_betas.func.gii"),

@@ -96,7 +96,7 @@ def test_constant_voxel_is_kept_listed_and_told(
     responses[train, 3] = -1.0  # varies over test trials only
     np.save(src / "responses.npy", responses)
     assert main(["prepare", "table", str(src), str(tmp_path / "out")]) == 0
-    assert "2 voxels never vary" in capsys.readouterr().out
+    assert "2 units never vary" in capsys.readouterr().out
     made = load_dataset(tmp_path / "out")
     assert made.info.provenance["constant_voxels"] == [1, 3]
     assert made.n_voxels == 5

@@ -15,7 +15,7 @@ from synbrain.model.output_names import described_by
 
 if TYPE_CHECKING:
     from synbrain.data.dataset import Dataset
-    from synbrain.data.space import VoxelSpace
+    from synbrain.data.space import SpaceKind, VoxelSpace
 
 CONFIG, SCORES, DATASET_JSON = "config.json", "scores.json", "dataset.json"
 RECORDINGS = ("*_events.tsv", "*_betas.*", "*betas*.gii", "*betas*.mg[hz]", "TYPED_*")
@@ -36,8 +36,8 @@ def describe_folder(folder: Path) -> str | None:
     for path in sorted(folder.iterdir()):
         if (path / DATASET_JSON).is_file():
             about = read_json(path / DATASET_JSON)
-            text = f"{about['n_trials']} trials x {about['n_voxels']} voxels, subject {about['subject']}"
-            lines.append(f"dataset    {path}: {text}")
+            size = f"{counted(about['n_trials'], 'trial')} x {_units(path, about['n_voxels'])}"
+            lines.append(f"dataset    {path}: {size}, subject {about['subject']}")
         elif (path / CONFIG).is_file() and (path / MANIFEST).is_file():
             lines.append(_model_line(path, read_json(path / CONFIG)))
         elif path.name in WHAT_IS_INSIDE:
@@ -52,6 +52,14 @@ def describe_folder(folder: Path) -> str | None:
     if (folder / SCORES).is_file():
         lines += _score_lines(read_json(folder / SCORES))
     return "\n".join([*lines, f"more       synbrain info {folder}/NAME"])
+
+
+def _units(folder: Path, n: int) -> str:
+    """The columns of a dataset or of a run's subject, in the word that its space has for them."""
+    from synbrain.data.space import SPACE_JSON, UNIT_NAMES
+
+    kind: SpaceKind = read_json(folder / "space" / SPACE_JSON)["kind"]
+    return counted(n, *UNIT_NAMES[kind])
 
 
 def _model_line(path: Path, about: Any) -> str:
@@ -149,7 +157,8 @@ def describe_dataset(dataset: Dataset) -> str:
     repeats = np.bincount(trials["image"].to_numpy(dtype=np.int64), minlength=dataset.n_images)
     lines = [
         f"dataset    {about.name} (subject {about.subject}) in {dataset.path}",
-        f"responses  {about.n_trials} trials x {about.n_voxels} voxels, {about.unit}, "
+        f"responses  {counted(about.n_trials, 'trial')} x "
+        f"{counted(about.n_voxels, *dataset.space.unit_words)}, {about.unit}, "
         f"{size_text(dataset.responses.nbytes)} on disk",
         f"sessions   {trials['session'].nunique()}",
     ]
@@ -193,11 +202,11 @@ def _space_lines(dataset: Dataset) -> list[str]:
     for name, atlas in space.atlases.items():
         rois = space.roi_masks(name)
         sizes = ", ".join(f"{roi.partition('/')[2]} {mask.sum()}" for roi, mask in rois.items())
-        lines.append(f"  {name}: {sizes or 'no labelled voxels'} (from {atlas.source})")
+        lines.append(f"  {name}: {sizes or f'no labelled {space.unit_names}'} (from {atlas.source})")
     if space.ncsnr is not None:
         at = np.quantile(np.nan_to_num(space.ncsnr), [0.05, 0.25, 0.5, 0.75, 0.95])
         shown = ", ".join(f"{value:.2f}" for value in at)
-        lines.append(f"ncsnr      {shown} at 5, 25, 50, 75 and 95 % of voxels")
+        lines.append(f"ncsnr      {shown} at 5, 25, 50, 75 and 95 % of {space.unit_names}")
     return lines
 
 
@@ -229,9 +238,8 @@ def describe_run(path: Path) -> str:
     for name in config["subjects"]:
         folder = path / "subjects" / name
         n_voxels = _shapes(folder / "scale.safetensors")[0][0]
-        lines.append(
-            f"subject    {name}: {counted(n_voxels, 'voxel')}, {read_json(folder / 'subject.json')['unit']}"
-        )
+        unit = read_json(folder / "subject.json")["unit"]
+        lines.append(f"subject    {name}: {_units(folder, n_voxels)}, {unit}")
     if (path / SCORES).exists():
         lines += _score_lines(read_json(path / SCORES))
     else:

@@ -79,15 +79,16 @@ def training_options(path: Path) -> TrainOptions:
 
 def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     """Parameters, GFLOP per step, memory per batch size and the longest time of a training."""
+    from synbrain.data.space import UNIT_NAMES
     from synbrain.prepare.nsd.layout import NSDGENERAL_VOXELS
     from synbrain.training.cost import ATTAINED, BATCHES, matmul_rate, training_cost
 
     options = training_options(path)
     config, tokens, shapes, n_images = options.config(), None, None, None
-    n_trials, n_voxels = NSD_TRIALS, NSDGENERAL_VOXELS[0]
+    n_trials, n_voxels, units = NSD_TRIALS, NSDGENERAL_VOXELS[0], UNIT_NAMES["volume"]
     source = "NSD subject 1 (name a dataset for its own size)"
     if dataset is not None:
-        source, n_voxels = str(dataset.path), dataset.n_voxels
+        source, n_voxels, units = str(dataset.path), dataset.n_voxels, dataset.space.unit_words
         dataset, shapes = _opened(dataset, options)
         n_trials, n_images = len(dataset.trial_rows("train")), len(dataset.image_rows("train"))
         if shapes is None:
@@ -98,7 +99,7 @@ def describe_training(path: Path, dataset: Dataset | None = None) -> str:
     rate = matmul_rate()
     lines = [
         f"recipe     {config.recipe}, preset {config.preset}",
-        f"data       {counted(n_trials, 'trial')} x {counted(n_voxels, 'voxel')}: {source}",
+        f"data       {counted(n_trials, 'trial')} x {counted(n_voxels, *units)}: {source}",
     ]
     if cost.linear is not None:
         lines += [

@@ -35,10 +35,10 @@ def simulated(result: None, typed: Typed) -> None:
 
 def prepared(dataset: Dataset, typed: Typed) -> None:
     """What a prepared dataset holds, and what was noticed while it was made."""
-    info = dataset.info
+    info, (one, several) = dataset.info, dataset.space.unit_words
     n_train, n_test = (len(dataset.image_rows(split)) for split in ("train", "test"))
     print(
-        f"{info.name}: {counted(info.n_trials, 'trial')} x {counted(info.n_voxels, 'voxel')}, "
+        f"{info.name}: {counted(info.n_trials, 'trial')} x {counted(info.n_voxels, one, several)}, "
         f"unit {info.unit}; {n_train} training and {counted(n_test, 'test image')} -> {dataset.path}"
     )
     if info.provenance.get("pictures"):
@@ -46,7 +46,7 @@ def prepared(dataset: Dataset, typed: Typed) -> None:
     constant = info.provenance.get("constant_voxels") or []
     if constant:
         shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
-        which = counted(len(constant), "voxel never varies", "voxels never vary")
+        which = counted(len(constant), f"{one} never varies", f"{several} never vary")
         print(f"{which} over the training trials (kept, ncsnr 0): {shown}")
     for note in info.provenance.get("notes") or []:
         print(note)
@@ -132,8 +132,9 @@ def imported(model: SynBrain, typed: Typed) -> None:
     counts = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (model.vae, model.mapper)]
     sizes = model.mapper.config
     print(f"{typed['out']}: VAE of {counts[0]:.1f} M parameters, mapper of {counts[1]:.1f} M,")
-    n_voxels = model.subject().n_voxels
-    print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {counted(n_voxels, 'voxel')}")
+    space = model.subject().space
+    n_units = counted(space.n_voxels, *space.unit_words)
+    print(f"  {sizes.tokens} tokens x {sizes.dim}, {sizes.heads} heads, {n_units}")
 
 
 def decoder(made: Decoder, typed: Typed) -> None:

@@ -189,7 +189,7 @@ class Dataset:
 
     def _facts(self) -> dict[str, Any]:
         info = self.info
-        size = f"{counted(info.n_trials, 'trial')} x {counted(info.n_voxels, 'voxel')}"
+        size = f"{counted(info.n_trials, 'trial')} x {counted(info.n_voxels, *self.space.unit_words)}"
         counts = {split: len(self.image_rows(split)) for split in ("train", "test")}
         return {
             "name": info.name,
@@ -324,8 +324,8 @@ def check_consistency(dataset: Dataset) -> None:
     if shape != (len(trials), dataset.space.n_voxels) or len(trials) != info.n_trials:
         raise SynBrainError(
             f"responses have shape {shape}, but there are {counted(len(trials), 'trial')} and "
-            f"{counted(dataset.space.n_voxels, 'voxel')}",
-            "give one response row per trial and one column per voxel",
+            f"{counted(dataset.space.n_voxels, *dataset.space.unit_words)}",
+            f"give one response row per trial and one column per {dataset.space.unit_name}",
         )
     missing = [column for column in TRIAL_COLUMNS if column not in trials]
     if missing:

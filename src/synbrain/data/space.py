@@ -92,8 +92,9 @@ class VoxelSpace:
         for name, array in arrays.items():
             if array is not None and array.shape != (self.n_voxels,):
                 raise SynBrainError(
-                    f"{name} has shape {array.shape} in a space of {counted(self.n_voxels, 'voxel')}",
-                    "give one value per voxel, in the column order of the responses",
+                    f"{name} has shape {array.shape} in a space of "
+                    f"{counted(self.n_voxels, *self.unit_words)}",
+                    f"give one value per {self.unit_name}, in the column order of the responses",
                 )
         if self.kind == "points":
             if self.positions is None or self.positions.shape != (self.n_voxels, 3):
@@ -188,7 +189,8 @@ class VoxelSpace:
             raise SynBrainError("units without positions have no volume", "write .npy instead")
         if values.shape[-1] != self.n_voxels:
             raise SynBrainError(
-                f"{values.shape[-1]} values for {counted(self.n_voxels, 'voxel')}", "give one value per voxel"
+                f"{values.shape[-1]} values for {counted(self.n_voxels, *self.unit_words)}",
+                f"give one value per {self.unit_name}",
             )
         flat = np.full((self.grid_size, *values.shape[:-1]), fill, dtype=np.result_type(values, np.float32))
         flat[self.index] = np.moveaxis(values, -1, 0)

@@ -180,8 +180,8 @@ def _subject_of(model: SynBrain, dataset: Dataset, subject: str | None) -> str:
     part = part_of(model, dataset, subject)
     if part.n_voxels != dataset.n_voxels:
         raise SynBrainError(
-            f"subject {part.name} of the run has {counted(part.n_voxels, 'voxel')}, {dataset.path} "
-            f"{dataset.n_voxels}",
+            f"subject {part.name} of the run has {counted(part.n_voxels, *part.space.unit_words)}, "
+            f"{dataset.path} {dataset.n_voxels}",
             "evaluate on the dataset it was trained on, or `synbrain adapt` it first",
         )
     if part.unit != dataset.info.unit:

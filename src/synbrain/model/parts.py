@@ -226,7 +226,8 @@ class RunParts(NamedTuple):
         made |= {"VAE": self.vae is not None, "mapper": self.mapper is not None}
         made["trial noise"] = any(part.noise is not None for part in self.subjects.values())
         subjects = (
-            f"{part.name} ({counted(part.n_voxels, 'voxel')}, {part.unit})" for part in self.subjects.values()
+            f"{part.name} ({counted(part.n_voxels, *part.space.unit_words)}, {part.unit})"
+            for part in self.subjects.values()
         )
         return {
             "recipe": self.config.recipe,

@@ -60,12 +60,12 @@ class Session:
     first_row: int
 
     def describe(self, position: int) -> str:
-        """File and volume (1-based) of the kept trial ``position``, for messages."""
+        """File and volume or map (1-based) of the kept trial ``position``, for messages."""
         trial = int(self.kept[position])
         for parts in self.runs:
             about = parts[0][0]
             if trial < about.n_trials:
-                return f"{about.path.name} volume {trial + 1}"
+                return f"{about.path.name} {about.trial_name} {trial + 1}"
             trial -= about.n_trials
         raise IndexError(position)
 
@@ -197,10 +197,10 @@ def _read(session: Session) -> NDArray[Any]:
 
 def _without_data(session: Session, raw: NDArray[Any], missing: MissingTrials) -> NDArray[np.bool_]:
     """(n_kept,) trials to leave out; raises where they are not to be left out without being asked."""
-    gaps = find_gaps(raw)
+    gaps, units = find_gaps(raw), session.runs[0][0][0].unit_names
     if missing == "drop-partial":
         return gaps.trials | gaps.partial
-    refused, what = gaps.partial, "lacks values (NaN) in some voxels"
+    refused, what = gaps.partial, f"lacks values (NaN) in some {units}"
     if missing == "refuse" and gaps.trials.any():
         refused, what = gaps.trials, "holds no data"
     if refused.any():
@@ -208,7 +208,7 @@ def _without_data(session: Session, raw: NDArray[Any], missing: MissingTrials) -
         mend = (
             "--missing-trials drop to leave such trials out"
             if missing == "refuse"
-            else ("--missing-trials drop-partial to leave such trials out, or a mask without those voxels")
+            else f"--missing-trials drop-partial to leave such trials out, or a mask without those {units}"
         )
         raise SynBrainError(
             f"{session.describe(first)} {what} ({int(refused.sum())} such trials there)", f"pass {mend}"

@@ -67,9 +67,9 @@ def calibrate(
     part = part_of(model, dataset, subject)
     if dataset.n_voxels != part.n_voxels or dataset.info.unit != part.unit:
         raise SynBrainError(
-            f"{dataset.path} has {counted(dataset.n_voxels, 'voxel')} in {dataset.info.unit}, {part.name} "
-            f"of the run {part.n_voxels} in {part.unit}",
-            "calibrate on recordings of the same voxels, prepared with the same scaling",
+            f"{dataset.path} has {counted(dataset.n_voxels, *dataset.space.unit_words)} in "
+            f"{dataset.info.unit}, {part.name} of the run {part.n_voxels} in {part.unit}",
+            f"calibrate on recordings of the same {part.space.unit_names}, prepared with the same scaling",
         )
     require_recorded(part, dataset, chosen=subject is not None)
     dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)

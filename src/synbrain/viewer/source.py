@@ -61,7 +61,7 @@ class Source:
             return
         if dataset.n_voxels != part.n_voxels:
             raise SynBrainError(
-                f"subject {part.name} of the run has {counted(part.n_voxels, 'voxel')}, "
+                f"subject {part.name} of the run has {counted(part.n_voxels, *part.space.unit_words)}, "
                 f"{dataset.path} {dataset.n_voxels}",
                 "give the dataset that the run was trained on",
             )
