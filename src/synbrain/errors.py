@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class SynBrainError(ValueError):
@@ -53,6 +57,18 @@ def of_os_error(error: OSError) -> SynBrainError:
     return SynBrainError(
         f"{where}{error.strerror or error}", mends.get(error.errno or 0, "check the path and its disk")
     )
+
+
+def refused_option(error: ValidationError) -> SynBrainError:
+    """One line about an option whose value is refused, or that does not go with others."""
+    first = error.errors()[0]
+    option = "--" + ".".join(map(str, first["loc"])).replace("_", "-") if first["loc"] else ""
+    problem = first["msg"].removeprefix("Value error, ")
+    if option and isinstance(first["input"], dict):  # a rule over several options: all that there are
+        problem = f"{option}: {problem}"
+    elif option:
+        problem = f"{option} cannot be {first['input']!r} ({problem})"
+    return SynBrainError(problem, "give another value; --help says what each option takes")
 
 
 POINTERS = {

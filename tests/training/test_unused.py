@@ -7,7 +7,7 @@ import warnings
 import pytest
 
 from synbrain import AdaptOptions, TrainOptions, adapt, train
-from synbrain.errors import SynBrainWarning
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.simulate.example import toy_dataset
 from synbrain.training.recipes import recipe
 from synbrain.training.unused import note_unused
@@ -25,6 +25,23 @@ def test_settings_of_networks_without_networks() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", SynBrainWarning)
         adapt(model, toy_dataset(seed=1), AdaptOptions(**few))
+
+
+@pytest.mark.parametrize(
+    ("mapper", "told"),
+    [
+        ({"response_weight": 0}, r"^--mapper: decoder='finetune' needs a response_weight above 0"),
+        (
+            {"response_weight": 0, "latent_weight": 0, "contrastive_weight": 0, "decoder": "frozen"},
+            r"^--mapper: latent_weight, response_weight and contrastive_weight are all 0",
+        ),
+        ({"lr": -1}, r"^--mapper.lr cannot be -1"),
+    ],
+)
+def test_a_mapper_without_anything_to_learn_from_is_refused(mapper: dict[str, object], told: str) -> None:
+    """Parameters without gradients would end a training: a decoder without responses, or no loss at all."""
+    with pytest.raises(SynBrainError, match=told):
+        TrainOptions(recipe="calibrated", mapper=mapper).config()
 
 
 def test_settings_of_parts_that_the_recipe_leaves_out() -> None:

@@ -43,7 +43,7 @@ from synbrain.commands.signatures import (
     signature_of_function,
 )
 from synbrain.commands.wording import HelpFormatter, dashed, in_plain_words, plain_text, underscored
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, refused_option
 
 LISTS = (list, Sequence, Iterable)
 REQUIRED = inspect.Parameter.empty
@@ -333,10 +333,7 @@ def _built(model: type, values: Mapping[str, Any]) -> Any:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])).replace("_", "-")
-        problem = f"--{name} cannot be {first['input']!r} ({first['msg']})" if first["loc"] else first["msg"]
-        raise SynBrainError(problem, "give another value; --help says what each option takes") from error
+        raise refused_option(error) from error
 
 
 def _is_model(hint: Any) -> bool:

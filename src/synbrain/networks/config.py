@@ -114,4 +114,8 @@ class MapperStageConfig(LoopConfig):
             raise ValueError("target='sample' needs targets='reencode': stored targets are posterior means")
         if self.decoder == "finetune" and not self.response_weight:
             raise ValueError("decoder='finetune' needs a response_weight above 0")
+        if not (self.latent_weight or self.response_weight or self.contrastive_weight):
+            raise ValueError(
+                "latent_weight, response_weight and contrastive_weight are all 0: no loss is left"
+            )
         return self

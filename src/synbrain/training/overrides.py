@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from synbrain.errors import SynBrainError
+from synbrain.errors import refused_option
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -42,11 +42,7 @@ def overridden(config: Config, given: dict[str, Any]) -> Config:
     try:
         return type(config).model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        name = name.replace("_", "-")  # as options are written
-        problem = f"--{name} cannot be {first['input']!r} ({first['msg']})" if first["loc"] else first["msg"]
-        raise SynBrainError(problem, "give another value; --help says what each option takes") from error
+        raise refused_option(error) from error
 
 
 def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
