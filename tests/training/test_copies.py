@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from synbrain import adapt, evaluate, train
 from synbrain.data import known_pictures
 from synbrain.data.dataset import Dataset, load_dataset
-from synbrain.data.known_pictures import KEPT, KnownPictures
+from synbrain.data.known_pictures import KEPT, METHOD_KEY, KnownPictures
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.decoding.adapt import adaptation_data
 from synbrain.decoding.augment import usable_images
@@ -248,6 +249,13 @@ def test_pictures_are_looked_at_once_until_they_change(
     (dataset.path / KEPT).write_bytes(b"damaged")
     assert KnownPictures.of(dataset, every).marks == again.marks
     assert len(looked) == 13 + 12
+    # thumbnails of an earlier method, whose files do not say it, or say another
+    older = {"marks": np.frombuffer(b"".join(again.marks), np.uint8).reshape(12, -1)}
+    older["thumbnails"] = np.zeros_like(again.thumbnails)
+    for looks, method in enumerate((None, {METHOD_KEY: "1"}), start=3):
+        save_file(older, dataset.path / KEPT, metadata=method)
+        assert np.array_equal(KnownPictures.of(dataset, every).thumbnails, again.thumbnails)
+        assert len(looked) == 1 + 12 * looks
 
 
 def test_a_copy_of_a_training_image_is_judged_by_what_the_base_predicts_without_it(tmp_path: Path) -> None:

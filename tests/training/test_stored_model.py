@@ -17,7 +17,13 @@ from synbrain.networks.presets import Preset
 from synbrain.training import fit as fit_module
 from synbrain.training.config import TrainConfig
 from synbrain.training.fit import fit_model
-from synbrain.training.networks import Workspace, network_sizes, new_networks, split_subject
+from synbrain.training.networks import (
+    Workspace,
+    network_sizes,
+    new_networks,
+    split_subject,
+    validation_split,
+)
 from synbrain.training.overrides import overridden
 from synbrain.training.recipes import recipe
 from synbrain.training.subjects import TrainingSubject
@@ -83,7 +89,8 @@ def test_a_trained_model_is_its_parts_and_what_was_reported(trained: Any, tmp_pa
                 mean = opened.predict(tokens, subject=name, batch_size=batch_size)
                 np.testing.assert_allclose(mean, expected, rtol=1e-3, atol=1e-3 * expected.std())
         # the networks that are kept are those that were validated
-        data = split_subject(subject, fit, config)
+        split = validation_split(subject.pairs, config.validation_fraction, config.seed)
+        data = split_subject(subject, fit, config, split)
         seen = data.validation.tokens
         decoded = (of_parts(model, name, seen) - part.linear.predict(seen)) / (0.7 * part.response_sd)
         error = np.mean((data.validation_offset + weighed[name] * decoded - data.validation_means) ** 2)

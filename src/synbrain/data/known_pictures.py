@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from synbrain.arrays import Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import BYTES, image_marks
-from synbrain.data.thumbnails import SIDE, Thumbnails, copies, thumbnail
+from synbrain.data.thumbnails import METHOD, SIDE, Thumbnails, copies, thumbnail
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.files import atomic_path, beside
@@ -29,6 +29,7 @@ from synbrain.progress import track
 # and scenes with another object in them have nearly one thumbnail. More are a data set in other files.
 FEW = 0.05
 PICTURES = "pictures.safetensors"  # in the folder of a run or a decoder
+METHOD_KEY = "thumbnail"  # in the metadata of both files
 KEPT = "thumbnails.safetensors"  # beside a dataset's other files, made when they are first asked for
 
 
@@ -107,8 +108,9 @@ class KnownPictures:
     def save(self, path: Path) -> None:
         """Write them as safetensors."""
         marks = np.frombuffer(b"".join(self.marks), dtype=np.uint8).reshape(-1, BYTES)
+        tensors = {"marks": marks, "thumbnails": np.ascontiguousarray(self.thumbnails)}
         with atomic_path(path) as partial:
-            save_file({"marks": marks, "thumbnails": np.ascontiguousarray(self.thumbnails)}, partial)
+            save_file(tensors, partial, metadata={METHOD_KEY: METHOD})
 
     @classmethod
     def load(cls, path: Path) -> KnownPictures:
@@ -178,7 +180,10 @@ def _shown(dataset: Dataset) -> Rows:
 
 
 def _kept(file: Path) -> KnownPictures:
+    """What is kept beside a dataset; nothing where it is damaged, or made by another method: made again."""
     try:
-        return KnownPictures.load(file)
-    except (SafetensorError, OSError, KeyError):  # damaged: made again
+        with safe_open(file, "numpy") as opened:
+            method = (opened.metadata() or {}).get(METHOD_KEY)
+        return KnownPictures.load(file) if method == METHOD else NO_PICTURES
+    except (SafetensorError, OSError, KeyError):
         return NO_PICTURES

@@ -16,6 +16,7 @@ from PIL import Image
 from synbrain.arrays import Float32
 
 SIDE, COARSE_SIDE = 32, 16
+METHOD = "2"  # of :func:`thumbnail`; 1 took cells of whole pixels. Kept thumbnails of another are made again
 ALIKE = 0.98  # correlation of two coarse squares from which they are taken for one picture
 # Cosine of coarse squares without their mean. Versions of one picture lie above it, blurred ones too that are
 # no copies; other photographs below. Lower than ALIKE: two pictures on one side of a split do no harm.

@@ -181,40 +181,47 @@ def split_subjects(
 
     The networks are shared: they would know of such a picture what all brains make of it.
     """
-    judging = [_judging(subject, config) for subject in subjects]
+    splits = [validation_split(s.pairs, config.validation_fraction, config.seed) for s in subjects]
+    judging = [
+        _judging(subject, validation) for subject, (_, validation) in zip(subjects, splits, strict=True)
+    ]
     data = []
     for i, (subject, fit) in enumerate(zip(subjects, fits, strict=True)):
         others = KnownPictures.joined(known for j, known in enumerate(judging) if j != i)
         mine = subject.pictures
         alike = {mine.marks[k] for k, _ in copies(mine.thumbnails, others.thumbnails)}
-        data.append(split_subject(subject, fit, config, alike.union(others.marks)))
+        data.append(split_subject(subject, fit, config, splits[i], alike.union(others.marks)))
     return data
 
 
-def _judging(subject: TrainingSubject, config: TrainConfig) -> KnownPictures:
-    """A subject's validation pictures, where it says which its pictures are."""
+def _judging(subject: TrainingSubject, rows: Rows) -> KnownPictures:
+    """The pictures of the validation images ``rows``, where the subject says which its pictures are."""
     if not subject.image_marks:
         return NO_PICTURES
-    _, rows = validation_split(subject.pairs, config.validation_fraction, config.seed)
     return subject.pictures.only({subject.image_marks[row] for row in rows})
 
 
 def split_subject(
-    subject: TrainingSubject, fit: LinearFit | None, config: TrainConfig, never: Set[bytes] = frozenset()
+    subject: TrainingSubject,
+    fit: LinearFit | None,
+    config: TrainConfig,
+    split: tuple[Rows, Rows],
+    never: Set[bytes] = frozenset(),
 ) -> SubjectData:
     """Training and validation images of a subject, with the linear path's predictions for both.
 
     Args:
         subject: whose images.
         fit: of the linear path, if it has one.
-        config: share and seed of the validation images.
+        config: unit of the networks.
+        split: from :func:`validation_split`.
         never: marks of pictures that are not trained on, as they judge another subject.
 
     Raises:
         SynBrainError: where these are all.
     """
     pairs = subject.pairs
-    rows, validation_rows = validation_split(pairs, config.validation_fraction, config.seed)
+    rows, validation_rows = split
     if never and subject.image_marks:
         rows = rows[[subject.image_marks[row] not in never for row in rows]]
     if not len(rows):
