@@ -1,7 +1,7 @@
 """Tokens that a user has already, of another program, stored as those of an encoder are.
 
-What made them is known by the name alone that they are stored under: tokens of one name are taken for tokens
-of one network, also in other datasets. No network stands behind that name, so new pictures cannot be encoded.
+No network stands behind their name, so new pictures cannot be encoded, and what made them is known by the
+file that they came in: a model takes tokens of the file that it was fitted on, in whatever dataset.
 """
 
 from __future__ import annotations
@@ -79,7 +79,12 @@ def store_given(dataset: Dataset, folder: Path, options: FeatureOptions, overwri
             shutil.rmtree(partial, ignore_errors=True)
             raise
         n_tokens, dim = array.shape[1:]
-        entry = {"n_tokens": n_tokens, "dim": dim, "precision": str(array.dtype)}
+        entry = {
+            "n_tokens": n_tokens,
+            "dim": dim,
+            "precision": str(array.dtype),
+            "given": digest(options.tokens),
+        }
         facts = {
             "format": FORMAT_VERSION, "encoder": options.encoder, "digest": identity, "weights": None,
             "describe": {"given": options.tokens.name}, "n_images": dataset.n_images,

@@ -38,11 +38,14 @@ class TokenFile:
         folder: of the tokens of this encoder, or where what belongs to read-only ones goes.
         layer: the name of the layer there.
         sha256: of the file.
+        given: SHA-256 of the file that a user gave the tokens in; empty where an encoder made them, or where
+            it is not known.
     """
 
     folder: Path
     layer: str
     sha256: str
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,23 @@ class TokenSet:
     def content(self) -> list[str]:
         """Digests of the encoder and of the files of the layers: other pictures have other tokens."""
         return [self.digest, *(self.files[layer].sha256 for layer in self.layers if layer in self.files)]
+
+    @property
+    def given(self) -> dict[str, str]:
+        """Layer -> digest of the file that a user gave its tokens in, of those that are of such a file.
+
+        The encoder's digest says nothing of these: no network stands behind them.
+        """
+        return {layer: self.files[layer].given for layer in self.layers if self._is_given(layer)}
+
+    def _is_given(self, layer: str) -> bool:
+        return layer in self.files and self.files[layer].given != ""
+
+    def layer_digest(self, layer: str) -> str:
+        """What identifies the tokens of one layer: the encoder, and the file that they were given in."""
+        if not self._is_given(layer):
+            return self.digest
+        return hashlib.sha256(f"{self.digest} {self.files[layer].given}".encode()).hexdigest()
 
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""

@@ -63,6 +63,9 @@ class RunConfig(BaseModel):
     token_shapes: dict[str, tuple[int, int]] = Field(
         default_factory=dict, description="layer -> (n_tokens, dim)"
     )
+    given_tokens: dict[str, str] = Field(
+        default_factory=dict, description="layer -> SHA-256 of the file that a user gave its tokens in"
+    )
     seeds: tuple[int, ...] = (0,)
     base_digest: str = Field("", description="of the run that this one was adapted from")
     adaptation: Adaptation | None = Field(None, description="of an adapted run: budget and what was updated")
@@ -77,7 +80,7 @@ class RunConfig(BaseModel):
         return tuple(dict.fromkeys(self.linear_layers + extra))
 
     def require_encoder_of(self, tokens: TokenSet) -> None:
-        """Refuse tokens of another encoder than the run's, or of other weights."""
+        """Refuse tokens of another encoder than the run's, of other weights, or of another file."""
         # imported runs do not know the weights of their encoder: their digest is empty
         expected = (self.encoder, self.encoder_digest or tokens.digest)
         if (tokens.encoder, tokens.digest) != expected:
@@ -90,6 +93,15 @@ class RunConfig(BaseModel):
                 f"tokens of {tokens.encoder} (digest {tokens.digest[:12]}) for a run on "
                 f"{self.encoder} (digest {self.encoder_digest[:12]})",
                 mend,
+            )
+        theirs = tokens.given
+        other = [layer for layer, file in self.given_tokens.items() if theirs.get(layer, file) != file]
+        if other:
+            raise SynBrainError(
+                f"tokens of {self.encoder} (layer {other[0]}) come from another file than those that "
+                "the run was fitted on",
+                "store those of the run's file; where one network made both, join the files (one array, one "
+                "list of names), store that in every dataset, and train again",
             )
 
 

@@ -47,6 +47,7 @@ def joined_bases(bases: Sequence[SynBrain]) -> SynBrain:
         linear_layers=tuple(layer for config in configs for layer in config.linear_layers),
         mapper_layer=configs[0].mapper_layer,
         token_shapes={layer: shape for config in configs for layer, shape in config.token_shapes.items()},
+        given_tokens={layer: file for config in configs for layer, file in config.given_tokens.items()},
         seeds=first.config.seeds,
         trained_images=packed({m for b in bases for m in unpacked(b.config.trained_images)}),
         test_images=packed({m for b in bases for m in unpacked(b.config.test_images)}),
@@ -65,6 +66,7 @@ def _named(config: RunConfig) -> RunConfig:
             "linear_layers": tuple(_layer(config, layer) for layer in config.linear_layers),
             "mapper_layer": None if mapper is None else _layer(config, mapper),
             "token_shapes": _keys_named(config, config.token_shapes),
+            "given_tokens": _keys_named(config, config.given_tokens),
         }
     )
 

@@ -270,6 +270,7 @@ def _run_config(
         linear_layers=linear_layers,
         mapper_layer=mapper_layer,
         token_shapes={name: tokens.shapes[name] for name in read},
+        given_tokens={name: file for name, file in tokens.given.items() if name in read},
         seeds=(config.seed,),
         base_digest="" if origin is None else origin.digest,
         adaptation=None if origin is None else origin.adaptation,

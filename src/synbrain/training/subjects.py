@@ -135,5 +135,11 @@ def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> 
                 f"{s.name} has tokens of another encoder, version or layer than {names[0]}",
                 "run `synbrain features` with the same encoder and layers on every dataset",
             )
+        if tokens.given != first.given:
+            raise SynBrainError(
+                f"{s.name} and {names[0]} have tokens of different files",
+                "join the files (one array, one list of names) and run `synbrain features --tokens` with "
+                "that on every dataset",
+            )
     first.only(network_layer(first, config))
     sampling_weights(subjects, config.subject_weights)
