@@ -17,6 +17,8 @@ Json = dict[str, Any]
 FULL = 32000  # the largest value in int16; -32768 is NaN
 CAPTION = {
     "points": "No cortical surface is known for these voxels: each is drawn where it lies.",
+    "mesh": "Only fsaverage comes with a mesh that is drawn, and these {} are of {}: they stand in their "
+    "order, row by row. Maps that `synbrain predict --out NAME{}` writes can be opened on their own mesh.",
     "grid": "No positions are known for these {}: they are drawn in their order, row by row.",
 }
 
@@ -62,6 +64,10 @@ def geometry(space: VoxelSpace, in_mni: bool = False) -> Json:
     place = np.arange(space.n_voxels)
     positions = np.stack([place % columns, np.zeros_like(place), -(place // columns)], axis=1)
     note = CAPTION["grid"].format(space.unit_names)
+    if space.kind in ("surface", "grayordinates"):
+        mesh_name = "another mesh" if space.mesh in (None, "other") else space.mesh
+        suffix = ".func.gii" if space.kind == "surface" else ".dscalar.nii"
+        note = CAPTION["mesh"].format(space.unit_names, mesh_name, suffix)
     return {"kind": "grid", "positions": quantised(positions), "spacing": 0.9, "note": note}
 
 
