@@ -87,10 +87,24 @@ def test_session_defaults_to_zero_and_doubles_become_float32(src: Path, tmp_path
     assert set(made.trials["session"]) == {0}
 
 
+def test_rows_of_zeros_are_told(src: Path, tmp_path: Path) -> None:
+    """Censored trials, as some programs write them, were taken for responses without a word."""
+    responses = np.random.default_rng(0).normal(size=(13, 20))
+    responses[[4, 9]] = 0
+    np.save(src / "responses.npy", responses)
+    made = prepare_table(src, tmp_path / "out")
+    notes = [note for note in made.info.provenance["notes"] if "censored" in note]
+    assert notes == ["2 response rows are 0 in all 20 units, row 4 first: drop trials that were censored"]
+    np.save(src / "responses.npy", responses[:, :5])  # counts of few units are 0 by chance
+    few = prepare_table(src, tmp_path / "few")
+    assert not any("censored" in note for note in few.info.provenance["notes"])
+
+
 def test_constant_voxel_is_kept_listed_and_told(
     src: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    responses = np.load(src / "responses.npy")
+    edit_trials(src, lambda table: pd.concat([table, table.assign(repeat=table["repeat"] + 3)]))
+    responses = np.random.default_rng(0).normal(size=(26, 5)).astype(np.float32)
     train = (pd.read_csv(src / "trials.csv")["split"] == "train").to_numpy()
     responses[:, 1] = 0.25
     responses[train, 3] = -1.0  # varies over test trials only

@@ -29,6 +29,7 @@ from synbrain.data.dataset import (
     write_tables,
 )
 from synbrain.data.reliability import ncsnr_of
+from synbrain.data.scaling import ENOUGH_VOXELS
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
@@ -137,12 +138,15 @@ class ArrayResponses:
     def write(
         self, building: Path, trials: pd.DataFrame, images: pd.DataFrame, show_progress: bool
     ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any], list[str]]:
-        """Write the responses as float32, some rows in memory at a time."""
+        """Write the responses as float32, some rows in memory at a time; rows of zeros are noted."""
         responses = allocate_array(building / RESPONSES, self.raw.shape, np.float32)
+        silent: list[int] = []
         for start in range(0, len(self.raw), ROW_BLOCK):
-            responses[start : start + ROW_BLOCK] = self.raw[start : start + ROW_BLOCK]
+            block = self.raw[start : start + ROW_BLOCK]
+            responses[start : start + ROW_BLOCK] = block
+            silent += (start + np.flatnonzero(~np.any(block, axis=1))).tolist()
         responses.flush()
-        return trials, images, {}, []
+        return trials, images, {}, _note_silent(silent, self.space.n_voxels)
 
 
 def _array(src: Path, trials: pd.DataFrame, options: TableOptions) -> ArrayResponses:
@@ -158,6 +162,14 @@ def _array(src: Path, trials: pd.DataFrame, options: TableOptions) -> ArrayRespo
     raw = _open_responses(path, len(trials))
     space, notes = read_space(src, options, raw.shape[1])
     return ArrayResponses(path, raw, space, notes)
+
+
+def _note_silent(rows: list[int], n_units: int) -> list[str]:
+    """A note on rows that are 0 in every unit, as censored trials are stored; of few units by chance."""
+    if not rows or n_units < ENOUGH_VOXELS:
+        return []
+    which = counted(len(rows), "response row is", "response rows are")
+    return [f"{which} 0 in all {n_units} units, row {rows[0]} first: drop trials that were censored"]
 
 
 def _with_ncsnr(
