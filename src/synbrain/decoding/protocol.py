@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synbrain.arrays import Float32
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs
+from synbrain.features.tokens import Pairs, note_other_files
 
 Pictures = Literal["plain", "shifted"]
 State = dict[str, Tensor]
@@ -36,14 +36,15 @@ class TokenSpace(BaseModel):
         "plain", description="plain, or shifted: pixels x as .5 + .5 x before normalisation (MindEye2)"
     )
     reduction: str = Field("", description="digest of pooling and components; empty: none")
+    given: str = Field("", description="SHA-256 of the file that a user gave the tokens in; empty: none")
 
     def require(self, other: TokenSpace) -> None:
-        """Refuse ``other`` where it is another space.
+        """Refuse ``other`` where it is another space; warn where its tokens come from another file.
 
         Raises:
             SynBrainError: naming what differs.
         """
-        mine, theirs = self.model_dump(), other.model_dump()
+        mine, theirs = (space.model_dump(exclude={"given"}) for space in (self, other))
         differing = [name for name in mine if mine[name] != theirs[name]]
         if differing:
             differences = ", ".join(
@@ -53,6 +54,8 @@ class TokenSpace(BaseModel):
                 f"tokens of another space: {differences}",
                 "encode the images with the decoder's encoder, layer and picture convention",
             )
+        if self.given and other.given:
+            note_other_files(self.encoder, {self.layer: other.given}, {self.layer: self.given}, "the decoder")
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,8 @@ class TokenTargets:
         tokens = sets[0]
         n_tokens, dim = tokens.only(layer).shapes[layer]
         source = TokenSpace(
-            encoder=tokens.encoder, digest=tokens.layer_digest(layer), layer=layer, n_tokens=n_tokens,
-            dim=dim, pictures=pictures,
+            encoder=tokens.encoder, digest=tokens.digest, layer=layer, n_tokens=n_tokens, dim=dim,
+            pictures=pictures, given=tokens.given.get(layer, ""),
         )  # fmt: skip
         if not components and not grid:
             return cls(source)
@@ -109,11 +109,11 @@ class TokenTargets:
         layer = self.source.layer
         n_tokens, dim = tokens.only(layer).shapes[layer]
         # an imported decoder may not know its encoder's digest
-        known = tokens.layer_digest(layer) if self.source.digest else ""
+        known = tokens.digest if self.source.digest else ""
         self.source.require(
             TokenSpace(
                 encoder=tokens.encoder, digest=known, layer=layer, n_tokens=n_tokens, dim=dim,
-                pictures=pictures,
+                pictures=pictures, given=tokens.given.get(layer, ""),
             )
         )  # fmt: skip
         if self.mean is None or self.components is None:

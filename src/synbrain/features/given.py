@@ -1,7 +1,7 @@
 """Tokens that a user has already, of another program, stored as those of an encoder are.
 
-No network stands behind their name, so new pictures cannot be encoded, and what made them is known by the
-file that they came in: a model takes tokens of the file that it was fitted on, in whatever dataset.
+No network stands behind their name, so new pictures cannot be encoded, and what made them is known by their
+name alone. The file that they came in is remembered: where a model meets tokens of another one, it says so.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float32, Float64, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.describe import counted
-from synbrain.errors import SynBrainError
+from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.metrics.voxel import blocks
 
 # Of a voxel's mean: an sd below it is what rounding leaves of a constant. float32 holds 7 digits, so a sum or
@@ -46,6 +47,23 @@ class TokenFile:
     layer: str
     sha256: str
     given: str = ""
+
+
+def note_other_files(encoder: str, these: Mapping[str, str], those: Mapping[str, str], whose: str) -> None:
+    """Warn where tokens that a user gave come from another file: nobody can say that one network made both.
+
+    Args:
+        encoder: name of the tokens.
+        these, those: layer -> digest of the file, as :attr:`TokenSet.given`.
+        whose: whom the others belong to ("the run").
+    """
+    other = sorted(layer for layer in these.keys() & those.keys() if these[layer] != those[layer])
+    if other:
+        note = (
+            f"tokens of {encoder} (layer {other[0]}) come from another file than those of {whose}: "
+            "that is right if the same network made both; give features of another network another name"
+        )
+        warnings.warn(note, SynBrainWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -101,12 +119,6 @@ class TokenSet:
 
     def _is_given(self, layer: str) -> bool:
         return layer in self.files and self.files[layer].given != ""
-
-    def layer_digest(self, layer: str) -> str:
-        """What identifies the tokens of one layer: the encoder, and the file that they were given in."""
-        if not self._is_given(layer):
-            return self.digest
-        return hashlib.sha256(f"{self.digest} {self.files[layer].given}".encode()).hexdigest()
 
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""

@@ -17,7 +17,7 @@ from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Scale, TokenSet
+from synbrain.features.tokens import Scale, TokenSet, note_other_files
 from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath
@@ -80,7 +80,7 @@ class RunConfig(BaseModel):
         return tuple(dict.fromkeys(self.linear_layers + extra))
 
     def require_encoder_of(self, tokens: TokenSet) -> None:
-        """Refuse tokens of another encoder than the run's, of other weights, or of another file."""
+        """Refuse tokens of another encoder than the run's, or of other weights; note another file."""
         # imported runs do not know the weights of their encoder: their digest is empty
         expected = (self.encoder, self.encoder_digest or tokens.digest)
         if (tokens.encoder, tokens.digest) != expected:
@@ -94,15 +94,7 @@ class RunConfig(BaseModel):
                 f"{self.encoder} (digest {self.encoder_digest[:12]})",
                 mend,
             )
-        theirs = tokens.given
-        other = [layer for layer, file in self.given_tokens.items() if theirs.get(layer, file) != file]
-        if other:
-            raise SynBrainError(
-                f"tokens of {self.encoder} (layer {other[0]}) come from another file than those that "
-                "the run was fitted on",
-                "store those of the run's file; where one network made both, join the files (one array, one "
-                "list of names), store that in every dataset, and train again",
-            )
+        note_other_files(self.encoder, tokens.given, self.given_tokens, "the run")
 
 
 @dataclass(frozen=True)

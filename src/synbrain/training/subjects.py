@@ -12,7 +12,7 @@ from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
-from synbrain.features.tokens import Pairs, TokenSet, pairs_of
+from synbrain.features.tokens import Pairs, TokenSet, note_other_files, pairs_of
 from synbrain.linear.fit import LEAST_IMAGES, LinearFit
 from synbrain.training.config import TrainConfig
 from synbrain.training.leakage import TrainingImages
@@ -135,11 +135,6 @@ def check_subjects(subjects: Sequence[TrainingSubject], config: TrainConfig) -> 
                 f"{s.name} has tokens of another encoder, version or layer than {names[0]}",
                 "run `synbrain features` with the same encoder and layers on every dataset",
             )
-        if tokens.given != first.given:
-            raise SynBrainError(
-                f"{s.name} and {names[0]} have tokens of different files",
-                "join the files (one array, one list of names) and run `synbrain features --tokens` with "
-                "that on every dataset",
-            )
+        note_other_files(tokens.encoder, tokens.given, first.given, names[0])
     first.only(network_layer(first, config))
     sampling_weights(subjects, config.subject_weights)
