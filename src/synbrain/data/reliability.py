@@ -84,22 +84,26 @@ def ncsnr_of(responses: NDArray[Any], trials: pd.DataFrame) -> tuple[NDArray[np.
     """The ncsnr of a dataset that brings none, and from which trials it was computed.
 
     Training trials are preferred, so that weighing or choosing voxels by it touches no test image; test
-    trials serve where too few training images were repeated to tell noise (``ceiling.tells_noise``).
+    trials serve where too few training images were repeated to tell noise (``ceiling.tells_noise``). Of two
+    splits with too few, the one with more repeats is taken.
 
     Args:
         responses: (n_trials, n_voxels), may be a memory map.
         trials: one row per response row: image, session, split.
 
     Returns:
-        ((n_voxels,) float32, "train" or "test"), or (None, None) where too few images were repeated in both.
+        ((n_voxels,) float32, "train" or "test"), or (None, None) where no image was repeated.
     """
+    freedom: dict[str, int] = {}
     for split in ("train", "test"):
-        rows = np.flatnonzero((trials["split"] == split).to_numpy())
-        part = trials.iloc[rows]
-        repeats = np.bincount(part["image"].to_numpy(dtype=np.int64))
-        if part["image"].nunique() < 2 or not ceiling.tells_noise(repeats):
-            continue
-        sessions = part["session"].to_numpy()
-        many = sessions if len(np.unique(sessions)) > 1 else None
-        return ncsnr_from_trials(responses, part["image"].to_numpy(), many, rows), split
-    return None, None
+        shown = trials.loc[trials["split"] == split, "image"]
+        freedom[split] = len(shown) - shown.nunique() if shown.nunique() > 1 else 0
+    split = next((name for name, n in freedom.items() if n >= ceiling.LEAST_FREEDOM), None)
+    split = split or max(freedom, key=lambda name: freedom[name])
+    if not freedom[split]:
+        return None, None
+    rows = np.flatnonzero((trials["split"] == split).to_numpy())
+    part = trials.iloc[rows]
+    sessions = part["session"].to_numpy()
+    many = sessions if len(np.unique(sessions)) > 1 else None
+    return ncsnr_from_trials(responses, part["image"].to_numpy(), many, rows), split
