@@ -98,8 +98,8 @@ def ncsnr_of(responses: NDArray[Any], trials: pd.DataFrame) -> tuple[NDArray[np.
     for split in ("train", "test"):
         shown = trials.loc[trials["split"] == split, "image"]
         freedom[split] = len(shown) - shown.nunique() if shown.nunique() > 1 else 0
-    split = next((name for name, n in freedom.items() if n >= ceiling.LEAST_FREEDOM), None)
-    split = split or max(freedom, key=lambda name: freedom[name])
+    enough = [name for name, n in freedom.items() if n >= ceiling.LEAST_FREEDOM]
+    split = enough[0] if enough else max(freedom, key=lambda name: freedom[name])
     if not freedom[split]:
         return None, None
     rows = np.flatnonzero((trials["split"] == split).to_numpy())
