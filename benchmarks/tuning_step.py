@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tuning_step.py [--rounds 4] [--size 112]
         [--encoders efficientnet-lite0 efficientnet-lite2]
-        [--variants "folded, bf16, all trained"] [--units 60 15724]
+        [--variants "folded, bf16, all trained"] [--units 60 15724] [--subjects 1 8]
 
 "plain" runs the network with its batch norms, "folded" has them in the convolutions and depthwise ones in
 float32 (`features/efficientnet_training.py`). Frozen: the stem and the first three blocks.
@@ -32,19 +32,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--size", type=int, default=112, help="of the pictures, pixels")
     parser.add_argument("--encoders", nargs="+", default=["efficientnet-lite0"])
-    parser.add_argument("--units", nargs="+", type=int, default=[60], help="of the subject")
+    parser.add_argument("--units", nargs="+", type=int, default=[60], help="of a subject")
+    parser.add_argument("--subjects", nargs="+", type=int, default=[1], help="whose images are in the batch")
     parser.add_argument("--variants", nargs="+", help="as they are printed; by default all")
     typed = parser.parse_args()
     torch.set_num_threads(1)
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     steps = {}
-    for encoder, form, precision, frozen, units in itertools.product(
-        typed.encoders, ("plain", "folded"), precisions, ((), FROZEN), typed.units
+    for encoder, form, precision, frozen, units, subjects in itertools.product(
+        typed.encoders, ("plain", "folded"), precisions, ((), FROZEN), typed.units, typed.subjects
     ):
         name = f"{form}, {precision}, {'frozen' if frozen else 'all trained'}"
         if typed.variants is None or name in typed.variants:
             base = get_encoder(encoder, size=typed.size)
-            steps[f"{encoder}, {name}, {units} units"] = made(base, form, precision, frozen, units)
+            of = f"{encoder}, {name}, {subjects} x {units} units"
+            steps[of] = made(base, form, precision, frozen, [units] * subjects)
     least = dict.fromkeys(steps, float("inf"))
     for turn in range(typed.rounds + 1):
         for name, step in steps.items():
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def made(
-    base: Encoder, form: str, precision: Precision, frozen: tuple[str, ...], units: int
+    base: Encoder, form: str, precision: Precision, frozen: tuple[str, ...], units: list[int]
 ) -> Callable[[], None]:
     """One step, to be called again and again."""
     assert base.module is not None
@@ -67,15 +69,16 @@ def made(
         base = replace(base, in_training=None)
     shapes = {layer: base.layers[layer] for layer in LAYERS[base.name]}
     head = FeatureMap(shapes, finest_side(shapes), 192)
-    network = TuningNetwork(base, head, [units], "squared", 0).train()
+    network = TuningNetwork(base, head, units, "squared", 0).train()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-5)
     size = base.preprocess.size
     pixels = torch.randint(0, 256, (32, 3, size, size), dtype=torch.uint8)
-    targets, cpu = torch.randn(32, units), torch.device("cpu")
+    targets, cpu = torch.randn(32, max(units)), torch.device("cpu")
+    who = torch.arange(32) * len(units) // 32
 
     def step() -> None:
         with autocast(cpu, autocast_dtype(precision, cpu)):
-            loss = network(pixels, targets, torch.ones(units), torch.tensor(0))["loss"]
+            loss = network(pixels, targets, torch.ones_like(targets), who)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

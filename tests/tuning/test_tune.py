@@ -21,10 +21,11 @@ from synbrain.features.store import make_tokens, open_tokens, tokens_folder
 from synbrain.features.tuned import finest_side
 from synbrain.networks.fit.metrics_log import read_log
 from synbrain.training.options import AdaptOptions, TrainOptions
-from synbrain.tuning import tune as room
+from synbrain.tuning import batches as in_batches
+from synbrain.tuning.batches import varied
 from synbrain.tuning.network import Readout
 from synbrain.tuning.options import TuneOptions
-from synbrain.tuning.tune import tune_encoder, varied
+from synbrain.tuning.tune import tune_encoder
 from synbrain.tuning.write import Tuned
 
 SMALL = TuneOptions(
@@ -132,7 +133,7 @@ def test_an_interrupted_tuning_goes_on_exactly(
     tuned: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "small"
-    read, steps = room.batch_rows, []
+    read, steps = in_batches.batch_rows, []
 
     def interrupting(*args: int) -> np.ndarray:
         steps.append(args)
@@ -140,10 +141,10 @@ def test_an_interrupted_tuning_goes_on_exactly(
             os.kill(os.getpid(), signal.SIGTERM)
         return read(*args)
 
-    monkeypatch.setattr(room, "batch_rows", interrupting)
+    monkeypatch.setattr(in_batches, "batch_rows", interrupting)
     with pytest.raises(KeyboardInterrupt):
         tune_encoder(pair, SMALL, out=out)
-    monkeypatch.setattr(room, "batch_rows", read)
+    monkeypatch.setattr(in_batches, "batch_rows", read)
     with pytest.raises(SynBrainError, match="interrupted"):
         tune_encoder(pair, SMALL, out=out)
     with pytest.raises(SynBrainError, match="channels"):

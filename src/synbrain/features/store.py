@@ -165,7 +165,7 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
         layers={layer: _open_layer(folder, layer, facts) for layer in wanted},
         rows=rows,
         tuned=rows[tuned],
-        files={layer: _file(folder, layer, facts["layers"][layer]) for layer in wanted},
+        files={layer: TokenFile.of(beside(folder), layer, facts["layers"][layer]) for layer in wanted},
         images=images,
     )
 
@@ -287,10 +287,6 @@ def _pointed_to(folder: Path, pointer: dict[str, Any], command: str) -> tuple[Pa
             f"run `{command} --store {shared.parent} --overwrite`",
         )
     return shared, facts
-
-
-def _file(folder: Path, layer: str, entry: dict[str, Any]) -> TokenFile:
-    return TokenFile(beside(folder), layer, entry["sha256"], entry.get("given", ""))
 
 
 def _open_layer(folder: Path, layer: str, facts: dict[str, Any]) -> NDArray[np.floating]:

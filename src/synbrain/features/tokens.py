@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,11 @@ class TokenFile:
     layer: str
     sha256: str
     given: str = ""
+
+    @classmethod
+    def of(cls, folder: Path, layer: str, entry: Mapping[str, Any]) -> TokenFile:
+        """A layer with what ``tokens.json`` says of it."""
+        return cls(folder, layer, entry["sha256"], entry.get("given", ""))
 
 
 def note_other_files(encoder: str, these: Mapping[str, str], those: Mapping[str, str], whose: str) -> None:

@@ -40,7 +40,7 @@ class Readout(nn.Module):
         n, places, channels = features.shape
         # one product for the whole batch: of thousands of units, a third of the time of one for each image
         flat = features.transpose(0, 1).reshape(places, n * channels)
-        seen = (torch.softmax(self.places, dim=1) @ flat).view(-1, n, channels)
+        seen = (torch.softmax(self.places, dim=1) @ flat).view(len(self.bias), n, channels)
         return torch.einsum("unc,uc->nu", seen, self.weights) + self.bias
 
     def as_matrix(self) -> Tensor:
@@ -61,7 +61,7 @@ class Readout(nn.Module):
 
 
 class TuningNetwork(nn.Module):
-    """One batch of one subject to its loss; the module that processes are synchronised around.
+    """One batch of images to its loss; the module that processes are synchronised around.
 
     Args:
         base: the encoder whose weights are trained; ``base.module`` lies within.
@@ -69,10 +69,15 @@ class TuningNetwork(nn.Module):
         n_units: of each subject.
         loss: "squared" or "poisson".
         seed: of the readouts.
+        taught_weight: of the distance to what teachers predict.
     """
 
-    def __init__(self, base: Encoder, head: FeatureMap, n_units: Sequence[int], loss: str, seed: int) -> None:
+    def __init__(
+        self, base: Encoder, head: FeatureMap, n_units: Sequence[int], loss: str, seed: int,
+        taught_weight: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.taught_weight = taught_weight
         assert base.module is not None
         self.network, self.head, self.loss = base.module, head, loss
         self._tokens, self._normalised = base.in_training or base.network, base.preprocess.normalised
@@ -99,24 +104,55 @@ class TuningNetwork(nn.Module):
 
     def predict(self, pixels: Tensor, subject: int) -> Tensor:
         """(n, n_units) in the unit of the targets: z-scores, or rates over the unit's mean rate."""
-        read = self.read(pixels, subject)
-        return F.softplus(read + 0.5413) if self.loss == "poisson" else read  # softplus(.5413) = 1
+        return self._in_unit_of_targets(self.read(pixels, subject))
 
-    def forward(self, pixels: Tensor, targets: Tensor, weights: Tensor, subject: Tensor) -> dict[str, Tensor]:
-        """The loss.
+    def forward(
+        self, pixels: Tensor, targets: Tensor, weights: Tensor, subject: Tensor, taught: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The loss: the mean over images of the mean error over the units of the image's subject.
 
         Args:
             pixels: (n, 3, size, size) grey levels.
-            targets: (n, n_units).
-            weights: (n_units,), mean 1.
-            subject: () int64.
+            targets: (n, most units) of the subject that saw the image, zeros behind its units.
+            weights: (n, most units) of these units, mean 1 over them, zeros behind.
+            subject: (n,) int64 ascending, who saw each image.
+            taught: (n, units of all subjects), what teachers predict that the units would answer; the
+                squared distance to it is added for the units of the other subjects.
         """
-        predicted = self.predict(pixels, int(subject)).float()
+        features = self.features(pixels)
+        n_units = [len(readout.bias) for readout in self.readout_of]
+        n_images = torch.bincount(subject, minlength=len(n_units)).tolist()
+        of_subject = list(
+            zip(features.split(n_images), targets.split(n_images), weights.split(n_images), strict=True)
+        )
+        told = taught.split(n_units, dim=1) if taught is not None else None
+        errors = []  # of each image
+        distance = torch.zeros(len(pixels), device=features.device)
+        for i, (readout, n) in enumerate(zip(self.readout_of, n_units, strict=True)):
+            seen, measured, weight = of_subject[i]
+            if told is None:
+                if not n_images[i]:
+                    continue
+                predicted = self._in_unit_of_targets(readout.forward(seen)).float()
+            else:
+                every = self._in_unit_of_targets(readout.forward(features)).float()
+                distance = distance + (every - told[i]).square().sum(dim=1) * (subject != i)
+                predicted = every.split(n_images)[i]
+            errors.append((self._error(predicted, measured[:, :n]) * weight[:, :n]).mean(dim=1))
+        loss = torch.cat(errors).mean()
+        if told is None:
+            return {"loss": loss}
+        others = sum(n_units) - torch.tensor(n_units, device=subject.device)[subject]
+        as_taught = (distance / others.clamp_min(1)).mean()
+        return {"loss": loss + self.taught_weight * as_taught, "as_taught": as_taught.detach()}
+
+    def _in_unit_of_targets(self, read: Tensor) -> Tensor:
+        return F.softplus(read + 0.5413) if self.loss == "poisson" else read  # softplus(.5413) = 1
+
+    def _error(self, predicted: Tensor, targets: Tensor) -> Tensor:
         if self.loss == "poisson":
-            error = predicted - targets * torch.log(predicted + 1e-6)
-        else:
-            error = (predicted - targets).square()
-        return {"loss": (error * weights).mean()}
+            return predicted - targets * torch.log(predicted + 1e-6)
+        return (predicted - targets).square()
 
 
 @torch.no_grad()

@@ -49,12 +49,12 @@ class TuneOptions(BaseModel):
         [], description="parts of the network that stay as they are, by the beginning of their name"
     )
     epochs: int = Field(6, ge=1, description="passes over the images of all subjects")
-    batch_size: int = Field(32, ge=1, description="images of one subject in a step, over all processes")
+    batch_size: int = Field(32, ge=1, description="images in a step, of all subjects, over all processes")
     lr: float | None = Field(
         None, gt=0, description="learning rate of the encoder's weights; 8e-4 for EfficientNets, else 2e-4"
     )
-    lr_readout: float = Field(2e-3, gt=0, description="of the map's convolution and of readout weights")
-    lr_places: float = Field(4e-2, gt=0, description="of the places that readouts look at")
+    lr_readout: float = Field(5e-3, gt=0, description="of the map's convolution and of readout weights")
+    lr_places: float = Field(0.12, gt=0, description="of the places that readouts look at")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rates rise")
     loss: Literal["squared", "poisson"] = Field(
@@ -62,6 +62,12 @@ class TuneOptions(BaseModel):
     )
     ceiling_weights: bool = Field(
         False, description="weigh each unit by its noise ceiling where single trials are there"
+    )
+    teachers: list[str] = Field(
+        [], description="tuned encoders, of the same datasets, whose readouts are learned from as well"
+    )
+    taught_weight: float = Field(
+        1.0, ge=0, description="of what teachers predict for units of other subjects, beside what is measured"
     )
     contrast: float = Field(
         0.0, ge=0, lt=1, description="augmentation: brightness and contrast vary by this share; nothing moves"

@@ -37,6 +37,7 @@ class TuningSubject:
         pixels: (n_images, 3, size, size) uint8 memory map, the images that may be trained on.
         targets: (n_images, n_units) float32, repeat means in the unit of the loss.
         mean, sd: (n_units,) float32: response = mean + sd * z.
+        offset, scale: (n_units,) float32: response = offset + scale * target.
         weights: (n_units,) float32, of units in the loss, mean 1.
         train, held_out: rows of ``pixels``.
         images: what the rows of ``pixels`` are.
@@ -48,6 +49,8 @@ class TuningSubject:
     targets: Float32
     mean: Float32
     sd: Float32
+    offset: Float32
+    scale: Float32
     weights: Float32
     train: Rows
     held_out: Rows
@@ -125,12 +128,12 @@ def tuning_subject(
     train = np.flatnonzero(~is_out)
     mean, sd = means[train].mean(axis=0), means[train].std(axis=0)
     sd = np.where(sd > 1e-6 * np.maximum(np.abs(mean), 1e-30), sd, 1.0).astype(np.float32)
+    offset, scale = mean, sd
     if loss == "poisson":
         if (means < 0).any():
             raise SynBrainError(f"{dataset.path} has negative responses", "take --loss squared")
-        targets = means / np.maximum(mean, 1e-6)
-    else:
-        targets = (means - mean) / sd
+        offset, scale = np.zeros_like(mean), np.maximum(mean, 1e-6)
+    targets = (means - offset) / scale
     return TuningSubject(
         dataset=dataset,
         name=dataset.info.name,
@@ -138,6 +141,8 @@ def tuning_subject(
         targets=targets.astype(np.float32),
         mean=mean,
         sd=sd,
+        offset=offset,
+        scale=scale,
         weights=_unit_weights(pairs.take(train), ceiling_weights),
         train=train,
         held_out=np.flatnonzero(is_out),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
@@ -22,7 +23,6 @@ from synbrain.features.tuned import FeatureMap, finest_side, tuned_encoder
 from synbrain.features.tuned_folder import PREFIX
 from synbrain.files import digest_of
 from synbrain.metrics.voxel import mean_defined, voxel_r
-from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 from synbrain.networks.fit.devices import accelerator_on
 from synbrain.networks.fit.loop import Batch, Stage, derived_seed, run_stage
 from synbrain.networks.fit.metrics_log import MetricsLog
@@ -31,10 +31,12 @@ from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages, training_images
 from synbrain.training.workspace import Output, training_folder
 from synbrain.tuning.adapters import merge_lora, use_lora
+from synbrain.tuning.batches import Batches
 from synbrain.tuning.network import TuningNetwork, standardise
 from synbrain.tuning.options import LAYERS, TuneOptions
 from synbrain.tuning.readout_path import EXACT_UNITS, PATTERN_IMAGES, ReadoutPatterns
 from synbrain.tuning.subjects import TuningSubject, check_names, decode_pixels, stand_ins, tuning_subject
+from synbrain.tuning.teachers import Teacher, require_teachers, taught_targets
 from synbrain.tuning.write import Tuned, tuned_config, write_tuned
 
 AS_RECOMMENDED = TuneOptions()
@@ -57,8 +59,8 @@ def tune_encoder(
     """Tune an encoder's network so that simple readouts of it predict every subject's responses.
 
     Each unit of each subject has a readout of its own: where it looks, and what it reads there. Encoder and
-    readouts are fitted together, one subject a step. No test image of any dataset is tuned on, nor is a
-    share of the training images, by which penalties can then be chosen. Ctrl-C (or SIGTERM) writes a
+    readouts are fitted together, in batches of all subjects. No test image of any dataset is tuned on, nor
+    is a share of the training images, by which penalties can then be chosen. Ctrl-C (or SIGTERM) writes a
     checkpoint; the same call with ``resume`` continues exactly. Start it with `accelerate launch` for several
     processes.
 
@@ -80,6 +82,7 @@ def tune_encoder(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     check_names(datasets)
+    teachers = [Teacher.of(given) for given in options.teachers]
     images = training_images(datasets, options.shared_test_images, keep_out or (), show_progress)
     accelerator = accelerator_on(options.device, parts_rest=True)
     base = _trainable_encoder(options, accelerator.device)
@@ -89,10 +92,12 @@ def tune_encoder(
         surroundings = Surroundings(accelerator, folder, show_progress)
         subjects = _subjects(datasets, images, base, options, surroundings)
         network = _new_network(base, subjects, options)
-        _train(network, subjects, options, surroundings)
+        taught = _taught(teachers, subjects, surroundings)
+        _train(network, subjects, taught, options, surroundings)
         accelerator.wait_for_everyone()
         tuned = _finished(network, base, subjects, options, PREFIX + out.name, show_progress)
-        tuned = replace(tuned, is_main=accelerator.is_main_process)
+        about = tuned.config | {"teachers": [teacher.about for teacher in teachers]}
+        tuned = replace(tuned, config=about, is_main=accelerator.is_main_process)
         if accelerator.is_main_process:
             kept_out = KnownPictures.joined(KnownPictures.of(d, d.image_rows("test")) for d in keep_out or [])
             write_tuned(tuned, out, subjects, kept_out)
@@ -168,7 +173,9 @@ def _new_network(base: Encoder, subjects: Sequence[TuningSubject], options: Tune
             for name, parameter in base.module.named_parameters():
                 parameter.requires_grad_(not name.startswith(tuple(options.freeze)))
         units = [s.targets.shape[1] for s in subjects]
-        network = TuningNetwork(base, head, units, options.loss, options.seed).to(base.device)
+        network = TuningNetwork(
+            base, head, units, options.loss, options.seed, taught_weight=options.taught_weight
+        ).to(base.device)
     _freeze_what_is_not_reached(network, batches[0][:2].to(base.device))
     return network
 
@@ -183,31 +190,33 @@ def _freeze_what_is_not_reached(network: TuningNetwork, pixels: torch.Tensor) ->
         parameter.grad = None
 
 
+def _taught(
+    teachers: Sequence[Teacher], subjects: Sequence[TuningSubject], where: Surroundings
+) -> list[NDArray[np.float16]] | None:
+    """What teachers predict for the images of each subject; None without teachers."""
+    if not teachers:
+        return None
+    require_teachers(teachers, subjects)
+    name = digest_of([[t.about for t in teachers], [s.identity for s in subjects]])[:8]
+    files = [where.folder / "targets" / f"{i}-{name}.npy" for i in range(len(subjects))]
+    device = where.accelerator.device
+    if where.accelerator.is_main_process:
+        taught_targets(teachers, subjects, files, device, where.show_progress)
+    where.accelerator.wait_for_everyone()
+    return taught_targets(teachers, subjects, files, device, False)
+
+
 def _train(
-    network: TuningNetwork, subjects: Sequence[TuningSubject], options: TuneOptions, around: Surroundings
-) -> None:
+    network: TuningNetwork, subjects: Sequence[TuningSubject], taught: list[NDArray[np.float16]] | None,
+    options: TuneOptions, around: Surroundings,
+) -> None:  # fmt: skip
     accelerator = around.accelerator
-    n_images = [len(s.train) for s in subjects]
-    per_epoch = max(1, math.ceil(sum(n_images) / options.batch_size))
+    batches = Batches(subjects, options.batch_size, options.contrast, options.seed, taught)
+    per_epoch = max(1, math.ceil(len(batches.rows) / options.batch_size))
     n_steps = per_epoch * options.epochs
-    schedule = make_schedule(n_steps, [float(n) for n in n_images], options.seed)
 
     def read_batch(step: int) -> Batch:
-        which = int(schedule.subject[step])
-        subject, turn = subjects[which], int(schedule.turn[step])
-        batch = batch_rows(len(subject.train), options.batch_size, turn, derived_seed(options.seed, which))
-        mine = share_of(batch, accelerator.process_index, accelerator.num_processes)
-        rows = subject.train[mine]
-        pixels = torch.from_numpy(subject.pixels[rows])
-        if options.contrast:
-            process = accelerator.process_index
-            pixels = varied(pixels, options.contrast, derived_seed(options.seed, 32, step, process))
-        return {
-            "pixels": pixels,
-            "targets": torch.from_numpy(subject.targets[rows]),
-            "weights": torch.from_numpy(subject.weights),
-            "subject": torch.tensor(which),
-        }
+        return batches.read(step, accelerator.process_index, accelerator.num_processes)
 
     def validate() -> dict[str, float]:
         each = {f"r/{s.name}": held_out_r(network, subjects, i) for i, s in enumerate(subjects)}
@@ -242,18 +251,6 @@ def _train(
         show_progress=around.show_progress,
     )
     log.close()
-
-
-def varied(pixels: torch.Tensor, share: float, seed: int) -> torch.Tensor:
-    """Grey levels (n, 3, h, w) with other brightness and contrast, by at most ``share``; nothing moves.
-
-    Flips, crops and shifts would move what a receptive field sees, so there are none.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    drawn = 1 + share * (2 * torch.rand(2, len(pixels), 1, 1, 1, generator=generator) - 1)
-    grey = pixels.float()
-    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
-    return ((grey - mean) * drawn[0] + mean * drawn[1]).clamp(0, 255)
 
 
 def held_out_r(network: TuningNetwork, subjects: Sequence[TuningSubject], which: int) -> float:

@@ -24,6 +24,8 @@ from synbrain.tuning.options import TuneOptions
 from synbrain.tuning.readout_path import ReadoutPatterns, readout_path
 from synbrain.tuning.subjects import TuningSubject
 
+PLACES = {"weights", "teachers", "device"}  # options that say where something is: not part of what was made
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -79,7 +81,7 @@ def tuned_config(
         "channels": head.channels,
         "datasets": datasets,
         "tuned_on": packed(mark for s in subjects for mark in s.tuned_marks),
-        "options": options.model_dump(mode="json", exclude={"weights", "device", "checkpoint_minutes"}),
+        "options": options.model_dump(mode="json", exclude=PLACES | {"checkpoint_minutes"}),
     }
 
 
@@ -147,12 +149,14 @@ def card(config: dict[str, Any]) -> str:
     rows = [[*(str(d[c]) for c in columns), f"{d['held_out_r']:.3f}"] for d in config["datasets"]]
     head = ["dataset", "subject", "units", "images tuned on", "training images held out", "r on those"]
     layers = ", ".join(f"`{layer}`" for layer in (*config["layers"], READOUT))
+    teachers = ", ".join(teacher["name"] for teacher in config.get("teachers", []))
+    taught = f" Taught by {teachers}, beside what was measured." if teachers else ""
     return "\n".join(
         [
             "---\nlibrary_name: synbrain\ntags: [fMRI, encoding-model, visual-cortex, image-encoder]\n---\n",
             f"# {config['name']}: {config['base']} tuned on recordings\n",
             f"Pictures of {config['size']} pixels; layers {layers}. Seed {config['options']['seed']}, "
-            f"{config['options']['epochs']} epochs.\n",
+            f"{config['options']['epochs']} epochs.{taught}\n",
             *markdown_table(head, rows, numbers=False),
             "\nThe features of an image that it was tuned on know the responses of these subjects to it. "
             "`config.json` keeps the marks of every such image: synbrain fits no model on them and refuses "

@@ -1,0 +1,102 @@
+"""Encoders tuned before teach another: what they predict for units that did not see an image is learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
+from synbrain.training.leakage import training_images
+from synbrain.tuning.options import TuneOptions
+from synbrain.tuning.subjects import TuningSubject, decode_pixels, stand_ins, tuning_subject
+from synbrain.tuning.teachers import Teacher, taught_targets
+from synbrain.tuning.tune import tune_encoder
+from synbrain.tuning.write import Tuned
+
+SMALL = TuneOptions(
+    size=32, side=2, channels=6, epochs=6, batch_size=8, validation_fraction=0.3, layers=["block2", "block4"],
+    lr_readout=1e-2, freeze=["_conv_stem.", "_bn0.", "_blocks.0.", "_blocks.1.", "_blocks.2."],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(pair: list[Dataset], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tuned]:
+    out = tmp_path_factory.mktemp("teacher") / "first"
+    return out, tune_encoder(pair, SMALL, out=out)
+
+
+def subjects_of(pair: list[Dataset], made: Tuned, tmp_path: Path) -> list[TuningSubject]:
+    images = training_images(pair)
+    pixels = [
+        decode_pixels(d, part.rows, made.base.preprocess, tmp_path / f"{d.info.name}.npy", False)
+        for d, part in zip(pair, images, strict=True)
+    ]
+    same = stand_ins(images, pixels)
+    return [
+        tuning_subject(
+            d, part, seen, stands_in=same, fraction=0.3, seed=0, loss="squared", ceiling_weights=False
+        )
+        for d, part, seen in zip(pair, images, pixels, strict=True)
+    ]
+
+
+def taught_by(folders: list[Path], subjects: list[TuningSubject], work: Path) -> list[NDArray[np.float16]]:
+    name = "-".join(folder.name for folder in folders)
+    files = [work / f"{name}-{i}.npy" for i in range(len(subjects))]
+    teachers = [Teacher.of(str(folder)) for folder in folders]
+    return taught_targets(teachers, subjects, files, torch.device("cpu"), False)
+
+
+def test_teachers_tell_every_unit_of_every_image_in_the_unit_of_the_targets(
+    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path
+) -> None:
+    out, made = teacher
+    subjects = subjects_of(pair, made, tmp_path)
+    taught = taught_by([out], subjects, tmp_path)
+    assert [t.shape for t in taught] == [(24, 8), (24, 8)]
+    pixels = torch.from_numpy(np.array(subjects[1].pixels[:5])).float()
+    seen = made.encoder.forward(made.encoder.preprocess.normalised(pixels))["readout"]
+    with torch.no_grad():
+        by_readouts = torch.cat([readout.forward(seen) for readout in made.readouts], dim=1)
+    np.testing.assert_allclose(taught[1][:5], by_readouts, atol=5e-3)  # stored in float16
+    twice = taught_by([out, out], subjects, tmp_path)
+    np.testing.assert_allclose(twice[0], taught[0])
+
+
+def test_who_is_taught_predicts_units_that_did_not_see_the_images_as_teachers_do(
+    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path
+) -> None:
+    """The control is taught with weight 0: its readouts of one subject know nothing of the other's images."""
+    out, made = teacher
+    subjects = subjects_of(pair, made, tmp_path)
+    taught = taught_by([out], subjects, tmp_path)
+    rows, distance = subjects[0].train, {}
+    for weight in (1.0, 0.0):
+        changed = {"teachers": [str(out)], "taught_weight": weight, "epochs": 12}
+        made = tune_encoder(pair, SMALL.model_copy(update=changed), out=tmp_path / f"student{weight}")
+        assert [teacher["name"] for teacher in made.config["teachers"]] == ["tuned-first"]
+        assert str(tmp_path) not in str(made.config)
+        # readouts of the second subject, for images that the first alone saw
+        told = taught_by([tmp_path / f"student{weight}"], subjects, tmp_path)
+        distance[weight] = float(np.square(told[0][rows, 3:] - taught[0][rows, 3:]).mean())
+    assert distance[1.0] < 0.5 * distance[0.0]
+
+
+def test_teachers_of_other_data_or_of_images_held_out_are_refused(
+    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path
+) -> None:
+    out, _ = teacher
+    with_teacher = SMALL.model_copy(update={"teachers": [str(out)]})
+    with pytest.raises(SynBrainError, match="held out here"):
+        tune_encoder(pair, with_teacher.model_copy(update={"seed": 3}), out=tmp_path / "other-seed")
+    with pytest.raises(SynBrainError, match="not tuned on here"):
+        tune_encoder(pair[:1], with_teacher, out=tmp_path / "fewer")
+    tune_encoder(pair[:1], SMALL, out=tmp_path / "one")
+    lacking = SMALL.model_copy(update={"teachers": [str(tmp_path / "one")]})
+    with pytest.raises(SynBrainError, match="was not tuned on b"):
+        tune_encoder(pair, lacking, out=tmp_path / "lacking")
