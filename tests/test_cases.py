@@ -20,7 +20,7 @@ from synbrain.cli import main
 from synbrain.data.dataset import load_dataset
 
 CASES = Path(__file__).parents[2] / "shared" / "cases"
-TABLE = "52 trials x 12 voxels"
+TABLE = "52 trials x 12 units"
 BIDS = "16 trials x 18 voxels"
 
 # name -> (exit code, words) of each command that the script prints, in order
@@ -32,7 +32,7 @@ OUTCOMES: dict[str, list[tuple[int, str]]] = {
     "betas_scl_slope": [(0, BIDS)],
     "big_endian_betas": [(0, BIDS)],
     "conditions_column": [(2, "pass --image-column file_path"), (0, BIDS)],
-    "constant_voxels": [(0, "7 voxels never vary")],
+    "constant_voxels": [(0, "7 units never vary")],
     "csv_bom_crlf": [(0, TABLE)],
     "csv_capital_split": [(2, "line 2: split is Train")],
     "csv_cp1252": [(0, TABLE)],
@@ -68,9 +68,9 @@ OUTCOMES: dict[str, list[tuple[int, str]]] = {
     "nan_trial": [
         (0, "1 trial without data left out: sub-01_ses-01_task-x_run-1_betas.nii.gz volume 4 (im003.png)")
     ],
-    "one_repeat": [(0, "26 trials x 12 voxels")],
+    "one_repeat": [(0, "26 trials x 12 units")],
     "one_test_image": [(0, "20 training and 1 test image")],
-    "one_voxel": [(0, "52 trials x 1 voxel")],
+    "one_voxel": [(0, "52 trials x 1 unit")],
     "repeats_from_one": [(0, TABLE)],
     "repeats_missing_column": [(0, "counted in the order of the rows")],
     "responses_bool": [(2, 'np.save("responses.npy", r.astype("float32"))')],
