@@ -10,6 +10,9 @@ from PIL import Image
 
 from synbrain.data.dataset import Dataset, DatasetInfo, Stimuli, load_dataset, write_tables
 from synbrain.data.space import VoxelSpace
+from synbrain.features.encoders import get_encoder
+from synbrain.training.leakage import training_images
+from synbrain.tuning.subjects import TuningSubject, decode_pixels, stand_ins, tuning_subject
 
 
 def build(
@@ -64,3 +67,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     """Two datasets of other pictures, 3 and 5 units."""
     folder = tmp_path_factory.mktemp("pair")
     return [build(folder / "a", seed=1), build(folder / "b", seed=2, n_units=5)]
+
+
+@pytest.fixture(scope="session")
+def subjects(pair: list[Dataset], tmp_path_factory: pytest.TempPathFactory) -> list[TuningSubject]:
+    """The pair as a tuning sees it at 32 pixels, three tenths of the images held out."""
+    images = training_images(pair)
+    preprocess = get_encoder("efficientnet-lite0", size=32).preprocess
+    files = [tmp_path_factory.mktemp("pixels") / "pixels.npy" for _ in pair]
+    pixels = [
+        decode_pixels(d, i.rows, preprocess, f, False) for d, i, f in zip(pair, images, files, strict=True)
+    ]
+    same = stand_ins(images, pixels)
+    return [
+        tuning_subject(d, i, p, stands_in=same, fraction=0.3, seed=0, loss="squared", ceiling_weights=False)
+        for d, i, p in zip(pair, images, pixels, strict=True)
+    ]

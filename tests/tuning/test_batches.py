@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from synbrain.data.dataset import Dataset
 from synbrain.features.encoders import get_encoder
 from synbrain.features.tuned import FeatureMap
-from synbrain.training.leakage import training_images
 from synbrain.tuning.batches import Batches
 from synbrain.tuning.network import TuningNetwork
-from synbrain.tuning.subjects import decode_pixels, stand_ins, tuning_subject
+from synbrain.tuning.subjects import TuningSubject
 
 
 @pytest.fixture
-def batches(pair: list[Dataset], tmp_path: Path) -> Batches:
-    images = training_images(pair)
-    preprocess = get_encoder("efficientnet-lite0", size=32).preprocess
-    files = [tmp_path / f"{i}.npy" for i in range(len(pair))]
-    pixels = [
-        decode_pixels(d, i.rows, preprocess, f, False) for d, i, f in zip(pair, images, files, strict=True)
-    ]
-    same = stand_ins(images, pixels)
-    subjects = [
-        tuning_subject(d, i, p, stands_in=same, fraction=0.3, seed=0, loss="squared", ceiling_weights=False)
-        for d, i, p in zip(pair, images, pixels, strict=True)
-    ]
+def batches(subjects: list[TuningSubject]) -> Batches:
     return Batches(subjects, 8, 0.0, 0)
 
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
-from synbrain.training.leakage import training_images
 from synbrain.tuning.options import TuneOptions
-from synbrain.tuning.subjects import TuningSubject, decode_pixels, stand_ins, tuning_subject
+from synbrain.tuning.subjects import TuningSubject
 from synbrain.tuning.teachers import Teacher, taught_targets
 from synbrain.tuning.tune import tune_encoder
 from synbrain.tuning.write import Tuned
@@ -30,21 +29,6 @@ def teacher(pair: list[Dataset], tmp_path_factory: pytest.TempPathFactory) -> tu
     return out, tune_encoder(pair, SMALL, out=out)
 
 
-def subjects_of(pair: list[Dataset], made: Tuned, tmp_path: Path) -> list[TuningSubject]:
-    images = training_images(pair)
-    pixels = [
-        decode_pixels(d, part.rows, made.base.preprocess, tmp_path / f"{d.info.name}.npy", False)
-        for d, part in zip(pair, images, strict=True)
-    ]
-    same = stand_ins(images, pixels)
-    return [
-        tuning_subject(
-            d, part, seen, stands_in=same, fraction=0.3, seed=0, loss="squared", ceiling_weights=False
-        )
-        for d, part, seen in zip(pair, images, pixels, strict=True)
-    ]
-
-
 def taught_by(folders: list[Path], subjects: list[TuningSubject], work: Path) -> list[NDArray[np.float16]]:
     name = "-".join(folder.name for folder in folders)
     files = [work / f"{name}-{i}.npy" for i in range(len(subjects))]
@@ -53,10 +37,9 @@ def taught_by(folders: list[Path], subjects: list[TuningSubject], work: Path) ->
 
 
 def test_teachers_tell_every_unit_of_every_image_in_the_unit_of_the_targets(
-    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path
+    teacher: tuple[Path, Tuned], subjects: list[TuningSubject], tmp_path: Path
 ) -> None:
     out, made = teacher
-    subjects = subjects_of(pair, made, tmp_path)
     taught = taught_by([out], subjects, tmp_path)
     assert [t.shape for t in taught] == [(24, 8), (24, 8)]
     pixels = torch.from_numpy(np.array(subjects[1].pixels[:5])).float()
@@ -69,11 +52,10 @@ def test_teachers_tell_every_unit_of_every_image_in_the_unit_of_the_targets(
 
 
 def test_who_is_taught_predicts_units_that_did_not_see_the_images_as_teachers_do(
-    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path
+    teacher: tuple[Path, Tuned], pair: list[Dataset], subjects: list[TuningSubject], tmp_path: Path
 ) -> None:
     """The control is taught with weight 0: its readouts of one subject know nothing of the other's images."""
-    out, made = teacher
-    subjects = subjects_of(pair, made, tmp_path)
+    out, _ = teacher
     taught = taught_by([out], subjects, tmp_path)
     rows, distance = subjects[0].train, {}
     for weight in (1.0, 0.0):

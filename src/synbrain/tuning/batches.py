@@ -52,13 +52,14 @@ class Batches:
         """One process's share of the batch of ``step``: the arguments of ``TuningNetwork.forward``."""
         drawn = batch_rows(len(self.rows), self.size, step, derived_seed(self.seed, 34))
         mine = np.sort(share_of(drawn, process, n_processes))  # subject by subject
-        images = [(self.subjects[i], row) for i, row in zip(self.whose[mine], self.rows[mine], strict=True)]
-        pixels = torch.from_numpy(np.stack([subject.pixels[row] for subject, row in images]))
+        images = list(zip(self.whose[mine], self.rows[mine], strict=True))
+        pixels = torch.from_numpy(np.stack([self.subjects[which].pixels[row] for which, row in images]))
         if self.contrast:
             pixels = varied(pixels, self.contrast, derived_seed(self.seed, 32, step, process))
         most = max(len(subject.sd) for subject in self.subjects)
         targets, weights = np.zeros((2, len(images), most), np.float32)
-        for i, (subject, row) in enumerate(images):
+        for i, (which, row) in enumerate(images):
+            subject = self.subjects[which]
             n_units = len(subject.sd)
             targets[i, :n_units], weights[i, :n_units] = subject.targets[row], subject.weights
         batch = {
@@ -69,7 +70,7 @@ class Batches:
         }
         if self.taught is None:
             return batch
-        taught = [self.taught[i][row] for i, row in zip(self.whose[mine], self.rows[mine], strict=True)]
+        taught = [self.taught[which][row] for which, row in images]
         return batch | {"taught": torch.from_numpy(np.stack(taught)).float()}
 
 

@@ -110,10 +110,9 @@ def readout_run(tuned: Tuned, subjects: Sequence[TuningSubject], kept_out: Known
     """
     parts = {}
     for subject, readout, patterns in zip(subjects, tuned.readouts, tuned.patterns, strict=True):
-        scale = subject.sd if tuned.config["options"]["loss"] == "squared" else subject.mean
         shape = tuned.encoder.layers[READOUT]
-        path = readout_path(readout, READOUT, shape, subject.mean, scale, patterns)
-        about = {"n_images": len(subject.train), "units": len(scale), **path.about}
+        path = readout_path(readout, READOUT, shape, subject.mean, subject.scale, patterns)
+        about = {"n_images": len(subject.train), "units": len(subject.scale), **path.about}
         parts[subject.name] = SubjectPart(
             name=subject.name,
             space=subject.dataset.space,
