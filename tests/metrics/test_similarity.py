@@ -6,6 +6,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from synbrain.metrics import similarity
+from synbrain.metrics.ceiling import stepped_up
 
 
 def test_rdm_against_scipy() -> None:
@@ -33,4 +34,31 @@ def test_true_means_come_near_the_ceiling_and_voxel_order_does_not_matter() -> N
     assert top == pytest.approx(reached, abs=0.05)
     order = rng.permutation(100)
     np.testing.assert_allclose(similarity.rdm(means[:, order]), similarity.rdm(means), atol=1e-9)
-    assert similarity.rdm_split_half(trials[::4], image[::4]) is None
+    assert similarity.rdm_split(trials[::4], image[::4]) is None
+
+
+@pytest.mark.parametrize(("n_repeats", "stepped_up_alone_is_off"), [(3, 0.1), (4, 0.05), (7, 0.02)])
+def test_the_ceiling_of_few_noisy_repeats_is_what_true_means_reach(
+    n_repeats: int, stepped_up_alone_is_off: float
+) -> None:
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(150, 40)) @ rng.normal(size=(40, 200)) / np.sqrt(40)
+    image = np.repeat(np.arange(150), n_repeats)
+    trials = means[image] + rng.normal(0, 3, (len(image), 200))
+    targets = trials.reshape(150, n_repeats, 200).mean(axis=1)
+    reached = similarity.rdm_correlation(similarity.rdm(means), similarity.rdm(targets))
+    assert similarity.rdm_ceiling(trials, image) == pytest.approx(reached, abs=0.05)
+    size = n_repeats // 2
+    half = similarity.rdm_split(trials, image)
+    assert reached - stepped_up(half, n_repeats / size) > stepped_up_alone_is_off  # type: ignore[operator]
+
+
+def test_images_with_too_few_trials_are_left_out_of_the_ceiling() -> None:
+    rng = np.random.default_rng(3)
+    image = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 5])
+    trials = rng.normal(size=(6, 30))[image] + rng.normal(size=(15, 30))
+    ceiling = similarity.rdm_ceiling(trials, image)
+    assert ceiling is not None
+    assert 0 < ceiling < 1
+    assert similarity.rdm_ceiling(trials[12:], image[12:]) is None
+    assert similarity.rdm_ceiling(rng.normal(size=(2, 30)), np.array([0, 1])) is None
