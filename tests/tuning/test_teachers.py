@@ -32,7 +32,7 @@ def teacher(pair: list[Dataset], tmp_path_factory: pytest.TempPathFactory) -> tu
 def taught_by(folders: list[Path], subjects: list[TuningSubject], work: Path) -> list[NDArray[np.float16]]:
     name = "-".join(folder.name for folder in folders)
     files = [work / f"{name}-{i}.npy" for i in range(len(subjects))]
-    teachers = [Teacher.of(str(folder)) for folder in folders]
+    teachers = [Teacher.of(str(folder), [s.dataset for s in subjects]) for folder in folders]
     return taught_targets(teachers, subjects, files, torch.device("cpu"), False)
 
 
@@ -70,7 +70,7 @@ def test_who_is_taught_predicts_units_that_did_not_see_the_images_as_teachers_do
 
 
 def test_teachers_of_other_data_or_of_images_held_out_are_refused(
-    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path
+    teacher: tuple[Path, Tuned], pair: list[Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = teacher
     with_teacher = SMALL.model_copy(update={"teachers": [str(out)]})
@@ -80,5 +80,6 @@ def test_teachers_of_other_data_or_of_images_held_out_are_refused(
         tune_encoder(pair[:1], with_teacher, out=tmp_path / "fewer")
     tune_encoder(pair[:1], SMALL, out=tmp_path / "one")
     lacking = SMALL.model_copy(update={"teachers": [str(tmp_path / "one")]})
+    monkeypatch.setattr("synbrain.tuning.tune.decode_pixels", None)  # told before pictures are decoded
     with pytest.raises(SynBrainError, match="was not tuned on b"):
         tune_encoder(pair, lacking, out=tmp_path / "lacking")

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from synbrain.arrays import Rows
+from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
 from synbrain.errors import SynBrainError
 from synbrain.features.encoder import Encoder
@@ -46,16 +47,24 @@ class Teacher:
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, given: str) -> Teacher:
-        """By folder or hub id.
+    def of(cls, given: str, datasets: Sequence[Dataset]) -> Teacher:
+        """By folder or hub id, of an encoder that was tuned on ``datasets`` (and perhaps on others).
 
         Raises:
-            SynBrainError: where no tuned encoder is there.
+            SynBrainError: where no tuned encoder is there, or one that lacks a dataset.
         """
         folder = tuned_folder(given)
         if folder is None:
             raise SynBrainError(f"the teacher {given} is no tuned encoder", "give folders of `tune-encoder`")
-        return cls(given, folder, read_config(folder))
+        teacher = cls(given, folder, read_config(folder))
+        told = {d["name"]: d["units"] for d in teacher.config["datasets"]}
+        lacking = [d.info.name for d in datasets if told.get(d.info.name) != d.n_voxels]
+        if lacking:
+            raise SynBrainError(
+                f"the teacher {given} was not tuned on {', '.join(lacking)}",
+                "give teachers that were tuned on the same datasets",
+            )
+        return teacher
 
     @property
     def about(self) -> dict[str, str]:
@@ -64,7 +73,7 @@ class Teacher:
 
 
 def require_teachers(teachers: Sequence[Teacher], subjects: Sequence[TuningSubject]) -> None:
-    """Refuse teachers that lack a subject, or saw an image that may not be seen here.
+    """Refuse teachers that saw an image that may not be seen here.
 
     Raises:
         SynBrainError: naming the teacher and the mend.
@@ -72,13 +81,6 @@ def require_teachers(teachers: Sequence[Teacher], subjects: Sequence[TuningSubje
     tuned = {mark for subject in subjects for mark in subject.tuned_marks}
     held = {subject.images.marks[row] for subject in subjects for row in subject.held_out}
     for teacher in teachers:
-        told = {d["name"]: d["units"] for d in teacher.config["datasets"]}
-        lacking = [s.name for s in subjects if told.get(s.name) != len(s.sd)]
-        if lacking:
-            raise SynBrainError(
-                f"the teacher {teacher.given} was not tuned on {', '.join(lacking)}",
-                "give teachers that were tuned on the same datasets",
-            )
         seen = set(unpacked(teacher.config["tuned_on"]))
         if seen & held:
             raise SynBrainError(

@@ -82,7 +82,7 @@ def tune_encoder(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     check_names(datasets)
-    teachers = [Teacher.of(given) for given in options.teachers]
+    teachers = [Teacher.of(given, datasets) for given in options.teachers]
     images = training_images(datasets, options.shared_test_images, keep_out or (), show_progress)
     accelerator = accelerator_on(options.device, parts_rest=True)
     base = _trainable_encoder(options, accelerator.device)
