@@ -122,6 +122,18 @@ def test_the_curve_has_every_baseline_and_paired_intervals(run: Path, new: Path,
     assert "adapted - scratch" in (out / "table.md").read_text()
 
 
+def test_a_number_of_all_images_is_drawn_once(run: Path, new: Path) -> None:
+    """Its draws were the same images, and the interval over them that of nothing but folds."""
+    base, dataset = SynBrain.from_pretrained(run), load_dataset(new)
+    n_all = str(len(dataset.image_rows("train")))
+    asked = AdaptationCurveOptions(budgets=["6", n_all], draws=2, networks=False, n_bootstrap=5)
+    few, every = curve_module.adaptation_curve(base, dataset, asked)["curve"]
+    assert len(few["draws"]) == 2
+    assert every["n_images"] == int(n_all)
+    assert len(every["draws"]) == 1
+    assert every["intervals"]["adapted"]["draws"] is None
+
+
 @pytest.mark.parametrize(
     ("budget", "problem"), [("5000", "the budget asks for 5000"), ("2", "2 images to train")]
 )

@@ -12,6 +12,7 @@ import numpy as np
 from synbrain.arrays import Float32, Float64
 from synbrain.baselines.ridge import Ridge
 from synbrain.comparison.options import AdaptationCurveOptions
+from synbrain.data.budget import parse_budget
 from synbrain.data.dataset import Dataset
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
@@ -100,8 +101,12 @@ def _jobs(
     otherwise end the curve after hours, with nothing written.
     """
     jobs = []
+    n_all = len(dataset.image_rows("train"))
     for budget in dict.fromkeys(options.budgets):
-        for seed in range(options.seed, options.seed + (1 if budget == "all" else options.draws)):
+        asked = parse_budget(budget, by="images")
+        of_all = asked.by == "all" or asked.amount == n_all  # which there is one way to draw
+        n_draws = 1 if of_all else options.draws
+        for seed in range(options.seed, options.seed + n_draws):
             drawn = options.model_copy(
                 update={"budget": budget, "by": "images", "budget_seed": seed, "seed": seed}
             )
