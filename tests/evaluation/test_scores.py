@@ -13,7 +13,7 @@ from synbrain.evaluation.differences import differences
 from synbrain.evaluation.row import Row
 from synbrain.evaluation.score_model import score_arrays
 from synbrain.evaluation.scores import Scores
-from synbrain.evaluation.table import cells, explanations, markdown, terminal
+from synbrain.evaluation.table import cells, explanations, header, markdown, terminal
 
 
 @pytest.fixture
@@ -91,6 +91,13 @@ def test_differences_are_paired(brain) -> None:
     own = rows["better"].interval("voxel_r")
     assert high - low < own[1] - own[0] + 0.2
     assert differences({"better": rows["better"]}) == {}
+
+
+def test_a_table_counts_what_the_dataset_has() -> None:
+    about = About(dataset="left", n_voxels=20, voxels_are="vertices", unit="z")
+    assert "20 vertices, unit z" in header(Scores({}, {}, about, {}))
+    older = About(dataset="left", n_voxels=20, unit="z")
+    assert "20 voxels, unit z" in header(Scores({}, {}, older, {}))
 
 
 def test_tables_name_every_column_and_what_is_missing(scores: Scores) -> None:

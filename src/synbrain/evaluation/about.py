@@ -16,6 +16,7 @@ class About(BaseModel):
         n_test_images, n_test_trials, n_train_images, n_train_trials: how many.
         repeats: least and most trials of a test image.
         n_voxels: all of them.
+        voxels_are: what they are called: voxels, vertices, grayordinates or units.
         n_constant_voxels: that never vary over the training trials.
         n_reliable_voxels: with a noise ceiling high enough for fractions of it.
         target: what trial scores are measured against.
@@ -43,6 +44,7 @@ class About(BaseModel):
     n_train_trials: int | None = None
     repeats: list[int] | None = None
     n_voxels: int | None = None
+    voxels_are: str | None = None
     n_constant_voxels: int | None = None
     n_reliable_voxels: int | None = None
     target: str | None = None

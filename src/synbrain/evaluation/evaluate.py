@@ -168,6 +168,7 @@ def describe(dataset: Dataset, measured: Measured, *, n_samples: int) -> About:
         n_train_trials=measured.train.n_trials,
         repeats=[int(repeats.min()), int(repeats.max())],
         n_voxels=measured.test.n_voxels,
+        voxels_are=dataset.space.unit_names,
         n_constant_voxels=int(np.sum(measured.sd == 0)),
         n_reliable_voxels=int(measured.reliable.sum()),
         target="trial",

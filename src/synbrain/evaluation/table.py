@@ -47,9 +47,10 @@ def header(scores: Scores) -> str:
     about = scores.about
     ceiling = scores.rows.get("ceiling", {}).get("voxel_r")
     known = "unknown" if ceiling is None or ceiling.value is None else f"{ceiling.value:.3f}"
+    columns = f"{about.n_voxels} {about.voxels_are or 'voxels'}"
     return (
-        f"{about.dataset}: {about.n_test_images} test images, {about.n_test_trials} trials, "
-        f"{about.n_voxels} voxels, unit {about.unit}; voxel r ceiling of the repeat mean {known}"
+        f"{about.dataset}: {about.n_test_images} test images, {about.n_test_trials} trials, {columns}, "
+        f"unit {about.unit}; voxel r ceiling of the repeat mean {known}"
     )
 
 
