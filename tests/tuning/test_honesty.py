@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from synbrain import train
+from synbrain.commands.check import image_features
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
@@ -66,6 +67,21 @@ def test_an_image_is_held_out_for_every_subject_that_saw_it(
     made = tune_encoder(pair, SMALL, out=tmp_path / "enc")
     counts = [d["images_tuned_on"] for d in made.config["datasets"]]
     assert counts[0] == counts[1] == len(unpacked(made.config["tuned_on"]))
+
+
+def test_labels_are_not_checked_by_an_encoder_that_learned_them(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    one = make_dataset(tmp_path / "one", seed=1)
+    tune_encoder([one], SMALL, out=tmp_path / "enc")
+    make_tokens(one, FeatureOptions(encoder=str(tmp_path / "enc"), layers=["readout"], device="cpu"))
+    features, what, _ = image_features(one, None)
+    assert features is not None
+    assert "plain statistics" in what
+    with pytest.raises(SynBrainError, match="was tuned on one"):
+        image_features(one, str(tmp_path / "enc"))
+    make_tokens(one, FeatureOptions(encoder="efficientnet-lite0", layers=["block2"], device="cpu"))
+    assert image_features(one, None)[1] == "efficientnet-lite0"
 
 
 def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(

@@ -61,23 +61,32 @@ def image_features(
 ) -> tuple[Float32 | None, str, Rows | None]:
     """Features of the dataset's images for the checks, what they are, and families of images that look alike.
 
+    Tokens of an encoder that was tuned on the dataset are not taken: it learned labels that are out of step.
+
     Raises:
-        SynBrainError: where tokens of ``encoder`` were asked for and are missing or damaged.
+        SynBrainError: where tokens of ``encoder`` were asked for and are missing or damaged, or it was tuned
+            on the dataset.
     """
     from synbrain.check.images import image_statistics, summarise_tokens
     from synbrain.errors import SynBrainError
     from synbrain.features.store import open_tokens, stored_encoders, verify_tokens
 
-    stored = stored_encoders(dataset)
-    if encoder is not None or stored:
-        name = encoder or stored[0]
+    known = [encoder] if encoder is not None else stored_encoders(dataset)
+    for name in known:
         tokens = open_tokens(dataset, name)
-        verify_tokens(dataset, name)
-        layer = list(tokens.layers)[-1]
-        features = summarise_tokens(tokens.layers[layer], tokens.rows, show_progress=show_progress)
-        return features, name, tokens.families
+        if tokens.tuned is None or len(tokens.tuned) == 0:
+            verify_tokens(dataset, name)
+            layer = list(tokens.layers)[-1]
+            features = summarise_tokens(tokens.layers[layer], tokens.rows, show_progress=show_progress)
+            return features, name, tokens.families
+    if encoder is not None:
+        raise SynBrainError(
+            f"{encoder} was tuned on {dataset.info.name}, and would predict its responses under wrong labels",
+            "give an encoder that was not tuned on it, or leave --encoder out",
+        )
+    lacking = "tokens of an encoder that was not tuned on this dataset" if known else "tokens"
     try:
-        return image_statistics(dataset, show_progress), "plain statistics, as no tokens are stored", None
+        return image_statistics(dataset, show_progress), f"plain statistics, as no {lacking} are stored", None
     except SynBrainError:
         return None, "", None
 
