@@ -39,6 +39,7 @@ from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens, open_untuned
 from synbrain.features.tokens import Pairs, pairs_of, split_pairs
 from synbrain.files import read_json
+from synbrain.linear.by_encoder import COMMON
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.prior import BasePath, ResponseSpace, fit_with_prior, response_space
@@ -236,7 +237,7 @@ def stacked_row(cell: Cell, way: str, parts: Parts) -> dict[str, Any]:
     fits = [np.load(cell.file(name, work).with_suffix(".npz")) for work, name in parts]
     train, test = cell.pairs(cell.frozen.encoder, cell.frozen.layers)
     predictions = [fit["out_of_fold"] for fit in fits]
-    shares, average = stacked(predictions, train.repeat_means(), fits[0]["folds"])
+    shares, average = stacked(predictions, train.repeat_means(), fits[0]["folds"], COMMON)
     predicted = sum(share * fit["test"] for share, fit in zip(shares, fits, strict=True))
     row = cell.row(way, np.asarray(predicted), test, train, average)
     names = [f"{name} ({work.name})" for work, name in parts]

@@ -22,7 +22,6 @@ from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
 from synbrain.linear.prior import fit_with_prior, response_space
-from synbrain.linear.stacking import stacking_weights
 from synbrain.metrics.voxel import voxel_r
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
@@ -169,15 +168,6 @@ def test_out_of_fold_predictions_find_nothing_in_noise() -> None:
     fit = fit_with_prior(Pairs(pairs.tokens, noise, pairs.trials, pairs.image_of_trial), space, PLAIN)
     assert voxel_r(fit.out_of_fold, noise).mean() < 0.1
     assert voxel_r(fit_with_prior(pairs, space, PLAIN).out_of_fold, pairs.responses).mean() > 0.2
-
-
-def test_stacking_prefers_what_predicts_better() -> None:
-    rng = np.random.default_rng(0)
-    y = rng.standard_normal((80, 4))
-    unseen = np.stack([y + s * rng.standard_normal(y.shape) for s in (0.3, 2.0, 0.3)])
-    shares = stacking_weights(((unseen - y) ** 2).sum(axis=1), len(y))
-    np.testing.assert_allclose(shares.sum(axis=0), 1)
-    assert (shares[1] < 0.05).all()
 
 
 def test_noise_without_repeats_is_divided_as_the_base_divides_it() -> None:

@@ -22,7 +22,7 @@ from synbrain.features.options import FeatureOptions
 from synbrain.features.pixels import pixels
 from synbrain.features.store import copy_tokens, make_tokens, open_tokens, verify_tokens
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
-from synbrain.linear.by_encoder import fit_each_encoder
+from synbrain.linear.by_encoder import COMMON, fit_each_encoder
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.prior import BasePath, response_space
@@ -130,7 +130,8 @@ def test_the_path_is_the_average_of_those_of_each_encoder(dataset: Dataset) -> N
     both = fit_each_encoder(train, config, first_fit)
     names = {"pixels:grid4": "pixels", "mosaic:final": "mosaic"}
     parts = [fit_linear_path(replace(train, tokens=train.tokens.only(name)), config) for name in names]
-    shares, average = stacked([part.out_of_fold for part in parts], train.repeat_means(), parts[0].folds)
+    unseen = [part.out_of_fold for part in parts]
+    shares, average = stacked(unseen, train.repeat_means(), parts[0].folds, COMMON)
     expected = sum(share * part.path.predict(test) for share, part in zip(shares, parts, strict=True))
     np.testing.assert_allclose(both.path.predict(test), expected, atol=1e-4)
     np.testing.assert_allclose(both.out_of_fold, average)

@@ -1,7 +1,8 @@
 """The linear path on tokens of several encoders: one path for each, averaged voxel by voxel.
 
 A kernel over all layers at once lets the larger or noisier encoder drown the other. Averages follow each
-path's cross-validation, as those of candidates within a path do.
+path's cross-validation. Half of the weights is common to all voxels: which encoder is better is known from
+few images where all voxels speak together (docs/research/method.md, "Several encoders").
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from synbrain.linear.stacking import stacked
 from synbrain.linear.storing import voxel_sd
 from synbrain.metrics.voxel import mean_defined, voxel_r
 
+COMMON = 0.5  # share of the weights that all voxels have in common
 # pairs with the tokens of one encoder, its settings, its number -> its path
 FitOne = Callable[[Pairs, LinearPathConfig, int], LinearFit]
 
@@ -40,7 +42,7 @@ def fit_each_encoder(pairs: Pairs, config: LinearPathConfig, fit: FitOne) -> Lin
     each = each_encoder(tokens.in_families())
     fits = [fit(replace(pairs, tokens=part), free, number) for number, part in enumerate(each)]
     y = pairs.repeat_means()
-    shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds)
+    shares, average = stacked([of.out_of_fold for of in fits], y, fits[0].folds, COMMON)
     path = joined([of.path for of in fits], shares, tokens, voxel_sd(y), config.rank, config.dtype)
     owners = [owner_of(next(iter(part.layers))) for part in each]
     about = {"n_images": len(y), **about_families(each[0].families), "rank": len(path.mixing)}
