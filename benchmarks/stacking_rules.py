@@ -4,8 +4,8 @@
 
 BASE, KEPT and WORK are those of a call of ``tuning.py`` with ``--frozen-prior``. For each number of training
 images, paths on the frozen and the tuned encoder are fitted to the images drawn and averaged with none, half
-and all of the weights common to all voxels; printed is voxel r on the training images that are left, mean over
-sessions.
+and all of the weights common to all voxels. Printed is voxel r on the training images that are left, the mean
+of the sessions.
 """
 
 from __future__ import annotations
