@@ -199,6 +199,19 @@ def test_several_subjects_need_a_name(pictures: np.ndarray, tmp_path: Path) -> N
     assert not np.allclose(model.predict(pictures, subject="a"), model.predict(pictures, subject="b"))
 
 
+@pytest.mark.parametrize("kind", [{}, {"predictive": True}, {"noise_factor": 1.0}])
+def test_two_subjects_do_not_share_their_noise(pictures: np.ndarray, kind: dict[str, Any]) -> None:
+    """Two people, the same tuning and noise, one seed: what is left in common would look like synchrony."""
+    model = make_model("calibrated", names=("a", "b"))
+    twin = replace(model.subject("a"), name="b")
+    both = SynBrain(model.config, {"a": model.subject("a"), "b": twin}, model.vae, model.mapper)
+    a, b = (both.sample(pictures, 100, 3, subject=name, **kind) for name in "ab")
+    residuals = [(trials - trials.mean(axis=0)).ravel() for trials in (a, b)]
+    assert abs(np.corrcoef(*residuals)[0, 1]) < 0.2
+    alone = SynBrain(model.config, {"b": twin}, model.vae, model.mapper)  # as adapted on its own
+    np.testing.assert_array_equal(alone.sample(pictures, 100, 3, **kind), b)
+
+
 @pytest.mark.parametrize(
     "name",
     [

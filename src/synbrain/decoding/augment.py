@@ -163,11 +163,13 @@ def trials_of(part: SubjectPart, expected: Float32, options: AugmentOptions, fir
     """
     if options.kind == "mean" or part.noise is None:  # a run without noise is deterministic
         return expected
+    seed = part.seed_of_trials(options.seed)
     if options.kind == "trial":
-        return np.asarray(part.noise.sample(expected, 1, options.seed, first)[0])
-    sd = np.sqrt(part.noise.trial.variance(expected).mean())  # the same power as the run's noise
+        return np.asarray(part.noise.sample(expected, 1, seed, first)[0])
+    # the same power as the run's noise, over the images that it was fitted on: one number for all trials
+    sd = np.sqrt(part.noise.noise_variance.mean())
     draws = [
-        np.random.Generator(np.random.SFC64([options.seed, first + i])).standard_normal(
+        np.random.Generator(np.random.SFC64([seed, first + i])).standard_normal(
             expected.shape[1], dtype=np.float32
         )
         for i in range(len(expected))

@@ -157,14 +157,14 @@ class BoundModel:
 
     def sample_around(self, mean: Float32, n_samples: int, seed: int = 0) -> Float32:
         """As :meth:`sample`, given the predictions (n_images, n_voxels)."""
-        noise = self.model.subject(self.subject).noise
-        if noise is None:
+        part = self.model.subject(self.subject)
+        if part.noise is None:
             return np.broadcast_to(mean, (n_samples, *mean.shape))
-        return noise.sample(mean, n_samples, seed)
+        return part.noise.sample(mean, n_samples, part.seed_of_trials(seed))
 
     def predictive_around(self, mean: Float32, tokens: TokenSet, n_samples: int, seed: int = 0) -> Float32:
         """(n_samples, n_images, n_voxels) float32, draws of what may be measured, given the predictions."""
-        noise = self.model.subject(self.subject).noise
-        if noise is None:
+        part = self.model.subject(self.subject)
+        if part.noise is None:
             return np.broadcast_to(mean, (n_samples, *mean.shape))
-        return noise.predictive(mean, tokens).sample(n_samples, seed)
+        return part.noise.predictive(mean, tokens).sample(n_samples, part.seed_of_trials(seed))

@@ -85,7 +85,7 @@ class SynBrain:
         self.mapper = mapper
         self.report = report
         self.known_pictures = known_pictures
-        self.digest = ""  # of the folder that the run was opened from
+        self.digest = ""  # of the folder that the run was opened from, or last saved to
         self.precision: Precision = "fp32"  # of the networks, see :meth:`computing_in`
         self.folder: Path | None = None  # that folder, where it is the user's
         self.pictures = RULES  # how picture files are decoded
@@ -181,6 +181,7 @@ class SynBrain:
             scores: goes into ``scores.json`` and the card.
         """
         save_run(Path(folder), self._parts(), overwrite=overwrite, scores=scores)
+        self.digest = run_digest(Path(folder))
         return Path(folder)
 
     def subject(self, name: str | None = None) -> SubjectPart:
@@ -233,7 +234,7 @@ class SynBrain:
         Args:
             images: as for :meth:`predict`.
             n_samples: trials per image.
-            seed: the trials of image i depend on it and on i alone, not on the batches.
+            seed: the trials of image i depend on it, on i and on the subject's name, not on the batches.
             subject: whose responses.
             predictive: draw what one measurement may be: trial noise and error of the mean.
             noise_factor: the published isotropic latent noise, instead of the noise part.
@@ -281,6 +282,7 @@ class SynBrain:
             raise SynBrainError("noise_factor needs the networks", "leave it out for a linear run")
         if noise_factor is not None and predictive:
             raise SynBrainError("noise_factor with predictive", "give one of them, not both")
+        seed = part.seed_of_trials(seed)
         for rows, tokens in self._token_batches(images, batch_size, start):
             if noise_factor is not None:
                 linear = self._linear(tokens, part)

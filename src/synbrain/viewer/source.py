@@ -204,7 +204,8 @@ class Source:
         maps: Json = {"expected": packing.quantised(expected[0])}
         trials, unknown = None, None
         if part.noise is not None:
-            trials = part.noise.sample(expected, max(ROI_TRIALS, options.trials), options.seed)[:, 0]
+            seed = part.seed_of_trials(options.seed)
+            trials = part.noise.sample(expected, max(ROI_TRIALS, options.trials), seed)[:, 0]
             maps["sd"] = packing.quantised(np.sqrt(part.noise.trial.variance(expected))[0])
             unknown = part.noise.predictive(expected, tokens)
             maps["error"] = packing.quantised(np.sqrt(unknown.error_variance)[0])
