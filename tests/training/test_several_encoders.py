@@ -246,6 +246,31 @@ def test_a_base_on_both_encoders_is_a_prior_too(tmp_path: Path) -> None:
     assert reached[1] > reached[0] + 0.1
 
 
+def test_a_base_on_several_encoders_joins_another(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest of two encoders says nothing of each: the three were refused, whatever their weights."""
+    monkeypatch.setitem(encoders.ENCODERS, "third", pixels)
+    new = recorded(tmp_path / "new", seed=1)
+    for each in (dataset, new):
+        make_tokens(each, FeatureOptions(encoder="third", layers=["final"], device="cpu"))
+    linear: dict[str, Any] = {"networks": False, "linear": LINEAR}
+    both, third = (
+        synbrain.train([dataset], TrainOptions.model_validate({"encoder": encoder, **linear}))
+        for encoder in (BOTH, "third")
+    )
+    asked = AdaptOptions.model_validate({"budget": 20, "by": "images", **linear})
+    model = synbrain.adapt(both, new, asked, also=[third])
+    assert model.config.encoder == "pixels+mosaic+third"
+    assert model.config.encoder_digest == open_tokens(new, "pixels+mosaic+third").digest
+    other = SynBrain(third.config.model_copy(update={"encoder_digest": "0" * 64}), third.subjects)
+    with pytest.raises(SynBrainError, match="weights of third"):
+        synbrain.adapt(both, new, asked, also=[other])
+    unknown = SynBrain(both.config.model_copy(update={"encoder_digest": ""}), both.subjects)
+    with pytest.raises(SynBrainError, match="weights of third"):
+        synbrain.adapt(unknown, new, asked, also=[other])
+
+
 def test_networks_of_the_first_base_are_trained_further(dataset: Dataset, tmp_path: Path) -> None:
     train: dict[str, Any] = {"vae": {"epochs": 1}, "mapper": {"steps": 2, "round_steps": 2}, "linear": LINEAR}
     one = synbrain.train([dataset], TrainOptions.model_validate({"encoder": "pixels", **train}))

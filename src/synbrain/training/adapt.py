@@ -18,7 +18,7 @@ from synbrain.data.budget import Budget, budget_trials, parse_budget
 from synbrain.data.dataset import Dataset, datasets_of
 from synbrain.data.marks import unpacked
 from synbrain.errors import SynBrainError, SynBrainWarning
-from synbrain.features.store import open_untuned
+from synbrain.features.store import open_tokens, open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.parts import Adaptation
 from synbrain.model.subject import require_model
@@ -96,6 +96,8 @@ def adapt(
         note = "the model does not say which images it saw; make sure that no test image is among them"
         warnings.warn(note, SynBrainWarning, stacklevel=2)
     base = joined_bases([model, *also])
+    for each in (model, *also):  # the digest of several encoders, of which one may be unknown, is no check
+        each.config.require_encoder_of(open_tokens(dataset, each.config.encoder, each.config.layers))
     dataset, tokens = open_untuned(dataset, base.config.encoder, layers_read(base, options))
     base.config.require_encoder_of(tokens)
     subject = new_subject(base, dataset, tokens, options)

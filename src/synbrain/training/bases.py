@@ -21,7 +21,8 @@ Value = TypeVar("Value")
 def joined_bases(bases: Sequence[SynBrain]) -> SynBrain:
     """A run that reads the layers of every base's encoder and has the subjects of all.
 
-    Its networks are the first's. A single run is given back as it is.
+    Its networks are the first's. A single run is given back as it is. Where a base reads several encoders
+    itself the encoder's digest is not known: that of several does not tell each one's.
 
     Raises:
         SynBrainError: where two of them read tokens of one encoder.
@@ -35,6 +36,7 @@ def joined_bases(bases: Sequence[SynBrain]) -> SynBrain:
             "give one run for each encoder; `synbrain train DATASET DATASET` makes one of several subjects",
         )
     configs, first = [_named(base.config) for base in bases], bases[0]
+    each_digest = [base.config.encoder_digest for base in bases]
     subjects: dict[str, SubjectPart] = {}
     for base in bases:
         for part in base.subjects.values():
@@ -43,7 +45,7 @@ def joined_bases(bases: Sequence[SynBrain]) -> SynBrain:
     config = RunConfig(
         recipe=first.config.recipe,
         encoder=joint_name(names),
-        encoder_digest=joint_digest([base.config.encoder_digest for base in bases]),
+        encoder_digest=joint_digest(each_digest) if len(names) == len(bases) else "",
         linear_layers=tuple(layer for config in configs for layer in config.linear_layers),
         mapper_layer=configs[0].mapper_layer,
         token_shapes={layer: shape for config in configs for layer, shape in config.token_shapes.items()},
