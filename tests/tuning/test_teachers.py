@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from synbrain.data.dataset import Dataset
 from synbrain.errors import SynBrainError
+from synbrain.model.synbrain import SynBrain
+from synbrain.tuning.network import TuningNetwork
 from synbrain.tuning.options import TuneOptions
 from synbrain.tuning.subjects import TuningSubject
 from synbrain.tuning.teachers import Teacher, taught_targets
@@ -49,6 +52,37 @@ def test_teachers_tell_every_unit_of_every_image_in_the_unit_of_the_targets(
     np.testing.assert_allclose(taught[1][:5], by_readouts, atol=5e-3)  # stored in float16
     twice = taught_by([out, out], subjects, tmp_path)
     np.testing.assert_allclose(twice[0], taught[0])
+
+
+def test_teachers_that_predict_rates_teach_rates(
+    pair: list[Dataset], subjects: list[TuningSubject], tmp_path: Path
+) -> None:
+    """What is stored of their readouts lacks the last nonlinearity: it varies too much and falls below 0."""
+    counts = [replace(d, responses=np.maximum(d.responses, 0)) for d in pair]
+    made = tune_encoder(counts, SMALL.model_copy(update={"loss": "poisson"}), out=tmp_path / "rates")
+    network = TuningNetwork(made.base, made.head, [3, 5], "poisson", 0)
+    network.readouts = torch.nn.ModuleList(made.readouts)
+    network.readout_of = tuple(made.readouts)
+    pixels = torch.from_numpy(np.array(subjects[1].pixels[:6]))
+    with torch.no_grad():
+        rates = torch.cat([network.predict(pixels, which) for which in (0, 1)], dim=1).numpy()
+    parts = SynBrain.from_pretrained(tmp_path / "rates" / "readouts").subjects.values()
+    mean_rates = np.concatenate([part.response_mean for part in parts])
+    # who is taught here is tuned by squared error: z-scores
+    mean, sd = (np.concatenate([getattr(s, name) for s in subjects]) for name in ("mean", "sd"))
+    expected = (rates * mean_rates - mean) / sd
+    taught = taught_by([tmp_path / "rates"], subjects, tmp_path)[1][:6]
+    np.testing.assert_allclose(taught, expected, atol=0.02)
+
+
+def test_teachers_of_another_unit_are_refused(
+    teacher: tuple[Path, Tuned], pair: list[Dataset], subjects: list[TuningSubject], tmp_path: Path
+) -> None:
+    out, _ = teacher
+    info = pair[0].info.model_copy(update={"unit": "z-score"})
+    now = [replace(subjects[0], dataset=replace(pair[0], info=info)), subjects[1]]
+    with pytest.raises(SynBrainError, match=r"predicts 'a\.u\.' for a, whose recordings are in 'z-score'"):
+        taught_by([out], now, tmp_path)
 
 
 def test_who_is_taught_predicts_units_that_did_not_see_the_images_as_teachers_do(

@@ -147,12 +147,17 @@ class TuningNetwork(nn.Module):
         return {"loss": loss + self.taught_weight * as_taught, "as_taught": as_taught.detach()}
 
     def _in_unit_of_targets(self, read: Tensor) -> Tensor:
-        return F.softplus(read + 0.5413) if self.loss == "poisson" else read  # softplus(.5413) = 1
+        return as_rates(read) if self.loss == "poisson" else read
 
     def _error(self, predicted: Tensor, targets: Tensor) -> Tensor:
         if self.loss == "poisson":
             return predicted - targets * torch.log(predicted + 1e-6)
         return (predicted - targets).square()
+
+
+def as_rates(read: Tensor) -> Tensor:
+    """What a readout finds to rates over the unit's mean rate; 0 to 1."""
+    return F.softplus(read + 0.5413)  # softplus(.5413) = 1
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from synbrain.training.leakage import TrainingImages
 
 CEILING_TRIALS = 4000  # single trials from which noise ceilings are estimated at most
 BLOCK = 256
+LEAST_RATE = 1e-6  # that rates are divided by
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def tuning_subject(
     if loss == "poisson":
         if (means < 0).any():
             raise SynBrainError(f"{dataset.path} has negative responses", "take --loss squared")
-        offset, scale = np.zeros_like(mean), np.maximum(mean, 1e-6)
+        offset, scale = np.zeros_like(mean), np.maximum(mean, LEAST_RATE)
     targets = (means - offset) / scale
     return TuningSubject(
         dataset=dataset,

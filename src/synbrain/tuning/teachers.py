@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synbrain.arrays import Rows
+from synbrain.arrays import Float32, Rows
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
 from synbrain.errors import SynBrainError
@@ -24,10 +24,11 @@ from synbrain.features.encoders import get_encoder
 from synbrain.features.tokens import TokenSet
 from synbrain.features.tuned_folder import READOUT, READOUTS, digest_in, read_config, tuned_folder
 from synbrain.files import new_array, open_array
-from synbrain.linear.path import LinearPath
+from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
-from synbrain.tuning.subjects import TuningSubject
+from synbrain.tuning.network import as_rates
+from synbrain.tuning.subjects import LEAST_RATE, TuningSubject
 
 IMAGES = 64  # whose tokens are held at a time
 
@@ -65,6 +66,11 @@ class Teacher:
                 "give teachers that were tuned on the same datasets",
             )
         return teacher
+
+    @property
+    def predicts_rates(self) -> bool:
+        """Whether it was tuned by a Poisson loss, whose last nonlinearity its stored readouts lack."""
+        return self.config.get("options", {}).get("loss") == "poisson"
 
     @property
     def about(self) -> dict[str, str]:
@@ -112,7 +118,10 @@ def taught_targets(
         Of each subject (n_images, units of all subjects) float16 memory maps, in the unit of the targets.
     """
     if not all(file.exists() for file in files):
-        opened = [(get_encoder(str(t.folder), device=device), _readouts(t, subjects)) for t in teachers]
+        opened = [
+            (get_encoder(str(t.folder), device=device), _readouts(t, subjects), t.predicts_rates)
+            for t in teachers
+        ]
         for subject, file in zip(subjects, files, strict=True):
             if not file.exists():
                 shape = (len(subject.pixels), sum(len(s.sd) for s in subjects))
@@ -121,15 +130,41 @@ def taught_targets(
     return [open_array(file) for file in files]
 
 
-def _readouts(teacher: Teacher, subjects: Sequence[TuningSubject]) -> list[LinearPath]:
-    """The teacher's readouts of the subjects, in their order."""
+Opened = tuple[Encoder, list[SubjectPart], bool]  # a teacher, its readouts, whether they predict rates
+
+
+def _readouts(teacher: Teacher, subjects: Sequence[TuningSubject]) -> list[SubjectPart]:
+    """The teacher's readouts of the subjects, in their order.
+
+    Raises:
+        SynBrainError: where recordings of a name are in another unit now.
+    """
     run = SynBrain.from_pretrained(teacher.folder / READOUTS)
-    paths = [run.subjects[subject.name].linear for subject in subjects]
-    return [path for path in paths if path is not None]  # every subject of a tuning has one
+    parts = [run.subjects[subject.name] for subject in subjects]
+    for part, subject in zip(parts, subjects, strict=True):
+        unit = subject.dataset.info.unit
+        if part.unit != unit:
+            raise SynBrainError(
+                f"the teacher {teacher.given} predicts {part.unit!r} for {part.name}, whose recordings are "
+                f"in {unit!r}",
+                "prepare them as the teacher saw them",
+            )
+    return parts
+
+
+def _responses(part: SubjectPart, tokens: TokenSet, predicts_rates: bool) -> Float32:
+    """(n_images, n_units) float32 that the teacher predicts, in the unit of the subject's responses."""
+    assert part.linear is not None  # every subject of a tuning has one
+    linear = part.linear.predict(tokens)
+    if not predicts_rates:
+        return linear
+    scale = np.maximum(part.response_mean, LEAST_RATE)
+    read = torch.from_numpy((linear - part.response_mean) / scale)
+    return np.asarray(as_rates(read).numpy() * scale, dtype=np.float32)
 
 
 def _fill(
-    array: NDArray[np.float16], teachers: Sequence[tuple[Encoder, list[LinearPath]]], subject: TuningSubject,
+    array: NDArray[np.float16], teachers: Sequence[Opened], subject: TuningSubject,
     subjects: Sequence[TuningSubject], show_progress: bool,
 ) -> None:  # fmt: skip
     """What teachers predict for the pictures of ``subject``, some at a time."""
@@ -137,10 +172,11 @@ def _fill(
     for start in track(starts, f"teach {subject.name}", unit="batch", show=show_progress):
         some = slice(start, start + IMAGES)
         total = np.zeros(array[some].shape, np.float32)
-        for encoder, paths in teachers:
+        for encoder, readouts, predicts_rates in teachers:
             tokens = _tokens(encoder, subject, subject.images.rows[some])
             parts = [
-                (path.predict(tokens) - s.offset) / s.scale for path, s in zip(paths, subjects, strict=True)
+                (_responses(part, tokens, predicts_rates) - s.offset) / s.scale
+                for part, s in zip(readouts, subjects, strict=True)
             ]
             total += np.concatenate(parts, axis=1)
         array[some] = total / len(teachers)
