@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 from fixtures.colours import N_IMAGES, N_TEST, linear_run, make_dataset
+from fixtures.noise import plain_noise
 from synbrain import Dataset, Decoder, SynBrain
 from synbrain.cli import main
 from synbrain.data.marks import image_marks, packed, unpacked
 from synbrain.decoding.adapt import adapt_decoder, adaptation_data
 from synbrain.decoding.alignment import make_alignment, read_labels
-from synbrain.decoding.augment import augment
-from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.augment import augment, trials_of
+from synbrain.decoding.evaluate import evaluate_decoder, reads_tokens_of
 from synbrain.decoding.flattery import evaluate_semantics, flattery
 from synbrain.decoding.options import AugmentOptions, DecoderAdaptOptions, DecoderEvaluation, DecoderOptions
 from synbrain.decoding.scores import DecoderScores, Draws, ScoredOn, token_scores
@@ -120,6 +121,21 @@ def test_semantic_scores(ridge: Path, first: Dataset, run: SynBrain) -> None:
         evaluate_semantics(run, first, ridge, second=ridge)
 
 
+def test_the_second_decoder_is_outside_the_circle(
+    ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path
+) -> None:
+    """In the other order the flattery had the other sign, and was called the flattery all the same."""
+    opened = Decoder.from_pretrained(ridge)
+    source = opened.targets.source.model_copy(update={"encoder": "mosaic", "digest": "m"})
+    outside = replace(opened, targets=replace(opened.targets, source=source))
+    outside.save_pretrained(tmp_path / "outside")
+    with pytest.raises(SynBrainError, match="second decoder reads tokens of pixels, as the run does"):
+        evaluate_semantics(run, first, tmp_path / "outside", second=ridge)
+    both = SynBrain(run.config.model_copy(update={"encoder": "mosaic+pixels"}), run.subjects)
+    assert reads_tokens_of(opened, both)
+    assert not reads_tokens_of(outside, run)
+
+
 def test_evaluate_with_a_decoder(
     ridge: Path, first: Dataset, run: SynBrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +206,20 @@ def test_augmentation(
         train_decoder([first], settings, out=tmp_path / "e", augment=first)
     assert not (tmp_path / "e").exists()
     assert not (tmp_path / ".d.training").exists()
+
+
+def test_isotropic_noise_is_of_one_size(first: Dataset) -> None:
+    """However many trials are made at once, as `augment` makes them block by block and the curve all."""
+    part = linear_run(first).subject()
+    noise = plain_noise(np.zeros((30, 0)), noise_variance=4.0)
+    grows = replace(noise.trial, slope=noise.trial.slope + 0.5)  # with the mean
+    part = replace(part, noise=replace(noise, trial=grows))
+    expected = np.random.default_rng(0).normal(5, 3, (20, 30)).astype(np.float32)
+    options = AugmentOptions(kind="isotropic", seed=2)
+    whole = trials_of(part, expected, options)
+    apart = [trials_of(part, expected[i : i + 5], options, i) for i in range(0, 20, 5)]
+    np.testing.assert_array_equal(np.concatenate(apart), whole)
+    assert np.mean((whole - expected) ** 2) == pytest.approx(4, rel=0.2)
 
 
 def test_scores_on_synthetic_data_say_so(

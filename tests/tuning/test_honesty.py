@@ -14,6 +14,12 @@ from synbrain import train
 from synbrain.commands.check import image_features
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
+from synbrain.decoding.augment import augment
+from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.experiments.arms import Arms, Cell
+from synbrain.decoding.options import AugmentOptions, DecoderOptions
+from synbrain.decoding.subjects import decoding_data
+from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens, open_untuned
@@ -111,9 +117,52 @@ def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(
     with pytest.warns(SynBrainWarning, match="models are fitted on the other"):
         model = train([planted], TrainOptions(encoder="tuned-enc", response_noise=False))
     assert model.subject().linear is not None
+    # the run knows the responses to what its encoder was tuned on, although its path is not fitted on them
     trained = unpacked(model.config.trained_images)
-    assert trained == set(image_marks(honest, honest.image_rows("train")))
+    assert trained == set(image_marks(planted, planted.image_rows("train")))
+    known = model.known_pictures.only(trained)
+    assert set(known.marks) == trained
     assert np.isfinite(model.predict(open_tokens(planted, "tuned-enc").take(np.arange(3)))).all()
+
+
+@pytest.mark.filterwarnings("ignore::synbrain.errors.SynBrainWarning")
+def test_decoders_are_fitted_and_chosen_by_images_that_no_encoder_was_tuned_on(
+    make_dataset: Callable[..., Dataset], tmp_path: Path
+) -> None:
+    dataset = make_dataset(tmp_path / "one", seed=1, n_train=60)
+    tune_encoder([dataset], SMALL, out=tmp_path / "enc")
+    make_tokens(dataset, FeatureOptions(encoder=str(tmp_path / "enc"), device="cpu"))
+    make_tokens(dataset, FeatureOptions(encoder="pixels", device="cpu"))
+    tokens = open_tokens(dataset, "tuned-enc")
+    assert tokens.tuned is not None
+    tuned = set(image_marks(dataset, tokens.tuned))
+    free = set(image_marks(dataset, dataset.image_rows("train"))) - tuned
+    assert min(len(tuned), len(free)) > 8
+
+    of_tuned = DecoderOptions(method="ridge", encoder="tuned-enc", grid=0, components=2)
+    decoder = train_decoder([dataset], of_tuned, out=tmp_path / "decoder")
+    assert unpacked(decoder.config.trained_images) == free
+    linear = {"n_folds": 3, "windows": 0, "blur": 0.0}
+    run = train(
+        [dataset], TrainOptions(encoder="tuned-enc", networks=False, linear=linear, leave_out=0.3),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert {"measured_mean", "synthetic_trial"} <= evaluate_decoder(decoder, dataset, run=run).rows.keys()
+
+    # the run saw all but the few that were left out, not only those that its path was fitted on
+    of_pixels = DecoderOptions(method="ridge", encoder="pixels", components=2, validation_fraction=0.05)
+    data = decoding_data([dataset], of_pixels, run_images=run.config.trained_images)
+    assert data.seen == ()
+    assert data.validation_images <= free - unpacked(run.config.trained_images)
+    # synthetic trials of a tuned image are no examples of what it looks like to this encoder
+    arms = Arms(run, dataset, dataset)
+    decoded = decoding_data([dataset], of_tuned, run_images=run.config.trained_images)
+    pairs, _ = arms.trials(Cell("calibrated", 0.1, 0), decoded)
+    made = augment(run, dataset, AugmentOptions(hours=0.1), out=tmp_path / "synthetic")
+    augmented = decoding_data([dataset], of_tuned, made).subjects[0].synthetic
+    assert augmented is not None
+    for shown, of in ((pairs, dataset), (augmented, made)):
+        assert not tuned & set(image_marks(of, shown.tokens.image_rows))
 
 
 def test_tokens_of_another_encoder_of_the_name_are_refused(

@@ -29,7 +29,7 @@ from synbrain.decoding.options import DecoderAdaptOptions, MindEye2Options
 from synbrain.decoding.protocol import DecodingSubject
 from synbrain.decoding.subjects import DecodingData
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import digest_of
 from synbrain.metrics.retrieval import cosine_matrix
@@ -174,7 +174,8 @@ def make_alignment(
         "pass the dataset that the decoder was trained on to --known-data",
     )
     source = base.targets.source
-    pairs = pairs_of(known_data, open_tokens(known_data, source.encoder, [source.layer]), "train")
+    known_data, tokens = open_untuned(known_data, source.encoder, [source.layer])
+    pairs = pairs_of(known_data, tokens, "train")
     rows = known_data.image_rows("train")
     tested = data.known_pictures.with_copies(unpacked(data.test_images), known_data)
     pairs = pairs.take(np.searchsorted(rows, without(known_data, rows, tested)))

@@ -24,7 +24,8 @@ from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.oracle_row import true_trials
 from synbrain.features.encoder import pick_device
-from synbrain.features.store import open_tokens
+from synbrain.features.joint import encoders_of
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import open_array, require_absent, write_json
 from synbrain.metrics.retrieval import N_WAY
@@ -101,7 +102,7 @@ def _measured(decoder: Decoder, dataset: Dataset, options: DecoderEvaluation) ->
     """
     require_untrained(decoder, dataset)
     source = decoder.targets.source
-    tokens = open_tokens(dataset, source.encoder, [source.layer])
+    dataset, tokens = open_untuned(dataset, source.encoder, [source.layer])
     test = pairs_of(dataset, tokens, "test")
     if test.n_images < (options.n_way or 2):
         raise SynBrainError(
@@ -159,8 +160,13 @@ def _about(
         samples=options.samples,
         seed=options.seed,
         renderer=options.renderer,
-        reads_the_runs_tokens=run is not None and run.config.encoder == decoder.targets.source.encoder,
+        reads_the_runs_tokens=run is not None and reads_tokens_of(decoder, run),
     )
+
+
+def reads_tokens_of(decoder: Decoder, run: SynBrain) -> bool:
+    """Whether a decoder was trained on tokens of an encoder that the run reads, be it one of several."""
+    return bool(set(encoders_of(decoder.targets.source.encoder)) & set(encoders_of(run.config.encoder)))
 
 
 def _read_responses(path: Path, shape: tuple[int, ...]) -> Float32:
@@ -211,7 +217,8 @@ def synthetic_rows(
         SynBrainError: where the run is not of this subject, or was trained on its test images.
     """
     part = part_beside(run, dataset, subject)
-    tokens = run.tokens(open_tokens(dataset, run.config.encoder, run.config.layers))
+    dataset, tokens = open_untuned(dataset, run.config.encoder, run.config.layers)
+    tokens = run.tokens(tokens)
     test, train = pairs_of(dataset, tokens, "test"), pairs_of(dataset, tokens, "train")
     rows = {
         "synthetic_trial": run.sample(test.tokens, 1, seed, subject=part.name)[0],

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from synbrain.data.dataset import Dataset
-from synbrain.decoding.evaluate import evaluate_decoder
+from synbrain.decoding.decoder import Decoder
+from synbrain.decoding.evaluate import evaluate_decoder, reads_tokens_of
 from synbrain.decoding.options import DecoderEvaluation
 from synbrain.decoding.scores import DecoderScores
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
+from synbrain.features.encoder import pick_device
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.model.synbrain import SynBrain
 
@@ -80,19 +82,32 @@ def evaluate_semantics(
         second: folder of a decoder of another encoder's tokens, to say by how much the first one flatters.
 
     Raises:
-        SynBrainError: as :func:`synbrain.decoding.evaluate.evaluate_decoder`; two decoders of one encoder.
+        SynBrainError: as :func:`synbrain.decoding.evaluate.evaluate_decoder`; two decoders of one encoder, a
+            second one of tokens that the run reads.
     """
-    first = evaluate_decoder(decoder, dataset, options, run=run)
+    device = str(pick_device(options.device))
+    opened = [Decoder.from_pretrained(f, device=device) for f in (decoder, second) if f is not None]
+    if second is not None:
+        _require_outside(opened[1], opened[0], run)
+    scores = [evaluate_decoder(each, dataset, options, run=run) for each in opened]
     if second is None:
-        return SemanticScores(first, None, {})
-    other = evaluate_decoder(second, dataset, options, run=run)
-    encoders = [scores.about.token_space.encoder for scores in (first, other)]
+        return SemanticScores(scores[0], None, {})
+    return SemanticScores(scores[0], scores[1], flattery(scores[0], scores[1], seed=options.seed))
+
+
+def _require_outside(second: Decoder, first: Decoder, run: SynBrain) -> None:
+    """Refuse a second decoder within the circle: the flattery would be 0, or turn its sign."""
+    encoders = [decoder.targets.source.encoder for decoder in (first, second)]
     if encoders[0] == encoders[1]:
         raise SynBrainError(
             f"both decoders read tokens of {encoders[0]}",
             "train the second one with another --encoder",
         )
-    return SemanticScores(first, other, flattery(first, other, seed=options.seed))
+    if reads_tokens_of(second, run):
+        raise SynBrainError(
+            f"the second decoder reads tokens of {encoders[1]}, as the run does ({run.config.encoder})",
+            "give the decoder of the run's tokens first, and second one of an encoder that it does not read",
+        )
 
 
 def flattery(

@@ -21,7 +21,7 @@ from synbrain.decoding.targets import TokenTargets
 from synbrain.decoding.unseen import HeldOut, hold_out
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
+from synbrain.features.store import open_tokens, open_untuned
 from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
 from synbrain.model.subject import note_other_person
 from synbrain.training.leakage import training_images
@@ -68,6 +68,8 @@ def decoding_data(
 ) -> DecodingData:
     """Training and validation images of every subject, within the budget, without any test image.
 
+    Images that a tuned encoder was tuned on have no part: their tokens know the responses to them.
+
     Args:
         datasets: one a subject, with tokens of ``options.encoder``.
         options: budget, token layer, reduction, seed.
@@ -86,6 +88,8 @@ def decoding_data(
         raise SynBrainError(
             "synthetic trials for several subjects at once", "train one subject, or adapt to it"
         )
+    layers = [options.layer] if options.layer else None
+    datasets = [open_untuned(dataset, options.encoder, layers)[0] for dataset in datasets]
     allowed = training_images(datasets, options.shared_test_images)
     names = _names(datasets)
     if not run_images and augment is not None and augment.info.synthetic is not None:
@@ -126,7 +130,10 @@ def _augmented(
     Copies of validation and test images in other files are left out as well.
     """
     test = unpacked(data.test_images)
-    pairs = synthetic_pairs(augment, dataset, test, data.targets)
+    require_synthetic(augment, dataset, test)
+    source = data.targets.source
+    augment, tokens = open_untuned(augment, source.encoder, [source.layer])
+    pairs = pairs_of(augment, tokens, "train")
     known = KnownPictures.of(dataset, np.union1d(dataset.image_rows("train"), dataset.image_rows("test")))
     never = known.with_copies(data.validation_images | test, augment)
     rows = augment.image_rows("train")
@@ -157,13 +164,11 @@ def mean_and_sd(train: Pairs) -> tuple[Float32, Float32]:
     return scale.mean.astype(np.float32), scale.unit.astype(np.float32)
 
 
-def synthetic_pairs(
-    augment: Dataset, dataset: Dataset, test_marks: set[bytes], targets: TokenTargets
-) -> Pairs:
-    """Trials of a synthetic dataset that may augment ``dataset``.
+def require_synthetic(augment: Dataset, dataset: Dataset, test_marks: set[bytes]) -> None:
+    """Refuse what cannot augment ``dataset``.
 
     Raises:
-        SynBrainError: no synthetic dataset, no trials, another subject, unit or encoder, or test images.
+        SynBrainError: no synthetic dataset, no trials, other voxels or another unit, or test images.
     """
     if augment.info.synthetic is None:
         raise SynBrainError(
@@ -181,7 +186,6 @@ def synthetic_pairs(
         f"{{n}} images of {augment.path} are test images",
         "synthesize responses to other images",
     )
-    return pairs_of(augment, open_tokens(augment, targets.source.encoder, [targets.source.layer]), "train")
 
 
 def require_untrained(decoder: Decoder, dataset: Dataset) -> None:

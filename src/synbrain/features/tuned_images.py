@@ -31,6 +31,12 @@ def tuned_rows(dataset: Dataset, tuned_on: str) -> Rows:
     return every[[mark in known for mark in image_marks(dataset, every)]]
 
 
+def tuned_away(dataset: Dataset) -> Rows:
+    """Rows of the training images that :func:`without_images` took out of a dataset."""
+    unused = (dataset.trials["split"] == UNUSED).to_numpy()
+    return np.unique(dataset.trials["image"].to_numpy(dtype=np.int64)[unused])
+
+
 def refuse_tuned_test_images(dataset: Dataset, encoder: str, rows: Rows) -> None:
     """Raise where ``rows``, the images that ``encoder`` was tuned on, hold test images of the dataset."""
     n_test = int(np.isin(dataset.image_rows("test"), rows).sum())

@@ -257,7 +257,7 @@ def _run_config(
     tokens = subjects[0].pairs.tokens
     linear_layers = () if fit is None else tuple(fit.path.layers)
     read = dict.fromkeys((*linear_layers, *([] if mapper_layer is None else [mapper_layer])))
-    trained = {mark for subject in subjects for mark in subject.image_marks}
+    trained = {mark for s in subjects for mark in (*s.image_marks, *s.tuned_marks)}
     test = {mark for subject in subjects for mark in subject.test_marks}
     if origin is not None:
         trained |= unpacked(origin.base.trained_images)

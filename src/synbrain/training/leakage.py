@@ -41,9 +41,10 @@ class TrainingImages:
     marks: tuple[bytes, ...]
     test_marks: tuple[bytes, ...]
 
-    def pictures_of(self, dataset: Dataset) -> KnownPictures:
-        """These images and the test images of the dataset, whose they are."""
-        return KnownPictures.of(dataset, np.union1d(self.rows, dataset.image_rows("test")))
+    def pictures_of(self, dataset: Dataset, further: Rows | None = None) -> KnownPictures:
+        """These images and the test images of the dataset, whose they are; and ``further`` ones of it."""
+        rows = np.union1d(self.rows, dataset.image_rows("test"))
+        return KnownPictures.of(dataset, rows if further is None else np.union1d(rows, further))
 
 
 def training_images(

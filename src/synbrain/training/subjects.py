@@ -9,10 +9,12 @@ from typing import Any
 
 from synbrain.data.dataset import Dataset
 from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
+from synbrain.data.marks import image_marks
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.tokens import Pairs, TokenSet, note_other_files, pairs_of
+from synbrain.features.tuned_images import tuned_away
 from synbrain.linear.fit import LEAST_IMAGES, LinearFit
 from synbrain.training.config import TrainConfig
 from synbrain.training.leakage import TrainingImages
@@ -31,6 +33,8 @@ class TrainingSubject:
         image_marks: of the images of ``pairs.tokens`` (training/leakage.py); without them the run keeps no
             held-out predictions.
         test_marks: of the subject's test images.
+        tuned_marks: of training images that have no part, since the encoder was tuned on them: the run knows
+            the responses to them all the same.
         pictures: these images and the test images, which a run keeps to know them in other files.
         also_known: of an adaptation, mark of an image -> marks of its picture in files that the base was
             trained on.
@@ -44,6 +48,7 @@ class TrainingSubject:
     scaling: dict[str, Any] = field(default_factory=dict)
     image_marks: tuple[bytes, ...] = ()
     test_marks: tuple[bytes, ...] = ()
+    tuned_marks: tuple[bytes, ...] = ()
     pictures: KnownPictures = NO_PICTURES
     also_known: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     linear_fit: LinearFit | None = None
@@ -55,6 +60,7 @@ class TrainingSubject:
         if info.synthetic is not None:
             note = f"{dataset.path} holds synthetic responses ({info.synthetic}), not measured ones"
             warnings.warn(note, SynBrainWarning, stacklevel=3)
+        tuned = tuned_away(dataset)
         return cls(
             name=name or info.subject,
             pairs=pairs,
@@ -63,7 +69,8 @@ class TrainingSubject:
             scaling=info.scaling,
             image_marks=images.marks,
             test_marks=images.test_marks,
-            pictures=images.pictures_of(dataset),
+            tuned_marks=image_marks(dataset, tuned),
+            pictures=images.pictures_of(dataset, tuned),
         )
 
 

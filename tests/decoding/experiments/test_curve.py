@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,23 @@ def test_arms_and_resuming(first, run, tmp_path: Path) -> None:
     with pytest.raises(SynBrainError, match="other settings"):
         augmentation_curve(run, first, other, out=tmp_path / "c")
     assert json.loads((tmp_path / "c" / "curve.json").read_text()) == more
+
+
+def test_decoders_of_another_run_are_refused_also_where_no_folder_tells_them_apart(
+    first, run, tmp_path: Path
+) -> None:
+    options = CURVE.model_copy(update={"arms": ["expected"], "seeds": 1, "resume": True})
+    found = augmentation_curve(run, first, options, out=tmp_path / "c")
+    assert not run.digest
+    part = run.subject()
+    assert part.linear is not None
+    linear = replace(part.linear, mixing=part.linear.mixing + 1)
+    other = SynBrain(run.config, {part.name: replace(part, linear=linear)})
+    with pytest.raises(SynBrainError, match="other settings or data"):
+        augmentation_curve(other, first, options, out=tmp_path / "c")
+    assert augmentation_curve(linear_run(first), first, options, out=tmp_path / "c") == found
+    other.save_pretrained(tmp_path / "run")
+    assert other.digest == SynBrain.from_pretrained(tmp_path / "run").digest != ""
 
 
 def test_a_failure_loses_nothing(first, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

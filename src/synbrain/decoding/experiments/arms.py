@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,6 +21,7 @@ from synbrain.decoding.subjects import DecodingData
 from synbrain.errors import SynBrainError
 from synbrain.features.store import open_tokens
 from synbrain.features.tokens import Pairs, TokenSet
+from synbrain.files import digest_of
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 
@@ -78,6 +80,15 @@ class Arms:
         return part_beside(self.run, self.dataset)
 
     @cached_property
+    def run_digest(self) -> str:
+        """What tells the run from others: its digest, or what it answers where it lies in no folder."""
+        if self.run.digest:
+            return self.run.digest
+        first = self.expected[:1]
+        answers = (first, trials_of(self.part, first, AugmentOptions()))
+        return digest_of([hashlib.sha256(answer.tobytes()).hexdigest() for answer in answers])
+
+    @cached_property
     def rows(self) -> Rows:
         """Rows of ``images.images`` that are nobody's test image."""
         return usable_images(self.run, self.images, [self.dataset])
@@ -90,14 +101,20 @@ class Arms:
     def shown(self, options: AugmentOptions, data: DecodingData) -> Rows:
         """(n_trials,) rows of ``images.images``, none of them an image that ``data`` chooses decoders by.
 
+        Nor is one of them an image that the encoder whose tokens are decoded was tuned on.
+
         Raises:
             SynBrainError: where no other image is left.
         """
         never = self._copies_too(data.validation_images)
         kept = np.array([mark not in never for mark in self.marks], dtype=bool)
+        tokens = self._decoded(data)
+        if tokens.tuned is not None:
+            kept &= ~np.isin(tokens.rows[self.rows], tokens.tuned)
         if not kept.any():
             raise SynBrainError(
-                f"every usable image of {self.images.path} is a validation image",
+                f"every usable image of {self.images.path} is a validation image, or one that the decoded "
+                "encoder was tuned on",
                 "let synthetic trials show further images, with --images",
             )
         return draw_images(self.rows[kept], round(options.hours * TRIALS_PER_HOUR), options)
@@ -149,11 +166,15 @@ class Arms:
             )[0]
         else:
             responses = trials_of(self.part, self.expected[at], options)
-        source = data.targets.source
         unique = np.unique(shown)
-        decoded = open_tokens(self.images, source.encoder, [source.layer]).take(unique)
+        decoded = self._decoded(data).take(unique)
         pairs = Pairs(decoded, responses, np.arange(n_trials), np.searchsorted(unique, shown))
         return pairs, data.targets.of(decoded)
+
+    def _decoded(self, data: DecodingData) -> TokenSet:
+        """Tokens of all images, of the kind that is decoded."""
+        source = data.targets.source
+        return open_tokens(self.images, source.encoder, [source.layer])
 
     def _gaussian(self, seed: int, train: Pairs) -> RidgeGaussian:
         """Ridge with Gaussian residuals, fitted to the real trials of the seed."""

@@ -34,9 +34,9 @@ from synbrain.decoding.train import decoder_of
 from synbrain.decoding.unseen import note_seen
 from synbrain.decoding.unused import note_unused_in_adaptation
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
+from synbrain.features.store import open_untuned
 from synbrain.features.tokens import pairs_of
-from synbrain.files import digest_of, write_json, write_text
+from synbrain.files import digest, digest_of, write_json, write_text
 from synbrain.markdown import markdown_table
 from synbrain.metrics.intervals import bootstrap_mean
 from synbrain.metrics.retrieval import cosine_matrix
@@ -79,7 +79,8 @@ class Setting:
         elsewhere = {"systems", "seeds", "hours", "device", "resume"}
         settings = self.options.model_dump(mode="json", exclude=elsewhere | once_fitted(self.options))
         data = [self.dataset.info.name, self.dataset.digest, self.known_data.digest]
-        return digest_of([settings, self.arms.run.digest, self.base_digest, *data, *self.tokens])
+        labels = [] if self.options.labels is None else [digest(self.options.labels)]
+        return digest_of([settings, self.arms.run_digest, self.base_digest, *data, *self.tokens, *labels])
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,14 @@ def compare_decoders(
         raise SynBrainError(f"no decoders {unknown}", f"choose among {', '.join(SYSTEMS)}")
     opened = Decoder.from_pretrained(base)
     note_unused_in_adaptation(opened, options)
-    arms, digest = Arms(run, dataset, known_data), decoder_digest(base)
-    setting = Setting(opened, dataset, known_data, arms, options, out, digest)
+    arms = Arms(run, dataset, known_data)
+    setting = Setting(opened, dataset, known_data, arms, options, out, decoder_digest(base))
     first, _ = _data(setting, options), arms.part  # what does not fit is refused here
     grid = setting.grid
     grid.begin("table.json", overwrite=overwrite, resume=options.resume)
     note_seen(first.n_validation_images, first.seen)
     results, failed = grid.all(_rows_of(options), earlier=options.resume, show_progress=show_progress)
-    about = {"run": run.digest, "base": digest} | _about(setting, first, list(results))
+    about = {"run": run.digest, "base": setting.base_digest} | _about(setting, first, list(results))
     table = {"about": about, **_table(results), "failed": failed}
     write_json(out / "table.json", table)
     write_text(out / "table.md", table_of(table) + "\n")
@@ -294,8 +295,8 @@ def _repeats(setting: Setting, row: Row) -> Result:
     It says how noisy a trial is. It is no bound on decoders, which read the mean of all repeats and know
     which voxels to trust.
     """
-    tokens = open_tokens(setting.dataset, setting.base.targets.source.encoder)
-    test, train = (pairs_of(setting.dataset, tokens, split) for split in ("test", "train"))
+    dataset, tokens = open_untuned(setting.dataset, setting.base.targets.source.encoder)
+    test, train = (pairs_of(dataset, tokens, split) for split in ("test", "train"))
     test = test.take(np.flatnonzero(test.repeats() > 1))
     if test.n_images < 2:
         raise SynBrainError("no test image was repeated", "leave `repeats` out of --systems")

@@ -18,7 +18,7 @@ from synbrain.arrays import Float64
 from synbrain.data.budget import TRIALS_PER_HOUR
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import unpacked
-from synbrain.decoding.adapt import adapt_to
+from synbrain.decoding.adapt import adapt_to, adaptation_data
 from synbrain.decoding.choice import chosen_share
 from synbrain.decoding.decoder import Decoder
 from synbrain.decoding.evaluate import evaluate_decoder
@@ -172,7 +172,7 @@ def _identity(cell: Cell, experiment: Experiment) -> str:
     elsewhere = {"hours", "arms", "weights", "seeds", "device", "resume", "rule"}  # what does not change it
     return digest_of(
         ["one share a file", options.model_dump(mode="json", exclude=elsewhere | once_fitted(options)),
-         experiment.arms.run.digest, experiment.base_digest, experiment.tokens,
+         experiment.arms.run_digest, experiment.base_digest, experiment.tokens,
          *((data.info.name, data.digest) for data in (experiment.arms.dataset, experiment.arms.images)),
          vars(cell)]
     )  # fmt: skip
@@ -237,9 +237,11 @@ def _data(experiment: Experiment, seed: int, budget: str | None = None) -> Decod
     options = experiment.options.model_copy(
         update={"seed": seed} | ({} if budget is None else {"budget": budget})
     )
-    targets = None if experiment.base is None else experiment.base.targets
+    dataset = experiment.arms.dataset
     run_images = experiment.arms.run.config.trained_images if budget is None else ""
-    return decoding_data([experiment.arms.dataset], options, targets=targets, run_images=run_images)
+    if experiment.base is not None:
+        return adaptation_data(experiment.base, dataset, options, run_images=run_images)
+    return decoding_data([dataset], options, run_images=run_images)
 
 
 def _fitted(data: DecodingData, cell: Cell, experiment: Experiment) -> tuple[Decoder, list[float]]:

@@ -20,7 +20,7 @@ from synbrain.decoding.pictures.gallery import PixelDecoder, nearest_images
 from synbrain.decoding.pictures.renderers import UnclipRenderer
 from synbrain.decoding.subjects import require_untrained
 from synbrain.errors import SynBrainError
-from synbrain.features.store import open_tokens
+from synbrain.features.store import open_tokens, open_untuned
 from synbrain.features.tokens import pairs_of
 from synbrain.files import new_folder, require_absent
 from synbrain.model.synbrain import SynBrain
@@ -156,7 +156,8 @@ def painter_of(
             )
         unclip = UnclipRenderer.from_checkpoint(renderer)
         return lambda predicted: list(unclip.render(predicted, seed=seed))
-    train = pairs_of(dataset, open_tokens(dataset, decoder.space.encoder, [decoder.space.layer]), "train")
+    dataset, tokens = open_untuned(dataset, decoder.space.encoder, [decoder.space.layer])
+    train = pairs_of(dataset, tokens, "train")
     if most is not None and train.n_images > most:
         train = train.take(np.linspace(0, train.n_images - 1, most).astype(int))
     known = decoder.image_tokens(train.tokens)
