@@ -48,6 +48,8 @@ def test_bootstrap_mean_agrees_with_students_t() -> None:
     expected = stats.t.interval(0.95, 199, values.mean(), stats.sem(values))
     np.testing.assert_allclose((low, high), expected, atol=0.02)
     assert intervals.bootstrap_mean(np.full(4, 2.0)) == (2, 2)
+    # equal but for rounding: NaN, which no table's JSON can hold
+    assert intervals.bootstrap_mean(np.array([1.0, 1.0, 1.0, 1 - 1e-16])) == pytest.approx((1, 1))
 
 
 def test_intervals_over_subjects_are_wider_than_over_pooled_images() -> None:

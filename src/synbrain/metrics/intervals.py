@@ -124,7 +124,8 @@ def bootstrap_mean(
 
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    if len(finite) < 2 or np.ptp(finite) == 0:
+    # equal but for rounding: scipy then finds no sample on one side of the mean, and gives NaN
+    if len(finite) < 2 or np.ptp(finite) <= 1e-12 * np.abs(finite).max():
         centre = float(finite.mean()) if len(finite) else float("nan")
         return centre, centre
     result = stats.bootstrap(
