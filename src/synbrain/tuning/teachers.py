@@ -70,7 +70,7 @@ class Teacher:
     @property
     def predicts_rates(self) -> bool:
         """Whether it was tuned by a Poisson loss, whose last nonlinearity its stored readouts lack."""
-        return self.config.get("options", {}).get("loss") == "poisson"
+        return bool(self.config.get("options", {}).get("loss") == "poisson")
 
     @property
     def about(self) -> dict[str, str]:
