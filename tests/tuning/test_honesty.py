@@ -6,11 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from synbrain import train
+from synbrain.baselines.gaussian import RidgeGaussian
 from synbrain.commands.check import image_features
 from synbrain.data.dataset import Dataset
 from synbrain.data.marks import image_marks, unpacked
@@ -23,7 +25,7 @@ from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError, SynBrainWarning
 from synbrain.features.options import FeatureOptions
 from synbrain.features.store import make_tokens, open_tokens, open_untuned
-from synbrain.features.tokens import pairs_of
+from synbrain.features.tokens import Pairs, pairs_of
 from synbrain.files import write_manifest
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
@@ -127,7 +129,7 @@ def test_what_is_fitted_on_a_tuned_subject_is_judged_by_images_held_out(
 
 @pytest.mark.filterwarnings("ignore::synbrain.errors.SynBrainWarning")
 def test_decoders_are_fitted_and_chosen_by_images_that_no_encoder_was_tuned_on(
-    make_dataset: Callable[..., Dataset], tmp_path: Path
+    make_dataset: Callable[..., Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = make_dataset(tmp_path / "one", seed=1, n_train=60)
     tune_encoder([dataset], SMALL, out=tmp_path / "enc")
@@ -154,6 +156,17 @@ def test_decoders_are_fitted_and_chosen_by_images_that_no_encoder_was_tuned_on(
     data = decoding_data([dataset], of_pixels, run_images=run.config.trained_images)
     assert data.seen == ()
     assert data.validation_images <= free - unpacked(run.config.trained_images)
+    # ridge, which the run's trials are compared with, is fitted on none of them either
+    fitted: list[int] = []
+    fit = RidgeGaussian.fit
+
+    def counted(self: RidgeGaussian, pairs: Pairs, **how: Any) -> RidgeGaussian:
+        fitted.append(pairs.n_images)
+        return fit(self, pairs, **how)
+
+    monkeypatch.setattr(RidgeGaussian, "fit", counted)
+    Arms(run, dataset, dataset).trials(Cell("ridge_gaussian", 0.1, 0), data)
+    assert fitted[0] <= len(free) < data.subjects[0].train.n_images
     # synthetic trials of a tuned image are no examples of what it looks like to this encoder
     arms = Arms(run, dataset, dataset)
     decoded = decoding_data([dataset], of_tuned, run_images=run.config.trained_images)

@@ -177,9 +177,15 @@ class Arms:
         return open_tokens(self.images, source.encoder, [source.layer])
 
     def _gaussian(self, seed: int, train: Pairs) -> RidgeGaussian:
-        """Ridge with Gaussian residuals, fitted to the real trials of the seed."""
+        """Ridge with Gaussian residuals, fitted to the real trials of the seed.
+
+        Images that the run's encoder was tuned on are left out: their tokens know the responses.
+        """
         if seed not in self._ridge:
             encoder, layers = self.run.config.encoder, self.run.config.layers
             seen = self.run.tokens(open_tokens(self.dataset, encoder, layers)).take(train.tokens.image_rows)
-            self._ridge[seed] = RidgeGaussian().fit(replace(train, tokens=seen), seed=seed)
+            pairs = replace(train, tokens=seen)
+            if seen.tuned is not None:
+                pairs = pairs.take(np.flatnonzero(~np.isin(seen.rows, seen.tuned)))
+            self._ridge[seed] = RidgeGaussian().fit(pairs, seed=seed)
         return self._ridge[seed]
