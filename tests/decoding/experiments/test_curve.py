@@ -12,6 +12,7 @@ import pytest
 
 from fixtures.colours import linear_run, make_dataset
 from synbrain import Dataset, SynBrain
+from synbrain.data.marks import image_marks, packed
 from synbrain.decoding.experiments.arms import Arms, Cell
 from synbrain.decoding.experiments.compare import compare_decoders
 from synbrain.decoding.experiments.curve import (
@@ -21,7 +22,8 @@ from synbrain.decoding.experiments.curve import (
     curve_worth,
     further_hours,
 )
-from synbrain.decoding.options import CurveOptions
+from synbrain.decoding.options import CurveOptions, DecoderOptions
+from synbrain.decoding.train import train_decoder
 from synbrain.errors import SynBrainError
 from synbrain.figures.augmentation import augmentation_figure, worth_figure
 
@@ -92,6 +94,31 @@ def test_decoders_of_another_run_are_refused_also_where_no_folder_tells_them_apa
     assert augmentation_curve(linear_run(first), first, options, out=tmp_path / "c") == found
     other.save_pretrained(tmp_path / "run")
     assert other.digest == SynBrain.from_pretrained(tmp_path / "run").digest != ""
+
+
+def test_a_base_is_adapted_in_its_token_space_and_held_against_the_test_images(
+    first, run, options, tmp_path: Path
+) -> None:
+    other = make_dataset(tmp_path, "other", 24, 2)
+    small = options("mindeye2", encoder="pixels", components=8).mindeye2
+    sizes = small.sizes.model_copy(update={"use_prior": False})  # a pixel token has 3 values
+    small = small.model_copy(update={"sizes": sizes, "steps": 20, "round_steps": 10})
+    base = train_decoder(
+        [other], DecoderOptions(encoder="pixels", components=8, mindeye2=small), out=tmp_path / "base"
+    )
+    # no encoder is named: it is the base's, as in `decoder adapt`
+    asked = CurveOptions(
+        budget="all", hours=[0, 0.1], arms=["expected"], weights=[0.5], seeds=1, mindeye2=small
+    )  # fmt: skip
+    curve = augmentation_curve(run, first, asked, out=tmp_path / "c", base=tmp_path / "base")
+    assert not curve["failed"]
+    assert curve["about"]["adapted"]
+    saw = packed(image_marks(first, first.image_rows("test")[:1]))
+    nosy = replace(base, config=base.config.model_copy(update={"trained_images": saw}))
+    nosy.save_pretrained(tmp_path / "nosy")
+    with pytest.raises(SynBrainError, match="would be trained on 1 test image"):
+        augmentation_curve(run, first, asked, out=tmp_path / "d", base=tmp_path / "nosy")
+    assert not (tmp_path / "d" / "cells").exists()
 
 
 def test_a_failure_loses_nothing(first, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
