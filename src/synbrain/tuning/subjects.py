@@ -22,6 +22,7 @@ from synbrain.files import digest_of, new_array, open_array
 from synbrain.metrics.ceiling import signal_and_noise
 from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages
+from synbrain.tuning.unused import note_no_ceiling
 
 CEILING_TRIALS = 4000  # single trials from which noise ceilings are estimated at most
 BLOCK = 256
@@ -125,6 +126,8 @@ def tuning_subject(
             "give more images, or another --validation-fraction",
         )
     pairs = _pairs(dataset, images)
+    if ceiling_weights and pairs.repeats().max() < 2:
+        note_no_ceiling(dataset.info.name)
     means = pairs.repeat_means()
     train = np.flatnonzero(~is_out)
     mean, sd = means[train].mean(axis=0), means[train].std(axis=0)

@@ -37,6 +37,7 @@ from synbrain.tuning.options import LAYERS, TuneOptions
 from synbrain.tuning.readout_path import EXACT_UNITS, PATTERN_IMAGES, ReadoutPatterns
 from synbrain.tuning.subjects import TuningSubject, check_names, decode_pixels, stand_ins, tuning_subject
 from synbrain.tuning.teachers import Teacher, require_teachers, taught_targets
+from synbrain.tuning.unused import note_unused, require_parts
 from synbrain.tuning.write import Tuned, tuned_config, write_tuned
 
 AS_RECOMMENDED = TuneOptions()
@@ -82,6 +83,7 @@ def tune_encoder(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint was written.
     """
     check_names(datasets)
+    note_unused(options)
     teachers = [Teacher.of(given, datasets) for given in options.teachers]
     images = training_images(datasets, options.shared_test_images, keep_out or (), show_progress)
     accelerator = accelerator_on(options.device, parts_rest=True)
@@ -141,13 +143,14 @@ def _trainable_encoder(options: TuneOptions, device: torch.device) -> Encoder:
     """The base encoder at the size that it is tuned at.
 
     Raises:
-        SynBrainError: for one that is not registered, or has nothing to train.
+        SynBrainError: for one that is not registered, or has nothing to train, or not what is to be frozen.
     """
     if options.encoder not in ENCODERS:
         raise SynBrainError(f"there is no encoder {options.encoder!r}", f"choose from {', '.join(ENCODERS)}")
     base = get_encoder(options.encoder, weights=options.weights, device=device, size=options.size_of_pictures)
     if base.module is None:
         raise SynBrainError(f"the encoder {base.name} has no network to tune", "choose another encoder")
+    require_parts(options.freeze, (name for name, _ in base.module.named_parameters()))
     return base
 
 
