@@ -169,7 +169,7 @@ def test_vision_transformers_are_tuned_whole_or_by_low_rank_updates(
     options = SMALL.model_copy(
         update={
             "encoder": name, "weights": str(tmp_path / "weights"), "size": None, "epochs": 1,
-            "layers": ["layer1", "layer2"], "lora_rank": rank, "lr": 1e-2,
+            "layers": ["layer1", "layer2"], "lora_rank": rank, "lr": 1e-2, "freeze": [],
         }
     )  # fmt: skip
     made = tune_encoder(pair, options, out=tmp_path / "vit")
