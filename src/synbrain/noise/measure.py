@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32, Mask
-from synbrain.features.tokens import Pairs, Scale
+from synbrain.arrays import Float32, Float64, Mask
+from synbrain.features.tokens import CONSTANT, Pairs, Scale
 from synbrain.metrics.voxel import power_of_two
 from synbrain.noise.parts import MeanError, TrialNoise
 from synbrain.noise.response_noise import ResponseNoise
 
 USUAL = 1e-3, 1e6  # sd of responses that are fitted as they are
-STILL = 1e-6  # sd of the trials of a voxel that never varies, in those of the usual voxel
+STILL = 1e-6  # sd of the trials of a voxel that never varies, in those of the usual voxel, at least
 
 
 @dataclass(frozen=True)
@@ -30,22 +30,24 @@ class Measure:
         varies: (n_voxels,) bool, voxels whose trials vary by more than rounding.
         units: (n of these,) power of two near the sd of each, so that nothing is rounded; 1 where that is a
             usual number.
-        usual: median of their sd; 1 where none varies.
+        still: (n of the others,) sd that their trials are given: next to none, but as much as a prediction of
+            their constant is rounded by, or no measurement of it would be probable.
     """
 
     varies: Mask
     units: Float32
-    usual: float
+    still: Float64
 
     @classmethod
     def of(cls, pairs: Pairs) -> Measure:
         """That of the trials of ``pairs``."""
-        sd = Scale.of_trials(pairs).sd
-        varies = sd > 0
-        those = sd[varies]
+        scale = Scale.of_trials(pairs)
+        varies = scale.sd > 0
+        those = scale.sd[varies]
         is_usual = (those >= USUAL[0]) & (those <= USUAL[1])
         units = np.where(is_usual, 1.0, power_of_two(those)).astype(np.float32)
-        return cls(varies, units, float(np.median(those)) if len(those) else 1.0)
+        usual = float(np.median(those)) if len(those) else 1.0
+        return cls(varies, units, np.maximum(STILL * usual, CONSTANT * np.abs(scale.mean[~varies])))
 
     @property
     def is_plain(self) -> bool:
@@ -63,11 +65,11 @@ class Measure:
     def of_all(self, noise: ResponseNoise) -> ResponseNoise:
         """The noise of all voxels, in the unit of the responses; those that never vary have next to none."""
         trial, error, unit = noise.trial, noise.error, self.units.astype(np.float64)
-        still = (STILL * self.usual) ** 2
+        still = self.still**2
 
-        def spread(values: NDArray[np.floating], other: float) -> Float32:
-            out = np.full((len(self.varies), *values.shape[1:]), other, dtype=np.float32)
-            out[self.varies] = values
+        def spread(values: NDArray[np.floating], other: float | Float64) -> Float32:
+            out = np.empty((len(self.varies), *values.shape[1:]), dtype=np.float32)
+            out[self.varies], out[~self.varies] = values, other
             return out
 
         return ResponseNoise(
