@@ -249,3 +249,16 @@ def test_help_lists_the_words_that_an_option_takes(capsys: pytest.CaptureFixture
     assert "--shrink {none,subject,voxel}" in printed
     assert "--vae.schedule {constant,cosine}" in printed
     assert "--preset PRESET" in printed
+
+
+def test_help_says_percent_as_it_is_read_and_nothing_of_leaving_out_what_must_be_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in ("evaluate", "train"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert "for 90 %" in printed
+    assert "%%" not in printed
+    assert "the run folder to write" in printed
+    assert "without it nothing" not in printed

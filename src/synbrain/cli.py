@@ -137,7 +137,7 @@ def _list_commands(words: list[str]) -> int:
     print(f"usage: synbrain {typed[0]} WHAT ..." if inside else USAGE)
     listed = inside or COMMANDS
     for group in dict.fromkeys(command.group for command in listed.values()):
-        rows = [f"  {n:<18} {c.help}" for n, c in listed.items() if c.group == group]
+        rows = [f"  {n:<19} {c.help}" for n, c in listed.items() if c.group == group]
         print(f"\n{group}:", *rows, sep="\n")
     if not inside:
         print("\nsynbrain --version says the version.")

@@ -143,7 +143,7 @@ CASES = {
     "no tokens of the encoder": (
         ["decoder", "train", "first", "--encoder", "efficientnet-lite0"],
         "first has no tokens of efficientnet-lite0: run `synbrain features first --encoder "
-        "efficientnet-lite0`",
+        "efficientnet-lite0`, or name what it has tokens of: --encoder pixels",
     ),
     "no tokens of the layer": (
         ["decoder", "train", "first", "--encoder", "pixels", "--layer", "early"],

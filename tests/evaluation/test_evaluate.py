@@ -14,6 +14,7 @@ import torch
 
 from synbrain.baselines.ridge import Ridge
 from synbrain.cli import main
+from synbrain.commands.evaluate import evaluate as command
 from synbrain.data.dataset import write_tables
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError, SynBrainWarning
@@ -22,6 +23,7 @@ from synbrain.evaluation.latents import encode
 from synbrain.evaluation.measured import measure
 from synbrain.evaluation.options import EvaluateOptions
 from synbrain.evaluation.oracle_row import oracle_row
+from synbrain.evaluation.table import terminal
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.path import LinearPath
 from synbrain.metrics.retrieval import cosine_matrix, top1
@@ -257,6 +259,26 @@ def test_the_command_writes_and_prints(
     assert "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert main(["evaluate", str(run), str(folder), "--samples", "1"]) == 2
+
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    out.unlink()
+    monkeypatch.setattr("builtins.print", gone)  # as by synbrain evaluate ... | head
+    with pytest.raises(BrokenPipeError):
+        command(SynBrain.from_pretrained(run), brain.dataset, options(samples=20, rows=["ceiling"]), out=out)
+    assert list(json.loads(out.read_text())["scores"]) == ["synbrain", "ceiling"]
+    assert list(json.loads((run / "scores.json").read_text())["scores"]) == ["synbrain", "ceiling"]
+
+
+def test_a_run_of_fewer_images_than_the_rows_beside_it_is_told(brain) -> None:
+    run = linear_run(brain)
+    (part,) = run.subjects.values()
+    for n, note in ((30, "the run was fitted on 30 of the 90 training images"), (90, "fitted on")):
+        fitted = replace(part, linear=replace(part.linear, about={"n_images": n}))
+        scores = evaluate(SynBrain(run.config, {"s1": fitted}), brain.dataset, options(), tokens=brain.tokens)
+        assert scores.about.n_fitted_images == n
+        assert (note in terminal(scores)) == (n < 90)
 
 
 def test_predictions_are_given_as_they_were_scored(brain) -> None:

@@ -126,6 +126,14 @@ def test_what_does_not_fit_is_told_and_nothing_kept(
     assert [path for path in (dataset.path / "tokens").glob("*my-clip*") if path.suffix != ".lock"] == []
 
 
+def test_a_table_of_features_is_told_how_to_become_an_array(
+    dataset: Dataset, files: tuple[np.ndarray, Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "features.csv").write_text("0.1,0.2\n")
+    with pytest.raises(SynBrainError, match=r"features.csv is no .npy file: save it with numpy"):
+        make_tokens(dataset, options(files, tokens=tmp_path / "features.csv"))
+
+
 def test_names_alone_are_refused() -> None:
     with pytest.raises(ValueError, match="--tokens"):
         FeatureOptions(names=Path("names.txt"))

@@ -261,3 +261,12 @@ def test_command(src: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.Ca
 def test_a_mask_may_be_called_mask(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     (src[0] / "sub-01" / "sub-01_mask.nii.gz").rename(src[0] / "mask.nii.gz")
     assert prepare_bids(src[0], tmp_path / "out").n_voxels == 15
+
+
+def test_an_atlas_has_one_name_in_all_subjects(src: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    names = "sub-01_desc-visual_dseg", "sub-01_run-1_desc-visual_dseg"
+    labels = [src[0] / "sub-01" / f"{name}.nii.gz" for name in names]
+    for path in labels:
+        save(path, np.ones(GRID, dtype=np.int16))
+    made = prepare_bids(src[0], tmp_path / "out", options=BidsOptions(atlases=labels))
+    assert list(made.space.atlases) == ["visual", names[1]]  # none is lost

@@ -344,6 +344,7 @@ def test_repeated_images_may_be_the_test_images() -> None:
     assert notes == ["test images are the 1 of 3 that were shown more than once"]
     drawn = split_images(pd.DataFrame({"image": ["a", "b", "a", "c"]}), TableOptions())[1]
     assert "1 image of them was shown more than once" in drawn[1]
+    assert "trial noise is fitted on repeats of training images" in drawn[1]
     for names in (["a", "b"], ["a", "a", "b", "b"]):
         assert len(split_images(pd.DataFrame({"image": names}), TableOptions())[1]) == 1
     for names in (["a", "b"], ["a", "a"]):

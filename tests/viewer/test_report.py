@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,21 @@ def test_a_page_says_of_no_run_that_it_never_saw_the_images_where_that_is_not_kn
     part = SubjectPart("s", VoxelSpace(2), "percent", flat, flat)
     assert "3 test images that the model never saw," in sentences(scores, part, 0.0, is_unseen=True)[0]
     assert "never saw" not in sentences(scores, part, 0.0, is_unseen=False)[0]
+
+
+def test_a_page_says_that_ridge_saw_more_images_and_that_nothing_was_repeated() -> None:
+    paired = {
+        "synbrain": {"voxel_r": {"difference": -0.2, "interval": (-0.3, -0.1), "p": 0.001, "p_holm": 0.001}}
+    }
+    row = {"voxel_r": Score(0.4), "coverage_90": Score(0.9), "variance_ratio": Score(1.8)}
+    flat = np.zeros(2, dtype=np.float32)
+    for n_fitted, source in ((30, "residuals"), (80, "repeats")):
+        about = About(n_test_images=3, n_voxels=2, n_train_images=80, n_fitted_images=n_fitted)
+        noise = SimpleNamespace(n_voxels=2, record=SimpleNamespace(source=source))
+        part = SubjectPart("s", VoxelSpace(2), "percent", flat, flat, noise=noise)  # type: ignore[arg-type]
+        _, second, third = sentences(Scores({"synbrain": row}, {}, about, paired), part, 0.0, is_unseen=True)
+        assert ("The run was fitted on 30 of the 80 training images" in second) == (n_fitted == 30)
+        assert ("no training image was repeated" in third) == (source == "residuals")
 
 
 def test_the_command_of_a_page_says_every_option_that_it_depends_on() -> None:

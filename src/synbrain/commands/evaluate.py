@@ -53,12 +53,15 @@ def evaluate(
     if decoder is None and (second_decoder is not None or renderer is not None):
         raise SynBrainError("a second decoder or a renderer without a decoder", "pass --decoder too")
     scores = score(run, dataset, options, show_progress=True)
-    print(terminal(scores))  # first: what was computed is seen even where nothing can be written
-    if out is not None:
-        scores.save(out, overwrite=overwrite)
-        print(f"scores -> {out}")
-    if run.folder is not None:
-        print(refresh_card(run.folder, scores.to_json()))
+    kept = []
+    try:  # written first, as the reader of a pipe may go; what was computed is seen even where that fails
+        if out is not None:
+            scores.save(out, overwrite=overwrite)
+            kept.append(f"scores -> {out}")
+        if run.folder is not None:
+            kept.append(refresh_card(run.folder, scores.to_json()))
+    finally:
+        print("\n".join([terminal(scores), *kept]))
     if decoder is not None:
         _decode(run, dataset, options, decoder, second_decoder, renderer, decoded)
 

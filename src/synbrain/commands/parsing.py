@@ -155,16 +155,17 @@ def options_of(signature: inspect.Signature, doc: Docstring, command: Command) -
     for key, parameter in signature.parameters.items():
         if key == "show_progress":
             continue
-        hint, default = parameter.annotation, parameter.default
+        hint, default, text = parameter.annotation, parameter.default, described.get(key, "")
         if key in command.required:
             default = REQUIRED
+            text = text.partition(";")[0]  # what follows says what leaving it out does, in Python
         if key == "options" and _is_model(hint):
             options += _fields(hint, default, key)
             continue
         is_word = parameter.kind is parameter.POSITIONAL_ONLY or (
             default is REQUIRED and parameter.kind is not parameter.KEYWORD_ONLY
         )
-        options.append(Option(key, hint, default, is_word, described.get(key, "")))
+        options.append(Option(key, hint, default, is_word, text))
     has_model = any(_folder_kind(option.hint) in (RunFolder, DecoderFolder) for option in options)
     if has_model and not any(option.key == "device" for option in options):
         options.append(Option("device", str, "auto", False, DEVICE))

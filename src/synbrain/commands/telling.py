@@ -146,10 +146,10 @@ def decoder(made: Decoder, typed: Typed) -> None:
         f"{space.encoder}"
     )
     if made.config.validation:
-        of = " (of a first fit; the last one is to all images)" if made.config.last_fit else ""
-        print(
-            f"validation images{of}: " + ", ".join(f"{k} {v:.4g}" for k, v in made.config.validation.items())
-        )
+        of = " (fitted without them; the decoder was then fitted to all)" if made.config.last_fit else ""
+        scores = made.config.validation.items()
+        shown = [f"{k} {v:.4g}" for k, v in scores if k != "score" and not k.startswith("log_rank")]
+        print(f"validation images{of}: {', '.join(shown)}")  # the others are what a step is chosen by
 
 
 def decoded(scores: DecoderScores, typed: Typed) -> None:

@@ -82,6 +82,9 @@ class HelpFormatter(DefaultHelpFormatter):
         metavar: str = super()._get_default_metavar_for_optional(action)
         return f"{{{','.join(words)}}}" if words else metavar
 
+    def _expand_help(self, action: Action) -> str:
+        return super()._expand_help(action).replace("%%", "%")  # jsonargparse's template leaves it
+
     def _get_help_string(self, action: Action) -> str:
         text = action.help or ""
         default = action.default

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.describe import counted
+from synbrain.describe import as_text, counted
 from synbrain.errors import SynBrainError
 from synbrain.files import atomic_path, read_json, write_json
 
@@ -47,7 +47,7 @@ class Atlas:
     source: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VoxelSpace:
     """Positions, ROI labels and reliability of ``n_voxels`` voxels, vertices or units.
 
@@ -72,6 +72,8 @@ class VoxelSpace:
     >>> space = VoxelSpace.from_mask(np.ones((2, 2, 2), dtype=bool), np.eye(4))
     >>> space.n_voxels, space.coordinates()[-1].tolist()
     (8, [1.0, 1.0, 1.0])
+    >>> space
+    VoxelSpace(kind: volume, size: 8 voxels, shape: (2, 2, 2))
     """
 
     n_voxels: int
@@ -101,6 +103,15 @@ class VoxelSpace:
                 raise SynBrainError("points lack their positions", "give (n_voxels, 3) in mm")
         elif self.kind != "none" and (self.index is None or self.shape is None):
             raise SynBrainError(f"a {self.kind} space lacks its grid", "give shape and index")
+
+    def __repr__(self) -> str:
+        facts: dict[str, Any] = {
+            "kind": self.kind,
+            "size": counted(self.n_voxels, *self.unit_words),
+            "shape": self.shape,
+        }
+        facts |= {"mesh": self.mesh, "ROIs": len(self.roi_masks()) or None}
+        return as_text("VoxelSpace", {name: fact for name, fact in facts.items() if fact is not None})
 
     @classmethod
     def from_mask(cls, mask: Any, affine: Any, **rest: Any) -> VoxelSpace:

@@ -14,6 +14,7 @@ class About(BaseModel):
         dataset, subject, unit: of the recordings.
         dataset_digest, run_digest: of the folders that were read.
         n_test_images, n_test_trials, n_train_images, n_train_trials: how many.
+        n_fitted_images: those that the run was fitted on; the other rows are fitted on all training images.
         repeats: least and most trials of a test image.
         n_voxels: all of them.
         voxels_are: what they are called: voxels, vertices, grayordinates or units.
@@ -42,6 +43,7 @@ class About(BaseModel):
     n_test_trials: int | None = None
     n_train_images: int | None = None
     n_train_trials: int | None = None
+    n_fitted_images: int | None = None
     repeats: list[int] | None = None
     n_voxels: int | None = None
     voxels_are: str | None = None

@@ -26,7 +26,14 @@ from synbrain.evaluation.scores import Scores
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import TokenSet, split_pairs
 from synbrain.linear.plain import MANY_IMAGES
-from synbrain.model.subject import BoundModel, part_of, require_model, require_recorded, require_unseen
+from synbrain.model.subject import (
+    BoundModel,
+    n_fitted_images,
+    part_of,
+    require_model,
+    require_recorded,
+    require_unseen,
+)
 from synbrain.model.synbrain import SynBrain
 from synbrain.progress import track
 
@@ -64,8 +71,9 @@ def evaluate(
 ) -> Scores:
     """Score ``model`` on the test split of ``dataset`` beside control rows.
 
-    Baselines are fitted on the training split with the model's own tokens; nothing is fitted or chosen on
-    test images. Where next to no image was repeated, noise ceilings and distribution scores are left out.
+    Baselines are fitted on the whole training split with the model's own tokens, also where the model saw a
+    part of it; nothing is fitted or chosen on test images. Where next to no image was repeated, noise
+    ceilings and distribution scores are left out.
 
     Args:
         model: a run.
@@ -142,6 +150,7 @@ def evaluation_of(
     about = describe(dataset, measured, n_samples=options.samples).model_copy(
         update={
             "run_digest": model.digest or None,
+            "n_fitted_images": n_fitted_images(model, model.subject(subject)),
             "n_way": min(options.n_way, test.n_images),
             "n_subsets": options.n_subsets,
             "n_bootstrap": options.n_bootstrap,

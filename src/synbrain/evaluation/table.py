@@ -66,10 +66,21 @@ def cells(scores: Scores) -> tuple[list[str], list[list[str]]]:
     return ["row", *(COLUMNS[m] for m in shown)], body
 
 
+def of_fewer_images(scores: Scores) -> str:
+    """That the run was fitted on fewer images than the rows beside it; empty where it was not."""
+    about = scores.about
+    fitted, there = about.n_fitted_images, about.n_train_images
+    if fitted is None or there is None or fitted >= there:
+        return ""
+    return f"the run was fitted on {fitted} of the {there} training images, the other rows on all {there}"
+
+
 def explanations(scores: Scores) -> list[str]:
     """What each shown column means, and what the rows could not say."""
     head, _ = cells(scores)
-    lines = [WORDS[m] for m in COLUMNS if m in WORDS and COLUMNS[m] in head]
+    fewer = of_fewer_images(scores)
+    lines = [f"{fewer}; `synbrain adaptation-curve` gives all the same images"] if fewer else []
+    lines += [WORDS[m] for m in COLUMNS if m in WORDS and COLUMNS[m] in head]
     retrieval = {"raw ret.", "syn ret.*"} & set(head)
     if retrieval and scores.about.n_way:
         lines.append(f"raw and syn retrieval: top-1 of {scores.about.n_way} images")

@@ -91,7 +91,7 @@ def get_encoder(
         raise SynBrainError(
             f"there is no encoder {name!r}",
             f"choose from {', '.join(ENCODERS)}, or give the folder of a tuned encoder; tokens of a file "
-            "(`synbrain features --tokens`) have no network",
+            "(`synbrain features --tokens`) have no network: in Python give their tokens",
         )
     if size is None:  # an encoder of a user's own need not know of other sizes
         return ENCODERS[name](name, weights, where, precision)

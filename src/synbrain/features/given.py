@@ -59,6 +59,10 @@ def store_given(dataset: Dataset, folder: Path, options: FeatureOptions, overwri
     """
     assert options.tokens is not None
     layer, start = _layer_of(options), time.perf_counter()
+    if options.tokens.suffix != ".npy":
+        raise SynBrainError(
+            f"{options.tokens} is no .npy file", 'save it with numpy: np.save("features.npy", array)'
+        )
     given = open_array(options.tokens)
     array = given[:, None] if given.ndim == 2 else given
     if array.ndim != 3 or array.dtype.kind not in "fiu" or 0 in array.shape:

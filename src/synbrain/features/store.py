@@ -134,7 +134,9 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     called = "FOLDER" if given.startswith(PREFIX) else given  # a tuned encoder is found by its folder
     command = f"synbrain features {dataset.path} --encoder {called}"
     if not (folder / TOKENS_JSON).exists():
-        raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`")
+        stored = stored_encoders(dataset)
+        others = f", or name what it has tokens of: --encoder {' or '.join(stored)}" if stored else ""
+        raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`{others}")
     facts = _read(folder)
     if facts["images"] != image_set_digest(dataset):
         raise SynBrainError(

@@ -139,6 +139,12 @@ def require_unseen(run: SynBrain, dataset: Dataset) -> bool:
     return True
 
 
+def n_fitted_images(model: SynBrain, part: SubjectPart) -> int | None:
+    """How many images of its own a subject was fitted on (a budget's, say); None where a run does not say."""
+    given = None if model.config.adaptation is None else model.config.adaptation.n_images
+    return given if part.linear is None else part.linear.about.get("n_images", given)
+
+
 class BoundModel:
     """A run with one of its subjects chosen, as the protocol that baselines share."""
 

@@ -156,8 +156,10 @@ def make_atlas(volume: LabelMap, index: NDArray[np.int64], folders: Iterable[Pat
 
 
 def read_atlases(files: Iterable[Path], grid: Grid, index: NDArray[np.int64], root: Path) -> dict[str, Atlas]:
-    """Label volumes at the voxels ``index`` of ``grid``, called by their entity atlas- or seg-, or their
-    name.
+    """Label volumes at the voxels ``index`` of ``grid``.
+
+    They are called by their entity atlas-, seg- or desc-, so that one atlas has one name in all subjects, or
+    else by their file's name.
     """
     made = {}
     for path in files:
@@ -166,7 +168,9 @@ def read_atlases(files: Iterable[Path], grid: Grid, index: NDArray[np.int64], ro
         labels = load_map(stem, (path,), (grid,))
         if labels is None:
             raise SynBrainError(f"{path} is no label volume", "give whole numbers, one a region")
-        made[there.get("atlas") or there.get("seg") or stem] = make_atlas(labels, index, [], root)
+        called = [there.get("atlas"), there.get("seg"), there.get("desc"), stem]
+        name = next(word for word in called if word and word not in made)
+        made[name] = make_atlas(labels, index, [], root)
     return made
 
 

@@ -152,7 +152,7 @@ def write_sessions(
     todo = [session for session in sessions if not _is_done(done, session)]
     offset = open_array(path).offset
     shown = bar(
-        "read sessions", total=len(sessions), unit="session", show=show_progress,
+        "read betas", total=len(sessions), unit="file", show=show_progress,
         initial=len(sessions) - len(todo),
     )  # fmt: skip
     with shown, ThreadPoolExecutor(max(1, how.workers)) as pool:

@@ -56,7 +56,7 @@ def split_images(trials: pd.DataFrame, options: SourceOptions) -> tuple[pd.DataF
             were = counted(n_repeated, "image of them was", "images of them were")
             notes.append(
                 f"{were} shown more than once, which noise ceilings need: --test-images repeated makes these "
-                "the test images"
+                "the test images; trial noise is fitted on repeats of training images, and would have none"
             )
     return trials.assign(split=np.where(trials["image"].isin(chosen), "test", "train")), notes
 

@@ -20,7 +20,7 @@ from synbrain.describe import counted
 from synbrain.errors import SynBrainError
 from synbrain.evaluation.evaluate import Evaluation
 from synbrain.evaluation.scores import Scores
-from synbrain.evaluation.table import explanations, header
+from synbrain.evaluation.table import explanations, header, of_fewer_images
 from synbrain.figures.report import Drawn, Shown, draw_pictures, noticeable_rois
 from synbrain.files import write_text
 from synbrain.model.parts import SubjectPart
@@ -162,6 +162,8 @@ def sentences(scores: Scores, part: SubjectPart, weight: float, *, is_unseen: bo
             f"That is {abs(paired['difference']):.3f} {word} than ridge regression on the same tokens "
             f"({low:+.3f} to {high:+.3f}, {sure})."
         )
+        if fewer := of_fewer_images(scores):
+            second += f" {fewer[0].upper()}{fewer[1:]}."
     cover = scores.value("synbrain", "coverage_90")
     ratio = scores.value("synbrain", "variance_ratio")
     if part.noise is None:
@@ -172,6 +174,8 @@ def sentences(scores: Scores, part: SubjectPart, weight: float, *, is_unseen: bo
         third = f"Its 90 % intervals hold {100 * cover:.0f} % of the measured trials"
         if ratio is not None:
             third += f"; within an image its trials vary {ratio:.2f} times as much as measured ones"
+            if part.noise.record.source == "residuals":
+                third += " (no training image was repeated, from which trial noise could be fitted)"
         third += "."
     if part.linear is not None and weight < LEAST_WEIGHT:
         third += (
