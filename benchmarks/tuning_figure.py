@@ -1,9 +1,10 @@
 """The picture of docs/research/tuning.md: every session left out, and the gain by sessions tuned on.
 
-    python benchmarks/tuning_figure.py WORK... --law WORK_3 WORK --out FIGURE.png
+    python benchmarks/tuning_figure.py WORK... [--law WORK_3 WORK] --out FIGURE.png
 
 WORK: folders of ``tuning.py`` with ``--frozen-prior`` that left out different sessions. ``--law``: folders
-that left out the same sessions, with encoders tuned on more and more of the others.
+that left out the same sessions, with encoders tuned on more and more of the others; without it there is no
+panel of them.
 """
 
 from __future__ import annotations
@@ -83,15 +84,17 @@ def main() -> None:
     parser.add_argument("--law", nargs="+", default=[], type=Path, metavar="WORK")
     parser.add_argument("--out", type=Path, required=True)
     typed = parser.parse_args()
-    figure = new_figure(10.5, 3.6)
-    few, every, law = figure.subplots(1, 3, width_ratios=[1, 1, 0.8])
+    figure = new_figure(10.5 if typed.law else 8.2, 3.6)
+    panels = figure.subplots(1, 2 + bool(typed.law), width_ratios=[1, 1, 0.8][: 2 + bool(typed.law)])
+    few, every = panels[:2]
     rows = rows_of(typed.work)
     every.sharey(few)
     show_sessions(few, rows, "50")
     show_sessions(every, rows, "all")
     few.set_ylabel("voxel r on test images")
     every.legend(fontsize=7, frameon=False, loc="lower right")
-    show_law(law, [Call.of(work) for work in typed.law])
+    if typed.law:
+        show_law(panels[2], [Call.of(work) for work in typed.law])
     save_png(figure, typed.out, dpi=130)
 
 
