@@ -134,8 +134,8 @@ def open_tokens(dataset: Dataset, encoder_name: str, layers: Iterable[str] | Non
     called = "FOLDER" if given.startswith(PREFIX) else given  # a tuned encoder is found by its folder
     command = f"synbrain features {dataset.path} --encoder {called}"
     if not (folder / TOKENS_JSON).exists():
-        stored = stored_encoders(dataset)
-        others = f", or name what it has tokens of: --encoder {' or '.join(stored)}" if stored else ""
+        stored = " or ".join(stored_encoders(dataset))
+        others = f", or name what it has tokens of: --encoder {stored}" if stored else ""
         raise SynBrainError(f"{dataset.path} has no tokens of {encoder_name}", f"run `{command}`{others}")
     facts = _read(folder)
     if facts["images"] != image_set_digest(dataset):
@@ -227,9 +227,8 @@ def make_tokens(
     if options.tokens is not None:
         return store_given(dataset, tokens_folder(dataset, options.encoder), options, overwrite)
     device = device_of_process(options.device)
-    encoder = get_encoder(
-        options.encoder, weights=options.weights, device=device, precision=options.precision
-    )
+    weights, precision = options.weights, options.precision
+    encoder = get_encoder(options.encoder, weights=weights, device=device, precision=precision)
     return write_tokens(
         dataset, encoder, options.layers, options, overwrite=overwrite, show_progress=show_progress
     )

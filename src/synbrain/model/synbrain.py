@@ -76,9 +76,7 @@ class SynBrain:
             raise SynBrainError("the networks read no layer", "set mapper_layer in the run's config")
         for name, subject in subjects.items():
             if vae is None and subject.linear is None:
-                raise SynBrainError(
-                    f"subject {name} has no part that predicts", "give a vae or a linear path"
-                )
+                raise SynBrainError(f"nothing of subject {name} predicts", "give a vae or a linear path")
         self.config = config
         self.subjects = subjects
         self.vae = vae
