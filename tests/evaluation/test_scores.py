@@ -113,7 +113,8 @@ def test_tables_name_every_column_and_what_is_missing(scores: Scores) -> None:
     assert all(word in printed for word in head)
     table = printed.split("\n\nvoxel r:")[0].splitlines()[2:]
     assert max(map(len, table)) <= 60
-    left_out = Scores.of_rows({"a": Row({"voxel_r": 0.1, "crps": None}, notes={"crps": "one response"})}, {})
+    row = Row({"voxel_r": 0.1, "crps": None}, notes={"crps": "one response"})
+    left_out = Scores.of_rows({"a": row}, About())
     assert "left out: one response" in explanations(left_out)
     assert "CRPS" not in cells(left_out)[0]
 
