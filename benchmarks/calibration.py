@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from steps import step
 from synbrain import SynBrain, load_dataset
 from synbrain.data.dataset import Dataset
-from synbrain.features.store import open_tokens
+from synbrain.features.store import open_tokens, open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import fit_linear_path
@@ -173,7 +173,7 @@ def by_distance(paths: list[Path], encoder: str, layers: list[str], on_test: boo
 def finished_run(folder: Path, dataset: Dataset) -> None:
     """The row of a run's test images."""
     model = SynBrain.from_pretrained(folder)
-    tokens = open_tokens(dataset, model.config.encoder, model.config.layers)
+    dataset, tokens = open_untuned(dataset, model.config.encoder, model.config.layers)
     train, test = pairs_of(dataset, tokens, "train"), pairs_of(dataset, tokens, "test")
     noise = model.subject().noise
     assert noise is not None
