@@ -4,7 +4,7 @@ A simulated subject is prepared and trained by the same functions as any other. 
 A simulated subject is prepared and trained by the same functions as any other. What ships is cut to size:
 the linear path alone (two encoder layers, its strongest RANK patterns over training images), with its trial
 
-    python benchmarks/make_demo_run.py /tmp/scratch        # about four minutes on one core
+    python benchmarks/make_demo_run.py SCRATCH        # about four minutes on one core
 """
 
 from __future__ import annotations
