@@ -74,7 +74,7 @@ def image_features(
     known = [encoder] if encoder is not None else stored_encoders(dataset)
     for name in known:
         tokens = open_tokens(dataset, name)
-        if tokens.tuned is None or len(tokens.tuned) == 0:
+        if not tokens.is_tuned.any():
             verify_tokens(dataset, name)
             layer = list(tokens.layers)[-1]
             features = summarise_tokens(tokens.layers[layer], tokens.rows, show_progress=show_progress)

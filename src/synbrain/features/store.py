@@ -189,9 +189,8 @@ def open_untuned(
         SynBrainError: as :func:`open_tokens`; where fewer than 3 training images are left.
     """
     tokens = open_tokens(dataset, encoder, layers)
-    if tokens.tuned is not None and len(tokens.tuned):
-        tuned = np.flatnonzero(np.isin(tokens.rows, tokens.tuned))
-        dataset = without_images(dataset, tuned, tokens.encoder)
+    if tokens.is_tuned.any():
+        dataset = without_images(dataset, np.flatnonzero(tokens.is_tuned), tokens.encoder)
     return dataset, tokens
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain.arrays import Float32, Float64, Rows
+from synbrain.arrays import Float32, Float64, Mask, Rows
 from synbrain.data.dataset import Dataset, Split
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError, SynBrainWarning
@@ -117,14 +117,14 @@ class TokenSet:
 
     @property
     def given(self) -> dict[str, str]:
-        """Layer -> digest of the file that a user gave its tokens in, of those that are of such a file.
+        """Layer -> digest of the file that a user gave its tokens in, which the encoder's does not tell."""
+        files = {layer: self.files[layer].given for layer in self.layers if layer in self.files}
+        return {layer: given for layer, given in files.items() if given}
 
-        The encoder's digest says nothing of these: no network stands behind them.
-        """
-        return {layer: self.files[layer].given for layer in self.layers if self._is_given(layer)}
-
-    def _is_given(self, layer: str) -> bool:
-        return layer in self.files and self.files[layer].given != ""
+    @property
+    def is_tuned(self) -> Mask:
+        """(n_images,) bool, images that the encoder was tuned on: their tokens know the responses."""
+        return np.isin(self.rows, [] if self.tuned is None else self.tuned)
 
     def take(self, rows: Rows) -> TokenSet:
         """The images ``rows`` of this set, in that order; nothing is copied."""
@@ -304,7 +304,7 @@ def pairs_of(dataset: Dataset, tokens: TokenSet, split: Split) -> Pairs:
     images, trials = dataset.image_rows(split), dataset.trial_rows(split)
     if len(images) == 0:
         raise SynBrainError(f"{dataset.path} has no {split} images", f"mark some trials as {split}")
-    if split == "train" and tokens.tuned is not None and np.isin(tokens.rows[images], tokens.tuned).any():
+    if split == "train" and tokens.is_tuned[images].any():
         raise SynBrainError(
             f"{tokens.encoder} was tuned on training images of {dataset.path}, so that "
             "their features know the responses",

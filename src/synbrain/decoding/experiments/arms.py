@@ -108,9 +108,7 @@ class Arms:
         """
         never = self._copies_too(data.validation_images)
         kept = np.array([mark not in never for mark in self.marks], dtype=bool)
-        tokens = self._decoded(data)
-        if tokens.tuned is not None:
-            kept &= ~np.isin(tokens.rows[self.rows], tokens.tuned)
+        kept &= ~self._decoded(data).is_tuned[self.rows]
         if not kept.any():
             raise SynBrainError(
                 f"every usable image of {self.images.path} is a validation image, or one that the decoded "
@@ -184,8 +182,6 @@ class Arms:
         if seed not in self._ridge:
             encoder, layers = self.run.config.encoder, self.run.config.layers
             seen = self.run.tokens(open_tokens(self.dataset, encoder, layers)).take(train.tokens.image_rows)
-            pairs = replace(train, tokens=seen)
-            if seen.tuned is not None:
-                pairs = pairs.take(np.flatnonzero(~np.isin(seen.rows, seen.tuned)))
+            pairs = replace(train, tokens=seen).take(np.flatnonzero(~seen.is_tuned))
             self._ridge[seed] = RidgeGaussian().fit(pairs, seed=seed)
         return self._ridge[seed]
