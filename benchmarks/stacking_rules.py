@@ -10,14 +10,11 @@ of the sessions.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synbrain import SynBrain
 from synbrain.data.dataset import load_dataset
 from synbrain.features.tokens import split_pairs
 from synbrain.files import read_json
@@ -25,29 +22,20 @@ from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.prior import fit_with_prior, response_space
 from synbrain.linear.stacking import stacked
 from synbrain.metrics.voxel import mean_defined, voxel_r
-from tuning import LINEAR, Cell, Frozen, tokens_of, unseen
+from tuning import LINEAR, Cell, Frozen, readout_space, session_parser, tokens_of, unseen
 
 COMMON = (0.0, 0.5, 1.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("base", nargs="+", type=Path)
-    parser.add_argument("--kept", nargs="+", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--budgets", nargs="+", default=["50", "100", "200"])
-    typed = parser.parse_args()
+    typed = session_parser(__doc__, ["50", "100", "200"]).parse_args()
     tuned = next(typed.work.glob("encoder*"))
     layers = list(read_json(tuned / "config.json")["layers"])
     base = read_json(tuned / "config.json")["base"]
     frozen = Frozen(base, [*layers, "final"], typed.work, 0)
-    readouts = SynBrain.from_pretrained(tuned / "readouts").subjects.values()
     kinds = {
         frozen.encoder: (frozen.layers, response_space([frozen.path(load_dataset(p)) for p in typed.base])),
-        str(tuned): (
-            [*layers, "readout"],
-            response_space([part for of in readouts if (part := of.as_base)]),
-        ),
+        str(tuned): ([*layers, "readout"], readout_space(tuned)),
     }
     for budget in typed.budgets:
         found: dict[str, list[list[float]]] = {"linear both": [], "prior both": []}

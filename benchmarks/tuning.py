@@ -54,11 +54,7 @@ LINEAR = LinearPathConfig()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("base", nargs="+", type=Path)
-    parser.add_argument("--kept", nargs="+", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--budgets", nargs="+", default=["50", "200", "all"])
+    parser = session_parser(__doc__, ["50", "200", "all"])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frozen-prior", action="store_true")
@@ -72,8 +68,7 @@ def main() -> None:
         started = cpu_seconds()
         tune_encoder(base, options, out=encoder, keep_out=kept, resume=True, show_progress=True)
         print(f"tuned in {cpu_seconds() - started:.0f} CPU seconds")
-    readouts = SynBrain.from_pretrained(encoder / "readouts")
-    tuned = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
+    tuned = readout_space(encoder)
     chosen = list(options.layers or LAYERS[options.encoder])
     frozen = Frozen(options.encoder, [*chosen, "final"], typed.work, typed.seed)
     kept = [unseen(dataset, str(encoder), [*chosen, "readout"]) for dataset in kept]
@@ -96,6 +91,24 @@ def main() -> None:
     print(as_markdown(rows, "r"))
     for line in table:
         print(line)
+
+
+def session_parser(doc: str | None, budgets: list[str]) -> argparse.ArgumentParser:
+    """Sessions tuned on, sessions kept back, a folder and numbers of training images."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("base", nargs="+", type=Path)
+    parser.add_argument("--kept", nargs="+", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--budgets", nargs="+", default=budgets)
+    return parser
+
+
+def readout_space(encoder: Path) -> ResponseSpace:
+    """What the readouts of a tuned encoder's subjects predict, as a prior."""
+    readouts = SynBrain.from_pretrained(encoder / "readouts")
+    space = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
+    assert space is not None  # every subject of a tuning has readouts
+    return space
 
 
 Parts = list[tuple[Path, str]]  # folder of a call and name of a row in it

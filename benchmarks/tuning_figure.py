@@ -84,17 +84,17 @@ def main() -> None:
     parser.add_argument("--law", nargs="+", default=[], type=Path, metavar="WORK")
     parser.add_argument("--out", type=Path, required=True)
     typed = parser.parse_args()
+    widths = [1.0, 1.0, 0.8] if typed.law else [1.0, 1.0]
     figure = new_figure(10.5 if typed.law else 8.2, 3.6)
-    panels = figure.subplots(1, 2 + bool(typed.law), width_ratios=[1, 1, 0.8][: 2 + bool(typed.law)])
-    few, every = panels[:2]
+    few, every, *law = figure.subplots(1, len(widths), width_ratios=widths)
     rows = rows_of(typed.work)
     every.sharey(few)
     show_sessions(few, rows, "50")
     show_sessions(every, rows, "all")
     few.set_ylabel("voxel r on test images")
     every.legend(fontsize=7, frameon=False, loc="lower right")
-    if typed.law:
-        show_law(panels[2], [Call.of(work) for work in typed.law])
+    for axes in law:
+        show_law(axes, [Call.of(work) for work in typed.law])
     save_png(figure, typed.out, dpi=130)
 
 

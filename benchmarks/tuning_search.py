@@ -11,7 +11,6 @@ how much of a difference is chance.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -24,16 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synbrain import SynBrain
 from synbrain.data.dataset import Dataset, load_dataset
 from synbrain.features import efficientnet_training
 from synbrain.files import read_json, write_json
 from synbrain.linear.fit import fit_linear_path
-from synbrain.linear.prior import fit_with_prior, response_space
+from synbrain.linear.prior import fit_with_prior
 from synbrain.metrics.voxel import voxel_r
 from synbrain.tuning import tune
 from synbrain.tuning.options import LAYERS, TuneOptions
-from tuning import LINEAR, Cell, Frozen, cpu_seconds, unseen
+from tuning import LINEAR, Cell, Frozen, cpu_seconds, readout_space, session_parser, unseen
 
 BLOCKS = 16  # of EfficientNet-Lite0
 WAYS: dict[str, dict[str, Any]] = {
@@ -58,12 +56,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("base", nargs="+", type=Path)
-    parser.add_argument("--kept", nargs="+", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = session_parser(__doc__, ["50", "200", "all"])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--budgets", nargs="+", default=["50", "200", "all"])
     parser.add_argument("--options", type=json.loads, default={}, help="TuneOptions of every way, as JSON")
     typed = parser.parse_args()
     base, kept = [load_dataset(p) for p in typed.base], [load_dataset(p) for p in typed.kept]
@@ -94,9 +88,7 @@ def row_of(
         with rates_by_block(decay), dropped_blocks(drop):
             tune.tune_encoder(base, options, out=out, keep_out=kept, resume=True, show_progress=True)
     took = cpu_seconds() - started
-    readouts = SynBrain.from_pretrained(out / "readouts")
-    space = response_space([p for part in readouts.subjects.values() if (p := part.as_base)])
-    assert space is not None  # every subject of a tuning has readouts
+    space = readout_space(out)
     chosen = list(options.layers or LAYERS[options.encoder])
     frozen = Frozen(
         options.encoder, [*LAYERS[options.encoder], "final"], work, 0
