@@ -1,8 +1,9 @@
 """The tables of docs/research/tuning.md: every session left out, from several calls of `tuning.py`.
 
-    python benchmarks/tuning_table.py WORK...
+    python benchmarks/tuning_table.py WORK... [--before WORK...]
 
-WORK: folders of ``tuning.py`` with ``--frozen-prior`` that left out different sessions.
+WORK: folders of ``tuning.py`` with ``--frozen-prior`` that left out different sessions. ``--before``: folders
+that left out the same ones with other encoders; what "prior both" gains over theirs is printed too.
 """
 
 from __future__ import annotations
@@ -47,21 +48,28 @@ def of_budget(rows: Rows, sessions: list[str], budget: str) -> str:
     return "\n".join(lines)
 
 
-def of_pairs(rows: Rows, sessions: list[str]) -> str:
+def difference(one: tuple[Rows, str], two: tuple[Rows, str], sessions: list[str], budget: str) -> str:
+    """Of two ways: mean over sessions, interval over test images, lowest and highest session, t test."""
+    (rows, way), (others, other) = one, two
+    each = reached(rows, sessions, budget, way) - reached(others, sessions, budget, other)
+    spread = resampled(rows, sessions, budget, way) - resampled(others, sessions, budget, other)
+    low, high = np.quantile(spread, [0.025, 0.975])
+    p = ttest_1samp(each, 0).pvalue
+    return (
+        f"{each.mean():+.3f} [{low:+.3f}, {high:+.3f}]; {each.min():+.3f} to {each.max():+.3f}; p = {p:.0e}"
+    )
+
+
+def of_pairs(rows: Rows, sessions: list[str], before: Rows) -> str:
     """Differences: mean over sessions with its interval over test images, lowest and highest session."""
     lines = ["| mean over sessions | " + " | ".join(BUDGETS.values()) + " |", "|---|---|---|---|"]
     for one, two in PAIRS:
-        cells = []
-        for budget in BUDGETS:
-            each = reached(rows, sessions, budget, one) - reached(rows, sessions, budget, two)
-            spread = resampled(rows, sessions, budget, one) - resampled(rows, sessions, budget, two)
-            low, high = np.quantile(spread, [0.025, 0.975])
-            p = ttest_1samp(each, 0).pvalue
-            cells.append(
-                f"{each.mean():+.3f} [{low:+.3f}, {high:+.3f}]; {each.min():+.3f} to {each.max():+.3f}; "
-                f"p = {p:.0e}"
-            )
+        cells = [difference((rows, one), (rows, two), sessions, budget) for budget in BUDGETS]
         lines.append(f"| {one} - {two} | " + " | ".join(cells) + " |")
+    if before:
+        way = "prior both"
+        cells = [difference((rows, way), (before, way), sessions, budget) for budget in BUDGETS]
+        lines.append(f"| {way} - {way} before | " + " | ".join(cells) + " |")
     cells = []
     for budget in BUDGETS:
         ridge = reached(rows, sessions, budget, "ridge frozen")
@@ -74,11 +82,13 @@ def of_pairs(rows: Rows, sessions: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("work", nargs="+", type=Path)
-    rows = rows_of(parser.parse_args().work)
+    parser.add_argument("--before", nargs="+", type=Path, default=[])
+    typed = parser.parse_args()
+    rows = rows_of(typed.work)
     sessions = list(dict.fromkeys(session for session, _, _ in rows))
     for budget in BUDGETS:
         print(of_budget(rows, sessions, budget), end="\n\n")
-    print(of_pairs(rows, sessions))
+    print(of_pairs(rows, sessions, rows_of(typed.before)))
     for animal in ("v4_19", "v4_2"):
         some = [session for session in sessions if session.startswith(animal)]
         gains = [
