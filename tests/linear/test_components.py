@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from synbrain.features.tokens import Pairs, TokenSet
-from synbrain.linear import fit as fit_module
 from synbrain.linear import patterns as patterns_module
 from synbrain.linear import voxels as voxels_module
 from synbrain.linear.config import LinearPathConfig
@@ -81,37 +80,51 @@ def test_components_of_noise_are_dropped(few: bool, monkeypatch: pytest.MonkeyPa
         assert np.mean(voxel_r(fit.out_of_fold, noise[::3])) < 0.05
 
 
-def test_more_columns_than_voxels_are_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_columns_than_voxels_are_not_stored() -> None:
     pairs, _ = low_rank(60, 12)
     fit = fit_linear_path(pairs, PLAIN.model_copy(update={"dtype": "float32"}))
     assert fit.path.mixing.shape == (12, 12)
     wide, _ = low_rank(60, 90)
-    few = PLAIN.model_copy(update={"rank": 7, "components": 5, "dtype": "float32"})
-    monkeypatch.setattr(fit_module, "MOST_ALONE", 89)
-    assert fit_linear_path(wide, few).path.mixing.shape[0] <= 12
+    few = PLAIN.model_copy(update={"rank": 7, "rest": 3, "components": 5, "dtype": "float32"})
+    assert fit_linear_path(wide, few).path.mixing.shape[0] <= 15
 
 
-def test_sharing_that_cross_validates_worse_is_left_out() -> None:
-    """Fewer images than voxels that each answer for themselves: patterns lose what is a voxel's own.
+def of_their_own(n_images: int, n_voxels: int, seed: int = 0) -> Pairs:
+    """Voxels that each answer for themselves; their noise is shared, and they differ in its strength."""
+    pairs, _ = low_rank(n_images, n_voxels, seed=seed)
+    flat = pairs.tokens.read("grid").reshape(pairs.n_images, -1)
+    brain, rng = np.random.default_rng(5), np.random.default_rng([seed, 6])
+    own = flat @ brain.normal(size=(flat.shape[1], n_voxels)) / np.sqrt(flat.shape[1])
+    noise = rng.normal(size=(pairs.n_trials, n_voxels)) + rng.normal(size=(pairs.n_trials, 1))
+    responses = 7 + 3 * own[pairs.image_of_trial] + noise * np.linspace(0.2, 2, n_voxels)
+    return replace(pairs, responses=responses.astype(np.float32))
 
-    Noise is shared and voxels differ in it, so that they are fitted in other units than they are measured in.
-    """
-    rng = np.random.default_rng(5)
-    pairs, _ = low_rank(40, 70)
-    flat = pairs.tokens.read(next(iter(pairs.tokens.layers))).reshape(pairs.n_images, -1)
-    own = flat @ rng.normal(size=(flat.shape[1], 70)) / np.sqrt(flat.shape[1])
-    noise = rng.normal(size=(pairs.n_trials, 70)) + rng.normal(size=(pairs.n_trials, 1))
-    responses = 7 + 3 * own[pairs.image_of_trial] + noise * np.linspace(0.2, 2, 70)
-    of_their_own = replace(pairs, responses=responses.astype(np.float32))
-    fit = fit_linear_path(of_their_own, PLAIN)
-    alone = fit_linear_path(of_their_own, PLAIN.model_copy(update={"share": False}))
-    assert "patterns" not in fit.path.about
-    spread = alone.out_of_fold.std()
-    assert np.abs(fit.out_of_fold - alone.out_of_fold).std() < 0.2 * spread  # but for the units
-    predicted, expected = (f.path.predict(pairs.tokens) for f in (fit, alone))
-    assert np.abs(predicted - expected).std() < 0.2 * expected.std()
-    shared, _ = low_rank(120, 70)
-    assert "patterns" in fit_linear_path(shared, PLAIN).path.about
+
+@pytest.mark.parametrize(("n_images", "n_voxels"), [(40, 70), (40, 300), (150, 300)])
+def test_what_a_voxel_has_of_its_own_is_kept(n_images: int, n_voxels: int) -> None:
+    """Few patterns lose most of it; the directions beyond them keep nearly all."""
+    pairs, fresh = of_their_own(n_images, n_voxels), of_their_own(300, n_voxels, seed=3)
+    few = PLAIN.model_copy(update={"rank": 10})
+    fits = {
+        "kept": fit_linear_path(pairs, few),
+        "lost": fit_linear_path(pairs, few.model_copy(update={"rest": 0})),
+        "alone": fit_linear_path(pairs, few.model_copy(update={"share": False})),
+    }
+    new = {
+        how: np.mean(voxel_r(fit.path.predict(fresh.tokens), fresh.repeat_means()))
+        for how, fit in fits.items()
+    }
+    unseen = {how: fit.path.about["cross_validated_r"] for how, fit in fits.items()}
+    for reached in (new, unseen):
+        assert reached["lost"] + 0.05 < reached["kept"] > reached["alone"] - 0.05
+
+
+def test_directions_beyond_the_patterns_are_as_few_as_predictions_need() -> None:
+    """Tokens have 40 dimensions, so predictions do, whatever the number of voxels."""
+    few = PLAIN.model_copy(update={"rank": 4, "components": 0, "dtype": "float32"})
+    assert 30 < len(fit_linear_path(of_their_own(120, 200), few).path.mixing) <= 4 + 40
+    capped = few.model_copy(update={"rest": 9})
+    assert len(fit_linear_path(of_their_own(120, 200), capped).path.mixing) == 4 + 9
 
 
 def test_patterns_are_those_of_the_signal_not_of_the_noise() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.plain_path import plain_linear_path
 from fixtures.small_path import CONFIG, made
-from synbrain.linear import fit, patterns, ridge, scratch, voxels
+from synbrain.linear import patterns, ridge, scratch, voxels
 from synbrain.linear.fit import fit_linear_path
 
 
@@ -31,7 +31,6 @@ def plain() -> tuple[np.ndarray, np.ndarray]:
 def test_it_is_the_plain_path(
     changes: dict, plain: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "MOST_ALONE", 0)  # few images: sharing would be left out
     for (module, name), value in changes.items():
         monkeypatch.setattr(module, name, value)
     pairs, new = made()

@@ -155,7 +155,7 @@ def test_half_precision_and_few_ranks_lose_little() -> None:
     half = fit_linear_path(pairs, LinearPathConfig(windows=2)).path
     assert half.projections["grid"].dtype == np.float16
     np.testing.assert_allclose(half.predict(pairs.tokens), full, atol=2e-3 * full.std())
-    low = fit_linear_path(pairs, LinearPathConfig(windows=2, rank=10, components=0)).path
+    low = fit_linear_path(pairs, LinearPathConfig(windows=2, rank=10, rest=0, components=0)).path
     assert low.mixing.shape == (10, 12)
     assert np.mean(voxel_r(low.predict(pairs.tokens), full)) > 0.97
 

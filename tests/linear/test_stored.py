@@ -111,25 +111,22 @@ def from_duals(fitted: Any, problem: Problem, new: TokenSet) -> np.ndarray:
 
 
 HOW: dict[str, dict[str, Any]] = {
-    "shared where it pays": {},
-    "shared": {"most_alone": 0},
-    "shared, no components": {"most_alone": 0, "components": 0},
+    "shared": {},
+    "shared, no components": {"components": 0},
+    "patterns alone": {"rest": 0},
     "every voxel alone": {"share": False},
     "float32": {"dtype": "float32"},
-    "rank 5": {"most_alone": 0, "rank": 5},
+    "rank 5": {"rank": 5},
+    "rank 5 and 3 more directions": {"rank": 5, "rest": 3},
     "plain ridge": {"windows": 0, "blur": 0.0},
 }
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("how", HOW)
-def test_a_fitted_path_is_its_dual_weights(
-    how: str, size: tuple[int, int], parts: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = dict(HOW[how])
-    monkeypatch.setattr(fit_module, "MOST_ALONE", settings.pop("most_alone", fit_module.MOST_ALONE))
+def test_a_fitted_path_is_its_dual_weights(how: str, size: tuple[int, int], parts: Parts) -> None:
     pairs, new = recorded(*size)
-    made = fit_linear_path(pairs, CONFIG.model_copy(update=settings)).path
+    made = fit_linear_path(pairs, CONFIG.model_copy(update=HOW[how])).path
     weights = image_weights(pairs) / pairs.n_images
     level = weights @ (pairs.repeat_means() - parts.dual[-1](pairs.tokens))
     for tokens in (pairs.tokens, new):
@@ -164,33 +161,33 @@ def through(space: ResponseSpace, unfolded: LinearPath, tokens: TokenSet) -> np.
 
 
 @pytest.mark.parametrize(
-    ("bases", "most_alone", "size"),
+    ("bases", "share", "size"),
     [
-        *((bases, most, size) for bases in (0, 1) for most in (0, 2000) for size in SIZES[:3]),
-        *((bases, 0, SIZES[3]) for bases in (0, 1)),
-        *((2, most, SIZES[1]) for most in (0, 2000)),
+        *((bases, share, size) for bases in (0, 1) for share in (True, False) for size in SIZES[:3]),
+        *((bases, True, SIZES[3]) for bases in (0, 1)),
+        *((2, share, SIZES[1]) for share in (True, False)),
     ],
 )
 def test_a_sum_of_paths_is_what_its_parts_predict(
-    bases: int, most_alone: int, size: tuple[int, int], parts: Parts, monkeypatch: pytest.MonkeyPatch
+    bases: int, share: bool, size: tuple[int, int], parts: Parts
 ) -> None:
     """Of two encoders, and of the paths without, through and with the responses of base subjects."""
-    monkeypatch.setattr(fit_module, "MOST_ALONE", most_alone)
+    config = CONFIG.model_copy(update={"share": share})
     pairs, new = recorded(*size, seed=9)
     if bases == 0:
-        made = fit_each_encoder(pairs, CONFIG, alone).path
+        made = fit_each_encoder(pairs, config, alone).path
         paths, shares = parts.sums[-1]
         each = [lambda tokens, p=p: plain(p, tokens) for p in paths]
     else:
         space = base_of(*range(bases))
         parts.unfolded.clear()
-        made = fit_with_prior(pairs, space, CONFIG).path
+        made = fit_with_prior(pairs, space, config).path
         _, shares = parts.sums[-1]
         each = [lambda tokens, p=p: through(space, p, tokens) for p in parts.unfolded]
         assert len(each) == 3
     for tokens in (pairs.tokens, new):
         expected = sum(share * predict(tokens) for share, predict in zip(shares, each, strict=True))
-        close(made.predict(tokens), expected, 5e-3)
+        close(made.predict(tokens), expected, 3e-2)  # a thousandth of the variance may be cut
 
 
 def test_with_a_prior_for_each_of_two_encoders(parts: Parts) -> None:
@@ -214,7 +211,7 @@ def test_with_a_prior_for_each_of_two_encoders(parts: Parts) -> None:
                 space = spaces[number]
                 assert space is not None
                 expected += of_encoders[number] * share * through(space, unfolded, tokens)
-        close(made.predict(tokens), expected, 5e-3)
+        close(made.predict(tokens), expected, 3e-2)  # cut twice
 
 
 def one_path_an_encoder() -> list[LinearPath]:
@@ -316,6 +313,7 @@ def test_a_layer_is_gone_over_once_whatever_it_is_stored_in(
 
 def test_a_map_that_lost_voxels_on_its_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs, _ = recorded(40, 300)
+    every_voxel = CONFIG.model_copy(update={"share": False})
 
     def lossy(weights: torch.Tensor, size: torch.Tensor, dtype: str) -> np.ndarray:
         kept = as_stored(weights, size, dtype)
@@ -324,11 +322,11 @@ def test_a_map_that_lost_voxels_on_its_way_is_refused(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(fit_module, "as_stored", lossy)
     with pytest.raises(SynBrainError, match=r"not predict what was fitted for \d+ of 300 voxels"):
-        fit_linear_path(pairs, CONFIG)
+        fit_linear_path(pairs, every_voxel)
     monkeypatch.undo()
     monkeypatch.setattr(path, "as_stored", lossy)
     with pytest.raises(SynBrainError, match="not predict what was fitted"):
-        fit_each_encoder(pairs, CONFIG, alone)
+        fit_each_encoder(pairs, every_voxel, alone)
 
 
 def test_a_sum_that_is_cut_to_too_few_columns_is_refused() -> None:

@@ -66,8 +66,8 @@ def component_scores(problem: Problem, y: Tensor, bases: list[Patterns]) -> Comp
         y: (n_voxels, n_places) float32.
         bases: of :func:`synbrain.linear.patterns.fold_patterns`.
     """
-    k = min(problem.config.components, bases[0].patterns.shape[1])
-    first = [Patterns(b.patterns[:, :k], b.predicted_mean, b.response_mean) for b in bases]
+    k = min(problem.config.components, bases[0].n_single)
+    first = [basis.first(k) for basis in bases]
     scores = torch.cat([basis.patterns.T @ y for basis in first])
     return ComponentScores(first, scores, choose(problem, scores))
 

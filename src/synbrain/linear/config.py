@@ -34,7 +34,13 @@ class LinearPathConfig(BaseModel):
     rank: int = Field(
         256,
         ge=1,
-        description="patterns that are shared at most; with the components the rank of the stored map, "
-        "of which a sum of several maps may need more",
+        description="patterns that are shared at most, each with a gain of its own",
+    )
+    rest: int = Field(
+        768,
+        ge=0,
+        description="directions of what the patterns leave over that are kept at most, with one gain for "
+        "all. Patterns, these and components are the rank of the stored map, of which a sum of several maps "
+        "may need more",
     )
     dtype: str = Field("float16", pattern="^float(16|32)$", description="of the stored projections")

@@ -10,7 +10,7 @@ import numpy as np
 from synbrain.linear.candidates import BLOCK_BYTES, candidate_windows
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.kernels import CHUNK_BYTES, TILE, blur_matrix
-from synbrain.linear.patterns import DENSE_VOXELS, OVERSAMPLES, POWER_STEPS
+from synbrain.linear.patterns import DENSE_VOXELS, OVERSAMPLES, POWER_STEPS, REST_STEPS
 from synbrain.linear.scratch import MEMORY_BYTES
 from synbrain.linear.voxels import SINGLE_BYTES
 
@@ -80,6 +80,7 @@ def linear_path_cost(
     n_kernels, n_alphas = 1 + len(windows), len(config.alphas)
     shared = config.share and n_folds >= 3
     rank = min(config.rank, v, n - 1) if shared else v
+    rest = min(config.rest, v - rank, n - 1) if shared else 0
     k = min(config.components, v) if shared else 0
     size = -(-n // n_folds)
     # penalties that are tried with every kernel but the first
@@ -102,16 +103,17 @@ def linear_path_cost(
     solved = candidates * (1 - (1 - min(1.0, used / candidates / 3)) ** (v + (n_folds + 1) * k))
     voxels = solved * (n**3 + pairs) + used * v * of_voxel
 
-    patterns = _pattern_flop(n, v, n_folds, rank) if shared else 0.0
-    columns = rank + (n_folds + 1) * k
-    duals = solved * (n**3 / 3 + 2 * n**2 * columns) + 2 * used / USED * n * v * rank
-    stored = min(rank + k, v)
+    patterns = _pattern_flop(n, v, n_folds, rank, rest) if shared else 0.0
+    kept = rank + rest
+    columns = kept + (n_folds + 1) * k
+    duals = solved * (n**3 / 3 + 2 * n**2 * columns) + 2 * used / USED * n * v * kept
+    stored = min(kept + k, v)
     gflop = {"kernels": kernels, "choice": choice, "voxels": voxels, "patterns": patterns, "duals": duals}
     gflop["projection"] = 2.0 * n * (tokens + blurred) * stored
     outer = 2 * n_folds * n * v * (2 if 4 * n_folds * n * v <= SINGLE_BYTES else 1) if shared else 0
     inverting = (4 + n_folds * n_folds * size**2 / n**2) * 4 * n**2  # float64, two in float32, blocks
     fitting = 2 * 4 * n * v + outer + inverting + 2 * BLOCK_BYTES
-    sharing = 4 * n * v * 3 + max(outer, 4 * n * v * 2)
+    sharing = 4 * n * v * 3 + max(outer, 4 * n * v * 2) + 4 * (n_folds + 1) * v * kept
     projecting = 2 * tokens * stored + 4 * n_kernels * n * stored + 4 * n * v + 2 * CHUNK_BYTES
     making = 4 * len(windows) * n**2 + 2 * CHUNK_BYTES
     scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
@@ -123,11 +125,13 @@ def linear_path_cost(
     return LinearPathCost(gflop, round(memory), round(scratch), moved, attained)
 
 
-def _pattern_flop(n: int, v: int, n_folds: int, rank: int) -> float:
-    """Of the patterns of v voxels over n images: all of them, or ``rank`` by power iterations."""
+def _pattern_flop(n: int, v: int, n_folds: int, rank: int, rest: int) -> float:
+    """Of the patterns of v voxels over n images, and of what they leave over: no fewer axes than ``rest``."""
+    further = (REST_STEPS + 2) * (4.0 * n * v + 8.0 * v * rank) * min(v, rest + OVERSAMPLES) if rest else 0.0
     if v <= max(DENSE_VOXELS, 2 * rank):
-        return (n_folds + 1) * 2.0 * n * v**2
-    return (n_folds + 1) * (POWER_STEPS + 2) * 8.0 * n * v * min(v, rank + OVERSAMPLES)
+        return (n_folds + 1) * (2.0 * n * v**2 + further)
+    steps = (POWER_STEPS + 2) * 8.0 * n * v * min(v, rank + OVERSAMPLES)
+    return (n_folds + 1) * (steps + further)
 
 
 def _positions(n_tokens: int, config: LinearPathConfig) -> int:

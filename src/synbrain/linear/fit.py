@@ -35,10 +35,6 @@ from synbrain.linear.team import ALONE, Team
 from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
 
-# Voxels that may keep a column of the map each. With fewer images than voxels there are fewer patterns than
-# voxels, and what a voxel has of its own is lost: where cross-validation says that sharing costs more than it
-# gains, nothing is shared.
-MOST_ALONE = 2000
 LEAST_IMAGES = 3  # for cross-validation
 
 
@@ -228,8 +224,6 @@ class _Unseen:
 
     Attributes:
         predicted: (n_images, n_voxels) float32 in the responses' unit, shared where anything is.
-        alone: the same before sharing; None where nothing is shared, or a map that shares nothing would be
-            too large (:data:`MOST_ALONE`).
         r: cross-validated, before sharing.
         shared: map of what is shared; None: nothing is.
         bases: patterns without each outer fold and of all images.
@@ -238,7 +232,6 @@ class _Unseen:
 
     predicted: Float32
     r: float | None
-    alone: Float32 | None = None
     shared: SharedMap | None = None
     bases: list[Patterns] = field(default_factory=list)
     inverses: dict[int, NDArray[np.float32]] = field(default_factory=dict)
@@ -253,8 +246,6 @@ def _fit(problem: Problem, pairs: Pairs, y: Float32, folds: Rows, scratch: Scrat
     choice = _chosen(problem, responses, scratch)
     unseen = _predict_unseen(problem, responses, choice, n_outer, scratch)
     fitted = _fit_on_all(problem, responses, choice, unseen)
-    if unseen.alone is not None and responses.error(unseen.alone) < responses.error(fitted.predicted):
-        fitted = _fit_on_all(problem, responses, choice, _Unseen(unseen.alone, unseen.r))
     n_alphas = len(problem.config.alphas)
     of_plain = choice.weight[-1][choice.candidate[-1] < n_alphas].sum()
     about = {
@@ -293,13 +284,13 @@ def _predict_unseen(
     r = responses.r(alone)
     if n_outer == 0:
         return _Unseen(alone, r)
-    kept = alone if alone.shape[1] <= MOST_ALONE else None
     del alone
-    bases = fold_patterns(unseen, voxels.outer, laid, layout, problem.config.rank, problem.meter)
+    rank, rest = problem.config.rank, problem.config.rest
+    bases = fold_patterns(unseen, voxels.outer, laid, layout, rank, rest, problem.meter)
     del voxels  # predictions without two folds, up to 3 GB, have told the patterns
     shared, drawn = share_voxels(unseen, laid, bases, layout)
     del unseen
-    return _Unseen(responses.back(drawn), r, kept, shared, bases, inverses)
+    return _Unseen(responses.back(drawn), r, shared, bases, inverses)
 
 
 def _fit_on_all(problem: Problem, responses: Responses, choice: Choice, unseen: _Unseen) -> _Fitted:
@@ -320,7 +311,8 @@ def _fit_on_all(problem: Problem, responses: Responses, choice: Choice, unseen: 
     n_kept = len(kept.gains)
     joined = {k: torch.cat([d.shared, d.components[:, :n_kept]], dim=1) for k, d in duals.items()}
     about = {
-        "patterns": len(shared.gains),
+        "patterns": shared.basis.n_single,
+        "directions_beyond_patterns": len(shared.gains) - shared.basis.n_single,
         "components": int(torch.count_nonzero(kept.gains)),
         "weight_of_components": float(weights[1].mean()),
     }

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
 
 from synbrain.arrays import Float32, Float64
 from synbrain.errors import SynBrainError
 from synbrain.features.tokens import TokenSet
 from synbrain.files import atomic_path, read_json, write_json
 from synbrain.linear.storing import as_stored, column_sizes, require_kept, some_images
+from synbrain.metrics.voxel import blocks
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 IMAGES, BLOCK_BYTES = 512, 1 << 27  # that are projected at a time
@@ -107,9 +109,9 @@ class LinearPath:
 
     @classmethod
     def load(cls, folder: Path) -> LinearPath:
-        """Read a path that :meth:`save` wrote."""
+        """Read a path that :meth:`save` wrote; its arrays stay on disk until they are read."""
         config = read_json(folder / CONFIG)
-        tensors = load_file(folder / WEIGHTS)
+        tensors = {name: tensor.numpy() for name, tensor in load_file(folder / WEIGHTS).items()}
         shapes = {layer: (int(n), int(dim)) for layer, (n, dim) in config["shapes"].items()}
         return cls(
             projections={layer: tensors[f"projection.{layer}"] for layer in shapes},
@@ -167,11 +169,11 @@ def joined(
     shapes = {layer: tokens.shapes[layer] for layer in layers}
     weighted = [path.mixing * share.astype(np.float32) for path, share in zip(paths, shares, strict=True)]
     if any(len(path.mixing) >= path.n_voxels for path in paths):
-        reduced = {layer: _in_voxels(paths, weighted, layer) for layer in layers}
+        onto: Sequence[NDArray[Any]] = weighted
         expand: NDArray[Any] = np.eye(paths[0].n_voxels)
     else:
-        reduced, expand = _principal(paths, np.concatenate(weighted), tokens, shapes, unit, rank)
-    weights = {layer: torch.from_numpy(np.ascontiguousarray(of)) for layer, of in reduced.items()}
+        onto, expand = _principal(paths, np.concatenate(weighted), tokens, unit, rank)
+    weights = {layer: torch.from_numpy(_in_voxels(paths, onto, layer)) for layer in layers}
     size = column_sizes(weights)
     whole = LinearPath(
         projections={layer: as_stored(of, size, dtype) for layer, of in weights.items()},
@@ -189,46 +191,36 @@ def joined(
     return replace(whole, intercept=(intercept + (fitted - stored).mean(axis=0)).astype(np.float32))
 
 
-def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> NDArray[Any]:
-    """(n_tokens * dim, n_voxels) float32, what the paths read from a layer together."""
-    whole = np.zeros(1, dtype=np.float32)
-    for path, mixing in zip(paths, mixings, strict=True):
-        if layer in path.projections:
-            whole = whole + np.asarray(path.projections[layer], dtype=np.float32) @ mixing
-    return whole
+def times(projection: NDArray[Any], right: NDArray[np.floating]) -> Float32:
+    """``projection @ right`` (k, m) float32, some rows of the projection widened at a time."""
+    out = np.empty((len(projection), right.shape[1]), dtype=np.float32)
+    narrow = np.asarray(right, dtype=np.float32)
+    for rows in blocks(len(projection), projection.shape[1], BLOCK_BYTES // 4):
+        np.matmul(projection[rows].astype(np.float32), narrow, out=out[rows])
+    return out
+
+
+def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> Float32:
+    """(n_tokens * dim, r) float32, what the paths read from a layer together, through ``mixings``."""
+    each = zip(paths, mixings, strict=True)
+    first, *others = (times(path.projections[layer], m) for path, m in each if layer in path.projections)
+    for other in others:
+        first += other
+    return first
 
 
 def _principal(
-    paths: Sequence[LinearPath],
-    mixing: NDArray[Any],
-    tokens: TokenSet,
-    shapes: Mapping[str, tuple[int, int]],
-    unit: Float32,
-    rank: int,
-) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-    """The columns of all paths, reduced to some ``rank`` (layer -> projection), and their new mixing."""
-    projections = {
-        layer: np.concatenate(
-            [
-                np.asarray(path.projections[layer], dtype=np.float32)
-                if layer in path.projections
-                else np.zeros((n_tokens * dim, len(path.mixing)), dtype=np.float32)
-                for path in paths
-            ],
-            axis=1,
-        )
-        for layer, (n_tokens, dim) in shapes.items()
-    }
-    n_scores, n_voxels = mixing.shape
-    whole = LinearPath(
-        projections, np.eye(n_scores, dtype=np.float32), np.zeros(n_scores, dtype=np.float32), shapes, {}
-    )
-    spread = np.maximum(whole.predict(tokens).astype(np.float64).std(axis=0), 1e-30)
+    paths: Sequence[LinearPath], mixing: NDArray[Any], tokens: TokenSet, unit: Float32, rank: int
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """What reduces the columns of each path to some ``rank`` in common, and the mixing of those."""
+    scores = np.concatenate([path.scores(tokens) for path in paths], axis=1)
+    spread = np.maximum(scores.astype(np.float64).std(axis=0), 1e-30)
     # voxels over their sd, or those in a small unit would be the first that are cut
     u, s, vt = np.linalg.svd(spread[:, None] * mixing / unit, full_matrices=False)
     least = max(s[0], 1e-30) * 1e-6
     beyond = np.append(np.cumsum(s[::-1] ** 2)[::-1], 0)  # squares of this and all later components
     needed = int(np.argmax(beyond <= CUT * max(beyond[0], least**2)))
-    kept = max(1, min(max(rank, needed), n_voxels, int(np.sum(s > least))))
-    reduce, expand = (u[:, :kept] / spread[:, None]).astype(np.float32), s[:kept, None] * vt[:kept] * unit
-    return {layer: projection @ reduce for layer, projection in projections.items()}, expand
+    kept = max(1, min(max(rank, needed), len(unit), int(np.sum(s > least))))
+    reduce = u[:, :kept] / spread[:, None]
+    starts = np.cumsum([len(path.mixing) for path in paths])[:-1]
+    return np.split(reduce, starts), s[:kept, None] * vt[:kept] * unit

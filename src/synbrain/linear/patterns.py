@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from synbrain.linear.ridge import FoldLayout
 LARGEST_GAIN = 1.5
 DENSE_VOXELS = 2500  # up to here the covariance of all voxels is written out
 OVERSAMPLES, POWER_STEPS = 16, 4
+REST_STEPS = 0  # what is left over needs no exact axes: one gain is for all of them
+REST_LOST = 0.01  # of the variance of predictions that may be left out of the stored map
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,19 @@ class Patterns:
     """Orthonormal patterns and the means that scores on them are taken around.
 
     Attributes:
-        patterns: (n_voxels, r) float32.
+        patterns: (n_voxels, r) float32; those with a gain each first, then those with one in common.
         predicted_mean, response_mean: (n_voxels,) float32.
+        n_single: how many have a gain each.
     """
 
     patterns: Tensor
     predicted_mean: Tensor
     response_mean: Tensor
+    n_single: int
+
+    def first(self, k: int) -> Patterns:
+        """The first ``k`` patterns alone."""
+        return replace(self, patterns=self.patterns[:, :k], n_single=min(k, self.n_single))
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class SharedMap:
 
     Attributes:
         basis: patterns and means.
-        gains: (r,) float32, falling.
+        gains: (r,) float32, falling; of all patterns in ``basis``.
     """
 
     basis: Patterns
@@ -47,11 +56,12 @@ class SharedMap:
 
     @classmethod
     def of(cls, basis: Patterns, gains: Float64) -> SharedMap:
-        """With the patterns that have a gain, one at least."""
-        kept = max(1, int(np.count_nonzero(gains[: basis.patterns.shape[1]])))
-        some = Patterns(basis.patterns[:, :kept], basis.predicted_mean, basis.response_mean)
-        used = torch.from_numpy(gains[:kept].astype(np.float32)).to(basis.patterns.device)
-        return cls(some, used)
+        """With the patterns that have a gain, one at least; ``gains`` of :meth:`Slopes.gains`."""
+        alone, n_patterns = basis.n_single, basis.patterns.shape[1]
+        each = np.concatenate([gains[:alone], np.repeat(gains[alone:], n_patterns - alone)])
+        kept = max(1, int(np.count_nonzero(each)))
+        used = torch.from_numpy(each[:kept].astype(np.float32)).to(basis.patterns.device)
+        return cls(basis.first(kept), used)
 
     @property
     def reduce(self) -> Tensor:
@@ -71,9 +81,12 @@ class SharedMap:
 
 
 def fold_patterns(
-    unseen: Tensor, outer: Tensor, y: Tensor, layout: FoldLayout, rank: int, meter: Meter
+    unseen: Tensor, outer: Tensor, y: Tensor, layout: FoldLayout, rank: int, rest: int, meter: Meter
 ) -> list[Patterns]:
     """Patterns of the predictions without each outer fold, and last those of all images.
+
+    Of many voxels the patterns hold only a part of what is predicted; what they leave over follows in
+    further directions, the principal axes of predictions.
 
     Args:
         unseen: (n_voxels, n_places) predictions out of fold.
@@ -81,10 +94,12 @@ def fold_patterns(
         y: (n_voxels, n_places) repeat means, in units in which voxels may be compared.
         layout: of the images.
         rank: patterns at most.
+        rest: directions of what they leave over at most.
         meter: counts.
     """
     rank = min(rank, max(1, len(layout.place) - 1))  # centred images span no more
-    bases = []
+    rest = max(0, min(rest, len(y) - rank, len(layout.place) - 1))
+    bases: list[Patterns] = []
     for f in range(len(outer) + 1):
         weights = layout.weights.clone()
         if f < len(outer):
@@ -92,7 +107,11 @@ def fold_patterns(
         weights /= weights.sum()
         predicted = outer[f].float() if f < len(outer) else unseen
         means = predicted @ weights, y @ weights
-        bases.append(Patterns(explained_patterns(predicted, y, weights, rank, meter), *means))
+        patterns = explained_patterns(predicted, y, weights, rank, meter)
+        if rest:
+            further = left_over(predicted, means[0], weights, patterns, rest, meter)
+            patterns = torch.cat([patterns, further], dim=1)
+        bases.append(Patterns(patterns, *means, min(rank, len(y))))
         del predicted  # before the next fold's is widened
     return bases
 
@@ -105,6 +124,8 @@ def share_voxels(
     The gain of a pattern (:func:`explained_patterns`) is the slope of the measured on the predicted score:
     near 1 where a pattern is predicted as well as it seems, 0 where it is noise of single voxels, above 1
     where ridge shrank too much. Gains fall from pattern to pattern (isotonic regression), within [0, 1.5].
+    Directions beyond the patterns have one gain in common, the last and smallest, and as many are kept as
+    lose next to nothing of what is predicted (:data:`REST_LOST`).
     It is the curds and whey of Breiman and Friedman (1997) with these patterns for canonical coordinates.
 
     A slope may not be measured on images whose noise is in its pattern. Out-of-fold predictions do not
@@ -120,13 +141,18 @@ def share_voxels(
     Returns:
         The map, and (n_voxels, n_places) float32.
     """
-    n_outer = len(bases) - 1
-    slopes = Slopes.none(n_outer, bases[-1].patterns.shape[1])
+    n_outer, n_single = len(bases) - 1, bases[-1].n_single
+    slopes, whole = Slopes.none(n_outer, bases[-1].patterns.shape[1]), 0.0
     for f, basis in enumerate(bases[:-1]):
         fold = slice(f * layout.size, (f + 1) * layout.size)
-        predicted = basis.patterns.T @ (unseen[:, fold] - basis.predicted_mean[:, None])
+        ahead = unseen[:, fold] - basis.predicted_mean[:, None]
         measured = basis.patterns.T @ (y[:, fold] - basis.response_mean[:, None])
-        slopes.measure(f, predicted, measured, layout.weights[fold])
+        slopes.measure(f, basis.patterns.T @ ahead, measured, layout.weights[fold])
+        whole += float((ahead.square() @ layout.weights[fold]).sum(dtype=torch.float64))
+    lost = whole - slopes.powers.sum(axis=0).cumsum()[n_single - 1 :]
+    further = np.argmax(lost <= REST_LOST * whole) if lost[-1] <= REST_LOST * whole else len(lost) - 1
+    bases = [basis.first(n_single + int(further)) for basis in bases]
+    slopes = slopes.pooled(n_single, n_single + int(further))
     total = SharedMap.of(bases[-1], slopes.gains())
     shared = torch.empty_like(unseen)
     for f in range(layout.n_folds):
@@ -142,25 +168,35 @@ class Slopes:
     """What gains are made of: products of predicted and measured scores, and powers of predicted ones.
 
     Attributes:
-        products, powers: (n_outer, r) float64, one row for each fold that was scored.
+        products, powers: (n_outer, n_gains) float64, one row for each fold that was scored.
     """
 
     products: Float64
     powers: Float64
 
     @classmethod
-    def none(cls, n_outer: int, rank: int) -> Slopes:
+    def none(cls, n_outer: int, n_gains: int) -> Slopes:
         """Room for ``n_outer`` folds."""
-        return cls(np.zeros((n_outer, rank)), np.zeros((n_outer, rank)))
+        return cls(np.zeros((n_outer, n_gains)), np.zeros((n_outer, n_gains)))
 
     def measure(self, fold: int, predicted: Tensor, measured: Tensor, weights: Tensor) -> None:
-        """Enter the scores (r, n) of a fold's images."""
+        """Enter the scores (n_gains, n) of a fold's images."""
         ahead, weight = predicted.double(), weights.double()
         self.products[fold] = ((ahead * measured.double()) @ weight).cpu().numpy()
         self.powers[fold] = (ahead.square() @ weight).cpu().numpy()
 
+    def pooled(self, start: int, stop: int) -> Slopes:
+        """Those before ``stop``, with one gain for all from ``start`` on."""
+        if stop <= start:
+            return Slopes(self.products[:, :start], self.powers[:, :start])
+        products, powers = (
+            np.column_stack([of[:, :start], of[:, start:stop].sum(axis=1)])
+            for of in (self.products, self.powers)
+        )
+        return Slopes(products, powers)
+
     def gains(self, without: int | None = None) -> Float64:
-        """(r,) :func:`falling_gains` from all folds, or all but one."""
+        """(n_gains,) :func:`falling_gains` from all folds, or all but one."""
         kept = np.arange(len(self.products)) != (-1 if without is None else without)
         return falling_gains(self.products[kept].sum(axis=0), self.powers[kept].sum(axis=0))
 
@@ -201,11 +237,53 @@ def explained_patterns(
         total += predictions @ (of_responses.mul_(weights[:, None]))
         return total.sub_(means[1] * of_responses.sum(dim=0)).div_(2)
 
-    # subspace iteration: exact where eigenvalues fall, and in matrix products alone (Halko et al. 2011)
+    return _leading(times, n_voxels, rank, POWER_STEPS, responses.device)
+
+
+def left_over(
+    predictions: Tensor, mean: Tensor, weights: Tensor, patterns: Tensor, most: int, meter: Meter
+) -> Tensor:
+    """(n_voxels, most) float32 principal axes of what ``patterns`` leave over of the predictions.
+
+    Args:
+        predictions: (n_voxels, n) float32.
+        mean: (n_voxels,) of the predictions.
+        weights: (n,) float32, sum 1.
+        patterns: (n_voxels, r) orthonormal.
+        most: axes that are returned, not more than there are voxels beyond the patterns.
+        meter: counts.
+    """
+    n_voxels, n = predictions.shape
+
+    def outside(x: Tensor) -> Tensor:
+        meter.product(2 * n_voxels, patterns.shape[1], x.shape[1])
+        return torch.addmm(x, patterns, patterns.T @ x, alpha=-1)
+
+    def times(x: Tensor) -> Tensor:
+        """``(I - P P') A diag(w) A' (I - P P') x`` for A around its mean."""
+        meter.product(2 * n_voxels, n, x.shape[1])
+        x = outside(x)
+        on_images = (predictions.T @ x - mean @ x).mul_(weights[:, None])
+        seen = torch.addmm(predictions @ on_images, mean[:, None], on_images.sum(dim=0)[None], alpha=-1)
+        return outside(seen)
+
+    axes = outside(_leading(times, n_voxels, most, REST_STEPS, predictions.device))
+    # where little is left over, axes are rounding errors, which need not be orthogonal to the patterns
+    orthonormal: Tensor = torch.linalg.qr(axes)[0]
+    return orthonormal
+
+
+def _leading(
+    times: Callable[[Tensor], Tensor], n_voxels: int, rank: int, steps: int, device: torch.device
+) -> Tensor:
+    """Leading eigenvectors (n_voxels, rank) float32 of the symmetric matrix that ``times`` applies.
+
+    Subspace iteration: exact where eigenvalues fall, and in matrix products alone (Halko et al. 2011).
+    """
     width = min(n_voxels, rank + OVERSAMPLES)
     start = np.random.default_rng(0).normal(size=(n_voxels, width)).astype(np.float32)
-    basis = torch.from_numpy(start).to(responses.device)
-    for _ in range(POWER_STEPS + 1):
+    basis = torch.from_numpy(start).to(device)
+    for _ in range(steps + 1):
         basis = torch.linalg.qr(times(basis))[0]
     inner = (basis.T @ times(basis)).double()
     turn: Tensor = torch.linalg.eigh((inner + inner.T) / 2)[1].flip(1)[:, :rank]

@@ -25,7 +25,7 @@ from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.config import LinearPathConfig
 from synbrain.linear.fit import LinearFit, fit_linear_path
 from synbrain.linear.held_out import HeldOutScores
-from synbrain.linear.path import LinearPath, joined
+from synbrain.linear.path import LinearPath, joined, times
 from synbrain.linear.stacking import stacked
 from synbrain.linear.storing import require_kept, some_images, voxel_sd
 from synbrain.metrics.voxel import mean_defined, voxel_r
@@ -112,11 +112,13 @@ class ResponseSpace:
         by_layer: dict[str, NDArray[np.float32]] = {}
         start = 0
         for path, root in zip(self.paths, self.roots, strict=True):
-            of_base = np.asarray(root @ on_features[start : start + root.shape[1]], dtype=np.float32)
+            of_base = root @ on_features[start : start + root.shape[1]]
             start += root.shape[1]
             for layer, projection in path.projections.items():
-                added = projection.astype(np.float32) @ of_base
-                by_layer[layer] = by_layer[layer] + added if layer in by_layer else added
+                added = times(projection, of_base)
+                by_layer[layer] = (
+                    added if layer not in by_layer else np.add(by_layer[layer], added, out=added)
+                )
         return by_layer
 
 

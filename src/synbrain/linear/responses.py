@@ -58,13 +58,6 @@ class Responses:
             return None
         return self.patterns_back(torch.eye(len(self.laid), device=self.laid.device))
 
-    def error(self, predicted: Float32) -> float:
-        """Squared error of (n_images, n_voxels) as a share of each voxel's variance, mean over voxels."""
-        variance = self.measured.var(axis=0, dtype=np.float64)
-        square = np.square(predicted - self.measured).mean(axis=0, dtype=np.float64)
-        known = variance > 0
-        return float((square[known] / variance[known]).mean()) if known.any() else 0.0
-
     def r(self, predicted: Float32) -> float | None:
         """Mean over voxels of the correlation of (n_images, n_voxels) with what was measured."""
         return mean_defined(voxel_r(predicted, self.measured))[0]
