@@ -22,7 +22,7 @@ from synbrain.linear.meter import Meter
 from synbrain.linear.scratch import Scratch
 from synbrain.linear.team import ALONE, Team
 
-CHUNK_BYTES = 1 << 28  # float32 features that are in memory at a time
+CHUNK_BYTES = 1 << 27  # float32 features that are in memory at a time
 TILE = 256  # images a side of the tiles in which symmetric products are made
 
 
