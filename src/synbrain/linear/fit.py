@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -223,14 +223,15 @@ class _Unseen:
     """Single voxels' predictions without folds, and what is shared among voxels because of them.
 
     Attributes:
-        predicted: (n_images, n_voxels) float32 in the responses' unit, shared where anything is.
+        predicted: (n_images, n_voxels) float32 in the responses' unit: of single voxels, or those shared and
+            those as they are.
         r: cross-validated, before sharing.
         shared: map of what is shared; None: nothing is.
         bases: patterns without each outer fold and of all images.
         inverses: candidate -> inverse blocks of folds.
     """
 
-    predicted: Float32
+    predicted: Sequence[Float32]
     r: float | None
     shared: SharedMap | None = None
     bases: list[Patterns] = field(default_factory=list)
@@ -283,40 +284,46 @@ def _predict_unseen(
     alone = responses.back(unseen)
     r = responses.r(alone)
     if n_outer == 0:
-        return _Unseen(alone, r)
+        return _Unseen([alone], r)
     del alone
     rank, rest = problem.config.rank, problem.config.rest
     bases = fold_patterns(unseen, voxels.outer, laid, layout, rank, rest, problem.meter)
     del voxels  # predictions without two folds, up to 3 GB, have told the patterns
-    shared, drawn = share_voxels(unseen, laid, bases, layout)
+    shared, *ways = share_voxels(unseen, laid, bases, layout)
     del unseen
-    return _Unseen(responses.back(drawn), r, shared, bases, inverses)
+    return _Unseen([responses.back(way) for way in ways], r, shared, bases, inverses)
 
 
 def _fit_on_all(problem: Problem, responses: Responses, choice: Choice, unseen: _Unseen) -> _Fitted:
-    """Solve on all images; patterns alone are a second way to share, averaged with the first by voxel."""
+    """Solve on all images; voxels shared, voxels as they are and patterns alone are averaged by voxel."""
     laid, config, shared = responses.laid, problem.config, unseen.shared
-    if shared is None or config.components == 0:
-        reduce = None if shared is None else shared.reduce
-        duals, _ = fit_duals(problem, laid, choice, reduce, None, unseen.inverses)
-        mixing = responses.voxels_back() if shared is None else responses.patterns_back(shared.expand)
-        return _Fitted(unseen.predicted, {k: dual.shared for k, dual in duals.items()}, mixing, {})
-    components = component_scores(problem, laid, unseen.bases)
+    if shared is None:
+        duals, _ = fit_duals(problem, laid, choice, None, None, unseen.inverses)
+        in_columns = {k: dual.shared for k, dual in duals.items()}
+        return _Fitted(unseen.predicted[0], in_columns, responses.voxels_back(), {})
+    components = component_scores(problem, laid, unseen.bases) if config.components else None
     duals, scores = fit_duals(problem, laid, choice, shared.reduce, components, unseen.inverses)
-    kept, by_components = component_gains(components, scores, problem.layout, len(laid))
-    predictions = [unseen.predicted, responses.back(by_components)]
-    weights, predicted = stacked(predictions, responses.measured, responses.folds)
-    both = zip((shared, kept), weights.astype(np.float32), strict=True)
-    mixing = np.concatenate([responses.patterns_back(part.expand) * weight for part, weight in both])
-    n_kept = len(kept.gains)
-    joined = {k: torch.cat([d.shared, d.components[:, :n_kept]], dim=1) for k, d in duals.items()}
+    ways, maps = list(unseen.predicted), [shared.expand, shared.reduce.T]
+    if components is not None:
+        kept, by_components = component_gains(components, scores, problem.layout, len(laid))
+        ways.append(responses.back(by_components))
+        maps.append(kept.expand)
+    weights, predicted = stacked(ways, responses.measured, responses.folds)
+    each = [responses.patterns_back(m) * w for m, w in zip(maps, weights.astype(np.float32), strict=True)]
+    mixing = np.concatenate([each[0] + each[1], *each[2:]])
+    n_shared = len(each[0])
+    in_columns = {
+        k: torch.cat([d.shared, d.components[:, : len(mixing) - n_shared]], dim=1) for k, d in duals.items()
+    }
     about = {
         "patterns": shared.basis.n_single,
-        "directions_beyond_patterns": len(shared.gains) - shared.basis.n_single,
-        "components": int(torch.count_nonzero(kept.gains)),
-        "weight_of_components": float(weights[1].mean()),
+        "directions_beyond_patterns": n_shared - shared.basis.n_single,
+        "weight_of_voxels_as_they_are": float(weights[1].mean()),
     }
-    return _Fitted(predicted, joined, mixing, about)
+    if components is not None:
+        about["components"] = int(torch.count_nonzero(kept.gains))
+        about["weight_of_components"] = float(weights[2].mean())
+    return _Fitted(predicted, in_columns, mixing, about)
 
 
 def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem, scratch: Scratch) -> LinearPath:

@@ -56,11 +56,9 @@ class SharedMap:
 
     @classmethod
     def of(cls, basis: Patterns, gains: Float64) -> SharedMap:
-        """With the patterns that have a gain, one at least; ``gains`` of :meth:`Slopes.gains`."""
-        alone, n_patterns = basis.n_single, basis.patterns.shape[1]
-        each = np.concatenate([gains[:alone], np.repeat(gains[alone:], n_patterns - alone)])
-        kept = max(1, int(np.count_nonzero(each)))
-        used = torch.from_numpy(each[:kept].astype(np.float32)).to(basis.patterns.device)
+        """With the patterns that have a gain, one at least."""
+        kept = max(1, int(np.count_nonzero(gains[: basis.patterns.shape[1]])))
+        used = torch.from_numpy(gains[:kept].astype(np.float32)).to(basis.patterns.device)
         return cls(basis.first(kept), used)
 
     @property
@@ -118,7 +116,7 @@ def fold_patterns(
 
 def share_voxels(
     unseen: Tensor, y: Tensor, bases: list[Patterns], layout: FoldLayout
-) -> tuple[SharedMap, Tensor]:
+) -> tuple[SharedMap, Tensor, Tensor]:
     """The map for all images, and out-of-fold predictions shared by maps that did not see their fold.
 
     The gain of a pattern (:func:`explained_patterns`) is the slope of the measured on the predicted score:
@@ -139,7 +137,8 @@ def share_voxels(
         layout: of the images.
 
     Returns:
-        The map, and (n_voxels, n_places) float32.
+        The map; (n_voxels, n_places) float32 out-of-fold predictions by such maps, and by maps whose gains
+        are 1, which leave every voxel as it is but for what the patterns do not hold.
     """
     n_outer, n_single = len(bases) - 1, bases[-1].n_single
     slopes, whole = Slopes.none(n_outer, bases[-1].patterns.shape[1]), 0.0
@@ -153,14 +152,20 @@ def share_voxels(
     further = np.argmax(lost <= REST_LOST * whole) if lost[-1] <= REST_LOST * whole else len(lost) - 1
     bases = [basis.first(n_single + int(further)) for basis in bases]
     slopes = slopes.pooled(n_single, n_single + int(further))
-    total = SharedMap.of(bases[-1], slopes.gains())
-    shared = torch.empty_like(unseen)
+
+    def mapped(basis: Patterns, gains: Float64) -> SharedMap:
+        each = np.append(gains[:n_single], np.repeat(gains[n_single:], int(further))).astype(np.float32)
+        return SharedMap(basis, torch.from_numpy(each).to(basis.patterns.device))
+
+    total = mapped(bases[-1], slopes.gains())
+    shared, as_it_is = torch.empty_like(unseen), torch.empty_like(unseen)
     for f in range(layout.n_folds):
         fold = slice(f * layout.size, (f + 1) * layout.size)
         # where memory did not allow the fold's own patterns (many images), those of all images serve
-        of_fold = SharedMap.of(bases[f], slopes.gains(without=f)) if f < n_outer else total
+        of_fold = mapped(bases[f], slopes.gains(without=f)) if f < n_outer else total
         shared[:, fold] = of_fold.apply(unseen[:, fold])
-    return total, shared
+        as_it_is[:, fold] = replace(of_fold, gains=torch.ones_like(of_fold.gains)).apply(unseen[:, fold])
+    return total, shared, as_it_is
 
 
 @dataclass(frozen=True)
