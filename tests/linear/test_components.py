@@ -127,6 +127,26 @@ def test_directions_beyond_the_patterns_are_as_few_as_predictions_need() -> None
     assert len(fit_linear_path(of_their_own(120, 200), capped).path.mixing) == 4 + 9
 
 
+@pytest.mark.parametrize("n_constant", [1, 30])
+def test_voxels_that_never_vary_change_nothing_for_the_others(n_constant: int) -> None:
+    """Their patterns have no power and their errors are of rounding: neither may decide for other voxels."""
+    pairs, fresh = of_their_own(100, 200), of_their_own(200, 200, seed=3)
+    still = pairs.responses.copy()
+    still[:, :n_constant] = 3.0
+    few = PLAIN.model_copy(update={"rank": 30})
+    reached = []
+    for responses in (pairs.responses, still):
+        fit = fit_linear_path(replace(pairs, responses=responses), few)
+        r = voxel_r(fit.path.predict(fresh.tokens), fresh.repeat_means())
+        reached.append(float(np.mean(r[n_constant:])))
+    assert abs(reached[1] - reached[0]) < 0.01, reached
+
+
+def test_a_pattern_without_power_has_the_gain_of_the_next_one() -> None:
+    gains = falling_gains(np.array([3.0, 0.0, 1.0, 0.0]), np.array([3.0, 0.0, 2.0, 0.0]))
+    np.testing.assert_allclose(gains, [1, 0.5, 0.5, 0])
+
+
 def test_patterns_are_those_of_the_signal_not_of_the_noise() -> None:
     rng = np.random.default_rng(4)
     n, n_voxels = 2000, 30

@@ -315,8 +315,8 @@ def test_a_map_that_lost_voxels_on_its_way_is_refused(monkeypatch: pytest.Monkey
     pairs, _ = recorded(40, 300)
     every_voxel = CONFIG.model_copy(update={"share": False})
 
-    def lossy(weights: torch.Tensor, size: torch.Tensor, dtype: str) -> np.ndarray:
-        kept = as_stored(weights, size, dtype)
+    def lossy(weights: torch.Tensor, size: torch.Tensor, dtype: str, *where: Any) -> np.ndarray:
+        kept = as_stored(weights, size, dtype, *where)
         kept[:, 256:] = 0
         return kept
 

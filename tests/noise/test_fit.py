@@ -226,6 +226,20 @@ def test_few_images_are_enough(n_images: int) -> None:
     assert np.isfinite(noise.predictive(mean, pairs.tokens).interval(0.9)).all()
 
 
+@pytest.mark.parametrize(("n_images", "off"), [(6, 0.1), (10, 0.05), (20, 0.05)])
+def test_errors_of_the_mean_keep_their_size_with_few_images(n_images: int, off: float) -> None:
+    """Voxels with small errors by chance have small standard errors too, and may not weigh more for it."""
+    sizes, covered = [], []
+    for seed in range(8):
+        pairs, mean = make_pairs(n_images, 4, misfit=2.0, seed=seed)
+        noise = fit_response_noise(pairs, mean, NoiseConfig())
+        fresh, fresh_mean = make_pairs(100, 4, misfit=2.0, seed=seed + 100)
+        sizes.append(float(np.mean(noise.error.sd**2)) / 2.0**2)
+        covered.append(inside(noise, fresh, fresh_mean, 0.9).mean())
+    assert np.mean(sizes) == pytest.approx(1, abs=off)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.035)
+
+
 def test_means_that_do_not_fit_are_refused() -> None:
     pairs, mean = make_pairs(20)
     with pytest.raises(SynBrainError, match="one cross-fitted mean per training image"):

@@ -80,7 +80,7 @@ def linear_path_cost(
     n_kernels, n_alphas = 1 + len(windows), len(config.alphas)
     shared = config.share and n_folds >= 3
     rank = min(config.rank, v, n - 1) if shared else v
-    rest = min(config.rest, v - rank, n - 1) if shared else 0
+    rest = max(0, min(config.rest, v - rank, n - -(-n // n_folds) - 1)) if shared else 0
     k = min(config.components, v) if shared else 0
     size = -(-n // n_folds)
     # penalties that are tried with every kernel but the first
@@ -114,10 +114,10 @@ def linear_path_cost(
     inverting = (4 + n_folds * n_folds * size**2 / n**2) * 4 * n**2  # float64, two in float32, blocks
     fitting = 2 * 4 * n * v + outer + inverting + 2 * BLOCK_BYTES
     sharing = 4 * n * v * 3 + max(outer, 4 * n * v * 2) + 4 * (n_folds + 1) * v * kept
-    projecting = 2 * tokens * stored + 4 * n_kernels * n * stored + 4 * n * v + 2 * CHUNK_BYTES
+    projecting = 4 * n_kernels * n * stored + 4 * n * v + 2 * CHUNK_BYTES
     making = 4 * len(windows) * n**2 + 2 * CHUNK_BYTES
     scratch = 4 * n_kernels * n**2 + 2 * n * blurred + candidates * 4 * n_folds * size**2
-    scratch += 4 * n * v + 4 * (tokens + blurred) * stored
+    scratch += 4 * n * v + (4 * (tokens + blurred) + 2 * tokens) * stored
     memory = PROGRAM_BYTES + min(scratch, MEMORY_BYTES) + max(fitting, sharing, projecting, making)
     moved = tokens * (A_TOKEN * n + A_WEIGHT * stored)
     gflop = {step: flop / 1e9 for step, flop in gflop.items()}

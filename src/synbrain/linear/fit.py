@@ -340,7 +340,10 @@ def _path(tokens: TokenSet, fitted: _Fitted, problem: Problem, scratch: Scratch)
         mixing = np.eye(n_voxels, dtype=np.float32)
     weights_of = projection(duals, problem.device, problem.meter, scratch)
     size = column_sizes(weights_of)
-    projections = {layer: as_stored(of, size, problem.config.dtype) for layer, of in weights_of.items()}
+    # mapped where they are large: such a file lives as long as the array, in a folder that is gone
+    projections = {
+        layer: as_stored(of, size, problem.config.dtype, scratch.empty) for layer, of in weights_of.items()
+    }
     return LinearPath(
         projections=projections,
         mixing=mixing * size.cpu().numpy()[:, None],

@@ -109,7 +109,11 @@ class LinearPath:
 
     @classmethod
     def load(cls, folder: Path) -> LinearPath:
-        """Read a path that :meth:`save` wrote; its arrays stay on disk until they are read."""
+        """Read a path that :meth:`save` wrote.
+
+        Its arrays stay on disk until they are read, so the file may be replaced or deleted, as all of ours
+        do, but not written into while the path is in use.
+        """
         config = read_json(folder / CONFIG)
         tensors = {name: tensor.numpy() for name, tensor in load_file(folder / WEIGHTS).items()}
         shapes = {layer: (int(n), int(dim)) for layer, (n, dim) in config["shapes"].items()}

@@ -96,7 +96,7 @@ def fold_patterns(
         meter: counts.
     """
     rank = min(rank, max(1, len(layout.place) - 1))  # centred images span no more
-    rest = max(0, min(rest, len(y) - rank, len(layout.place) - 1))
+    rest = max(0, min(rest, len(y) - rank, len(layout.place) - layout.size - 1))  # without a fold
     bases: list[Patterns] = []
     for f in range(len(outer) + 1):
         weights = layout.weights.clone()
@@ -296,11 +296,15 @@ def _leading(
 
 
 def falling_gains(products: Float64, powers: Float64) -> Float64:
-    """Falling slopes ``products / powers`` of patterns, in [0, 1.5]; 0 from the first without power."""
-    gains = np.zeros_like(powers)
-    known = len(powers) if powers.all() else int(np.argmin(powers > 0))
-    if known:
-        falling = IsotonicRegression(increasing=False, y_min=0, y_max=LARGEST_GAIN)
-        slopes = products[:known] / powers[:known]
-        gains[:known] = falling.fit_transform(np.arange(known), slopes, sample_weight=powers[:known])
-    return gains
+    """Falling slopes ``products / powers`` of patterns, in [0, 1.5].
+
+    A pattern without power, such as that of a voxel that never varies, has the gain of the next one that has
+    some, and 0 after the last.
+    """
+    known = np.flatnonzero(powers > 0)
+    if not len(known):
+        return np.zeros_like(powers)
+    falling = IsotonicRegression(increasing=False, y_min=0, y_max=LARGEST_GAIN)
+    slopes = products[known] / powers[known]
+    gains = falling.fit_transform(np.arange(len(known)), slopes, sample_weight=powers[known])
+    return np.asarray(np.append(gains, 0)[np.searchsorted(known, np.arange(len(powers)))])

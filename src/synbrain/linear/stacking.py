@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations, combinations_with_replacement
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from synbrain.arrays import Float32, Float64, Rows
@@ -18,18 +19,26 @@ def stacking_weights(errors: Float64, n_images: int, temper: float = 0.25) -> Fl
     """(k, n_voxels) weights that sum to 1 over k predictions, from their errors on images not seen.
 
     As for candidates within a path (pseudo-Bayesian averaging, Yao et al. 2018), with half of each voxel's
-    log likelihood ratio replaced by the mean over voxels: single voxels tell little from few images.
+    log likelihood ratio replaced by the mean over voxels: single voxels tell little from few images. One
+    without an error, as a voxel that never varies is, has no say in that mean: its ratios are of rounding.
 
     Args:
         errors: (k, n_voxels) sums of squared errors of predictions out of fold.
         n_images: that they were summed over.
         temper: exponent on the likelihood.
     """
-    least = np.maximum(errors.min(axis=0), 1e-30)
+    least, told = _least(errors)
     log_weight = -temper * n_images / 2 * (errors / least - 1)
-    log_weight = 0.5 * log_weight + 0.5 * log_weight.mean(axis=1, keepdims=True)
+    pooled = log_weight[:, told].mean(axis=1, keepdims=True) if told.any() else 0.0
+    log_weight = 0.5 * log_weight + 0.5 * pooled
     weight = np.exp(log_weight - log_weight.max(axis=0))
     return np.asarray(weight / weight.sum(axis=0))
+
+
+def _least(errors: Float64) -> tuple[Float64, NDArray[np.bool_]]:
+    """(n_voxels,) the least of k errors, above 0, and of which voxels it is more than rounding."""
+    least = errors.min(axis=0)
+    return np.maximum(least, 1e-30), least > 1e-9 * max(float(least.mean()), 1e-30)
 
 
 def common_weights(products: Float64) -> Float64:
@@ -96,6 +105,6 @@ def _weights(products: Float64, n_images: int, common: float) -> Float64:
     weights = stacking_weights(errors, n_images)
     if common == 0:
         return weights
-    least = errors.min(axis=0)
-    in_units = products / np.maximum(least, 1e-9 * max(float(least.mean()), 1e-30))
+    least, told = _least(errors)
+    in_units = products[:, :, told] / least[told]
     return (1 - common) * weights + common * common_weights(in_units.sum(axis=2))[:, None]

@@ -6,7 +6,7 @@ looks as good as before, so its predictions are held against those of the fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,14 +53,20 @@ def column_sizes(weights: Mapping[str, Tensor]) -> Tensor:
     return torch.where(size > 0, size, 1)
 
 
-def as_stored(weights: Tensor, size: Tensor, dtype: str) -> NDArray[Any]:
+def as_stored(
+    weights: Tensor,
+    size: Tensor,
+    dtype: str,
+    empty: Callable[[tuple[int, ...], str], NDArray[Any]] = np.empty,
+) -> NDArray[Any]:
     """``weights / size`` (k, r) in ``dtype``; in float32 where float16 would be too coarse for this layer.
 
     That happens where another layer's tokens are many times smaller, so that its weights are larger.
+    ``empty`` says where the result lies.
     """
     if dtype == "float16" and _is_too_coarse(weights, size):
         dtype = "float32"
-    out = np.empty(tuple(weights.shape), dtype=dtype)
+    out = empty(tuple(weights.shape), dtype)
     for rows in blocks(*weights.shape):
         scaled = weights[rows] / size
         out[rows] = (scaled.half() if dtype == "float16" else scaled).cpu().numpy()

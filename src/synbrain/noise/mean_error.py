@@ -38,7 +38,8 @@ def error_sizes(residuals: Residuals, variance: VarianceFit) -> Errors:
     """``mean over images of (ybar - m)^2 - var_trial(m) / repeats``, drawn together over voxels.
 
     As a fraction of the variance of single trials around the mean, voxels are drawn to their common value by
-    their standard errors (empirical Bayes), and are 0 at least.
+    standard errors (empirical Bayes), and are 0 at least. All have the same one, the mean: from few images a
+    voxel whose errors happen to be small would get a small one as well, and weigh too much.
     """
     repeats, shown = residuals.repeats[:, None], residuals.shown
     of_image = np.zeros(len(shown))
@@ -51,12 +52,9 @@ def error_sizes(residuals: Residuals, variance: VarianceFit) -> Errors:
         rows.append((total, seen.mean(axis=0), seen.var(axis=0) / len(seen)))
     total, fraction, uncertain = (np.concatenate(part) for part in zip(*rows, strict=True))
     alive = total > 1e-20
-    weights = 1 / np.maximum(uncertain[alive], 1e-12)
-    common = float(np.average(fraction[alive], weights=weights)) if alive.any() else 0.0
-    between = (
-        max(float(np.mean((fraction[alive] - common) ** 2 - uncertain[alive])), 0.0) if alive.any() else 0
-    )
-    drawn = common + (fraction - common) * between / np.maximum(between + uncertain, 1e-12)
+    common, usual = (float(of[alive].mean()) if alive.any() else 0.0 for of in (fraction, uncertain))
+    between = max(float(np.mean((fraction[alive] - common) ** 2)) - usual, 0.0) if alive.any() else 0.0
+    drawn = common + (fraction - common) * between / max(between + usual, 1e-12)
     return Errors(np.where(alive, np.maximum(drawn, 0) * total, 0), of_image / len(total), shown)
 
 

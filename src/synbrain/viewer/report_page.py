@@ -279,7 +279,7 @@ def _parts(model: SynBrain, part: SubjectPart, weight: float) -> list[dict[str, 
     figures = None if model.report is None else model.report.subjects.get(part.name)
     if part.linear is not None:
         alone = None if figures is None else figures.validation_r_linear or figures.cross_validated_r_linear
-        words = f"tokens of {', '.join(part.linear.layers)}, {counted(len(part.linear.mixing), 'pattern')}"
+        words = f"tokens of {', '.join(part.linear.layers)}, {counted(len(part.linear.mixing), 'column')}"
         words += (
             "" if alone is None else f"; alone it reaches voxel r {alone:.3f} on held-out training images"
         )
