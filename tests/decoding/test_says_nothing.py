@@ -14,8 +14,9 @@ IMAGE = np.array([0, 0, 3, 8])
 
 def test_ranks_count_images_that_are_more_similar() -> None:
     decoded = SEEN[IMAGE] + np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
-    unit = SEEN / np.linalg.norm(SEEN, axis=1, keepdims=True)
-    expected = [np.sum(unit @ row > unit[i] @ row) for row, i in zip(decoded, IMAGE, strict=True)]
+    unit = (SEEN / np.linalg.norm(SEEN, axis=1, keepdims=True)).astype(np.float64)
+    # by more than rounding, which differs between machines: an image is not more similar than itself
+    expected = [np.sum(unit @ row > unit[i] @ row + 1e-9) for row, i in zip(decoded, IMAGE, strict=True)]
     np.testing.assert_allclose(np.expm1(log_ranks(decoded, SEEN, IMAGE)), expected, atol=1e-9)
 
 
