@@ -80,9 +80,9 @@ def linear_path_cost(
     n_kernels, n_alphas = 1 + len(windows), len(config.alphas)
     shared = config.share and n_folds >= 3
     rank = min(config.rank, v, n - 1) if shared else v
-    rest = max(0, min(config.rest, v - rank, n - -(-n // n_folds) - 1)) if shared else 0
-    k = min(config.components, v) if shared else 0
     size = -(-n // n_folds)
+    rest = max(0, min(config.rest, v - rank, n - size - 1)) if shared else 0
+    k = min(config.components, v) if shared else 0
     # penalties that are tried with every kernel but the first
     tried = max(1.0, TRIED * n_alphas)
     candidates = n_alphas + (n_kernels - 1) * tried

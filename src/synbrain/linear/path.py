@@ -177,7 +177,7 @@ def joined(
         expand: NDArray[Any] = np.eye(paths[0].n_voxels)
     else:
         onto, expand = _principal(paths, np.concatenate(weighted), tokens, unit, rank)
-    weights = {layer: torch.from_numpy(_in_voxels(paths, onto, layer)) for layer in layers}
+    weights = {layer: torch.from_numpy(_through(paths, onto, layer)) for layer in layers}
     size = column_sizes(weights)
     whole = LinearPath(
         projections={layer: as_stored(of, size, dtype) for layer, of in weights.items()},
@@ -204,13 +204,15 @@ def times(projection: NDArray[Any], right: NDArray[np.floating]) -> Float32:
     return out
 
 
-def _in_voxels(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> Float32:
+def _through(paths: Sequence[LinearPath], mixings: Sequence[NDArray[Any]], layer: str) -> Float32:
     """(n_tokens * dim, r) float32, what the paths read from a layer together, through ``mixings``."""
-    each = zip(paths, mixings, strict=True)
-    first, *others = (times(path.projections[layer], m) for path, m in each if layer in path.projections)
-    for other in others:
-        first += other
-    return first
+    whole: Float32 | None = None
+    for path, mixing in zip(paths, mixings, strict=True):
+        if layer in path.projections:
+            of_path = times(path.projections[layer], mixing)
+            whole = of_path if whole is None else np.add(whole, of_path, out=whole)
+    assert whole is not None  # a layer is there because a path reads it
+    return whole
 
 
 def _principal(

@@ -149,13 +149,14 @@ def share_voxels(
         slopes.measure(f, basis.patterns.T @ ahead, measured, layout.weights[fold])
         whole += float((ahead.square() @ layout.weights[fold]).sum(dtype=torch.float64))
     lost = whole - slopes.powers.sum(axis=0).cumsum()[n_single - 1 :]
-    further = np.argmax(lost <= REST_LOST * whole) if lost[-1] <= REST_LOST * whole else len(lost) - 1
-    bases = [basis.first(n_single + int(further)) for basis in bases]
-    slopes = slopes.pooled(n_single, n_single + int(further))
+    enough = np.flatnonzero(lost <= REST_LOST * whole)
+    n_kept = n_single + int(enough[0] if len(enough) else len(lost) - 1)
+    bases = [basis.first(n_kept) for basis in bases]
+    slopes = slopes.pooled(n_single, n_kept)
 
     def mapped(basis: Patterns, gains: Float64) -> SharedMap:
-        each = np.append(gains[:n_single], np.repeat(gains[n_single:], int(further))).astype(np.float32)
-        return SharedMap(basis, torch.from_numpy(each).to(basis.patterns.device))
+        each = np.append(gains[:n_single], np.repeat(gains[n_single:], n_kept - n_single))
+        return SharedMap(basis, torch.from_numpy(each.astype(np.float32)).to(basis.patterns.device))
 
     total = mapped(bases[-1], slopes.gains())
     shared, as_it_is = torch.empty_like(unseen), torch.empty_like(unseen)

@@ -116,9 +116,9 @@ class ResponseSpace:
             start += root.shape[1]
             for layer, projection in path.projections.items():
                 added = times(projection, of_base)
-                by_layer[layer] = (
-                    added if layer not in by_layer else np.add(by_layer[layer], added, out=added)
-                )
+                if layer in by_layer:
+                    added += by_layer[layer]
+                by_layer[layer] = added
         return by_layer
 
 
