@@ -1,4 +1,4 @@
-"""What several folders of tests share: an S3 server on loopback, and threads that do not spin."""
+"""What several folders of tests share: an S3 server on loopback, threads that do not spin, no deadlines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["fixtures.nsd", "fixtures.recordings", "fixtures.surfaces", "fixtures.training"]
@@ -14,6 +15,10 @@ pytest_plugins = ["fixtures.nsd", "fixtures.recordings", "fixtures.surfaces", "f
 # on a busy machine of two cores the tests take several times the CPU time without these.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests check behaviour, never a timing: the first example of a process may pay for loading torch.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from synbrain.prepare.table import prepare_table
 FITTING = np.array([True, True, False, True, False, True])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     raw=arrays.arrays(np.int16, (6, 4)),
     kind=st.sampled_from(sorted(UNITS)),

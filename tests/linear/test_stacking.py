@@ -29,7 +29,7 @@ def test_the_better_prediction_gets_more_weight_at_every_voxel() -> None:
     assert (shares[1] < 0.05).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_common_weights_are_those_of_the_least_error(seed: int, k: int) -> None:
     errors = np.random.default_rng(seed).standard_normal((k, 12)) + np.arange(k)[:, None] / 2

@@ -144,7 +144,7 @@ def test_noise_covariance_is_found_through_image_means() -> None:
     assert d.covariance_split_half(trials[::3], image[::3]) is None
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1000))
 def test_permuting_voxels_permutes_voxel_scores(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -46,7 +46,7 @@ def test_subsets_of_n_way() -> None:
     assert share == retrieval.top1(similarity, n_way=10, n_subsets=200, seed=0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.integers(2, 30))
 def test_constant_predictions_score_exactly_chance(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)

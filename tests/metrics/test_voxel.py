@@ -43,7 +43,7 @@ def test_blocks_cover_everything_once(monkeypatch: pytest.MonkeyPatch, pair: tup
         np.testing.assert_allclose(x, y, rtol=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
 def test_invariants(seed: int, scale: float, shift: float) -> None:
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ from synbrain.networks.mapper import Mapper
 from synbrain.training.recipes import recipe
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(n_voxels=st.integers(1, 50), copies=st.integers(1, 9), seed=st.integers(0, 1000))
 def test_the_calibrated_reconstruction_is_per_voxel(n_voxels: int, copies: int, seed: int) -> None:
     assert recipe("calibrated").vae.loss.reconstruction == "mean"

@@ -62,7 +62,7 @@ def test_frozen_parts_get_no_gradient():
     assert trained.weight.grad is not None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(1, 3),
     st.integers(1, 9),

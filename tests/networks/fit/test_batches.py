@@ -11,7 +11,7 @@ from synbrain.errors import SynBrainError
 from synbrain.networks.fit.batches import batch_rows, make_schedule, share_of
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n_items=st.integers(1, 40), batch_size=st.integers(1, 30), n_turns=st.integers(1, 12))
 def test_every_batch_is_full_and_epochs_leave_nobody_out(n_items: int, batch_size: int, n_turns: int) -> None:
     batches = [batch_rows(n_items, batch_size, turn, seed=4) for turn in range(n_turns)]

@@ -39,7 +39,7 @@ def batch(n_voxels: int = 6, n: int = 4) -> dict[str, torch.Tensor]:
     return {name: torch.randn(*shape, generator=made) for name, shape in shapes.items()}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(copies=st.integers(2, 5))
 def test_the_loss_per_voxel_does_not_grow_with_the_voxels(copies: int) -> None:
     """A subject whose voxels are all there several times has the same loss: the reduction is a mean."""
