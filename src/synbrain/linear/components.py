@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synbrain.linear.candidates import Choice, Problem, choose, parts_of
+from synbrain.linear.meter import Meter
 from synbrain.linear.patterns import Patterns, SharedMap, Slopes
 from synbrain.linear.ridge import FoldInverses, FoldLayout, Ridge, residuals
 
@@ -47,6 +48,13 @@ class ComponentScores:
             self.choice.row(f if f < self.n_outer else -1, self.block(f)) for f in range(self.n_outer + 1)
         ]
         return sorted({c for row in rows for c in row.used()})
+
+    def needs(self, candidate: int) -> Tensor:
+        """(n_blocks * k,) bool: scores that have a weight on a candidate, for any fold or for all images."""
+        needed = torch.zeros(len(self.scores), dtype=torch.bool, device=self.scores.device)
+        for fold in range(self.n_outer + 1):
+            needed[self.block(fold)] = self.weights(candidate, fold) > 0
+        return needed
 
     def weights(self, candidate: int, fold: int) -> Tensor:
         """(k,) weights of a block's scores on a candidate, by the errors in other folds than ``fold``."""
@@ -93,9 +101,10 @@ def fit_duals(
     components: ComponentScores | None,
     inverses: dict[int, NDArray[np.float32]],
 ) -> tuple[dict[int, DualWeights], Tensor]:
-    """Dual weights on all images, voxels reduced to a few columns before anything is solved.
+    """Dual weights on all images, voxels reduced to a few columns.
 
-    ``S (y * weights) @ reduce = S ((y * weights) @ reduce)``: dual weights of single voxels are never made.
+    ``S (y * weights) @ reduce = S ((y * weights) @ reduce)``: whichever side has fewer columns is solved, so
+    that dual weights of all single voxels are never made.
 
     Args:
         problem: kernels, images and folds.
@@ -125,14 +134,20 @@ def fit_duals(
         if which != at_kernel:
             kernel, at_kernel = problem.kernel(which), which
         assert kernel is not None
-        ridge = problem.ridge(which, problem.config.alphas[a], kernel)
-        columns = _reduced(problem, y, choice.of(candidate), reduce)
-        if components is None:
-            duals[which].shared.add_(ridge.solve(columns, meter))
+        rows = None if components is None else torch.nonzero(components.needs(candidate))[:, 0]
+        some = _seen_by_all(choice, candidate)
+        if len(some[0]) == 0 and (rows is None or len(rows) == 0):
             continue
-        solved = ridge.solve(torch.cat([columns, components.scores.T], dim=1), meter)
-        duals[which].shared.add_(solved[:, :r])
-        scores = solved[:, r:].T.contiguous()
+        ridge = problem.ridge(which, problem.config.alphas[a], kernel)
+        columns = _columns(problem, y, some, reduce)
+        width = columns.shape[1]
+        if components is None or rows is None:
+            _add(duals[which].shared, ridge.solve(columns, meter), some[0], reduce, meter)
+            continue
+        solved = ridge.solve(torch.cat([columns, components.scores[rows].T], dim=1), meter)
+        _add(duals[which].shared, solved[:, :width], some[0], reduce, meter)
+        scores = torch.zeros_like(components.scores)
+        scores[rows] = solved[:, width:].T
         last = components.block(components.n_outer)
         duals[which].components.add_(
             (components.weights(candidate, components.n_outer)[:, None] * scores[last]).T
@@ -153,19 +168,34 @@ def _inverses(ridge: Ridge, known: NDArray[np.float32] | None, problem: Problem)
     return FoldInverses.of(ridge.into_matrix(problem.meter), problem.layout, 0, problem.meter).one
 
 
-def _reduced(problem: Problem, y: Tensor, weighted: tuple[Tensor, Tensor], reduce: Tensor | None) -> Tensor:
-    """(n_places, r) ``(weights * y).T @ reduce`` over the voxels that have a weight from all folds."""
-    some = torch.nonzero(weighted[1][-1])[:, 0]
-    voxels, weights = weighted[0][some], weighted[1][-1][some]
-    if reduce is None:
-        columns = torch.zeros((y.shape[1], len(y)), device=y.device)
-        columns[:, voxels] = (y[voxels] * weights[:, None]).T
-        return columns
+def _seen_by_all(choice: Choice, candidate: int) -> tuple[Tensor, Tensor]:
+    """Voxels (k,) that have a weight on a candidate from all folds, and the weights."""
+    voxels, weights = choice.of(candidate)
+    some = torch.nonzero(weights[-1])[:, 0]
+    return voxels[some], weights[-1][some]
+
+
+def _columns(problem: Problem, y: Tensor, weighted: tuple[Tensor, Tensor], reduce: Tensor | None) -> Tensor:
+    """(n_places, k) what is solved for a candidate's voxels: few of them one by one, many as r columns."""
+    voxels, weights = weighted
+    if reduce is None or len(voxels) < reduce.shape[1]:
+        return (y[voxels] * weights[:, None]).T
     columns = torch.zeros((y.shape[1], reduce.shape[1]), device=y.device)
     for part in parts_of(len(voxels), y.shape[1]):
         problem.meter.product(y.shape[1], part.stop - part.start, reduce.shape[1])
         columns.addmm_(y[voxels[part]].T, weights[part, None] * reduce[voxels[part]])
     return columns
+
+
+def _add(total: Tensor, solved: Tensor, voxels: Tensor, reduce: Tensor | None, meter: Meter) -> None:
+    """Add the solution for :func:`_columns` to ``total`` (n_places, r)."""
+    if reduce is None:
+        total.index_add_(1, voxels, solved)
+    elif len(voxels) < reduce.shape[1]:
+        meter.product(len(solved), len(voxels), reduce.shape[1])
+        total.addmm_(solved, reduce[voxels])
+    else:
+        total.add_(solved)
 
 
 def _predict(

@@ -105,8 +105,9 @@ def linear_path_cost(
 
     patterns = _pattern_flop(n, v, n_folds, rank, rest) if shared else 0.0
     kept = rank + rest
-    columns = kept + (n_folds + 1) * k
-    duals = solved * (n**3 / 3 + 2 * n**2 * columns) + 2 * used / USED * n * v * kept
+    of_all = used / USED * v  # candidates of voxels, from all folds
+    columns = min(solved * kept, of_all) + used * (n_folds + 1) * k
+    duals = solved * n**3 / 3 + 2 * n**2 * columns + 2 * n * of_all * kept
     stored = min(kept + k, v)
     gflop = {"kernels": kernels, "choice": choice, "voxels": voxels, "patterns": patterns, "duals": duals}
     gflop["projection"] = 2.0 * n * (tokens + blurred) * stored

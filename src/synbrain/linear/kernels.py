@@ -301,9 +301,16 @@ def _fill_positions(out: Tensor, grid: LayerGrid, duals: Sequence[Dual], meter: 
     seen = [dual.window.weights(grid.n_positions) * dual.factor for dual in duals]
     for start, x, _ in grid.stretches(out.device):
         for i in range(x.shape[1]):
-            total = torch.zeros((n_images, r), device=out.device)
-            for dual, weights in zip(duals, seen, strict=True):
-                if weights[start + i]:
-                    total.add_(dual.weights, alpha=float(weights[start + i]))
-            torch.mm(x[:, i].T, total.mul_(grid.scale), out=out[start + i])
+            here = [
+                (dual.weights, float(weights[start + i]) * grid.scale)
+                for dual, weights in zip(duals, seen, strict=True)
+                if weights[start + i]
+            ]
+            if len(here) == 1:  # the plain kernel's at every token: nothing to sum
+                (total, factor), *_ = here
+            else:
+                total, factor = torch.zeros((n_images, r), device=out.device), 1.0
+                for weights, share in here:
+                    total.add_(weights, alpha=share)
+            torch.addmm(out[start + i], x[:, i].T, total, beta=0, alpha=factor, out=out[start + i])
             meter.product(grid.dim, n_images, r)
