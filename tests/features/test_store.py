@@ -93,10 +93,19 @@ def test_an_interrupted_run_goes_on_and_gives_equal_bytes(
     assert left_over(dataset) == []
 
 
-def test_what_another_plan_left_is_not_continued(dataset: Dataset) -> None:
-    write_tokens(dataset, PIXELS, options=StoreOptions(batch_size=2), shard=(0, 2))
+def test_what_another_plan_left_is_neither_continued_nor_dropped_unasked(dataset: Dataset) -> None:
+    asked = StoreOptions(batch_size=2)
+    write_tokens(dataset, PIXELS, ["final"], options=asked, shard=(0, 2))
     assert left_over(dataset) == [".pixels.partial"]
-    assert write_tokens(dataset, OTHER, options=StoreOptions(batch_size=2)).n_encoded == 7
+    with pytest.raises(SynBrainError, match=r"holds 50 % .* other weights or preprocessing: .*--overwrite"):
+        write_tokens(dataset, OTHER, options=asked)
+    with pytest.raises(SynBrainError, match=r"run with --layers final: give the same"):
+        write_tokens(dataset, PIXELS, ["final", "grid4"], options=asked)
+    with pytest.raises(SynBrainError, match=r"run with --batch-size 2: "):
+        write_tokens(dataset, PIXELS, ["final"], options=StoreOptions(batch_size=3))
+    assert write_tokens(dataset, PIXELS, ["final"], options=asked).n_encoded == 3
+    write_tokens(dataset, PIXELS, ["grid4"], options=asked, shard=(0, 2))
+    assert write_tokens(dataset, OTHER, options=asked, overwrite=True).n_encoded == 7
     assert open_tokens(dataset, "pixels").digest == OTHER.digest
 
 

@@ -98,6 +98,9 @@ def _write(job: StoreJob, overwrite: bool, team: _Team) -> Written:
     if not job.layers:
         return Written(folder, images.n, 0, 0.0, 0, finished=True, is_main=team.rank == 0)
     n_bytes = sum(2 * images.n * int(np.prod(layers_of[layer])) for layer in job.layers)
+    if not overwrite:
+        _require_same_plan(job.partial, job.plan)
+        team.wait()  # before one process makes the folder
     if team.rank == 0 or not team.real:
         _prepare(job.partial, job.plan, images.sizes)
     team.wait()
@@ -163,6 +166,36 @@ def _layers_that_stay(job: StoreJob, overwrite: bool) -> dict[str, dict[str, Any
         if value and facts.get(key, value) != value:  # sizes are not always known
             raise SynBrainError(f"{folder} holds tokens {what}", "pass --overwrite to replace them")
     return dict(facts["layers"])
+
+
+# what a plan says, in the words of the command
+_OF_PLAN = {
+    "digest": "other weights or preprocessing",
+    "images": "other images",
+    "batch_size": "--batch-size {}",
+    "precision": "--precision {}",
+    "layers": "--layers {}",
+}
+
+
+def _require_same_plan(partial: Path, plan: dict[str, Any]) -> None:
+    """Refuse to drop what an interrupted run of another plan has encoded.
+
+    Raises:
+        SynBrainError: where it encoded anything.
+    """
+    if not ((partial / PLAN).exists() and (partial / DONE).exists()):
+        return
+    earlier, done = read_json(partial / PLAN), open_array(partial / DONE)
+    other = [key for key in _OF_PLAN if earlier.get(key) != plan[key]]
+    if not other or not done.any():
+        return
+    said = (" ".join(earlier[key]) if key == "layers" else earlier.get(key) for key in other)
+    told = ", ".join(_OF_PLAN[key].format(value) for key, value in zip(other, said, strict=True))
+    raise SynBrainError(
+        f"{partial} holds {round(100 * float(done.mean()))} % of the tokens of an interrupted run with {told}",
+        "give the same to go on with it, or pass --overwrite to start anew",
+    )
 
 
 def _prepare(partial: Path, plan: dict[str, Any], sizes: NDArray[np.int64] | None) -> None:
