@@ -192,8 +192,9 @@ def _require_same_plan(partial: Path, plan: dict[str, Any]) -> None:
         return
     said = (" ".join(earlier[key]) if key == "layers" else earlier.get(key) for key in other)
     told = ", ".join(_OF_PLAN[key].format(value) for key, value in zip(other, said, strict=True))
+    share = f"{round(100 * float(done.mean()))} %"
     raise SynBrainError(
-        f"{partial} holds {round(100 * float(done.mean()))} % of the tokens of an interrupted run with {told}",
+        f"{partial} holds {share} of the tokens of an interrupted run with {told}",
         "give the same to go on with it, or pass --overwrite to start anew",
     )
 
