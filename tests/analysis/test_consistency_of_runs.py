@@ -10,7 +10,7 @@ import pytest
 
 from fixtures.colours import linear_run, make_dataset
 from synbrain import Dataset, SynBrain
-from synbrain.analysis.consistency_report import consistency
+from synbrain.analysis.consistency_report import _shuffled, consistency
 from synbrain.analysis.options import ConsistencyOptions
 from synbrain.data.space import Atlas, VoxelSpace
 from synbrain.errors import SynBrainError, SynBrainWarning
@@ -27,6 +27,14 @@ def changed(run: SynBrain, **to: object) -> SynBrain:
     (part,) = run.subjects.values()
     part = replace(part, **to)
     return SynBrain(run.config, {part.name: part})
+
+
+def test_shuffled_images_are_paired_with_others() -> None:
+    """A permutation left some in their place: of few images the control was no control."""
+    samples = np.arange(24.0).reshape(6, 4, 1)
+    shuffled = _shuffled(samples, np.random.default_rng(0))
+    assert (shuffled != samples).all()
+    np.testing.assert_array_equal(np.sort(shuffled, axis=1), samples)
 
 
 def test_a_run_of_another_unit_or_person(dataset: Dataset) -> None:

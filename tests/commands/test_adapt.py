@@ -151,6 +151,18 @@ def test_a_budget_of_the_curve_that_cannot_be_had_is_told_before_the_first_fit(
         curve_module.adaptation_curve(SynBrain.from_pretrained(run), load_dataset(new), asked)
 
 
+def test_a_curve_on_one_test_image_is_refused_before_the_first_fit(run: Path, new: Path) -> None:
+    """It ended after all fits, in scores that are no numbers."""
+    base, dataset = SynBrain.from_pretrained(run), load_dataset(new)
+    test = dataset.trials["split"] == "test"
+    first = dataset.trials.loc[test, "image"].iloc[0]
+    split = dataset.trials["split"].where(~test | (dataset.trials["image"] == first), "train")
+    one = replace(dataset, trials=dataset.trials.assign(split=split))
+    asked = AdaptationCurveOptions(budgets=["6"], draws=1, networks=False, n_bootstrap=5)
+    with pytest.raises(SynBrainError, match="one test image"):
+        curve_module.adaptation_curve(base, one, asked)
+
+
 def test_the_path_from_scratch_is_fitted_once_for_the_curve_and_the_prior(
     run: Path, new: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,8 +86,21 @@ def test_one_training_image_that_was_repeated_tells_no_noise() -> None:
 def test_without_repeats_there_is_none() -> None:
     table = pd.DataFrame({"image": range(5), "session": 0, "split": "train"})
     assert ncsnr_of(np.ones((5, 2)), table) == (None, None)
+    once = pd.DataFrame({"image": [0, 1, 2, 3, 3], "session": 0, "split": "train"})
+    assert ncsnr_of(np.random.default_rng(0).normal(size=(5, 2)), once) == (None, None)
     with pytest.raises(SynBrainError, match="no repeats"):
         ncsnr_from_trials(np.ones((5, 2)), np.arange(5))
+
+
+@pytest.mark.parametrize("drift", [0.0, 3.0])
+def test_sessions_of_few_trials_keep_their_signal(drift: float) -> None:
+    """Of three trials that were z-scored among themselves an ncsnr of 1 came out as .3."""
+    rng = np.random.default_rng(3)
+    image = np.tile(rng.permutation(60), 4)
+    session = np.arange(240) // (60 if drift else 3)
+    signal, shift = rng.normal(size=(60, 200)), drift * rng.normal(size=(80, 200))
+    trials = signal[image] + shift[session] + rng.normal(size=(240, 200))
+    assert np.median(ncsnr_from_trials(trials, image, session)) == pytest.approx(1, abs=0.08)
 
 
 def test_ceiling_of_ragged_repeats_is_nsds_formula() -> None:

@@ -8,6 +8,7 @@ import pytest
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
 from synbrain.evaluation import measured as module
+from synbrain.evaluation.ceiling_row import ceiling_row
 from synbrain.evaluation.measured import measure
 
 
@@ -48,6 +49,12 @@ def test_ncsnr_of_the_space_stands_in_where_nothing_is_repeated(make_brain) -> N
     single.space = replace(single.space, ncsnr=np.full(24, 0.5, dtype=np.float32))
     np.testing.assert_allclose(single.measured().snr, 0.5)
     assert single.measured().reliable.all()
+
+
+def test_one_test_image_has_no_ceiling_and_no_fraction_of_it(make_brain) -> None:
+    row = ceiling_row(make_brain(n_train=9, n_test=1, repeats=(9, 9)).measured())
+    assert row.values["voxel_r"] is None
+    assert row.values.get("voxel_r_fraction") is None
 
 
 def test_one_image_that_was_repeated_is_no_ceiling_and_no_reliability(make_brain) -> None:

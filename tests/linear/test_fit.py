@@ -224,6 +224,19 @@ def test_images_with_more_repeats_weigh_more_but_not_without_bound() -> None:
     np.testing.assert_array_equal(image_weights(pairs), 1)
 
 
+def test_weights_of_images_do_not_hang_on_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first trials were looked at: where those were of images shown once, repeats counted for nothing."""
+    monkeypatch.setattr("synbrain.linear.fit.WEIGHED_TRIALS", 80)
+    rng = np.random.default_rng(0)
+    tokens = TokenSet("e", "d", {"grid": np.zeros((160, 1, 1), dtype=np.float32)}, np.arange(160))
+    for repeats in (np.repeat([1, 4], [100, 60]), np.repeat([4, 1], [60, 100])):
+        image = np.repeat(np.arange(160), repeats)
+        responses = 3 * rng.normal(size=(160, 50))[image] + rng.normal(size=(len(image), 50))
+        weights = image_weights(Pairs(tokens, responses.astype(np.float32), np.arange(len(image)), image))
+        ratio = weights[repeats == 4][0] / weights[repeats == 1][0]
+        assert ratio == pytest.approx((4.5 + 1) / (4.5 + 1 / 4), rel=0.05)
+
+
 def test_too_few_images_and_bad_responses_are_told() -> None:
     pairs, _ = make_pairs(12)
     with pytest.raises(SynBrainError, match="at least 3"):

@@ -57,6 +57,16 @@ def test_two_way_identification_by_hand() -> None:
     assert image.two_way_identification(swapped, seen) == pytest.approx(expected)
 
 
+def test_features_that_are_not_finite_are_refused() -> None:
+    """They compared with nothing: wins below zero, and an identification that looked like a bad decoder's."""
+    features = np.random.default_rng(0).normal(size=(4, 9))
+    broken = features.copy()
+    broken[1, 2] = np.nan
+    for decoded, seen in ((broken, features), (features, broken)):
+        with pytest.raises(ValueError, match="not finite"):
+            image.two_way_identification(decoded, seen)
+
+
 def test_two_way_identification_against_a_plain_loop_and_chance() -> None:
     rng = np.random.default_rng(1)
     seen = rng.normal(size=(30, 12))

@@ -169,6 +169,36 @@ def test_moments_of_residuals_within_images_are_brought_back_to_those_of_trials(
     assert moment_factors(np.full(10, 2))[0] == pytest.approx(0)  # two repeats: always symmetric
 
 
+def test_skewed_trials_are_as_skewed_where_repeats_differ() -> None:
+    """Images of many repeats counted twice: once by their trials and once more by their repeats."""
+    rng = np.random.default_rng(1)
+    repeats = np.repeat([2, 5], [600, 240])
+    image = np.repeat(np.arange(840), repeats)
+    trials = (rng.gamma(2, size=(len(image), V)) - 2) / np.sqrt(2)  # skewness sqrt(2)
+    tokens = TokenSet("e", "d", {"s": rng.normal(size=(840, 1, 4)).astype(np.float32)}, np.arange(840))
+    pairs = Pairs(tokens, trials.astype(np.float32), np.arange(len(image)), image)
+    noise = fit_response_noise(pairs, np.zeros((840, V), dtype=np.float32), NoiseConfig())
+    drawn = noise.sample(np.zeros((1, V), dtype=np.float32), 20_000, 1)[:, 0]
+    third = np.mean((drawn - drawn.mean(0)) ** 3, axis=0) / drawn.std(axis=0) ** 3
+    assert third.mean() == pytest.approx(np.sqrt(2), abs=0.1)
+
+
+@pytest.mark.parametrize("misfit", [0.0, 0.5])
+def test_few_repeats_among_many_images_leave_the_sum_of_both_parts_as_it_is(misfit: float) -> None:
+    """Eight pairs of trials tell a voxel's variance within a half: the sum of both was a fifth too large."""
+    rng = np.random.default_rng(2)
+    image = np.concatenate([np.arange(400), np.arange(8)])
+    truth = rng.normal(size=(400, 40))
+    responses = truth[image] + rng.normal(size=(len(image), 40))
+    tokens = TokenSet("e", "d", {"s": rng.normal(size=(400, 1, 4)).astype(np.float32)}, np.arange(400))
+    pairs = Pairs(tokens, responses.astype(np.float32), np.arange(len(image)), image)
+    mean = (truth + misfit * rng.normal(size=truth.shape)).astype(np.float32)
+    noise = fit_response_noise(pairs, mean, NoiseConfig())
+    total = np.mean(noise.predictive(mean, tokens).sd ** 2)
+    assert noise.record.source == "repeats"
+    assert total == pytest.approx(1 + misfit**2, rel=0.06)
+
+
 def test_independent_noise_gets_no_factor() -> None:
     z = np.random.default_rng(0).normal(size=(600, V))
     loadings, unique, scores = fit_factors(z, np.repeat(np.arange(150), 4), (0, 1, 2, 4), seed=0)

@@ -274,8 +274,12 @@ def _measured(dataset: Dataset, min_voxels: int) -> Source:
 
 
 def _shuffled(samples: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Synthetic trials whose images are permuted within each sample: pairs of different images."""
-    return np.stack([sample[rng.permutation(len(sample))] for sample in samples])
+    """Synthetic trials whose images go round within each sample: each is paired with another image."""
+    shuffled = np.empty_like(samples)
+    for sample, into in zip(samples, shuffled, strict=True):
+        order = rng.permutation(len(sample))
+        into[order] = sample[np.roll(order, 1)]
+    return shuffled
 
 
 def _means(table: Table) -> dict[str, float | None]:

@@ -14,6 +14,7 @@ from synbrain.baselines.ridge import Ridge
 from synbrain.comparison.options import AdaptationCurveOptions
 from synbrain.data.budget import parse_budget
 from synbrain.data.dataset import Dataset
+from synbrain.errors import SynBrainError
 from synbrain.features.store import open_untuned
 from synbrain.features.tokens import Pairs, TokenSet, split_pairs
 from synbrain.files import require_absent, write_json, write_text
@@ -72,6 +73,11 @@ def adaptation_curve(
     dataset, tokens = open_untuned(dataset, base.config.encoder, layers_read(base, options))
     base.config.require_encoder_of(tokens)
     _, test = split_pairs(dataset, tokens)
+    if test.n_images < 2:
+        raise SynBrainError(
+            f"{dataset.info.name} has one test image, and a correlation across images needs two",
+            "prepare it with more test images",
+        )
     jobs = _jobs(base, dataset, tokens, options)
     constant = _unadapted(base, full_run, dataset, tokens, test, options)
     weights = image_weights(test.n_images, options.n_bootstrap, options.seed)

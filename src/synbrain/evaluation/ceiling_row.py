@@ -44,7 +44,8 @@ def _correlations(snr: NDArray[Any], measured: Measured) -> Row:
     for name, repeats in (("voxel_r", measured.repeats), ("voxel_r_trial", 1)):
         row.per_voxel[name] = np.where(alive, correlation_ceiling(snr, repeats), np.nan)
         row.values[name], _ = mean_defined(row.per_voxel[name])
-    row.values["voxel_r_fraction"] = 1.0 if measured.reliable.any() else None
+    known = row.values["voxel_r"] is not None and measured.reliable.any()
+    row.values["voxel_r_fraction"] = 1.0 if known else None
     explained = np.where(alive, noise_ceiling(snr, measured.repeats), np.nan)
     row.values["r2"], _ = mean_defined(explained)
     return row

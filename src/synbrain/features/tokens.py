@@ -238,10 +238,12 @@ class Pairs:
         means = np.zeros((self.n_images, self.n_voxels), dtype=np.float32)
         for images in blocks(self.n_images, self.n_voxels, SUMMED_VALUES):
             which = order[ends[images.start] : ends[images.stop]]
-            total = np.zeros((images.stop - images.start, self.n_voxels))
-            np.add.at(total, self.image_of_trial[which] - images.start, self.responses[self.trials[which]])
-            counts = np.maximum(np.diff(ends[images.start : images.stop + 1]), 1)
-            means[images] = total / counts[:, None]
+            counts = np.diff(ends[images.start : images.stop + 1])
+            shown = np.flatnonzero(counts)
+            if len(shown):
+                starts = ends[images.start + shown] - ends[images.start]
+                total = np.add.reduceat(self.responses[self.trials[which]], starts, axis=0, dtype=np.float64)
+                means[images.start + shown] = total / counts[shown, None]
         return means
 
     def take(self, images: Rows) -> Pairs:
@@ -255,6 +257,18 @@ class Pairs:
             trials=self.trials[kept],
             image_of_trial=position[self.image_of_trial[kept]],
         )
+
+    def some_trials(self, most: int, seed: tuple[int, ...]) -> Rows:
+        """Positions of ``most`` trials at most, of whole images drawn by ``seed``, repeated ones first.
+
+        For estimates of noise, which need all trials of an image, and must not hang on the order of images.
+        """
+        repeats = self.repeats()
+        drawn = np.random.default_rng(seed).permutation(self.n_images)
+        drawn = drawn[np.argsort(repeats[drawn] < 2, kind="stable")]
+        kept = np.zeros(self.n_images, dtype=bool)
+        kept[drawn[np.cumsum(repeats[drawn]) <= most]] = True
+        return np.flatnonzero(kept[self.image_of_trial])
 
     def together_with(self, others: Pairs) -> Pairs:
         """Images and trials of both, in stored order: what was split, when ``others`` was held out."""

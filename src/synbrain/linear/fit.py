@@ -36,6 +36,7 @@ from synbrain.linear.voxels import fit_voxels, outer_folds
 from synbrain.metrics.ceiling import signal_and_noise
 
 LEAST_IMAGES = 3  # for cross-validation
+WEIGHED_TRIALS = 4000  # from which the weights of images are estimated at most
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def image_weights(pairs: Pairs) -> Float64:
     repeats = pairs.repeats()
     if repeats.min() == repeats.max():
         return np.ones(len(repeats))
-    rows = np.arange(min(pairs.n_trials, 4000))
+    rows = pairs.some_trials(WEIGHED_TRIALS, (0,))
     signal, noise = signal_and_noise(pairs.trial_responses(rows), pairs.image_of_trial[rows])
     ratio = np.median(np.maximum(signal, 0) / np.maximum(noise, 1e-30))
     misfit = 0.5 * float(ratio) if np.isfinite(ratio) else 0.5

@@ -37,6 +37,8 @@ def two_way_wins(decoded: NDArray[Any], seen: NDArray[Any]) -> Float64:
     """
     if len(seen) < 2:
         raise ValueError("two images at least")
+    if not (np.isfinite(decoded).all() and np.isfinite(seen).all()):
+        raise ValueError("features that are not finite: they would win and tie against nothing")
     similarity = cosine_matrix(decoded, seen, centre=True)
     matching = np.diagonal(similarity)[:, None]
     better = (matching > similarity + 1e-12).sum(axis=1)

@@ -92,7 +92,8 @@ def rdm_ceiling(
     alike, double = over_splits(1), over_splits(2) if thirds else None
     if alike is None:
         return None
-    times = float(np.mean(counts) / np.mean(counts[counts >= parts] // parts))
+    # noise goes with 1 / trials averaged: where images differ in their number, with its mean
+    times = float(np.mean(1 / (counts[counts >= parts] // parts)) / np.mean(1 / counts))
     if double is None:
         return stepped_up(alike, times)
     if min(alike, double) <= 0:

@@ -9,6 +9,7 @@ trial
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ from synbrain.noise.measure import Measure
 from synbrain.noise.parts import MeanError, NoiseRecord, Source, TrialNoise
 from synbrain.noise.residuals import Residuals, moment_factors
 from synbrain.noise.response_noise import ResponseNoise
-from synbrain.noise.variance import VarianceFit, levelled, variance_function
+from synbrain.noise.variance import VarianceFit, drawn_together, levelled, variance_function
 
 TAILS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2, 1.25)
 LEVELS = (0.5, 0.9)
@@ -179,13 +180,21 @@ def f32(values: Float64) -> Float32:
 
 def _trial_variance(residuals: Residuals, config: NoiseConfig) -> VarianceFit:
     """Variance of trials as a function of the mean; without repeats, of all that residuals hold."""
-    image = residuals.image[residuals.usable] if residuals.repeated else residuals.image
-    blocks = (
-        (block.voxels, block.within if residuals.repeated else block.around, block.mean, block.repeat_means)
-        for block in residuals.blocks()
-    )
-    fitted = variance_function(blocks, image, residuals.repeats, residuals.repeated, config.mean_dependent)
-    return levelled(fitted, residuals.mean, image)
+    repeats, repeated = residuals.repeats, residuals.repeated
+    image = residuals.image[residuals.usable] if repeated else residuals.image
+    around = np.empty(residuals.pairs.n_voxels)
+
+    def parts() -> Iterator[tuple[slice, Float64, Float64, Float64]]:
+        for block in residuals.blocks():
+            around[block.voxels] = np.mean(block.around**2, axis=0)
+            yield block.voxels, block.within if repeated else block.around, block.mean, block.repeat_means
+
+    fitted = variance_function(parts(), image, repeats, repeated, config.mean_dependent)
+    fitted = levelled(fitted, residuals.mean, image)
+    if not repeated:
+        return fitted
+    freedom = len(image) - int(np.sum(repeats > 1))
+    return drawn_together(fitted, around, freedom, repeats)
 
 
 def _trial_noise(

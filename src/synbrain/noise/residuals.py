@@ -82,7 +82,11 @@ def moment_factors(repeats: Rows) -> tuple[float, float]:
     """What averaging over r repeats leaves of skewness and excess kurtosis in residuals within images.
 
     A residual is ``(1 - 1/r) t_1 - (t_2 + ... + t_r) / r`` of independent t. Third and fourth cumulants add
-    up with the third and fourth powers of these weights, the variance with the second. Mean over trials.
+    up with the third and fourth powers of these weights, the variance with the second.
+
+    Args:
+        repeats: (n_trials,) repeats of each trial's image; those of images shown once have no residual. The
+            mean over trials, as the residuals' own moments are means over trials.
     """
     r = repeats[repeats > 1].astype(np.float64)
     if not len(r):
@@ -91,4 +95,4 @@ def moment_factors(repeats: Rows) -> tuple[float, float]:
     squares = own**2 + (r - 1) * other**2
     third = (own**3 + (r - 1) * other**3) / squares**1.5
     fourth = (own**4 + (r - 1) * other**4) / squares**2
-    return float(np.average(third, weights=r)), float(np.average(fourth, weights=r))
+    return float(third.mean()), float(fourth.mean())

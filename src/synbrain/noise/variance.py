@@ -86,6 +86,35 @@ def variance_function(
     return VarianceFit((base, slope, floor), average, signal)
 
 
+def drawn_together(fit: VarianceFit, around: Float64, freedom: int, repeats: Rows) -> VarianceFit:
+    """Trial variances, drawn to the share of ``around`` that voxels have in common.
+
+    From few repeats a voxel's variance within images is a guess, while that of its trials around a
+    cross-fitted mean is known from all images. What they differ by would be taken for error of the mean, and
+    where it falls below 0 nothing gives back what lies above: both parts together would be too large.
+
+    Args:
+        fit: from residuals within images.
+        around: (n_voxels,) mean square of trials around their cross-fitted mean.
+        freedom: degrees of freedom within images; of normal residuals a share f varies by 2 f^2 / freedom.
+        repeats: (n_images,).
+    """
+    alive = (around > 1e-20) & (fit.average > 1e-12)
+    if not alive.any():
+        return fit
+    share = fit.average[alive] / around[alive]
+    common = float(share.mean())
+    uncertain = 2 * float(np.mean(share**2)) / (freedom + 2)
+    between = max(float(np.mean((share - common) ** 2)) - uncertain, 0.0)
+    certain = between / max(between + uncertain, 1e-12)
+    scale = np.ones_like(fit.average)
+    scale[alive] = (common + (share - common) * certain) / share
+    base, slope, floor = (part * scale for part in fit.line)
+    average = fit.average * scale
+    signal = np.maximum(fit.signal + (fit.average - average) * float(np.mean(1 / repeats)), 0)
+    return replace(fit, line=(base, slope, floor), average=average, signal=signal)
+
+
 def _shrunk_slopes(raw: Float64, error: Float64) -> Float64:
     known = error > 0  # a voxel that never varies, or whose mean does not, shows nothing of slopes
     if not known.any():

@@ -17,9 +17,9 @@ from synbrain.data.thumbnails import COARSE_SIDE, VERSIONS
 from synbrain.errors import SynBrainError
 from synbrain.features.look_alikes import families, least_marks
 from synbrain.features.preprocessing import Preprocessing
-from synbrain.features.tokens import Pairs, TokenSet, pairs_of, some_of
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.files import digest_of, new_array, open_array
-from synbrain.metrics.ceiling import signal_and_noise
+from synbrain.metrics.ceiling import signal_and_noise, tells_noise
 from synbrain.progress import track
 from synbrain.training.leakage import TrainingImages
 from synbrain.tuning.unused import note_no_ceiling
@@ -126,7 +126,7 @@ def tuning_subject(
             "give more images, or another --validation-fraction",
         )
     pairs = _pairs(dataset, images)
-    if ceiling_weights and pairs.repeats().max() < 2:
+    if ceiling_weights and not tells_noise(pairs.repeats()):
         note_no_ceiling(dataset.info.name)
     means = pairs.repeat_means()
     train = np.flatnonzero(~is_out)
@@ -164,13 +164,15 @@ def _pairs(dataset: Dataset, images: TrainingImages) -> Pairs:
 def _unit_weights(pairs: Pairs, by_ceiling: bool) -> Float32:
     """Share of signal in the variance of repeat means, mean 1; ones where it is not known."""
     ones = np.ones(pairs.n_voxels, dtype=np.float32)
-    if not by_ceiling or pairs.repeats().max() < 2:
+    repeats = pairs.repeats()
+    if not by_ceiling or not tells_noise(repeats):
         return ones
-    trials = some_of(np.arange(pairs.n_trials), CEILING_TRIALS, (0,))
+    trials = pairs.some_trials(CEILING_TRIALS, (0,))
     signal, noise = signal_and_noise(pairs.trial_responses(trials), pairs.image_of_trial[trials])
-    repeats = float(np.mean(pairs.repeats()))
-    ceiling = np.maximum(signal, 0) / np.maximum(np.maximum(signal, 0) + noise / repeats, 1e-30)
-    ceiling = np.nan_to_num(np.maximum(ceiling, 0.02))
+    left = float(np.mean(1 / np.maximum(repeats, 1)))
+    if not np.isfinite(signal).all():  # of a single image
+        return ones
+    ceiling = np.maximum(signal / np.maximum(signal + noise * left, 1e-30), 0.02)
     return np.asarray(ceiling / ceiling.mean(), dtype=np.float32)
 
 

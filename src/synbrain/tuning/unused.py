@@ -19,7 +19,7 @@ def note_unused(options: TuneOptions) -> None:
 
 def note_no_ceiling(name: str) -> None:
     """Warn that units of a dataset cannot be weighed by their noise ceiling."""
-    _note(f"--ceiling-weights for {name}", "none of its training images was repeated")
+    _note(f"--ceiling-weights for {name}", "too few of its training images were repeated")
 
 
 def require_parts(freeze: Iterable[str], parameters: Iterable[str]) -> None:
