@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from synbrain.check.report import check_dataset
 from synbrain.cli import main
+from synbrain.commands.describe import describe_dataset
 from synbrain.commands.info import training_options
+from synbrain.data.reliability import ncsnr_of
 from synbrain.data.space import VoxelSpace
 from synbrain.features.encoders import get_encoder
 from synbrain.features.options import FeatureOptions
@@ -47,6 +51,26 @@ def test_dataset(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert text in printed
     assert "ncsnr" in printed
     assert "synbrain features" in printed
+
+
+def test_too_few_repeats_are_no_ncsnr_and_told_everywhere() -> None:
+    """Three of 60 images that were shown again gave voxels of pure noise an ncsnr, or passed for none."""
+    whole = toy_dataset()
+    again = whole.trials.duplicated("image")
+    few = ~again | (again.cumsum() <= 3)
+    for kept, told, checked in (
+        (few, "3 trials show an image again, and it takes 8", "too few"),
+        (~again, "no image was repeated", "no image was repeated"),
+    ):
+        trials = whole.trials[kept].reset_index(drop=True)
+        info = whole.info.model_copy(update={"n_trials": len(trials)})
+        responses = np.asarray(whole.responses)[kept.to_numpy()]
+        space = dataclasses.replace(whole.space, ncsnr=ncsnr_of(responses, trials)[0])
+        dataset = dataclasses.replace(whole, info=info, trials=trials, responses=responses, space=space)
+        assert dataset.space.ncsnr is None
+        assert f"ncsnr      not known: {told}" in describe_dataset(dataset)
+        checks = {found.check: found.text for found in check_dataset(dataset).lines}
+        assert checked in checks["repeats"]
 
 
 def test_config_with_a_dataset(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -262,11 +262,13 @@ def _label_lines(
     labels: LabelChecks, numbers: list[int], features: str | None, dataset: Dataset
 ) -> list[Line]:
     explained = {swap.block for swap in labels.swaps} | {shift.block for shift in labels.shifts}
+    again = dataset.info.n_trials - dataset.trials["image"].nunique()
     lines = [
         _evidence_line(
             "repeats", "repeats of an image are more alike than other images",
             labels.repeats, numbers, explained,
-            labels.repeats is not None and labels.repeats.n_trials >= ENOUGH_TRIALS, "no image was repeated",
+            labels.repeats is not None and labels.repeats.n_trials >= ENOUGH_TRIALS,
+            f"too few images were repeated ({again} more trials)" if again else "no image was repeated",
         ),
         _evidence_line(
             f"images ({features})" if features else "images",

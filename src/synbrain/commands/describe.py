@@ -197,6 +197,8 @@ def _span(counts: Any) -> str:
 def _space_lines(dataset: Dataset) -> list[str]:
     import numpy as np
 
+    from synbrain.metrics.ceiling import LEAST_FREEDOM
+
     space = dataset.space
     lines = [f"space      {space.kind}{_grid(space)}"]
     for name, atlas in space.atlases.items():
@@ -207,6 +209,13 @@ def _space_lines(dataset: Dataset) -> list[str]:
         at = np.quantile(np.nan_to_num(space.ncsnr), [0.05, 0.25, 0.5, 0.75, 0.95])
         shown = ", ".join(f"{value:.2f}" for value in at)
         lines.append(f"ncsnr      {shown} at 5, 25, 50, 75 and 95 % of {space.unit_names}")
+    elif dataset.info.synthetic is None:
+        again = dataset.info.n_trials - dataset.trials["image"].nunique()
+        why = "no image was repeated"
+        if again:
+            showing = counted(again, "trial shows an image again", "trials show an image again")
+            why = f"{showing}, and it takes {LEAST_FREEDOM} in one split to tell noise"
+        lines.append(f"ncsnr      not known: {why}")
     return lines
 
 
