@@ -55,6 +55,18 @@ def folder(tmp_path: Path) -> Path:
     return where
 
 
+@pytest.mark.parametrize(("samples", "asked", "at_once"), [(1, None, 256), (40, None, 32), (1, 5, 5)])
+def test_runs_without_networks_take_more_images_at_a_time(
+    samples: int, asked: int | None, at_once: int, model: SynBrain, folder: Path, tmp_path: Path
+) -> None:
+    images, options = list_images(folder), SynthesizeOptions(samples=samples, batch_size=asked)
+    whole = synthesize(model, images, options, out=tmp_path / "y.npy")
+    assert read_json(whole[-1])["batch_size"] == at_once
+    tokens = model.tokens(images)
+    given = model.predict(tokens, batch_size=2)  # a batch of all: the linear path alone answers
+    np.testing.assert_allclose(given, model.predict(images, batch_size=2), rtol=1e-5, atol=1e-5)
+
+
 def test_the_file_holds_what_sample_gives(model: SynBrain, folder: Path, tmp_path: Path) -> None:
     images = list_images(folder)
     model.digest = "abc"

@@ -24,7 +24,9 @@ class OutputOptions(PictureOptions):
     encoder_weights: str | None = Field(
         None, description="file, folder or hub id of the encoder's weights, where the run cannot name it"
     )
-    batch_size: int = Field(32, ge=1, description="images at a time")
+    batch_size: int | None = Field(
+        None, ge=1, description="images at a time; by default 32, or up to 256 where a run has no networks"
+    )
 
 
 class PredictOptions(OutputOptions):

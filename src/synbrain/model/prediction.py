@@ -85,7 +85,9 @@ def predict_to(
 def _batches(asked: Request, options: PredictOptions, n_maps: int) -> Iterator[tuple[slice, Float32]]:
     """Batch by batch the places of the images and their maps, (n_maps, n, n_columns)."""
     weights = None if asked.rois is None else asked.rois[1]
-    named: dict[str, Any] = {"subject": asked.part.name, "batch_size": options.batch_size}
+    samples = 1 if n_maps == 1 else options.samples
+    named: dict[str, Any] = {"subject": asked.part.name}
+    named["batch_size"] = asked.at_once(options.batch_size, samples)
     if n_maps == 1:
         for rows, mean in asked.model.iter_means(asked.files, **named):
             yield rows, (mean if weights is None else mean @ weights)[None]

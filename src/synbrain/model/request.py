@@ -20,6 +20,7 @@ from synbrain.model.outputs import Responses, require_output
 from synbrain.model.parts import SubjectPart
 from synbrain.model.synbrain import SynBrain
 
+FEW_IMAGES, MANY_TRIALS = 32, 256  # at a time
 MOST_VOLUMES = 2**15 - 1  # of a NIfTI-1 file, whose header counts them in 16 bits
 
 
@@ -40,6 +41,16 @@ class Request:
     files: list[Path]
     suffix: str
     rois: tuple[list[str], Float32] | None
+
+    def at_once(self, batch_size: int | None, samples: int = 1) -> int:
+        """Images of ``samples`` trials at a time: as many as asked for, or what suits the model.
+
+        The linear path widens its weights once a batch, which at a million tokens is most of its work; what
+        networks decode takes memory.
+        """
+        if batch_size is not None:
+            return batch_size
+        return FEW_IMAGES if self.model.vae is not None else max(FEW_IMAGES, MANY_TRIALS // samples)
 
     def responses(self, values: Float32, maps: list[str], about: dict[str, Any]) -> Responses:
         """(n_maps, n_images, n_columns) ``values`` with the names of their axes."""

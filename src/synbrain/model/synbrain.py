@@ -32,7 +32,7 @@ from synbrain.networks.mapper import Mapper
 from synbrain.networks.precision import chosen_precision
 from synbrain.noise.predictive import Predictive
 
-BATCH = 64
+BATCH, PROJECTED = 64, 512
 
 
 class SynBrain:
@@ -199,12 +199,14 @@ class SynBrain:
         Args:
             images: paths, PIL images, a uint8 array (n, h, w, 3), or tokens of the run's encoder.
             subject: whose responses; may be left out where the run has one subject.
-            batch_size: images at a time.
+            batch_size: images at a time; more of them where tokens are given and a run has no networks.
 
         Returns:
             (n_images, n_voxels) float32, in the subject's unit.
         """
         part = self.subject(subject)
+        if self.vae is None and isinstance(images, TokenSet):
+            batch_size = max(batch_size, PROJECTED)  # the linear path widens its stored weights once a batch
         means = [mean for _, mean in self.iter_means(images, subject=part.name, batch_size=batch_size)]
         return np.concatenate(means) if means else np.zeros((0, part.n_voxels), dtype=np.float32)
 

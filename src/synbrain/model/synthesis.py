@@ -86,6 +86,7 @@ class _Drawn(NamedTuple):
 def _draw(asked: Request, out: Path, options: SynthesizeOptions, show_progress: bool) -> _Drawn:
     """All trials beside ``out``, mapped to memory, from where an earlier call ended."""
     part, files = asked.part, asked.files
+    batch_size = asked.at_once(options.batch_size, options.samples)
     about: dict[str, Any] = {
         "images": [str(file) for file in files],
         "n_samples": options.samples,
@@ -96,7 +97,7 @@ def _draw(asked: Request, out: Path, options: SynthesizeOptions, show_progress: 
         "subject": part.name,
         "unit": part.unit,
         "run": asked.model.digest,
-        "batch_size": options.batch_size,
+        "batch_size": batch_size,
         "background": options.background,
         "orientation": options.orientation,
         "precision": asked.model.network_precision,
@@ -112,7 +113,7 @@ def _draw(asked: Request, out: Path, options: SynthesizeOptions, show_progress: 
         array = open_array(partial, writable=True)
     batches = asked.model.iter_samples(
         files, options.samples, options.seed, subject=part.name, noise_factor=options.noise_factor,
-        batch_size=options.batch_size, start=start,
+        batch_size=batch_size, start=start,
     )  # fmt: skip
     with bar("synthesize", total=len(files), unit="image", show=show_progress, initial=start) as moving:
         for rows, trials in batches:

@@ -42,15 +42,16 @@ def fit_factors(
     possible = sorted({k for k in choices if k <= min(n_voxels, half.sum(), (~half).sum()) // 3} | {0})
     scores: dict[int, float] = {}
     there = on(z, device)
-    parts = [np.flatnonzero(side) for side in (half, ~half)]
+    parts = [there[np.flatnonzero(side)] for side in (half, ~half)]
     for k in possible:
         both = []
         for train, rest in (parts, parts[::-1]):
-            loadings, unique = _factors(there[train], k, seed)
-            both.append(float(log_density_of(there[rest], loadings, unique).mean()) / n_voxels)
+            loadings, unique = _factors(train, k, seed)
+            both.append(float(log_density_of(rest, loadings, unique).mean()) / n_voxels)
         scores[k] = float(np.mean(both))
         if scores[k] < max(scores.values()) - 0.01:
             break  # more factors only fit more noise
+    del parts
     best = max(scores, key=lambda k: scores[k])
     loadings, unique = (host(part) for part in _factors(there, best, seed))
     return loadings, unique, {str(k): round(value, 5) for k, value in scores.items()}
@@ -61,28 +62,30 @@ def _factors(z: Any, k: int, seed: int) -> tuple[Any, Any]:
     n_voxels = z.shape[1]
     if k == 0:
         return like(z, np.zeros((n_voxels, 0))), like(z, np.ones(n_voxels))
-    scaled = z / ((z**2).mean(0) ** 0.5).clip(1e-12)
     if n_voxels > MANY_VOXELS:
-        return _principal_axes(scaled, k, seed)
+        return _principal_axes(z, k, seed)
+    scaled = z / ((z**2).mean(0) ** 0.5).clip(1e-12)
     with warnings.catch_warnings():  # 30 iterations are meant to be enough, converged or not
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = FactorAnalysis(k, max_iter=30, tol=1e-3, random_state=seed).fit(host(scaled))
     return bounded(like(z, fitted.components_.T))
 
 
-def _principal_axes(scaled: Any, k: int, seed: int) -> tuple[Any, Any]:
+def _principal_axes(z: Any, k: int, seed: int) -> tuple[Any, Any]:
     """Leading axes of ``C - diag(u)``, with u refreshed in every round of a subspace iteration.
 
-    C = Z'Z / n is never made: a round costs two products of Z with k + 8 columns.
+    C, the second moments of z in units of their sizes, is never made, nor another array of z's size: a round
+    costs two products of z with k + 8 columns.
     """
-    (n, n_voxels), linalg = scaled.shape, namespace(scaled).linalg
+    (n, n_voxels), xp = z.shape, namespace(z)
+    linalg, unit = xp.linalg, 1 / ((xp.einsum("ij,ij->j", z, z) / n) ** 0.5).clip(1e-12)[:, None]
     width = min(k + 8, n_voxels)
     start = np.random.default_rng(seed).standard_normal((n_voxels, width))
-    basis = linalg.qr(like(scaled, start))[0]
+    basis = linalg.qr(like(z, start))[0]
     leading = list(range(width - 1, width - 1 - k, -1))  # eigenvalues rise
-    loadings, unique = basis[:, :k], like(scaled, np.full(n_voxels, 0.5))
+    loadings, unique = basis[:, :k], like(z, np.full(n_voxels, 0.5))
     for _ in range(ROUNDS):
-        product = scaled.T @ (scaled @ basis) / n - unique[:, None] * basis
+        product = unit * (z.T @ (z @ (unit * basis))) / n - unique[:, None] * basis
         values, inner = linalg.eigh(basis.T @ product)
         vectors = basis @ inner[:, leading]
         loadings, unique = bounded(vectors * values[leading].clip(0) ** 0.5)
