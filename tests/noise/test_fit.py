@@ -199,6 +199,21 @@ def test_few_repeats_among_many_images_leave_the_sum_of_both_parts_as_it_is(misf
     assert total == pytest.approx(1 + misfit**2, rel=0.06)
 
 
+def test_voxels_keep_their_own_variance_where_all_images_were_repeated() -> None:
+    """What lies around the mean holds most of the variance within: a share is known better."""
+    rng = np.random.default_rng(3)
+    own = np.repeat([0.4, 0.9], 200)  # of a variance of 1 around the mean, the rest is error of the mean
+    image = np.repeat(np.arange(12), 4)
+    truth = rng.normal(size=(12, 400))
+    responses = truth[image] + np.sqrt(own) * rng.normal(size=(48, 400))
+    tokens = TokenSet("e", "d", {"s": rng.normal(size=(12, 1, 4)).astype(np.float32)}, np.arange(12))
+    pairs = Pairs(tokens, responses.astype(np.float32), np.arange(48), image)
+    mean = (truth + np.sqrt(1 - own) * rng.normal(size=truth.shape)).astype(np.float32)
+    fitted = fit_response_noise(pairs, mean, NoiseConfig(mean_dependent=False)).noise_variance
+    assert fitted[:200].mean() == pytest.approx(0.4, abs=0.04)
+    assert fitted[200:].mean() == pytest.approx(0.9, abs=0.04)
+
+
 def test_independent_noise_gets_no_factor() -> None:
     z = np.random.default_rng(0).normal(size=(600, V))
     loadings, unique, scores = fit_factors(z, np.repeat(np.arange(150), 4), (0, 1, 2, 4), seed=0)

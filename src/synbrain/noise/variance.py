@@ -91,20 +91,24 @@ def drawn_together(fit: VarianceFit, around: Float64, freedom: int, repeats: Row
 
     From few repeats a voxel's variance within images is a guess, while that of its trials around a
     cross-fitted mean is known from all images. What they differ by would be taken for error of the mean, and
-    where it falls below 0 nothing gives back what lies above: both parts together would be too large.
+    where it falls below 0 nothing gives back what lies above: both parts together would be too large. Shares
+    are drawn as far as their standard errors say (empirical Bayes).
 
     Args:
         fit: from residuals within images.
         around: (n_voxels,) mean square of trials around their cross-fitted mean.
-        freedom: degrees of freedom within images; of normal residuals a share f varies by 2 f^2 / freedom.
+        freedom: degrees of freedom within images.
         repeats: (n_images,).
     """
     alive = (around > 1e-20) & (fit.average > 1e-12)
     if not alive.any():
         return fit
     share = fit.average[alive] / around[alive]
+    # of normal residuals a variance V varies by 2 V^2 / freedom, but what lies around the mean holds
+    # freedom / n_trials of V, and varies with it: where all images were repeated a share is known better
+    moved = share * np.maximum(1 - share * freedom / repeats.sum(), 0)
+    uncertain = 2 * float(np.mean(moved**2)) / (freedom + 2)
     common = float(share.mean())
-    uncertain = 2 * float(np.mean(share**2)) / (freedom + 2)
     between = max(float(np.mean((share - common) ** 2)) - uncertain, 0.0)
     certain = between / max(between + uncertain, 1e-12)
     scale = np.ones_like(fit.average)
