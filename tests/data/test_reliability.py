@@ -92,15 +92,39 @@ def test_without_repeats_there_is_none() -> None:
         ncsnr_from_trials(np.ones((5, 2)), np.arange(5))
 
 
-@pytest.mark.parametrize("drift", [0.0, 3.0])
-def test_sessions_of_few_trials_keep_their_signal(drift: float) -> None:
-    """Of three trials that were z-scored among themselves an ncsnr of 1 came out as .3."""
+@pytest.mark.parametrize("drift", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize(
+    ("trials_each", "across"), [(3, True), (12, False), (12, True), (28, False), (28, True), (32, False)]
+)
+def test_sessions_of_few_trials_keep_their_signal_and_lose_their_drift(
+    trials_each: int, across: bool, drift: float
+) -> None:
+    """Of three trials z-scored among themselves an ncsnr of 1 was .3; z-scored together, drift was signal."""
     rng = np.random.default_rng(3)
-    image = np.tile(rng.permutation(60), 4)
-    session = np.arange(240) // (60 if drift else 3)
-    signal, shift = rng.normal(size=(60, 200)), drift * rng.normal(size=(80, 200))
-    trials = signal[image] + shift[session] + rng.normal(size=(240, 200))
-    assert np.median(ncsnr_from_trials(trials, image, session)) == pytest.approx(1, abs=0.08)
+    n_sessions = 240 // trials_each if trials_each < 28 else 16
+    session = np.repeat(np.arange(n_sessions), trials_each)
+    if across:  # repeats in other sessions
+        image = np.tile(rng.permutation(len(session) // 4), 4)
+    else:
+        image = session * (trials_each // 4) + np.tile(np.repeat(np.arange(trials_each // 4), 4), n_sessions)
+    signal = rng.normal(size=(image.max() + 1, 200)) * np.repeat([0.7, 0.0], 100)
+    shift = drift * rng.normal(size=(n_sessions, 200))
+    found = ncsnr_from_trials(
+        signal[image] + shift[session] + rng.normal(size=(len(image), 200)), image, session
+    )
+    assert np.median(found[:100]) == pytest.approx(0.7, abs=0.12)
+    assert np.median(found[100:]) < 0.12
+
+
+def test_short_sessions_beside_long_ones() -> None:
+    rng = np.random.default_rng(4)
+    image = np.concatenate([np.tile(np.arange(60), 2), np.tile(np.arange(60, 66), 4)])
+    session = np.concatenate([np.repeat([0, 1], 60), np.repeat([2, 3, 4], 8)])
+    shift = np.array([0.0, 8.0, 1.0, -2.0, 3.0])[session][:, None]
+    signal = rng.normal(size=(66, 300)) * np.repeat([1.0, 0.0], 150)
+    found = ncsnr_from_trials(signal[image] + shift + rng.normal(size=(len(image), 300)), image, session)
+    assert np.median(found[:150]) == pytest.approx(1, abs=0.1)
+    assert np.median(found[150:]) < 0.15
 
 
 def test_ceiling_of_ragged_repeats_is_nsds_formula() -> None:

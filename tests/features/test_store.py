@@ -16,11 +16,12 @@ from PIL import Image
 
 from synbrain.cli import main
 from synbrain.data.dataset import Dataset
+from synbrain.data.marks import image_marks, packed
 from synbrain.errors import SynBrainError
 from synbrain.features.encoders import get_encoder
 from synbrain.features.encoding import encode_images
 from synbrain.features.options import StoreOptions
-from synbrain.features.store import open_tokens, stored_encoders, verify_tokens, write_tokens
+from synbrain.features.store import copy_tokens, open_tokens, stored_encoders, verify_tokens, write_tokens
 
 PIXELS = get_encoder("pixels")
 OTHER = replace(PIXELS, digest="0" * 64)
@@ -250,6 +251,21 @@ class TestSharedStore:
             np.testing.assert_array_equal(shared, encode_images(PIXELS, images).read("final"))
             assert not list(subject.path.glob("tokens/**/*.npy"))
             verify_tokens(subject, "pixels")
+
+    def test_copies_know_the_tuned_images_of_their_own_dataset(
+        self, tmp_path: Path, brick: Path, make_dataset: Make
+    ) -> None:
+        """The shared store knows those of the first dataset, as copies of a picture have other marks."""
+        one = make_dataset(tmp_path / "one", rows=list(range(7)), brick=brick)
+        two = make_dataset(tmp_path / "two", rows=list(range(7)), brick=brick)
+        write_tokens(one, PIXELS, options=StoreOptions(store=tmp_path / "shared"))
+        pointer = one.path / "tokens/pixels/tokens.json"
+        content = json.loads(pointer.read_text())
+        pointer.write_text(json.dumps(content | {"tuned_on": packed(image_marks(one, np.array([1, 4])))}))
+        tokens = open_tokens(one, "pixels")
+        assert np.flatnonzero(tokens.is_tuned).tolist() == [1, 4]
+        copy_tokens(tokens, one, two, np.arange(7))
+        assert np.flatnonzero(open_tokens(two, "pixels").is_tuned).tolist() == [1, 4]
 
     def test_a_missing_or_replaced_store_is_told(
         self, tmp_path: Path, brick: Path, make_dataset: Make

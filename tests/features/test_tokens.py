@@ -75,6 +75,18 @@ def test_take_keeps_every_trial_with_its_image(p: Pairs, data: st.DataObject) ->
     np.testing.assert_array_equal(taken.trial_responses(half), taken.trial_responses()[half])
 
 
+def test_some_trials_are_whole_images_and_repeated_ones_first() -> None:
+    image = np.concatenate([np.zeros(500, dtype=np.int64), np.repeat(np.arange(1, 31), 3), np.arange(31, 90)])
+    tokens = TokenSet("e", "d", {"s": np.zeros((90, 1, 1), dtype=np.float32)}, np.arange(90))
+    some = Pairs(tokens, np.zeros((len(image), 1), dtype=np.float32), np.arange(len(image)), image)
+    for most in (30, 90, 120):
+        counts = np.bincount(image[some.some_trials(most, (0,))], minlength=90)
+        assert counts.sum() == most
+        assert set(counts[1:31]) <= {0, 3}
+        assert counts[1:31].sum() == min(most, 90), "an image of 500 trials leaves room for the others"
+    assert len(some.some_trials(1000, (0,))) == len(image)
+
+
 @given(pairs(), st.floats(0.01, 0.99), st.integers(0, 5))
 def test_hold_out_never_shares_an_image_nor_loses_a_trial(p: Pairs, fraction: float, seed: int) -> None:
     rest, held = p.hold_out(fraction, seed)

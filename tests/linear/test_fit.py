@@ -224,6 +224,18 @@ def test_images_with_more_repeats_weigh_more_but_not_without_bound() -> None:
     np.testing.assert_array_equal(image_weights(pairs), 1)
 
 
+def test_constant_voxels_do_not_weigh_images() -> None:
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.arange(60), np.repeat([1, 4], 30))
+    live = 3 * rng.normal(size=(60, 8))[image] + rng.normal(size=(len(image), 8))
+    tokens = TokenSet("e", "d", {"grid": np.zeros((60, 1, 1), dtype=np.float32)}, np.arange(60))
+    alone, beside = (
+        image_weights(Pairs(tokens, y.astype(np.float32), np.arange(len(image)), image))
+        for y in (live, np.concatenate([live, np.ones((len(image), 20))], axis=1))
+    )
+    np.testing.assert_array_equal(alone, beside)
+
+
 def test_weights_of_images_do_not_hang_on_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first trials were looked at: where those were of images shown once, repeats counted for nothing."""
     monkeypatch.setattr("synbrain.linear.fit.WEIGHED_TRIALS", 80)

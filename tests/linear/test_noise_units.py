@@ -37,6 +37,18 @@ def test_into_and_back_is_the_identity(seed: int, n_voxels: int, shared: float) 
     assert ((units.factors > 0) & (units.factors <= 1)).all()
 
 
+def test_constant_voxels_change_nothing() -> None:
+    """They have none of the variance that a pattern stands out of: patterns of the others were lost."""
+    pairs = noisy(60, 30, shared=8.0)
+    dead = np.full((pairs.n_trials, 40), 3.0, dtype=np.float32)
+    both = make_pairs(np.concatenate([np.asarray(pairs.responses), dead], axis=1), 3)
+    alone, beside = (noise_units(p, p.repeat_means().astype(np.float64)) for p in (pairs, both))
+    assert len(alone.factors) == 1
+    np.testing.assert_allclose(beside.factors, alone.factors, rtol=1e-5)
+    np.testing.assert_allclose(np.abs(beside.patterns[:30]), np.abs(alone.patterns), atol=1e-5)
+    assert not beside.patterns[30:].any()
+
+
 def test_shared_noise_is_found_at_its_true_size_and_halved_in_the_log() -> None:
     pairs = noisy(400, 60, shared=30.0)
     units = noise_units(pairs, pairs.repeat_means().astype(np.float64))

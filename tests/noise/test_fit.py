@@ -214,6 +214,32 @@ def test_voxels_keep_their_own_variance_where_all_images_were_repeated() -> None
     assert fitted[200:].mean() == pytest.approx(0.9, abs=0.04)
 
 
+def test_voxels_without_signal_get_none_from_noise_that_was_drawn_together() -> None:
+    rng = np.random.default_rng(4)
+    image = np.concatenate([np.arange(400), np.arange(10)])
+    responses = rng.normal(size=(len(image), 100))
+    tokens = TokenSet("e", "d", {"s": rng.normal(size=(400, 1, 4)).astype(np.float32)}, np.arange(400))
+    pairs = Pairs(tokens, responses.astype(np.float32), np.arange(len(image)), image)
+    noise = fit_response_noise(pairs, np.zeros((400, 100), dtype=np.float32), NoiseConfig())
+    assert noise.signal_variance.mean() < 0.12
+    of_means = pairs.repeat_means().var(axis=0, ddof=1)
+    left = np.maximum(of_means - noise.noise_variance * np.mean(1 / pairs.repeats()), 0)
+    np.testing.assert_allclose(noise.signal_variance, left, atol=1e-4)
+
+
+def test_means_that_saw_their_images_say_nothing_of_trials() -> None:
+    """Half of the voxels were fitted closely, half loosely: of both, trials vary as their repeats do."""
+    rng = np.random.default_rng(5)
+    image = np.repeat(np.arange(20), 2)
+    responses = rng.normal(size=(20, 100))[image] + rng.normal(size=(40, 100))
+    tokens = TokenSet("e", "d", {"s": rng.normal(size=(20, 1, 4)).astype(np.float32)}, np.arange(20))
+    pairs = Pairs(tokens, responses.astype(np.float32), np.arange(40), image)
+    mean = (pairs.repeat_means() * np.repeat([0.95, 0.3], 50)).astype(np.float32)
+    fitted = fit_response_noise(pairs, mean, NoiseConfig(mean_dependent=False), cross_fitted=False)
+    of_repeats = 2 * (responses - pairs.repeat_means()[image]).var(axis=0)
+    np.testing.assert_allclose(fitted.noise_variance, of_repeats, rtol=1e-3)
+
+
 def test_independent_noise_gets_no_factor() -> None:
     z = np.random.default_rng(0).normal(size=(600, V))
     loadings, unique, scores = fit_factors(z, np.repeat(np.arange(150), 4), (0, 1, 2, 4), seed=0)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import mmap
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import block_array, csr_array
+from scipy.sparse.csgraph import connected_components
 
-from synbrain.arrays import Rows
+from synbrain.arrays import Float64, Rows
 from synbrain.errors import SynBrainError
 from synbrain.metrics import ceiling
 
@@ -29,7 +32,7 @@ def ncsnr_from_trials(
     sessions counts as neither signal nor noise; the estimate is :func:`synbrain.metrics.ceiling.ncsnr`, which
     allows any number of repeats per image. The mean of a session of few trials is mostly that of its images,
     and taking it away takes signal with it: sessions of fewer than :data:`LEAST_SESSION` trials are z-scored
-    together.
+    together, and their means are told apart from those of images (Henderson's third method, 1953).
 
     Args:
         responses: (n_stored, n_voxels), any unit, finite; may be a memory map, read in column blocks.
@@ -53,6 +56,7 @@ def ncsnr_from_trials(
         )
     images = np.asarray(image_of_trial, dtype=np.int64)
     sessions = None if session_of_trial is None else _long_enough(session_of_trial)
+    short = None if sessions is None else _ShortSessions.of(sessions, np.asarray(session_of_trial), images)
     ratio = np.zeros(n_voxels, dtype=np.float32)
     step = max(1, BLOCK_BYTES // (8 * n_trials))
     for first in range(0, n_voxels, step):
@@ -60,8 +64,11 @@ def ncsnr_from_trials(
         block = np.array(columns if rows is None else columns[rows], dtype=np.float64)
         if sessions is not None:
             _standardise(block, sessions)
+        if short is not None:
+            short.rescale(block)
         varies = block.min(axis=0) != block.max(axis=0)  # a rounded mean of equal values is no signal
-        ratio[first : first + step] = np.where(varies, ceiling.ncsnr(block, images), 0.0)
+        told = ceiling.ncsnr(block, images) if short is None else short.ncsnr(block)
+        ratio[first : first + step] = np.where(varies, told, 0.0)
         _let_go(responses)
     return ratio
 
@@ -77,6 +84,78 @@ def _long_enough(session_of_trial: NDArray[np.integer]) -> Rows:
     """(n_trials,) number of each trial's session, where those that are short are one."""
     _, session, counts = np.unique(session_of_trial, return_inverse=True, return_counts=True)
     return np.where(counts[session] < LEAST_SESSION, -1, session)
+
+
+@dataclass(frozen=True)
+class _ShortSessions:
+    """Means of short sessions beside those of images; long ones, whose means were taken out, are as one.
+
+    Sessions are fixed and images random effects. The noise is what both leave over; the signal is what images
+    explain beyond sessions, less the noise in it.
+
+    Attributes:
+        rows: trials of short sessions.
+        of_session, of_image: (n_sessions, n_trials) and (n_images, n_trials), 1 where a trial is of one.
+        shown: (n_sessions, n_images) trials of each image in each session.
+        freedom: degrees of freedom that both leave over.
+    """
+
+    rows: Rows
+    of_session: csr_array
+    of_image: csr_array
+    shown: Float64
+    freedom: int
+
+    @classmethod
+    def of(cls, sessions: Rows, session_of_trial: NDArray[np.integer], images: Rows) -> Self | None:
+        """Of :func:`_long_enough`'s sessions; None without short ones, or where too few trials tell noise."""
+        rows = np.flatnonzero(sessions < 0)
+        if not len(rows):
+            return None
+        numbers = np.unique(session_of_trial, return_inverse=True)[1]
+        of_session = _one_hot(np.where(sessions < 0, numbers, len(numbers)))
+        of_image = _one_hot(images)
+        shown = (of_session @ of_image.T).toarray()
+        both = csr_array(shown)
+        n_parts = connected_components(block_array([[None, both], [both.T, None]]), directed=False)[0]
+        freedom = len(images) - (sum(shown.shape) - n_parts)
+        return cls(rows, of_session, of_image, shown, freedom) if freedom >= ceiling.LEAST_FREEDOM else None
+
+    def rescale(self, trials: Float64) -> None:
+        """In place, bring short sessions to an sd of 1 within them, as long ones have.
+
+        Z-scored together they had that over their drift too, and less noise than others.
+        """
+        rows = self.rows
+        n_session = self.shown.sum(axis=1)[:, None]
+        off = (trials - self.of_session.T @ ((self.of_session @ trials) / n_session))[rows]
+        freedom = len(rows) - int(np.sum(self.of_session[:, rows].sum(axis=1) > 0))
+        sd = np.sqrt(np.sum(off**2, axis=0) / max(freedom, 1))
+        trials[rows] /= np.where(sd > 0, sd, 1.0)
+
+    def ncsnr(self, trials: Float64) -> Float64:
+        """(n_voxels,) of trials (n_trials, n_voxels)."""
+        n_session, n_image = self.shown.sum(axis=1)[:, None], self.shown.sum(axis=0)[:, None]
+        session, image = self.of_session @ trials, self.of_image @ trials  # sums
+        squares = np.sum(trials**2, axis=0)
+        # sessions when images are known: the normal equations with images taken out
+        share = self.shown / n_image.T
+        sides = session - share @ image
+        effects = np.linalg.pinv(np.diag(n_session[:, 0]) - share @ self.shown.T) @ sides
+        left = squares - np.sum(image**2 / n_image, axis=0) - np.sum(effects * sides, axis=0)
+        noise = np.maximum(left, 0) / self.freedom
+        beyond = squares - np.sum(session**2 / n_session, axis=0)
+        n_trials = float(n_session.sum())
+        times = n_trials - float(np.sum(self.shown**2 / n_session))
+        signal = np.maximum(beyond - (n_trials - len(session)) * noise, 0) / max(times, 1e-12)
+        ratio = np.sqrt(signal / np.where(noise > 0, noise, 1.0))
+        return np.asarray(np.where(noise > 0, ratio, np.where(signal > 0, np.inf, 0.0)), dtype=np.float64)
+
+
+def _one_hot(numbers: NDArray[np.integer]) -> csr_array:
+    _, which = np.unique(numbers, return_inverse=True)
+    ones = np.ones(len(which))
+    return csr_array((ones, (which, np.arange(len(which)))), shape=(int(which.max()) + 1, len(which)))
 
 
 def _standardise(block: NDArray[np.float64], sessions: NDArray[np.integer]) -> None:

@@ -385,9 +385,11 @@ def copy_tokens(tokens: TokenSet, source: Dataset, target: Dataset, rows: NDArra
             copy_tokens(alone(part), source, target, rows)
         return
     own = tokens_folder(source, tokens.encoder)
-    made = _read(own)
-    if "store" in made:
-        made = _read((own / made["store"]).resolve())
+    made = pointer = _read(own)
+    if "store" in pointer:
+        made = _read((own / pointer["store"]).resolve())
+    if "tuned_on" in pointer:  # the shared store knows copies of tuned pictures in its first dataset alone
+        made = made | {"describe": made["describe"] | {"tuned_on": pointer["tuned_on"]}}
     folder = tokens_folder(target, tokens.encoder)
     folder.mkdir(parents=True, exist_ok=True)
     layers = {}

@@ -261,13 +261,18 @@ class Pairs:
     def some_trials(self, most: int, seed: tuple[int, ...]) -> Rows:
         """Positions of ``most`` trials at most, of whole images drawn by ``seed``, repeated ones first.
 
-        For estimates of noise, which need all trials of an image, and must not hang on the order of images.
+        For estimates of noise, which need all trials of an image, and images from everywhere. An image with
+        more than ``most`` trials is left out.
         """
         repeats = self.repeats()
         drawn = np.random.default_rng(seed).permutation(self.n_images)
         drawn = drawn[np.argsort(repeats[drawn] < 2, kind="stable")]
         kept = np.zeros(self.n_images, dtype=bool)
-        kept[drawn[np.cumsum(repeats[drawn]) <= most]] = True
+        room = most
+        for image in drawn:
+            if repeats[image] <= room:
+                kept[image] = True
+                room -= repeats[image]
         return np.flatnonzero(kept[self.image_of_trial])
 
     def together_with(self, others: Pairs) -> Pairs:

@@ -187,8 +187,8 @@ def image_weights(pairs: Pairs) -> Float64:
         return np.ones(len(repeats))
     rows = pairs.some_trials(WEIGHED_TRIALS, (0,))
     signal, noise = signal_and_noise(pairs.trial_responses(rows), pairs.image_of_trial[rows])
-    ratio = np.median(np.maximum(signal, 0) / np.maximum(noise, 1e-30))
-    misfit = 0.5 * float(ratio) if np.isfinite(ratio) else 0.5
+    varies = noise > 0  # not a voxel that is constant
+    misfit = 0.5 * float(np.median(signal[varies] / noise[varies])) if varies.any() else 0.5
     weights = 1 / (misfit + 1 / np.maximum(repeats, 1))
     return np.asarray(weights / weights.mean(), dtype=np.float64)
 

@@ -89,7 +89,14 @@ def noise_units(pairs: Pairs, means: Float32, *, seed: int = 0) -> NoiseUnits:
     residual /= np.sqrt(left)[:, None]
     sd = _positive(np.sqrt(np.einsum("ij,ij->j", residual, residual) / len(residual)))
     residual /= sd
-    patterns, sizes = _spikes(residual, freedom=float(left.sum()))
+    varies = (residual != 0).any(
+        axis=0
+    )  # constant voxels add none of the variance that patterns stand out of
+    patterns, sizes = np.zeros((len(sd), 0), dtype=np.float32), np.ones(0)
+    if varies.any():
+        known, sizes = _spikes(residual if varies.all() else residual[:, varies], freedom=float(left.sum()))
+        patterns = np.zeros((len(sd), len(sizes)), dtype=np.float32)
+        patterns[varies] = known
     return NoiseUnits(sd, patterns, (sizes ** (-POWER / 2)).astype(np.float32))
 
 

@@ -72,6 +72,7 @@ def fit_response_noise(
     config: NoiseConfig,
     *,
     prior: NoisePrior = UNKNOWN,
+    cross_fitted: bool = True,
     seed: int = 0,
     device: Device = "cpu",
 ) -> ResponseNoise:
@@ -87,6 +88,8 @@ def fit_response_noise(
         mean: (n_images, n_voxels) float32, cross-fitted: none may have been fitted on its own image.
         config: see there.
         prior: from base subjects, or from the model whose noise is refitted.
+        cross_fitted: False where ``mean`` may have seen its images after all. Then residuals around it tell
+            nothing of trials, and what is fitted of the error of the mean is too small.
         seed: of the halves on which the number of factors is chosen.
         device: where patterns of the residuals are computed.
 
@@ -97,17 +100,24 @@ def fit_response_noise(
     _check(pairs, mean)
     measure = Measure.of(pairs)
     if measure.is_plain:
-        return _fitted(pairs, mean, config, prior, seed, device)
-    return measure.of_all(_fitted(*measure.fitted(pairs, mean), config, prior, seed, device))
+        return _fitted(pairs, mean, config, prior, cross_fitted, seed, device)
+    fitted = _fitted(*measure.fitted(pairs, mean), config, prior, cross_fitted, seed, device)
+    return measure.of_all(fitted)
 
 
 def _fitted(
-    pairs: Pairs, mean: Float32, config: NoiseConfig, prior: NoisePrior, seed: int, device: Device
+    pairs: Pairs,
+    mean: Float32,
+    config: NoiseConfig,
+    prior: NoisePrior,
+    cross_fitted: bool,
+    seed: int,
+    device: Device,
 ) -> ResponseNoise:
     """As :func:`fit_response_noise`, of voxels that all vary by some ordinary number."""
     residuals = Residuals(pairs, mean)
     distances = distances_of(pairs.tokens, prior.distance, seed=seed) if config.by_distance else None
-    parted = _parted(residuals, _trial_variance(residuals, config), distances, prior)
+    parted = _parted(residuals, _trial_variance(residuals, config, cross_fitted), distances, prior)
     variance, errors, growth = parted.variance, parted.errors, parted.growth
     trial, repeat_means, scores = _trial_noise(residuals, variance, config, seed, device)
     error = _mean_error(residuals, trial, parted, repeat_means, config, seed, device)
@@ -178,7 +188,7 @@ def f32(values: Float64) -> Float32:
     return np.asarray(values, dtype=np.float32)
 
 
-def _trial_variance(residuals: Residuals, config: NoiseConfig) -> VarianceFit:
+def _trial_variance(residuals: Residuals, config: NoiseConfig, cross_fitted: bool) -> VarianceFit:
     """Variance of trials as a function of the mean; without repeats, of all that residuals hold."""
     repeats, repeated = residuals.repeats, residuals.repeated
     image = residuals.image[residuals.usable] if repeated else residuals.image
@@ -191,7 +201,7 @@ def _trial_variance(residuals: Residuals, config: NoiseConfig) -> VarianceFit:
 
     fitted = variance_function(parts(), image, repeats, repeated, config.mean_dependent)
     fitted = levelled(fitted, residuals.mean, image)
-    if not repeated:
+    if not (repeated and cross_fitted):
         return fitted
     freedom = len(image) - int(np.sum(repeats > 1))
     return drawn_together(fitted, around, freedom, repeats)

@@ -24,12 +24,14 @@ class VarianceFit:
         line: base, slope, floor, each (n_voxels,).
         average: (n_voxels,) mean over trials.
         signal: (n_voxels,) variance of the true mean over images.
+        of_means: (n_voxels,) variance of the repeat means over images, noise and all.
         fraction: of the squares that it was fitted to.
     """
 
     line: tuple[Float64, Float64, Float64]
     average: Float64
     signal: Float64
+    of_means: Float64
     fraction: float = 1.0
 
     def of(self, mean: NDArray[Any], voxels: slice = slice(None)) -> Float64:
@@ -75,15 +77,16 @@ def variance_function(
         raw = np.mean(x * relative, axis=0)
         error = np.mean((x * (relative - 1 - x * raw)) ** 2, axis=0) / len(x)
         noise = average * np.mean(1 / repeats) if repeated else np.zeros_like(average)
-        signal = np.maximum(repeat_means.var(axis=0, ddof=1) - noise, 0)
-        columns.append((average, centre, spread, raw, error, signal))
-    average, centre, spread, raw, error, signal = (
+        of_means = repeat_means.var(axis=0, ddof=1)
+        signal = np.maximum(of_means - noise, 0)
+        columns.append((average, centre, spread, raw, error, signal, of_means))
+    average, centre, spread, raw, error, signal, of_means = (
         np.concatenate(part) for part in zip(*columns, strict=True)
     )
     shrunk = _shrunk_slopes(raw, error) if with_slopes else np.zeros_like(raw)
     slope = average * shrunk / spread
     base, floor = average - slope * centre, LEAST_LEVEL * average
-    return VarianceFit((base, slope, floor), average, signal)
+    return VarianceFit((base, slope, floor), average, signal, of_means)
 
 
 def drawn_together(fit: VarianceFit, around: Float64, freedom: int, repeats: Rows) -> VarianceFit:
@@ -115,7 +118,7 @@ def drawn_together(fit: VarianceFit, around: Float64, freedom: int, repeats: Row
     scale[alive] = (common + (share - common) * certain) / share
     base, slope, floor = (part * scale for part in fit.line)
     average = fit.average * scale
-    signal = np.maximum(fit.signal + (fit.average - average) * float(np.mean(1 / repeats)), 0)
+    signal = np.maximum(fit.of_means - average * float(np.mean(1 / repeats)), 0)
     return replace(fit, line=(base, slope, floor), average=average, signal=signal)
 
 

@@ -127,7 +127,9 @@ def _refitted(
     prior = prior_of([] if older is None else [older])
     if older is not None:
         prior = dataclasses.replace(prior, distance=older.error.distance)
-    fitted = fit_response_noise(pairs, mean, config, prior=prior, seed=seed, device=device)
+    fitted = fit_response_noise(
+        pairs, mean, config, prior=prior, cross_fitted=are_others, seed=seed, device=device
+    )
     if are_others:
         return fitted
     # coverage of intervals around means that have seen their image says nothing
