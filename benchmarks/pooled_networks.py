@@ -31,8 +31,9 @@ import torch
 
 from synbrain.arrays import Float32
 from synbrain.data.dataset import load_dataset
+from synbrain.features.scale import Scale
 from synbrain.features.store import open_untuned
-from synbrain.features.tokens import Pairs, Scale, split_pairs
+from synbrain.features.tokens import Pairs, split_pairs
 from synbrain.files import read_json
 from synbrain.linear.by_encoder import fit_each_encoder
 from synbrain.linear.config import LinearPathConfig

@@ -116,6 +116,16 @@ def test_sessions_of_few_trials_keep_their_signal_and_lose_their_drift(
     assert np.median(found[100:]) < 0.12
 
 
+def test_a_voxel_that_is_constant_within_short_sessions_has_no_ncsnr() -> None:
+    rng = np.random.default_rng(5)
+    session, image = np.repeat(np.arange(12), 10), np.tile(rng.permutation(30), 4)
+    trials = rng.normal(size=(30, 3))[image] + rng.normal(size=(120, 3))
+    trials[:, 1] = 0.1 + 0.3 * session
+    found = ncsnr_from_trials(trials, image, session)
+    assert found[1] == 0
+    assert np.isfinite(found).all()
+
+
 def test_short_sessions_beside_long_ones() -> None:
     rng = np.random.default_rng(4)
     image = np.concatenate([np.tile(np.arange(60), 2), np.tile(np.arange(60, 66), 4)])

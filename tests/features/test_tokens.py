@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from synbrain.errors import SynBrainError
 from synbrain.features import tokens as module
-from synbrain.features.tokens import Pairs, Scale, TokenSet
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import Pairs, TokenSet
 
 
 def token_set(n: int, rows: np.ndarray | None = None) -> TokenSet:

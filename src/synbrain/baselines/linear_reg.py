@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from synbrain.arrays import Float32
 from synbrain.baselines.protocol import point_mass
-from synbrain.features.tokens import Pairs, Scale, TokenSet
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.progress import bar
 
 

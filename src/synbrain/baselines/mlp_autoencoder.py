@@ -13,7 +13,8 @@ from synbrain.arrays import Float32
 from synbrain.baselines.mlp_networks import MLPAutoencoder
 from synbrain.baselines.mlp_parts import LatentTokens, MLPConfig, seeded, train_loop
 from synbrain.baselines.protocol import point_mass
-from synbrain.features.tokens import Pairs, Scale, TokenSet
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.metrics.retrieval import both_directions, cosine_matrix
 from synbrain.networks.losses import soft_clip
 from synbrain.networks.mapper import Mapper, MapperConfig

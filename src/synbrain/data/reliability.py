@@ -131,7 +131,8 @@ class _ShortSessions:
         off = (trials - self.of_session.T @ ((self.of_session @ trials) / n_session))[rows]
         freedom = len(rows) - int(np.sum(self.of_session[:, rows].sum(axis=1) > 0))
         sd = np.sqrt(np.sum(off**2, axis=0) / max(freedom, 1))
-        trials[rows] /= np.where(sd > 0, sd, 1.0)
+        still = sd < 1e-9  # of an sd of 1 over all of them: what drifts between sessions alone, and rounding
+        trials[rows] = np.where(still, 0.0, trials[rows] / np.where(still, 1.0, sd))
 
     def ncsnr(self, trials: Float64) -> Float64:
         """(n_voxels,) of trials (n_trials, n_voxels)."""

@@ -21,8 +21,9 @@ from synbrain.decoding.targets import TokenTargets
 from synbrain.decoding.unseen import HeldOut, hold_out
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
+from synbrain.features.scale import Scale
 from synbrain.features.store import open_tokens, open_untuned
-from synbrain.features.tokens import Pairs, Scale, TokenSet, pairs_of
+from synbrain.features.tokens import Pairs, TokenSet, pairs_of
 from synbrain.model.subject import note_other_person
 from synbrain.training.leakage import training_images
 

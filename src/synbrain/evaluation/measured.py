@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from synbrain.arrays import Float64, Rows
 from synbrain.data.space import VoxelSpace
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, Scale
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import Pairs
 from synbrain.metrics.ceiling import (
     FEWEST_IMAGES,
     RELIABLE,

@@ -385,9 +385,8 @@ def copy_tokens(tokens: TokenSet, source: Dataset, target: Dataset, rows: NDArra
             copy_tokens(alone(part), source, target, rows)
         return
     own = tokens_folder(source, tokens.encoder)
-    made = pointer = _read(own)
-    if "store" in pointer:
-        made = _read((own / pointer["store"]).resolve())
+    pointer = _read(own)
+    made = _read((own / pointer["store"]).resolve()) if "store" in pointer else pointer
     if "tuned_on" in pointer:  # the shared store knows copies of tuned pictures in its first dataset alone
         made = made | {"describe": made["describe"] | {"tuned_on": pointer["tuned_on"]}}
     folder = tokens_folder(target, tokens.encoder)

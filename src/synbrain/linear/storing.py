@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synbrain.arrays import Float32, Rows
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import CONSTANT
+from synbrain.features.scale import CONSTANT
 from synbrain.metrics.voxel import blocks
 
 # Of the norm of a layer's weights: rounding to float16 loses 2e-4 of it where they are near to 1, and more

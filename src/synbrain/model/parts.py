@@ -17,7 +17,8 @@ from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.space import VoxelSpace
 from synbrain.describe import counted
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Scale, TokenSet, note_other_files
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import TokenSet, note_other_files
 from synbrain.files import atomic_path, digest_of, read_json, write_json
 from synbrain.linear.held_out import HeldOutScores
 from synbrain.linear.path import LinearPath

@@ -205,8 +205,8 @@ class SynBrain:
             (n_images, n_voxels) float32, in the subject's unit.
         """
         part = self.subject(subject)
-        if self.vae is None and isinstance(images, TokenSet):
-            batch_size = max(batch_size, PROJECTED)  # the linear path widens its stored weights once a batch
+        if self.vae is None and isinstance(images, TokenSet):  # weights are widened once a batch
+            batch_size = max(batch_size, PROJECTED)
         means = [mean for _, mean in self.iter_means(images, subject=part.name, batch_size=batch_size)]
         return np.concatenate(means) if means else np.zeros((0, part.n_voxels), dtype=np.float32)
 

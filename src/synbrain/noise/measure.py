@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synbrain.arrays import Float32, Float64, Mask
-from synbrain.features.tokens import CONSTANT, Pairs, Scale
+from synbrain.features.scale import CONSTANT, Scale
+from synbrain.features.tokens import Pairs
 from synbrain.metrics.voxel import power_of_two
 from synbrain.noise.parts import MeanError, TrialNoise
 from synbrain.noise.response_noise import ResponseNoise

@@ -14,7 +14,8 @@ from synbrain.arrays import Float32, Rows
 from synbrain.data.known_pictures import NO_PICTURES, KnownPictures
 from synbrain.data.thumbnails import copies
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, Scale, TokenSet
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import Pairs, TokenSet
 from synbrain.linear.fit import LinearFit
 from synbrain.metrics.voxel import mean_defined, voxel_r
 from synbrain.model.report import SubjectReport

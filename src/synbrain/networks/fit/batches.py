@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from synbrain.arrays import Rows
 from synbrain.errors import SynBrainError
-from synbrain.features.tokens import Pairs, Scale
+from synbrain.features.scale import Scale
+from synbrain.features.tokens import Pairs
 from synbrain.networks.fit.metrics_log import MetricsLog
 
 
