@@ -241,7 +241,9 @@ def test_one_session_is_checked_by_its_repeats_and_images(dataset: Dataset, feat
     one = replace(dataset, trials=dataset.trials.assign(session=0))
     report = {line.check.split(" (")[0]: line for line in check_dataset(one, features).lines}
     assert report["repeats"].status == report["images"].status == "ok"
-    assert report["swapped sessions"].status == "not tested"
+    for order in ("shifted trials", "swapped sessions"):
+        assert report[order].status == "not tested"
+        assert "all trials are one session" in report[order].text
     shuffled = replace(one, responses=np.random.default_rng(0).permutation(np.array(one.responses)))
     assert {"repeats", "images"} <= {x.check.split(" (")[0] for x in check_dataset(shuffled, features).faults}
 

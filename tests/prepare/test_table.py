@@ -325,6 +325,11 @@ def test_repeats_and_split_may_be_left_out(src: Path, tmp_path: Path) -> None:
     assert "no split was given: 3 of 6 images were drawn as test, seed 3" in made.info.provenance["notes"]
     again = prepare_table(src, tmp_path / "again", options=TableOptions(test_fraction=0.5, seed=3))
     assert again.images.equals(made.images)
+    edit_trials(src, lambda table: table.assign(set=np.where(np.arange(len(table)) % 2, "train", "test")))
+    other = prepare_table(src, tmp_path / "other", options=TableOptions(test_fraction=0.5, seed=3))
+    note = "the column set holds train and test, and is not read: call it split"
+    assert note in other.info.provenance["notes"]
+    assert note not in made.info.provenance["notes"]
 
 
 def test_test_images_may_be_listed_and_pictures_lie_elsewhere(src: Path, tmp_path: Path) -> None:

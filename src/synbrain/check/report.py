@@ -317,9 +317,15 @@ def _evidence_line(
     return Line(name, "ok", f"{claim} (p {evidence.p_all:.3f}{sessions if many else ''})", figures)
 
 
+def _why_no_order(numbers: list[int]) -> str:
+    if len(numbers) < 2:
+        return "all trials are one session: give a column `session`, or blocks of 500 trials in scan order"
+    return "neither repeats nor image features"
+
+
 def _shift_line(labels: LabelChecks, numbers: list[int]) -> Line:
     if not labels.tested_order:
-        return Line("shifted trials", "not tested", "one session, or neither repeats nor image features")
+        return Line("shifted trials", "not tested", _why_no_order(numbers))
     swapped = {swap.block for swap in labels.swaps}
     shifts = [shift for shift in labels.shifts if shift.block not in swapped]
     problems = [
@@ -340,7 +346,7 @@ def _shift_line(labels: LabelChecks, numbers: list[int]) -> Line:
 
 def _swap_line(labels: LabelChecks, numbers: list[int]) -> Line:
     if not labels.tested_order:
-        return Line("swapped sessions", "not tested", "one session, or neither repeats nor image features")
+        return Line("swapped sessions", "not tested", _why_no_order(numbers))
     fits = {swap.block: swap.fits for swap in labels.swaps}
     problems = []
     for block, other in fits.items():

@@ -32,6 +32,7 @@ def check(
     """
     from synbrain.check.between import check_between
     from synbrain.check.report import check_dataset
+    from synbrain.describe import counted
     from synbrain.files import require_absent, write_json
 
     if out is not None:
@@ -45,7 +46,9 @@ def check(
         reports.append(check_between(datasets, show_progress=True))
         print(_screen(reports[-1], reports[-1].name))
     n_faults = sum(len(report.faults) for report in reports)
-    print(f"{n_faults} finding{'s' if n_faults != 1 else ''}" if n_faults else "nothing found")
+    untested = sum(line.status == "not tested" for report in reports for line in report.lines)
+    also = f"; {counted(untested, 'test was', 'tests were')} not possible" if untested else ""
+    print((f"{n_faults} finding{'s' if n_faults != 1 else ''}" if n_faults else "nothing found") + also)
     if out is not None:
         content = [
             report.as_json() | {"path": str(dataset.path)}

@@ -266,7 +266,7 @@ def _score_lines(scores: Any) -> list[str]:
     for row, values in scores.get("scores", {}).items():
         shown = {key: values[key] for key in ("voxel_r", "pearson", "mse") if key in values}
         numbers = ", ".join(f"{k} {v:.3f}" for k, v in shown.items() if isinstance(v, (int, float)))
-        lines.append(f"score      {row}: {numbers}")
+        lines.append(f"score      {row}: {numbers or 'not known'}")
     return lines
 
 

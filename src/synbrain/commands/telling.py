@@ -93,7 +93,9 @@ def _tell_fit(model: SynBrain) -> None:
             if figures.validation_r_linear is not None:
                 parts[0] += f" ({figures.validation_r_linear:.3f} by the linear path alone)"
         if crossed is not None:
-            parts.append(f"{crossed:.3f} by the linear path cross-validated on all training images")
+            about = model.config.adaptation
+            which = "all training images" if about is None else f"the {about.n_images} images"
+            parts.append(f"{crossed:.3f} by the linear path cross-validated on {which}")
         print(f"{name}: voxel_r {', '.join(parts)}")
 
 

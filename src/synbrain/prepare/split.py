@@ -52,6 +52,9 @@ def split_images(trials: pd.DataFrame, options: SourceOptions) -> tuple[pd.DataF
         notes.append(
             f"no split was given: {n_test} of {len(names)} images were drawn as test, seed {options.seed}"
         )
+        told = [str(name) for name in trials if {"train", "test"} <= set(trials[name].dropna().map(str))]
+        if told:
+            notes.append(f"the column {told[0]} holds train and test, and is not read: call it split")
         if 0 < (n_repeated := int((shown > 1).sum())) < len(names):
             were = counted(n_repeated, "image of them was", "images of them were")
             notes.append(

@@ -73,7 +73,8 @@ def check_trials(trials: pd.DataFrame, path: Path) -> pd.DataFrame:
         raise SynBrainError(f"{at(bad)}: no image file name", "name a file below images/")
     if (bad := ~trials["split"].isin(["train", "test"])).any():
         raise SynBrainError(
-            f"{at(bad)}: split is {trials['split'][bad].iloc[0]}", "write train or test, by image"
+            f"{at(bad)}: split is {trials['split'][bad].iloc[0]}",
+            "write train or test, by image; a validation set is train, of which a tenth is held out anyway",
         )
     typed = trials.copy()
     for column in ("session", "repeat"):
