@@ -61,7 +61,9 @@ def test_errors_of_the_mean_are_kept_where_the_mean_has_seen_the_images(run: Pat
     assert of[1].error is of[0].error
     assert of[1].record.coverage_90 is None
     assert of[2].record.coverage_90 == pytest.approx(0.9, abs=0.05)
-    np.testing.assert_array_equal(of[1].trial.base, of[2].trial.base)
+    # means that saw their images say nothing of trials; beside others few repeats are drawn together
+    np.testing.assert_array_equal(of[1].trial.base, of[0].trial.base)
+    np.testing.assert_allclose(of[1].noise_variance, of[2].noise_variance, rtol=0.1)
 
 
 def trained_on(dataset: Dataset) -> SynBrain:
